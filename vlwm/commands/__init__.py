@@ -1,0 +1,1 @@
+"""The six commands: each turns options into a config, calls the core once, and prints."""

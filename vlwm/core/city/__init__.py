@@ -1,0 +1,1 @@
+"""Readers of city models; every one yields the same City."""

@@ -1,0 +1,1 @@
+"""From a City to sessions, packed frames and batches."""

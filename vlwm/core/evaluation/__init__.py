@@ -1,0 +1,1 @@
+"""Scores, rivals without learning, intervals and pictures."""

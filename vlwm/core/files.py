@@ -1,0 +1,140 @@
+"""Files that are whole or not there: write to a temporary name, flush, rename, flush the folder.
+
+A process killed at any moment leaves either the old file or the new one under the final name.
+Temporary names start with a dot and end in `.tmp`, so that a reader never takes one for a result.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlwm.core.errors import DataError, MachineError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends without an error.
+
+    Raises:
+        MachineError: the disk is full, over quota or read-only; the old file stays as it was.
+    """
+    final = Path(path)
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        flush_file(temporary)
+        os.replace(temporary, final)
+        flush_folder(final.parent)
+    except OSError as error:
+        raise explain_os_error(error, final) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush_file(path: Path) -> None:
+    """Force a file's bytes to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_folder(folder: Path) -> None:
+    """Force a folder's entries to the disk, where the file system knows how."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataError:
+    """An operating-system error on `path` as one sentence with its remedy."""
+    if error.errno in _FULL:
+        free = free_bytes(Path(path).parent) / 1e9
+        return MachineError(
+            f"the disk is full or over quota, {free:.1f} GB shown as free",
+            where=path,
+            remedy="free some space or choose a folder on another disk, then run it again",
+        )
+    if error.errno == errno.EROFS:
+        return MachineError(
+            "the disk is read-only", where=path, remedy="choose a folder that can be written"
+        )
+    if isinstance(error, PermissionError):
+        return MachineError(
+            "no permission to write", where=path, remedy="choose a folder that you own"
+        )
+    if isinstance(error, FileNotFoundError):
+        return DataError("no such file or folder", where=error.filename or path)
+    return MachineError(f"the disk answered {error.strerror or error}", where=path)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents; the path itself is returned."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, folder) from error
+    return folder
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a whole text file by rename."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write one JSON value by rename; keys keep their order, NaN is refused."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON value.
+
+    Raises:
+        DataError: the file is missing, unreadable or not JSON; the line is named.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the file cannot be read: {error}", where=path) from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"line {error.lineno} is not JSON: {error.msg}", where=path) from error
+
+
+def sha256_file(path: str | Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        for block in iter(lambda: handle.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def free_bytes(path: str | Path) -> int:
+    """Bytes free for this user on the disk that holds `path` or its nearest existing parent."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

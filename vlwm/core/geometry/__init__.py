@@ -1,0 +1,1 @@
+"""Arrays only: frames, meshes, the voxel grid, voxelisation. Knows no city format and no torch."""

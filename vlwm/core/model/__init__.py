@@ -1,0 +1,1 @@
+"""Tokenizer, transformer, ego-motion memory, losses, checkpoints."""

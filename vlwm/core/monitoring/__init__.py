@@ -1,0 +1,1 @@
+"""The dashboard over a run folder; never imports torch."""

@@ -1,0 +1,128 @@
+"""The run folder: the only contract between `train`, `eval` and `monitor`.
+
+    checkpoints/                       --work-dir
+      epoch_5.pth … best.pth last.pth
+      logs/events.out.*   train_YYYYMMDD_HHMMSS.log
+      config.json  splits.json  metrics.jsonl  status.json  scores.json
+      tokenizer/                       the same tree for stage 1
+
+Nothing here knows torch: the dashboard reads these files while another process trains.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlwm.core.files import make_folder, read_json, write_json
+
+_EPOCH = re.compile(r"epoch_(\d+)\.pth$")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, and its small files."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint with the lowest validation loss."""
+        return self.path / "best.pth"
+
+    @property
+    def last(self) -> Path:
+        """Newest checkpoint, written by time and on signals."""
+        return self.path / "last.pth"
+
+    def epoch(self, number: int) -> Path:
+        """Periodic checkpoint of an epoch (counted from 1)."""
+        return self.path / f"epoch_{number}.pth"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the TensorBoard event files."""
+        return self.path / "logs"
+
+    @property
+    def config_json(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def splits_json(self) -> Path:
+        return self.path / "splits.json"
+
+    @property
+    def metrics_jsonl(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status_json(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def scores_json(self) -> Path:
+        return self.path / "scores.json"
+
+    @property
+    def tokenizer(self) -> RunFolder:
+        """The run folder of stage 1, inside this one."""
+        return RunFolder(self.path / "tokenizer")
+
+    def create(self) -> RunFolder:
+        """Make the folder and its `logs/`."""
+        make_folder(self.path)
+        make_folder(self.logs)
+        return self
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints that exist: periodic ones by epoch, then best, then last."""
+        periodic = [p for p in self.path.glob("epoch_*.pth") if _EPOCH.search(p.name)]
+        periodic.sort(key=lambda p: int(_EPOCH.search(p.name).group(1)))  # type: ignore[union-attr]
+        return periodic + [p for p in (self.best, self.last) if p.exists()]
+
+    def holds_a_run(self) -> bool:
+        """Whether any checkpoint of either stage lies here."""
+        return bool(self.checkpoints() or self.tokenizer.checkpoints())
+
+    def write_status(self, status: dict[str, Any]) -> None:
+        """Replace `status.json` whole."""
+        write_json(self.status_json, status)
+
+    def read_status(self) -> dict[str, Any] | None:
+        """The newest status, or None before the first one."""
+        if not self.status_json.exists():
+            return None
+        return read_json(self.status_json)
+
+    def read_metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Whole metric lines from byte `offset` on, and the offset to go on from.
+
+        A file shorter than `offset` was cut by a resume: reading starts over. A last line that is
+        still being written is left for the next call; a damaged line is passed over.
+        """
+        try:
+            with open(self.metrics_jsonl, "rb") as handle:
+                size = handle.seek(0, 2)
+                start = offset if offset <= size else 0
+                handle.seek(start)
+                block = handle.read()
+        except FileNotFoundError:
+            return [], 0
+        end = block.rfind(b"\n") + 1
+        records = [r for line in block[:end].splitlines() if (r := _parse(line)) is not None]
+        return records, start + end
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

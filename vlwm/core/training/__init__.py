@@ -1,0 +1,1 @@
+"""The loop, and the small files that stand beside it."""
