@@ -1,0 +1,96 @@
+"""The `vlwm` command: registers the commands and turns known errors into sentences.
+
+Nothing heavy is imported here or at the top of a command's module: `vlwm --help` starts neither
+torch nor NumPy. Errors of the library are `VlwmError`s and end as one sentence with their exit
+code; anything else is a bug and says where its traceback lies.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlwm import __version__
+from vlwm.commands.download import download
+from vlwm.commands.eval import evaluate
+from vlwm.commands.monitor import monitor
+from vlwm.commands.prepare import prepare
+from vlwm.commands.setup import setup
+from vlwm.commands.train import train
+from vlwm.core.errors import VlwmError
+
+app = typer.Typer(
+    name="vlwm",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="One line: setup → download → prepare → train → eval; `vlwm monitor` watches a run. "
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 machine, 4 data, 75 stopped and resumable.",
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"vlwm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
+    ] = False,
+) -> None:
+    """From a real city to an occupancy world model whose numbers can be trusted."""
+
+
+app.command("setup", rich_help_panel="Machine")(setup)
+app.command("download", rich_help_panel="Machine")(download)
+app.command("prepare", rich_help_panel="Pipeline")(prepare)
+app.command("train", rich_help_panel="Pipeline")(train)
+app.command("eval", rich_help_panel="Pipeline")(evaluate)
+app.command("monitor", rich_help_panel="Watching")(monitor)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    debug = "--debug" in sys.argv
+    sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        app()
+    except VlwmError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"vlwm: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the one place where a bug is met
+        _report_bug(error, debug)
+        sys.exit(1)
+
+
+def _report_bug(error: Exception, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+        return
+    log = Path(tempfile.gettempdir()) / f"vlwm-error-{os.getpid()}.log"
+    log.write_text(traceback.format_exc(), encoding="utf-8")
+    print(
+        f"vlwm: this is a bug in vlwm, {type(error).__name__}: {error} "
+        f"(traceback in {log}; --debug shows it here)",
+        file=sys.stderr,
+    )

@@ -1,0 +1,6 @@
+"""Any session folders, with position, rotation, velocities and their uncertainty predicted."""
+
+_base_ = "./finetune_tokyo.py"
+
+dataset = "any"
+model = dict(pose_dof=6)

@@ -1,0 +1,5 @@
+"""nuScenes with the 6-DoF pose module."""
+
+_base_ = "./finetune_nuscenes.py"
+
+model = dict(pose_dof=6)

@@ -1,0 +1,6 @@
+"""Real aerial data: UAVScenes."""
+
+_base_ = "./finetune_tokyo.py"
+
+dataset = "uavscenes"
+data_root = "data/uavscenes"

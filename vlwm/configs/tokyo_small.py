@@ -1,0 +1,25 @@
+"""Tokyo on a CPU: 100 x 100 x 60 cells of 0.8 x 0.8 x 2.5 m and a narrower network."""
+
+_base_ = "./finetune_tokyo.py"
+
+load_from = None
+voxel_size = [0.8, 0.8, 2.5]  # 100 x 100 x 60
+
+tokenizer = dict(
+    max_epochs=10,
+    lr=2e-3,
+    samples_per_gpu=8,
+    base_channels=32,
+    channel_mult=(1, 2, 2),
+    num_res_blocks=1,
+    embed_dim=64,
+)
+model = dict(
+    channels=(64, 96, 128),
+    num_heads=4,
+    layers_per_level=1,
+    memory_channels=48,
+    pose_channels=64,
+)
+optimizer = dict(lr=1e-3)
+data = dict(samples_per_gpu=2, workers_per_gpu=1)
