@@ -10,12 +10,15 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from vlwm.core.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from vlwm.core.config_keys import KeyReport
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class TokenizerConfig:
     base_channels: int = 64
     """channels of the first convolution"""
     channel_mult: tuple[int, ...] = (1, 2, 4)
-    """channels of each resolution as multiples of `base_channels`; each after the first halves it"""
+    """channels of each resolution as multiples of `base_channels`; each step halves the map"""
     num_res_blocks: int = 2
     """residual blocks per resolution"""
     embed_dim: int = 128
@@ -437,13 +440,18 @@ def list_presets() -> list[str]:
     return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
 
-def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(
+    name_or_path: str | Path,
+    overrides: Iterable[str] = (),
+    on_note: Callable[[str], None] | None = None,
+) -> Config:
     """The resolved config of a preset (by name) or a users' file (by path), with overrides.
 
     Args:
         name_or_path: 'finetune_tokyo', 'config/finetune_tokyo.py' or a path to any such file;
             a path that is absent falls back to the preset of that stem.
         overrides: `key=value` pairs as given to `--set`, such as 'optimizer.lr=5e-5'.
+        on_note: called with one line about a fallback, mapped keys, or keys without effect.
 
     Raises:
         ConfigError: no such preset (with the nearest one), a bad file, key or value.
@@ -452,6 +460,20 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
     from vlwm.core.config_keys import apply_overrides, to_vlwm_keys
 
     path = resolve_config_path(name_or_path, list_presets())
-    values = to_vlwm_keys(read_config_file(path), where=str(path)).values
-    values.setdefault("name", path.stem)
-    return config_from_dict(apply_overrides(values, overrides), where=str(path))
+    file = read_config_file(path)
+    report = to_vlwm_keys(file.values, where=str(path), helpers=file.helpers)
+    values = {"name": path.stem, **report.values}
+    config = config_from_dict(apply_overrides(values, overrides), where=str(path))
+    for line in _notes(name_or_path, path, report):
+        if on_note is not None:
+            on_note(line)
+    return config
+
+
+def _notes(given: str | Path, path: Path, report: KeyReport) -> Iterable[str]:
+    if Path(given).suffix and Path(given) != path:
+        yield f"{given} is not there; the preset {path.stem} is used"
+    if report.mapped:
+        yield "config: " + ", ".join(f"{a} is read as {b}" for a, b in report.mapped)
+    if report.ignored:
+        yield f"config: without effect in vlwm: {', '.join(report.ignored)}"

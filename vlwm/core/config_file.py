@@ -13,6 +13,7 @@ import ast
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,17 @@ def resolve_config_path(name_or_path: str | Path, presets: Sequence[str]) -> Pat
     )
 
 
-def read_config_file(path: str | Path) -> dict[str, Any]:
-    """All public names of a config file with their values, `_base_` files merged below them.
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file's public names with their values, `_base_` files merged below them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    helpers: frozenset[str] = frozenset()
+    """names that other lines of the file read: they may serve the file alone"""
+
+
+def read_config_file(path: str | Path) -> ConfigFile:
+    """Evaluate a config file and its `_base_` files as data.
 
     Raises:
         ConfigError: the file cannot be read, or a line is more than data.
@@ -92,17 +102,19 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
     return _read(Path(path), ())
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, above: tuple[Path, ...]) -> ConfigFile:
     if path.resolve() in above:
         raise ConfigError("_base_ goes round in a circle", where=path)
-    names = _Evaluator(path).run()
+    evaluator = _Evaluator(path)
+    names = evaluator.run()
     bases = names.pop("_base_", [])
-    merged: dict[str, Any] = {}
+    merged = ConfigFile()
     for base in [bases] if isinstance(bases, str) else bases:
-        target = _find_base(path, str(base))
-        merged = merge(merged, _read(target, (*above, path.resolve())))
+        below = _read(_find_base(path, str(base)), (*above, path.resolve()))
+        values = merge(merged.values, below.values)
+        merged = ConfigFile(values, merged.helpers | below.helpers)
     own = {k: v for k, v in names.items() if not k.startswith("_")}
-    return merge(merged, own)
+    return ConfigFile(merge(merged.values, own), merged.helpers | frozenset(evaluator.read))
 
 
 def _find_base(path: Path, base: str) -> Path:
@@ -138,6 +150,7 @@ class _Evaluator:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.names: dict[str, Any] = {"__file__": str(path.resolve())}
+        self.read: set[str] = set()
 
     def run(self) -> dict[str, Any]:
         try:
@@ -204,6 +217,7 @@ class _Evaluator:
         if node.id not in self.names:
             where = f"{self.path}:{node.lineno}"
             raise ConfigError(f"the name {node.id} is not defined above", where=where)
+        self.read.add(node.id)
         return self.names[node.id]
 
     def _list(self, node: ast.List) -> list[Any]:

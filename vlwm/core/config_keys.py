@@ -10,13 +10,18 @@ from __future__ import annotations
 import ast
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from vlwm.core.config import Config, unknown_key
 from vlwm.core.config_file import merge
 from vlwm.core.errors import ConfigError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
 
 MAPPED: dict[str, str] = {
     "runner.max_epochs": "max_epochs",
@@ -43,7 +48,7 @@ MAPPED: dict[str, str] = {
 }
 """foreign key -> ours, both dotted; '' is handled by a rule of its own"""
 
-IGNORED: frozenset[str] = frozenset(
+IGNORED: frozenset[str] = _words(
     """
     train_pipeline val_pipeline test_pipeline eval_pipeline dist_params log_level workflow
     resume_from work_dir gpu_ids cudnn_benchmark find_unused_parameters plugin plugin_dir
@@ -53,7 +58,8 @@ IGNORED: frozenset[str] = frozenset(
     train_cfg test_cfg launcher device experiment_name description version notes
     train_dataloader val_dataloader test_dataloader custom_imports
     train_dataset_config val_dataset_config train_wrapper_config val_wrapper_config
-    train_loader val_loader loss_input_convertion start_frame mid_frame end_frame offset eval_with_pose
+    train_loader val_loader loss_input_convertion start_frame mid_frame end_frame offset
+    eval_with_pose
     grid_size occ_size occupancy_threshold total_frames sequence_length frame_interval
     evaluation.metric evaluation.pipeline evaluation.save_best evaluation.start evaluation.rule
     evaluation.by_epoch evaluation.metrics
@@ -61,17 +67,17 @@ IGNORED: frozenset[str] = frozenset(
     runner.type lr_config.warmup_ratio lr_config.by_epoch lr_config.warmup_by_epoch
     optimizer_config.type optimizer_config.cumulative_iters optimizer.eps optimizer.amsgrad
     optimizer.paramwise_cfg optimizer.foreach optim_wrapper.type
-    data.train data.val data.test data.shuffle data.pin_memory data.drop_last data.persistent_workers
-    data.prefetch_factor data.train_dataloader data.val_dataloader data.test_dataloader
+    data.train data.val data.test data.shuffle data.pin_memory data.drop_last
+    data.persistent_workers data.prefetch_factor data.train_dataloader data.val_dataloader data.test_dataloader
     fp16.loss_scale fp16.enabled bf16.enabled fp16.opt_level
-    """.split()
+    """
 )
 """foreign keys that are known and set aside (the part of a dict is dotted)"""
 
 _OPEN_DICTS = ("model", "tokenizer", "loss")
 """dicts whose unknown parts of a foreign model are set aside instead of refused"""
 
-_FOREIGN_MODEL = frozenset(
+_FOREIGN_MODEL = _words(
     """
     vae transformer pose_encoder pose_decoder backbone neck head encoder decoder vqvae
     num_frames num_classes delta_input without_all give_hiddens pose_actions
@@ -79,7 +85,7 @@ _FOREIGN_MODEL = frozenset(
     history_frames future_frames grid_size occ_size voxel_size point_cloud_range
     embed_dims hidden_dim latent_dim num_layers pose_dim ego_dim input_channels base_channel
     focal_loss dice_loss loss_cfg use_checkpoint with_cp dropout drop_path norm_cfg
-    """.split()
+    """
 )
 
 
@@ -92,8 +98,12 @@ class KeyReport:
     mapped: tuple[tuple[str, str], ...] = ()
 
 
-def to_vlwm_keys(values: Mapping[str, Any], *, where: str) -> KeyReport:
+def to_vlwm_keys(
+    values: Mapping[str, Any], *, where: str, helpers: Collection[str] = ()
+) -> KeyReport:
     """Sort a file's keys into ours, mapped ones and known ones that are set aside.
+
+    An unknown name in `helpers`, which another line of the file reads, serves the file alone.
 
     Raises:
         ConfigError: a key in none of the three lists, with the nearest right one.
@@ -116,6 +126,8 @@ def to_vlwm_keys(values: Mapping[str, Any], *, where: str) -> KeyReport:
             ours = merge(ours, nested(key, value))
         elif _foreign_part(key):
             ignored.append(key)
+        elif key.split(".")[0] in helpers:
+            continue
         else:
             raise _unknown(key, where)
     return KeyReport(ours, tuple(ignored), tuple(mapped))
@@ -165,7 +177,9 @@ def _is_ours(key: str) -> bool:
 
 def _foreign_part(key: str) -> bool:
     parts = key.split(".")
-    return len(parts) > 1 and parts[0] in _OPEN_DICTS and parts[1] in _FOREIGN_MODEL - _own(parts[0])
+    return (
+        len(parts) > 1 and parts[0] in _OPEN_DICTS and parts[1] in _FOREIGN_MODEL - _own(parts[0])
+    )
 
 
 def _own(group: str) -> set[str]:
@@ -174,7 +188,7 @@ def _own(group: str) -> set[str]:
 
 def _unknown(key: str, where: str) -> ConfigError:
     every = {*known_keys(), *MAPPED, *IGNORED}
-    head, _, leaf = key.rpartition(".")
+    head = key.rpartition(".")[0]
     beside = [k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == head]
     if head and beside:
         return unknown_key(key, head + ".", beside, where)

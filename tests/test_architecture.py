@@ -1,0 +1,103 @@
+"""The imports go one way (docs/decisions.md), and the command line starts light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vlwm"
+
+FOUNDATION = {"errors", "files", "config", "config_file", "config_keys", "run_folder"}
+ALLOWED = {
+    "geometry": set(),
+    "city": {"geometry"},
+    "data": {"geometry", "city"},
+    "model": {"geometry", "city", "data"},
+    "evaluation": {"geometry", "city", "data", "model"},
+    "training": {"geometry", "city", "data", "model", "evaluation", "hardware"},
+    "hardware": set(),
+    "monitoring": {"hardware"},
+    "cloud": {"hardware"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, at its top or inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""} | {f"{node.module}.{a.name}" for a in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).parts
+    if parts[0] != "core":
+        return parts[0].removesuffix(".py")
+    return "foundation" if len(parts) == 2 else parts[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = room(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "vlwm" or len(parts) == 1:
+            continue
+        if here in ALLOWED or here == "foundation":
+            assert parts[1] not in ("cli", "commands"), f"{here} imports {name}"
+        if parts[1] != "core" or len(parts) < 3 or parts[2] in FOUNDATION:
+            continue
+        if here in ALLOWED:
+            assert parts[2] == here or parts[2] in ALLOWED[here], f"{here} imports {name}"
+        assert here != "foundation", f"foundation imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    here = room(path)
+    tops = {name.split(".")[0] for name in imports(path)}
+    if here not in ("cli", "commands"):
+        assert "typer" not in tops
+    if here not in ("cli", "commands", "monitoring"):
+        assert "rich" not in tops
+    torch_is_fine = here in ("model", "training", "evaluation") or path.name in ("dataset.py",)
+    if not torch_is_fine and here not in ("commands",):
+        assert "torch" not in tops
+
+
+def test_commands_import_nothing_heavy() -> None:
+    script = (
+        "import sys; import vlwm.cli; "
+        "heavy = {'torch', 'numpy', 'scipy', 'cv2', 'numba', 'trimesh', 'wandb', 'lxml'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "args", [[], ["setup"], ["download"], ["prepare"], ["train"], ["eval"], ["monitor"]]
+)
+def test_help_never_imports_torch(args: list[str]) -> None:
+    script = (
+        "import sys, atexit; sys.argv = ['vlwm', *{args!r}, '--help']; "
+        "heavy = lambda: 'torch' if 'torch' in sys.modules else 'light'; "
+        "atexit.register(lambda: sys.stderr.write(heavy())); "
+        "from vlwm.cli import main; main()"
+    ).replace("{args!r}", repr(args))
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert out.returncode == 0
+    assert "Usage" in out.stdout
+    assert out.stderr == "light"
