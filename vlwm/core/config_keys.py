@@ -68,7 +68,8 @@ IGNORED: frozenset[str] = _words(
     optimizer_config.type optimizer_config.cumulative_iters optimizer.eps optimizer.amsgrad
     optimizer.paramwise_cfg optimizer.foreach optim_wrapper.type
     data.train data.val data.test data.shuffle data.pin_memory data.drop_last
-    data.persistent_workers data.prefetch_factor data.train_dataloader data.val_dataloader data.test_dataloader
+    data.persistent_workers data.prefetch_factor data.train_dataloader data.val_dataloader
+    data.test_dataloader
     fp16.loss_scale fp16.enabled bf16.enabled fp16.opt_level
     """
 )
