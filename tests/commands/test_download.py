@@ -1,0 +1,136 @@
+"""`vlwm download` as an operator types it, against a real server and a stand-in of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vlwm.commands.download import download
+from vlwm.core.errors import DataError, UsageError
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(download)
+
+
+def vlwm(*args: str | Path) -> Any:
+    result = CliRunner().invoke(app, [str(a) for a in args], catch_exceptions=True)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def catalogue(site: Any, tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "catalogue.json"
+    entry = {"name": "city", "group": "plateau", "url": f"{site.url}/city.bin",
+             "file": "plateau/city.bin", "bytes": len(site.body),
+             "sha256": hashlib.sha256(site.body).hexdigest(), "licence": "CC0"}  # fmt: skip
+    form = {"name": "form", "group": "midair", "url": None, "file": "midair", "bytes": None,
+            "sha256": None, "licence": "x", "how": "fill in the form"}  # fmt: skip
+    path.write_text(json.dumps([entry, form]))
+    yield path
+
+
+def test_fetches_and_says_where(site: Any, catalogue: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    result = vlwm("--plateau", "--catalog", catalogue, "--data-dir", data, "--json")
+    answer = json.loads(result.stdout)
+    assert answer["fetched"][0]["path"] == str(data / "plateau/city.bin")
+    assert (data / "plateau/city.bin").read_bytes() == site.body
+    again = json.loads(
+        vlwm("--plateau", "--catalog", catalogue, "--data-dir", data, "--json").stdout
+    )
+    assert again["fetched"][0]["was_there"] is True
+    assert len(site.requests) == 1
+
+
+def test_list_and_dry_run_fetch_nothing(site: Any, catalogue: Path, tmp_path: Path) -> None:
+    for flag in ("--list", "--dry-run"):
+        args = (flag, "--catalog", catalogue, "--data-dir", tmp_path / "d", "--json")
+        answer = json.loads(vlwm(*args).stdout)
+        assert {e["name"] for e in answer["entries"]} == {"city", "form"}
+        assert answer["missing_bytes"] == len(site.body)
+        assert "city" in vlwm(*args[:-1]).stdout
+    assert site.requests == [] and not (tmp_path / "d").exists()
+
+
+def test_what_stands_behind_a_form_says_what_to_do(catalogue: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fill in the form"):
+        vlwm("--midair", "--catalog", catalogue, "--data-dir", tmp_path / "d")
+
+
+def test_a_list_of_links_is_fetched_and_unpacked(
+    site: Any, catalogue: Path, tmp_path: Path
+) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as opened:
+        opened.writestr("one.txt", "1")
+    site.body = packed.getvalue()
+    links = tmp_path / "links.txt"
+    links.write_text(f"# from the mail\n{site.url}/part1.zip?key=1\n")
+    data = tmp_path / "d"
+    vlwm("--midair", "--links", links, "--catalog", catalogue, "--data-dir", data)
+    assert (data / "midair/part1/one.txt").read_text() == "1"
+    before = len(site.requests)
+    vlwm("--midair", "--links", links, "--catalog", catalogue, "--data-dir", data)
+    assert len(site.requests) == before
+
+
+def test_a_failure_ends_with_its_code_after_the_others(
+    site: Any, catalogue: Path, tmp_path: Path
+) -> None:
+    entries = json.loads(catalogue.read_text())[:1]
+    bad = {**entries[0], "name": "bad", "file": "bad.bin", "sha256": "0" * 64, "bytes": None}
+    catalogue.write_text(json.dumps([bad, *entries]))
+    with pytest.raises(DataError, match="SHA-256"):
+        vlwm("--catalog", catalogue, "--data-dir", tmp_path / "d")
+    assert (tmp_path / "d/plateau/city.bin").exists()
+    assert not (tmp_path / "d/bad.bin").exists()
+
+
+def test_unknown_format_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean citygml"):
+        vlwm("--plateau", "--format", "cityglm", "--data-dir", tmp_path)
+
+
+def test_wards_come_from_plateaus_catalogue(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"city_code": "13101", "year": 2023, "url": f"{site.url}/13101.zip"}
+    site.body = json.dumps({"datasets": [], "citygml": [row]}).encode()
+    monkeypatch.setenv("VLWM_PLATEAU_API", site.url + "/api")
+    base = ("--plateau", "--format", "citygml", "--data-dir", tmp_path / "d", "--list", "--json")
+    answer = json.loads(vlwm(*base, "--ward", "13101").stdout)
+    assert [e["path"] for e in answer["entries"]] == [str(tmp_path / "d/plateau/citygml/13101.zip")]
+    with pytest.raises(DataError, match="99999"):
+        vlwm(*base, "--ward", "99999")
+    monkeypatch.setenv("VLWM_PLATEAU_API", "http://127.0.0.1:9/api")
+    (tmp_path / "d/.plateau-catalogue.json").unlink()
+    answer = json.loads(vlwm(*base, "--ward", "13101").stdout)
+    assert answer["entries"][0]["name"] == "tokyo23ku-citygml-2020"
+
+
+def test_tiles_take_the_leaves_only(site: Any, tmp_path: Path) -> None:
+    tileset = {"root": {"content": {"uri": "parent.b3dm"}, "children": [
+        {"content": {"uri": "data/a.b3dm"}}, {"children": [{"content": {"url": "data/b.b3dm"}}]},
+    ]}}  # fmt: skip
+    site.body = json.dumps(tileset).encode()
+    entry = {"name": "tiles", "group": "plateau", "url": f"{site.url}/t/tileset.json",
+             "file": "plateau/3dtiles/x/tileset.json", "bytes": None, "sha256": None,
+             "licence": "CC BY", "format": "3dtiles"}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps([entry]))
+    args = ("--plateau", "--format", "3dtiles", "--catalog", tmp_path / "c.json")
+    vlwm(*args, "--data-dir", tmp_path / "d")
+    folder = tmp_path / "d/plateau/3dtiles/x"
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert found == {"tileset.json", "data/a.b3dm", "data/b.b3dm", ".tileset.json.done.json"}
+    assert [r["path"] for r in site.requests][1:] == ["/t/data/a.b3dm", "/t/data/b.b3dm"]

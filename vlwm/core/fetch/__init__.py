@@ -1,0 +1,1 @@
+"""Bytes from elsewhere: what there is, fetching it whole, opening archives safely."""

@@ -1,0 +1,227 @@
+"""Fetch chosen entries: plain files, trees of 3D Tiles, and files of the Hub.
+
+The Hub goes through huggingface-hub (`HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` as it documents them).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+from vlwm.core.errors import DataError, MachineError, UsageError
+from vlwm.core.fetch.archive import extract
+from vlwm.core.fetch.catalogue import Entry
+from vlwm.core.fetch.transfer import Policy, Transfer
+from vlwm.core.files import free_bytes, make_folder, read_json, write_json
+
+OnProgress = Callable[[Entry, int, "int | None"], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What became of one entry."""
+
+    entry: Entry
+    path: Path
+    bytes: int
+    was_there: bool
+    extracted: int = 0
+
+
+@dataclass
+class Download:
+    """Fetches entries into a data folder.
+
+    Args:
+        only: glob patterns over the members of archives that are unpacked, and over Hub files.
+    """
+
+    data_dir: Path
+    policy: Policy = field(default_factory=Policy)
+    progress: OnProgress = lambda entry, done, total: None
+    only: Sequence[str] = ("*",)
+
+    def check_room(self, entries: Sequence[Entry]) -> None:
+        """Refuse before the first byte where the disk cannot hold what is known to come.
+
+        Raises:
+            MachineError: the folder's own disk has too little room.
+        """
+        missing = [e for e in entries if not self.is_there(e)]
+        need = sum((e.size or 0) * (2 if e.extract else 1) for e in missing)
+        free = free_bytes(self.data_dir)
+        if need > free:
+            raise MachineError(
+                f"about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+                where=self.data_dir,
+                remedy="give a folder on another disk with --data-dir, or fetch less",
+            )
+
+    def is_there(self, entry: Entry) -> bool:
+        """Whether the entry lies in the data folder, whole and unpacked where it is to be."""
+        path = entry.path(self.data_dir)
+        if entry.extract and self._marker(entry).exists():
+            return True
+        if entry.url is None or _is_tree(entry):
+            return self._marker(entry).exists()
+        return path.is_file() and entry.bytes in (None, path.stat().st_size)
+
+    def fetch(self, entry: Entry) -> Fetched:
+        """Fetch one entry, unpack it where the catalogue says so.
+
+        Raises:
+            DataError: it cannot be had, or is not what the catalogue says.
+            MachineError: the disk has no room.
+        """
+        path = entry.path(self.data_dir)
+        if self.is_there(entry):
+            return Fetched(entry, path, _bytes_of(path), True)
+        if entry.url is None:
+            raise _by_hand(entry)
+        if entry.url.startswith("hf://"):
+            self._from_hub(entry, path)
+        elif path.name == "tileset.json":
+            self._tiles(entry, path)
+        else:
+            self._file(entry, entry.url, path, entry.bytes, entry.sha256)
+        return Fetched(entry, path, _bytes_of(path), False, self._unpack(entry, path))
+
+    def _file(
+        self, entry: Entry, url: str, path: Path, size: int | None, sha256: str | None
+    ) -> None:
+        Transfer(
+            url,
+            path,
+            size=size,
+            sha256=sha256,
+            policy=self.policy,
+            progress=lambda done, total: self.progress(entry, done, total or entry.size),
+        ).run()
+
+    def _marker(self, entry: Entry) -> Path:
+        path = entry.path(self.data_dir)
+        return path.with_name(f".{path.name}.done.json")
+
+    def _unpack(self, entry: Entry, path: Path) -> int:
+        if entry.extract is None:
+            return 0
+        files = extract(path, self.data_dir / entry.extract, only=self.only)
+        if tuple(self.only) == ("*",):
+            write_json(self._marker(entry), {"files": len(files), "bytes": path.stat().st_size})
+        return len(files)
+
+    def _tiles(self, entry: Entry, path: Path) -> None:
+        """A 3D Tiles tree: the tileset, and the content of its leaves (parents are simplified)."""
+        assert entry.url is not None
+        self._file(entry, entry.url, path, None, None)
+        leaves = _leaves(read_json(path), path)
+        for index, uri in enumerate(leaves):
+            inside = unquote(urlsplit(uri).path).lstrip("/")
+            target = path.parent / inside
+            if not target.resolve().is_relative_to(path.parent.resolve()):
+                raise DataError(f"the tile {uri!r} leads out of the folder", where=path)
+            self._file(entry, urljoin(entry.url, uri), target, None, None)
+            self.progress(entry, index + 1, len(leaves))
+        write_json(self._marker(entry), {"tiles": len(leaves)})
+
+    def _from_hub(self, entry: Entry, path: Path) -> None:
+        from huggingface_hub import hf_hub_download, snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        assert entry.url is not None
+        kind, owner, name, *inside = entry.url.removeprefix("hf://").split("/")
+        repo: dict[str, Any] = {"repo_id": f"{owner}/{name}", "repo_type": kind.removesuffix("s")}
+        try:
+            if inside:
+                make_folder(path.parent)
+                hf_hub_download(**repo, filename="/".join(inside), local_dir=path.parent)
+            else:
+                snapshot_download(**repo, local_dir=path, allow_patterns=list(self.only))
+                write_json(self._marker(entry), {"only": list(self.only)})
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
+            raise DataError(
+                f"the Hub does not give {repo['repo_id']}: {reason}",
+                where=entry.name,
+                remedy="check the network; where a login is asked for, set HF_TOKEN and accept "
+                "the data set's terms on its page; then run the same command again",
+            ) from error
+
+
+def entries_of_links(entry: Entry, links: Path) -> list[Entry]:
+    """Entries for a list of addresses that the operator was given, one a line.
+
+    Raises:
+        UsageError: the file holds no address.
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = links.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the list of links cannot be read: {error}", where=links) from error
+    urls = [line for line in lines if line.startswith(("http://", "https://"))]
+    if not urls:
+        raise UsageError("no address in the list of links", where=links, remedy="one a line")
+    return [_linked(entry, url) for url in urls]
+
+
+def _linked(entry: Entry, url: str) -> Entry:
+    name = unquote(urlsplit(url).path).rpartition("/")[2] or "download"
+    folder = entry.extract or entry.file
+    packed = name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
+    return replace(
+        entry,
+        name=name,
+        url=url,
+        file=f"{folder}/{name}",
+        extract=f"{folder}/{name.split('.')[0]}" if packed else None,
+    )
+
+
+def _by_hand(entry: Entry) -> DataError:
+    return DataError(f"{entry.name} stands behind a form", remedy=entry.how)
+
+
+def _is_tree(entry: Entry) -> bool:
+    url = entry.url or ""
+    hub_folder = url.startswith("hf://") and url.count("/") < 5
+    return hub_folder or entry.file.endswith("tileset.json")
+
+
+def _bytes_of(path: Path) -> int:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.exists() else 0
+
+
+def _leaves(tileset: Any, path: Path) -> list[str]:
+    try:
+        found = list(_walk(tileset["root"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError("this is no 3D Tiles tileset", where=path) from error
+    return found
+
+
+def _walk(tile: dict[str, Any]) -> list[str]:
+    children = tile.get("children") or []
+    if children:
+        return [uri for child in children for uri in _walk(child)]
+    content = tile.get("content") or {}
+    uri = content.get("uri") or content.get("url")
+    return [uri] if uri else []
+
+
+def to_json(fetched: Fetched) -> dict[str, Any]:
+    """One result as plain values for `--json`."""
+    values = {
+        "name": fetched.entry.name,
+        "path": str(fetched.path),
+        "bytes": fetched.bytes,
+        "was_there": fetched.was_there,
+        "extracted": fetched.extracted,
+    }
+    return json.loads(json.dumps(values))
