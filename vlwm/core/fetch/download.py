@@ -6,6 +6,7 @@ The Hub goes through huggingface-hub (`HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` as it
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,7 +139,9 @@ class Download:
         try:
             if inside:
                 make_folder(path.parent)
-                hf_hub_download(**repo, filename="/".join(inside), local_dir=path.parent)
+                name = "/".join(inside)
+                got = hf_hub_download(**repo, filename=name, local_dir=path.parent)
+                os.replace(got, path)
             else:
                 snapshot_download(**repo, local_dir=path, allow_patterns=list(self.only))
                 write_json(self._marker(entry), {"only": list(self.only)})
