@@ -1,0 +1,360 @@
+"""The loop wastes nothing and survives everything, shown on a toy task and on real processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vlwm.core.errors import TrainingError
+from vlwm.core.model.checkpoint import load_checkpoint, newest_valid
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.randomness import seed_everything
+from vlwm.core.training.signals import StopRequested, StopSignal
+
+_TOY = Path(__file__).with_name("toy.py")
+_TIMES = ("time", "windows_per_s", "loader_share", "memory_gb")
+
+
+def _load_toy() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("toy", _TOY)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["toy"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+toy = _load_toy()
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality of nested values with tensors in them, at tolerance 0."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Metric lines without what the clock decides."""
+    records, _ = RunFolder(folder).read_metrics()
+    return [{k: v for k, v in r.items() if k not in _TIMES} for r in records]
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Every tensor, every random state and every logged number of two runs is the same."""
+    left, right = (load_checkpoint(folder / "last.pth") for folder in (a, b))
+    for content in (left, right):
+        del content["metrics_offset"], content["config"]
+    for key in left:
+        assert same(left[key], right[key]), f"{key} differs"
+    assert lines(a) == lines(b)
+
+
+def run(folder: Path, cfg: Any = None, **task: Any) -> Any:
+    seed_everything(1)
+    trainer = toy.start(folder, cfg or toy.config(), toy.ToyTask(**task))
+    trainer.fit()
+    return trainer
+
+
+def test_a_run_leaves_the_files_of_the_run_folder(tmp_path: Path) -> None:
+    run(tmp_path)
+    names = {p.name for p in tmp_path.iterdir()}
+    assert {"epoch_2.pth", "epoch_3.pth", "best.pth", "last.pth", "metrics.jsonl", "status.json",
+            "logs"} <= names  # fmt: skip
+    assert "epoch_1.pth" not in names and not [n for n in names if n.endswith(".tmp")]
+    records = lines(tmp_path)
+    assert [r["kind"] for r in records].count("val") == 3
+    assert len([r for r in records if r["kind"] == "train"]) == 18
+    best = min(r["epoch/val_loss"] for r in records if r["kind"] == "val")
+    assert load_checkpoint(tmp_path / "best.pth")["best"] == best
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
+    run(tmp_path)
+    rates = [r["lr"] for r in lines(tmp_path) if r["kind"] == "train"]
+    assert rates[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01])
+    assert rates[-1] == pytest.approx(1e-6)
+    assert all(a >= b for a, b in itertools.pairwise(rates[2:]))
+
+
+@pytest.mark.parametrize("interval", [1, 4])
+def test_stopping_anywhere_and_going_on_changes_no_bit(tmp_path: Path, interval: int) -> None:
+    """Stops in steps (the end of an epoch too) and in validations, several in one run."""
+    cfg = toy.config(interval=interval)
+    whole = tmp_path / "whole"
+    run(whole, cfg)
+    total = 3 * (6 + 2 * 6)  # calls of the hook: steps, and twice a validation batch
+    rng = random.Random(interval)
+    for stops in [[6], [7], [9], sorted(rng.sample(range(1, total), 4))]:
+        folder = tmp_path / "-".join(map(str, stops))
+        interrupted = 0
+        for number, at in enumerate([*stops, None]):
+            seed_everything(1 if number == 0 else 99)  # a new process has other random states
+            task, stop, calls = toy.ToyTask(), StopSignal(), [0]
+            before = stops[number - 1] if number else 0
+
+            def hook(phase: str, calls=calls, stop=stop, at=at, before=before) -> None:
+                calls[0] += 1
+                if at is not None and calls[0] == at - before:
+                    stop.received = signal.SIGTERM
+
+            task.hook = hook
+            trainer = toy.start(folder, cfg, task, stop=stop)
+            try:
+                trainer.fit()
+            except StopRequested:
+                interrupted += 1
+            trainer.metrics.close()
+        assert interrupted >= 1
+        assert_same_run(whole, folder)
+
+
+def test_lines_after_the_checkpoint_are_set_aside(tmp_path: Path) -> None:
+    run(tmp_path, toy.config(epochs=2))
+    whole = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "last.pth").unlink()
+    (tmp_path / "best.pth").unlink()
+    cfg = toy.config(epochs=2)
+    with open(tmp_path / "metrics.jsonl", "a") as handle:
+        handle.write('{"kind": "train", "step": 13}\n')
+    trainer = toy.start(tmp_path, cfg, toy.ToyTask())
+    trainer.fit()
+    lost = (tmp_path / "metrics.lost.jsonl").read_text().splitlines()
+    assert lost == ['{"kind": "train", "step": 13}']
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == whole
+
+
+def test_microbatches_add_up_to_the_batch(tmp_path: Path) -> None:
+    """Without dropout, gradients of parts weighted by their share are the whole's."""
+    states = []
+    for microbatch in (4, 3, 1):
+        seed_everything(1)
+        task = toy.ToyTask()
+        task.module[1].p = 0.0
+        trainer = toy.build(tmp_path / str(microbatch), toy.config(), task, microbatch=microbatch)
+        trainer.begin()
+        trainer.fit()
+        states.append(torch.cat([p.flatten() for p in task.module.parameters()]).detach())
+    assert torch.allclose(states[0], states[1], atol=2e-5)
+    assert torch.allclose(states[0], states[2], atol=2e-5)
+
+
+def test_out_of_memory_goes_on_as_if_begun_with_the_smaller_microbatch(tmp_path: Path) -> None:
+    runs = {}
+    for name, microbatch, memory in (("small", 2, 10**9), ("shrunk", 4, 2)):
+        seed_everything(1)
+        task = toy.ToyTask()
+        trainer = toy.build(tmp_path / name, toy.config(), task, microbatch=microbatch)
+        task.memory = memory
+        trainer.begin()
+        task.validate = lambda tick: {"epoch/val_loss": 0.0}
+        trainer.fit()
+        runs[name] = trainer
+    assert runs["shrunk"].state.stepper.microbatch == 2
+    assert_same_run(tmp_path / "small", tmp_path / "shrunk")
+
+
+def test_out_of_memory_at_one_sample_saves_activations_then_ends_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    for saves in (True, False):
+        task = toy.ToyTask()
+        task.memory, task.saves_memory = 0, saves
+        task.validate = lambda tick: {"epoch/val_loss": 0.0}
+        trainer = toy.build(tmp_path / str(saves), toy.config(epochs=1), task)
+        if saves:
+            trainer.fit()
+        else:
+            with pytest.raises(TrainingError, match="one sample does not fit"):
+                trainer.fit()
+
+
+def test_a_poisoned_step_is_skipped_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, spoil=lambda step: step == 7)
+    records = [r for r in lines(tmp_path) if r["kind"] == "train"]
+    assert [r["step"] for r in records if r["skipped_steps"]] == [8]
+    assert "steps 7" in caplog.text
+    content = load_checkpoint(tmp_path / "last.pth")
+    assert content["health"]["skipped"] == 1
+    assert all(torch.isfinite(v).all() for v in content["model"].values())
+    assert RunFolder(tmp_path).read_status()["skipped_steps"] == 1  # type: ignore[index]
+
+
+def test_bad_steps_in_a_row_go_back_at_a_lower_rate(tmp_path: Path) -> None:
+    """The poison is gone at the second try, as when a high rate was its cause."""
+    tries = [0]
+
+    def spoil(step: int) -> bool:
+        tries[0] += step == 8
+        return 8 <= step < 12 and tries[0] < 2
+
+    trainer = run(tmp_path, toy.config(bad_steps=3, spike_factor=1e9), spoil=spoil)
+    assert trainer.state.at.rollbacks == 1 and trainer.state.at.lr_factor == 0.5
+    records = [r for r in lines(tmp_path) if r["kind"] == "train"]
+    assert [r["step"] for r in records] == list(range(1, 19))
+    plain = [trainer.schedule.lr(step) for step in range(18)]
+    assert [r["lr"] for r in records[6:]] == pytest.approx([0.5 * lr for lr in plain[6:]])
+    assert (tmp_path / "metrics.lost.jsonl").exists()
+
+
+def test_when_going_back_does_not_help_the_run_ends_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"not finite.*2 returns.*lower --lr to 1e-5"):
+        run(tmp_path, toy.config(bad_steps=3, max_rollbacks=2), spoil=lambda step: step > 2)
+
+
+def test_a_loss_that_runs_away_goes_back_too(tmp_path: Path) -> None:
+    class Runaway(toy.ToyTask):  # type: ignore[name-defined,misc]
+        def loss(self, batch: Any) -> Any:
+            report = super().loss(batch)
+            report.total = report.total * (1000.0 if self.step > 8 else 1.0)
+            return report
+
+    trainer = toy.build(
+        tmp_path, toy.config(bad_steps=3, max_rollbacks=1, spike_factor=20.0), Runaway()
+    )
+    trainer.begin()
+    with pytest.raises(TrainingError, match="stayed above 20 times its mean"):
+        trainer.fit()
+
+
+def test_tensorboard_reads_the_numbers_back(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = run(tmp_path)
+    trainer.metrics.close()
+    board = EventAccumulator(str(tmp_path / "logs"))
+    board.Reload()
+    records = [r for r in lines(tmp_path) if r["kind"] == "train"]
+    points = board.Scalars("train/loss")
+    assert [p.step for p in points] == [r["step"] for r in records]
+    assert [p.value for p in points] == pytest.approx([r["train/loss"] for r in records])
+    assert {"epoch/val_loss", "epoch/lr", "lr", "grad_norm"} <= set(board.Tags()["scalars"])
+
+
+# Real processes
+
+
+def process(folder: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(_TOY), str(folder), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(folder: Path, *options: str) -> int:
+    child = process(folder, *options)
+    child.communicate(timeout=120)
+    return child.returncode
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert finish(folder) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "code"),
+    [("SIGTERM", "step:4", 75), ("SIGTERM", "validate:9", 75), ("SIGINT", "step:20", 130)],
+)
+def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_exactly(
+    tmp_path: Path, whole: Path, name: str, at: str, code: int
+) -> None:
+    child = process(tmp_path, f"signal={name}", f"signal_at={at}")
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == code
+    assert "a checkpoint is written: go on with" in err
+    assert finish(tmp_path) == 0
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    child = process(tmp_path, "pause_s=20")
+    assert child.stdout is not None and child.stdout.readline() == "training\n"
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    child.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGTERM
+    assert time.monotonic() - sent < 5
+
+
+def kill_until_done(folder: Path, kills: int, seed: int) -> None:
+    """`kill -9` at random moments, half of them inside stretched saves; then run to the end."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        child = process(folder, "pause_s=0.02", "save_s=0.05", "minutes=0.0005")
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(rng.uniform(0.0, 1.0))
+        child.kill()
+        child.communicate(timeout=60)
+        for path in folder.glob("*.pth"):
+            load_checkpoint(path)  # nothing half stands under a final name
+        status = folder / "status.json"
+        if status.exists():
+            json.loads(status.read_text())
+    assert finish(folder) == 0
+    assert not list(folder.glob(".*.pth.*.tmp"))
+
+
+def test_kill_9_at_random_moments_loses_nothing_but_time(tmp_path: Path, whole: Path) -> None:
+    kill_until_done(tmp_path, 3, seed=0)
+    assert_same_run(whole, tmp_path)
+
+
+@pytest.mark.endurance
+def test_kill_9_thirty_times(tmp_path: Path, whole: Path) -> None:
+    kill_until_done(tmp_path, 30, seed=1)
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_damaged_last_checkpoint_falls_back_to_an_older_one(tmp_path: Path, whole: Path) -> None:
+    assert finish(tmp_path, "signal=SIGTERM", "signal_at=step:30") == 75
+    last = tmp_path / "last.pth"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 16
+    last.write_bytes(data)
+    found = newest_valid(tmp_path)
+    assert found is not None and found.path.name != "last.pth"
+    assert "damaged" in found.refused[0]
+    assert finish(tmp_path) == 0
+    assert_same_run(whole, tmp_path)
+
+
+def test_random_states_survive_a_checkpoint() -> None:
+    from vlwm.core.training.randomness import random_state, restore_random_state
+
+    seed_everything(5)
+    np.random.standard_normal()  # leaves a cached second draw behind
+    state = random_state()
+    drawn = (random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist())
+    seed_everything(6)
+    restore_random_state(state)
+    again = (random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist())
+    assert drawn == again

@@ -1,0 +1,116 @@
+"""Numbers of a run: metrics.jsonl, TensorBoard and W&B get the same record; people get a log file.
+
+A checkpoint holds the byte offset of metrics.jsonl. Going on from it cuts the file there, the rest
+goes to metrics.lost.jsonl, and TensorBoard is told to purge the steps that will come again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch.utils.tensorboard import SummaryWriter
+
+from vlwm.core.files import explain_os_error
+from vlwm.core.run_folder import RunFolder
+
+log = logging.getLogger("vlwm.training")
+
+_TEXT_KEYS = ("time", "kind", "stage", "epoch", "step")
+
+
+class Sink(Protocol):
+    """Another place that gets every record, W&B for one."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Take one record."""
+        ...
+
+
+class MetricLog:
+    """Writes records of one stage.
+
+    Args:
+        folder: the stage's run folder.
+        stage: "tokenizer" or "world".
+        sinks: further takers of each record.
+    """
+
+    def __init__(self, folder: RunFolder, stage: str, sinks: tuple[Sink, ...] = ()) -> None:
+        self.folder = folder.create()
+        self.stage = stage
+        self.sinks = sinks
+        self._file = open(folder.metrics_jsonl, "ab")  # noqa: SIM115 - closed by close()
+        self._board: SummaryWriter | None = None
+        self._purge_step: int | None = None
+
+    def write(self, kind: str, epoch: int, step: int, numbers: Mapping[str, float]) -> None:
+        """Append a record; numbers that are not finite become null."""
+        finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+        head = {"time": round(time.time(), 3), "kind": kind, "stage": self.stage}
+        record = {**head, "epoch": epoch, "step": step, **finite}
+        try:
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            self._to_board(step, finite)
+        except OSError as error:
+            raise explain_os_error(error, self.folder.metrics_jsonl) from error
+        for sink in self.sinks:
+            sink.write(record)
+
+    def _to_board(self, step: int, numbers: Mapping[str, float | None]) -> None:
+        if self._board is None:
+            self._board = SummaryWriter(str(self.folder.logs), purge_step=self._purge_step)
+        for name, value in numbers.items():
+            if value is not None:
+                self._board.add_scalar(name, value, step)
+
+    def offset(self) -> int:
+        """Bytes of metrics.jsonl that are safe on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def rewind(self, offset: int, step: int) -> None:
+        """Cut the file at `offset`; what stood behind it goes to metrics.lost.jsonl."""
+        path = self.folder.metrics_jsonl
+        self._file.close()
+        lost = path.read_bytes()[offset:]
+        if lost:
+            with open(path.with_name("metrics.lost.jsonl"), "ab") as handle:
+                handle.write(lost)
+            os.truncate(path, offset)
+        self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+        self._purge_step = step + 1
+
+    def close(self) -> None:
+        """Flush and close every file."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def open_log_file(folder: Path) -> logging.Handler:
+    """Start train_YYYYMMDD_HHMMSS.log in `folder`; every note of vlwm goes there."""
+    path = folder / time.strftime("train_%Y%m%d_%H%M%S.log")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger("vlwm")
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    return handler
+
+
+def close_log_file(handler: logging.Handler) -> None:
+    """Undo `open_log_file`."""
+    logging.getLogger("vlwm").removeHandler(handler)
+    handler.close()

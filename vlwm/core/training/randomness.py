@@ -1,0 +1,57 @@
+"""Every random state of a run as tensors and plain values, so that a resumed run draws the same.
+
+Loader workers hold no state (a sample is a function of seed, epoch and index), so the states of
+the training process are all there is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The random states of this process, fit for a checkpoint."""
+    version, words, gauss = random.getstate()
+    drawn: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+    key = torch.from_numpy(drawn["state"]["key"].astype(np.int64))
+    numpy = [key, int(drawn["state"]["pos"]), int(drawn["has_gauss"]), float(drawn["gauss"])]
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": numpy,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Go on drawing where `random_state` was taken; other counts of GPUs keep their own states."""
+    version, words, cached = state["python"]
+    random.setstate((version, tuple(words), cached))
+    key, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state(("MT19937", key.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def untouched_randomness() -> Iterator[None]:
+    """Whatever is drawn inside leaves the run's random states as they were."""
+    state = random_state()
+    try:
+        yield
+    finally:
+        restore_random_state(state)

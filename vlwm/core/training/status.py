@@ -1,0 +1,64 @@
+"""status.json: what the run is doing now, for the dashboard and for foreign launchers.
+
+The heart beats from the loop itself, not from a thread: a beat means that work went on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any
+
+from vlwm.core.run_folder import RunFolder
+
+_PERIOD_S = 1.0
+
+
+class StatusWriter:
+    """Holds the status of a run and writes it by rename, at most once a second.
+
+    Args:
+        folder: the run folder (the root one, in both stages).
+        fields: what stays the same: device, config name, work_dir.
+    """
+
+    def __init__(self, folder: RunFolder, **fields: Any) -> None:
+        self.folder = folder
+        now = time.time()
+        self.values: dict[str, Any] = {
+            "version": 1,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "heartbeat": now,
+            "started": now,
+            "state": "running",
+            "phase": "start",
+            "stage": None,
+            "epoch": 0,
+            "epochs": 0,
+            "step": 0,
+            "steps": 0,
+            "eta_s": None,
+            "health": [],
+            "exit_code": None,
+            "next": None,
+            **fields,
+        }
+        self._written = 0.0
+
+    def update(self, **fields: Any) -> None:
+        """Change fields and write at once."""
+        self.values.update(fields)
+        self._write()
+
+    def beat(self, **fields: Any) -> None:
+        """Change fields; write where the last write is a second ago."""
+        self.values.update(fields)
+        if time.monotonic() - self._written >= _PERIOD_S:
+            self._write()
+
+    def _write(self) -> None:
+        self.values["heartbeat"] = time.time()
+        self.folder.write_status(self.values)
+        self._written = time.monotonic()

@@ -1,0 +1,143 @@
+"""One optimizer step over a global batch, in as many microbatches as the memory asks for.
+
+Losses are means over samples, so the gradients of microbatches add up to the global batch's. When
+memory runs out the microbatch is halved and the whole step is tried again from the same random
+state: training goes on as if it had begun with the smaller microbatch.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from vlwm.core.config import GradClipConfig
+from vlwm.core.errors import TrainingError
+from vlwm.core.training.meter import Numbers, merge
+from vlwm.core.training.optimizer import clip_gradients, guarded_step
+from vlwm.core.training.task import Task, batch_size, flatten, microbatches
+
+log = logging.getLogger("vlwm.training")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did; all on the device."""
+
+    numbers: Numbers
+    """loss, its parts, statistics and gradient norm"""
+    skipped: Tensor
+    """boolean scalar: loss or gradients were not finite, nothing was changed"""
+    fault: Tensor
+    """boolean scalar: skipped, and not only because fp16 was looking for its scale"""
+
+
+def autocast_type(amp: bool, device: torch.device) -> torch.dtype | None:
+    """bf16 from compute capability 8.0, else fp16; None on a CPU or without `amp`."""
+    if not amp or device.type != "cuda":
+        return None
+    major, _ = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if major >= 8 else torch.float16
+
+
+class Stepper:
+    """Runs steps of a task.
+
+    Args:
+        task: what is trained.
+        optimizer: over the task's trainable parameters.
+        clip: gradient clipping.
+        device: where the batches go.
+        precision: autocast type, or None for float32.
+        microbatch: samples per backward pass at most; halved when memory runs out.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: AdamW,
+        clip: GradClipConfig,
+        device: torch.device,
+        precision: torch.dtype | None,
+        microbatch: int,
+    ) -> None:
+        self.task = task
+        self.optimizer = optimizer
+        self.clip = clip
+        self.device = device
+        self.precision = precision
+        self.microbatch = microbatch
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        half = precision == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
+
+    def __call__(self, batch: Any, step: int) -> StepResult:
+        """One step; `batch` is a dataclass of tensors with `.to(device)`.
+
+        Raises:
+            TrainingError: a single sample does not fit into memory.
+        """
+        before = _device_random_state(self.device)
+        while True:
+            try:
+                return self._attempt(batch, step)
+            except torch.OutOfMemoryError as error:
+                self._shrink(batch, error)
+                _restore_device_random_state(before, self.device)
+
+    def _attempt(self, batch: Any, step: int) -> StepResult:
+        self.task.begin_step(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        numbers: Numbers = {}
+        for part, weight in microbatches(batch, self.microbatch):
+            with self._autocast():
+                report = self.task.loss(part.to(self.device))
+            self.scaler.scale(report.total * weight).backward()
+            merge(numbers, flatten(report), weight)
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.parameters, self.clip)
+        lost = ~torch.isfinite(numbers["train/loss"])
+        skipped = lost | ~torch.isfinite(norm)
+        guarded_step(self.optimizer, skipped)
+        self.task.end_step(skipped)
+        self.scaler.update()
+        numbers["grad_norm"] = norm.detach()
+        return StepResult(numbers, skipped, lost if self.scaler.is_enabled() else skipped)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def _shrink(self, batch: Any, error: torch.OutOfMemoryError) -> None:
+        """Halve the microbatch; at one sample, save activations; then give up."""
+        self.optimizer.zero_grad(set_to_none=True)
+        size = min(self.microbatch, batch_size(batch))
+        if size > 1:
+            self.microbatch = (size + 1) // 2
+            log.warning("out of memory: microbatch %d from now on, same batch", self.microbatch)
+        elif self.task.save_memory():
+            log.warning("out of memory at microbatch 1: recomputing activations from now on")
+        else:
+            raise TrainingError(
+                "one sample does not fit into memory, even with recomputed activations",
+                remedy="use a GPU with more memory, --amp, or a coarser voxel_size",
+            ) from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _device_random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
+
+
+def _restore_device_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)
