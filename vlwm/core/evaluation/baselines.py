@@ -104,3 +104,30 @@ def ground_forecast(prior: np.ndarray, grid: VoxelGrid, device: torch.device) ->
     """uint8 (X, Y, Z): the column prior everywhere."""
     layers = torch.as_tensor(prior, dtype=torch.uint8, device=device)
     return layers.expand(grid.shape).contiguous()
+
+
+def predicted_track(
+    past: PastFrames, prior: np.ndarray, grid: VoxelGrid, dt_s: float, horizons_s: np.ndarray
+) -> Iterator[dict[str, Tensor]]:
+    """Forecasts from the past alone, one dict of uint8 (X, Y, Z) by method per horizon."""
+    device = past.occupancy.device
+    still = {
+        "empty": torch.zeros(grid.shape, dtype=torch.uint8, device=device),
+        "ground_prior": ground_forecast(prior, grid, device),
+        "copy_last": past.occupancy[-1],
+    }
+    for warped in warped_past(past, predicted_ego(past.ego, dt_s, horizons_s), prior, grid):
+        moved = dict(zip(PREDICTED_MOTION, (warped.last, warped.memory), strict=True))
+        yield {**still, **moved}
+
+
+def plan_track(
+    past: PastFrames, future_ego: np.ndarray, prior: np.ndarray, grid: VoxelGrid
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Forecasts that are given the true future motion, and the mask of what was seen.
+
+    The mask is the zone `seen` of every method: cells inside the grid of at least one past frame
+    under true poses.
+    """
+    for warped in warped_past(past, future_ego, prior, grid):
+        yield dict(zip(TRUE_MOTION, (warped.last, warped.memory), strict=True)), warped.seen

@@ -23,9 +23,10 @@ WHITE: Colour = (255, 255, 255)
 INK: Colour = (40, 40, 40)
 FAINT: Colour = (150, 150, 150)
 GRID: Colour = (225, 225, 225)
+GROUND: Colour = (205, 210, 215)
 MISSED: Colour = (178, 114, 0)  # blue
 FALSE: Colour = (0, 94, 213)  # vermilion
-AGREED: Colour = (170, 170, 170)
+AGREED: Colour = (205, 205, 205)
 PALETTE: tuple[Colour, ...] = (
     (0, 94, 213), (178, 114, 0), (115, 158, 0), (167, 121, 204), (0, 159, 230), (233, 180, 86),
     (60, 60, 60), (30, 160, 160), (150, 90, 90), (120, 60, 200), (160, 160, 160),
@@ -77,7 +78,7 @@ def colour_of_height(height_m: np.ndarray, top_m: float) -> np.ndarray:
     """uint8 (..., 3) for heights above ground in metres; NaN is white, at most 2 m is grey."""
     share = np.nan_to_num(height_m) / max(top_m, 1.0)
     picture = height_colours()[np.clip(share * 255, 0, 255).astype(np.uint8)]
-    picture = np.where((height_m <= 2.0)[..., None], np.array(GRID, np.uint8), picture)
+    picture = np.where((height_m <= 2.0)[..., None], np.array(GROUND, np.uint8), picture)
     return np.where(np.isnan(height_m)[..., None], np.array(WHITE, np.uint8), picture).astype(
         np.uint8
     )
@@ -122,16 +123,16 @@ class Axes:
         cv2.rectangle(image, (self.left, self.top), corner, FAINT, 1, cv2.LINE_8)
 
     def ticks_x(
-        self, image: np.ndarray, values: Sequence[float], *, form: str = "{:g}", size: float = 0.38
+        self, image: np.ndarray, values: Sequence[float], *, form: str = "{:g}", size: float = 0.48
     ) -> None:
         """Label the bottom edge."""
         for value in values:
             at = (self.column(value), self.top + self.height)
             cv2.line(image, at, (at[0], at[1] + 4), FAINT, 1)
-            text(image, form.format(value), (at[0], at[1] + 17), size=size, anchor="centre")
+            text(image, form.format(value), (at[0], at[1] + 19), size=size, anchor="centre")
 
     def ticks_y(
-        self, image: np.ndarray, values: Sequence[float], *, form: str = "{:g}", size: float = 0.38
+        self, image: np.ndarray, values: Sequence[float], *, form: str = "{:g}", size: float = 0.48
     ) -> None:
         """Label the left edge."""
         for value in values:
@@ -143,9 +144,9 @@ class Axes:
         """A bar of `length` on the horizontal axis in the lower right corner, on white."""
         pixels = abs(self.column(self.x[0] + length) - self.column(self.x[0]))
         right, row = self.left + self.width - 8, self.top + self.height - 8
-        cv2.rectangle(image, (right - pixels - 5, row - 18), (right + 5, row + 5), WHITE, -1)
+        cv2.rectangle(image, (right - pixels - 5, row - 21), (right + 5, row + 5), WHITE, -1)
         cv2.line(image, (right - pixels, row), (right, row), INK, 2)
-        text(image, words, (right - pixels // 2, row - 5), size=0.38, anchor="centre")
+        text(image, words, (right - pixels // 2, row - 5), size=0.45, anchor="centre")
 
 
 def legend(
@@ -156,8 +157,8 @@ def legend(
     for colour, words in entries:
         cv2.rectangle(image, (column, row - 10), (column + 12, row + 2), colour, -1)
         cv2.rectangle(image, (column, row - 10), (column + 12, row + 2), FAINT, 1)
-        text(image, words, (column + 18, row), size=0.42)
-        column += 18 + cv2.getTextSize(words, _FONT, 0.42, 1)[0][0] + gap
+        text(image, words, (column + 18, row), size=0.52)
+        column += 18 + cv2.getTextSize(words, _FONT, 0.52, 1)[0][0] + gap
     return column
 
 
@@ -169,7 +170,7 @@ def height_bar(image: np.ndarray, top_m: float, at: tuple[int, int], width: int 
     cv2.rectangle(image, (column, row - 10), (column + width, row + 2), FAINT, 1)
     for share in (0.0, 0.5, 1.0):
         words = f"{share * top_m:.0f} m"
-        text(image, words, (column + round(share * width), row + 17), size=0.38, anchor="centre")
+        text(image, words, (column + round(share * width), row + 19), size=0.48, anchor="centre")
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

@@ -1,0 +1,148 @@
+"""A score sheet as rows of text, and what it says in words. Printing is the command's business."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlwm.core.evaluation.bootstrap import FEWEST_CLUSTERS
+from vlwm.core.evaluation.scores import RIVALS
+
+_TRACKS = (
+    ("predicted track: nobody knows the future motion",
+     ("model", "memory_baseline", "constant_velocity_warp", "copy_last", "ground_prior", "empty")),
+    ("plan track: the true future motion is given",
+     ("model_plan", "true_pose_memory", "true_pose_warp")),
+    ("the true future is given",
+     ("tokenizer_round_trip",)),
+)  # fmt: skip
+_MARKS_S = (1.0, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Rows of one table.
+
+    Attributes:
+        title: what was judged.
+        columns: headings.
+        rows: cells; a row with one cell opens a track.
+        sentences: what an operator must not overlook.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    sentences: tuple[str, ...]
+
+
+def score_table(sheet: Mapping[str, Any]) -> ScoreTable:
+    """The table of a score sheet: both tracks, at 1, 2 and 3 s, with words of warning."""
+    marks = [i for i, s in enumerate(sheet["horizons_s"]) if s in _MARKS_S]
+    marks = marks or list(range(len(sheet["horizons_s"])))
+    at = [f"{sheet['horizons_s'][i]:g} s" for i in marks]
+    columns = ["method", *(f"IoU {s}" for s in at), "mean", f"95 % at {at[-1]}"]
+    columns += [f"structure {s}" for s in at]
+    columns += [f"{name} {at[-1]}" for name in ("seen", "new", "precision", "recall", "ratio")]
+    rows: list[tuple[str, ...]] = []
+    for track, methods in _TRACKS:
+        present = [m for m in methods if m in sheet["scores"]]
+        if present:
+            rows.append((track,))
+            rows += [_row(sheet, method, marks) for method in present]
+    return ScoreTable(_title(sheet), tuple(columns), tuple(rows), tuple(sentences(sheet)))
+
+
+def _title(sheet: Mapping[str, Any]) -> str:
+    windows, clusters = sheet["n_windows"], sheet["n_clusters"]
+    made_up = ", procedural city" if sheet["procedural"] else ""
+    return f"Split {sheet['split']}: {windows} windows in {clusters} clusters{made_up}"
+
+
+def _row(sheet: Mapping[str, Any], method: str, marks: Sequence[int]) -> tuple[str, ...]:
+    block, last = sheet["scores"][method], marks[-1]
+    cells = [number(block["iou"][i]) for i in marks]
+    cells += [number(_mean(block["iou"])), _interval(sheet, method, last)]
+    cells += [number(block["iou_structure"][i]) for i in marks]
+    keys = ("iou_seen", "iou_new", "precision", "recall", "mean_ratio")
+    return (method, *cells, *(number(block[key][last]) for key in keys))
+
+
+def number(value: float | None) -> str:
+    """A score in three digits; a score that does not exist is a dash."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [v for v in values if v is not None]
+    return sum(present) / len(present) if present else None
+
+
+def _interval(sheet: Mapping[str, Any], method: str, horizon: int) -> str:
+    if sheet["too_few_clusters"]:
+        return "too few"
+    ends = sheet["intervals"][method]["iou"][horizon]
+    return "–" if ends is None else f"{ends[0]:.3f}…{ends[1]:.3f}"
+
+
+def sentences(sheet: Mapping[str, Any]) -> list[str]:
+    """What the numbers mean, in words: rivals, too few clusters, where the data is from."""
+    found = [s for method in RIVALS if (s := _against_rival(sheet, method)) is not None]
+    if sheet["too_few_clusters"]:
+        found.append(
+            f"Too few clusters for intervals: {sheet['n_clusters']} of at least {FEWEST_CLUSTERS}; "
+            "take differences as hints."
+        )
+    absent = sheet["zones"]["all"]["frames_without_occupied_cells"]
+    if any(absent):
+        found.append(f"True frames without any occupied cell, by horizon: {absent}.")
+    if sheet["procedural"]:
+        found.append("The city is procedural: these scores say nothing about a real one.")
+    if sheet.get("attribution"):
+        found.append(f"Data: {sheet['attribution']}")
+    return found
+
+
+def _against_rival(sheet: Mapping[str, Any], method: str) -> str | None:
+    """Where a model stands against the rival of its own track, or None without the model."""
+    rival = RIVALS[method]
+    difference = sheet["differences"].get(f"{method}-{rival}")
+    if difference is None:
+        return None
+    value = _mean(difference["iou"]["difference"])
+    if value is None:
+        return f"{method} cannot be compared with {rival}: nothing is occupied."
+    structure = _mean(difference["iou_structure"]["difference"])
+    also = "" if structure is None else f", structure IoU {structure:+.3f}"
+    words = f"mean IoU {value:+.3f}{also}{_certainty(difference['iou']['interval'])}"
+    if value < 0:
+        verdict = f"BELOW its rival: {method} forecasts worse than {rival}, which learns nothing"
+        return f"{verdict}: {words}."
+    if structure is not None and structure < 0:
+        return f"{method} is above its rival {rival}, but BELOW it on structure: {words}."
+    return f"{method} is above its rival {rival}: {words}."
+
+
+def _certainty(intervals: Sequence[Sequence[float] | None]) -> str:
+    """At how many horizons the interval of the difference excludes zero."""
+    present = [ends for ends in intervals if ends is not None]
+    if not present:
+        return ""
+    clear = sum(ends[0] > 0 or ends[1] < 0 for ends in present)
+    return f"; the interval excludes zero at {clear} of {len(present)} horizons"
+
+
+def table_text(table: ScoreTable) -> str:
+    """The table as plain aligned text, for logs and files."""
+    full = [table.columns, *(row for row in table.rows if len(row) > 1)]
+    widths = [max(len(row[i]) for row in full) for i in range(len(table.columns))]
+
+    def line(row: Sequence[str]) -> str:
+        if len(row) == 1:
+            return row[0]
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
+        return "  ".join(cells)
+
+    return "\n".join([table.title, *map(line, [table.columns, *table.rows]), *table.sentences])
