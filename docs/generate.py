@@ -1,0 +1,103 @@
+"""Write the reference parts of docs/training.md from the code: options and config keys.
+
+    python docs/generate.py            rewrites the parts between the markers
+    python docs/generate.py --check    exit 1 where they have drifted
+
+`tests/test_docs.py` runs the check, so the reference cannot say what the code does not do.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from vlwm.cli import app
+from vlwm.core.config import Config
+
+PAGE = Path(__file__).with_name("training.md")
+
+
+def meanings(cls: type) -> dict[str, str]:
+    """The text below each field of a dataclass."""
+    tree = ast.parse(inspect.getsource(cls))
+    body = typing.cast(ast.ClassDef, tree.body[0]).body
+    found = {}
+    for field, text in zip(body, body[1:], strict=False):
+        named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if named and told:
+            found[field.target.id] = str(text.value.value)  # type: ignore[attr-defined]
+    return found
+
+
+def keys(cls: type, value: Any, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every key of a config with its default and meaning."""
+    texts = meanings(cls)
+    for field in dataclasses.fields(cls):
+        default = getattr(value, field.name)
+        if dataclasses.is_dataclass(default):
+            yield from keys(type(default), default, f"{prefix}{field.name}.")
+        else:
+            shown = list(default) if isinstance(default, tuple) else default
+            yield f"{prefix}{field.name}", repr(shown), texts[field.name]
+
+
+def config_table() -> str:
+    rows = [f"| `{k}` | `{d}` | {m} |" for k, d, m in keys(Config, Config())]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def option_tables() -> str:
+    """One table per command; the command line's own description is the source."""
+    group = typer.main.get_command(app)
+    parts = []
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        help_text = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
+        rows = [_option(p) for p in command.params if not getattr(p, "hidden", False)]
+        table = ["| option | default | meaning |", "|---|---|---|", *rows]
+        parts.append(f"### vlwm {name}\n\n{help_text}\n\n" + "\n".join(table))
+    return "\n\n".join(parts)
+
+
+def _option(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        names = f"`{parameter.human_readable_name}`"
+    else:
+        both = [*parameter.opts, *parameter.secondary_opts]
+        names = ", ".join(f"`{n}`" for n in both)
+    default = parameter.default
+    plain = default is None or default is False or callable(default) or default == ""
+    shown = "" if plain else f"`{default}`"
+    text = (getattr(parameter, "help", None) or "").replace("|", "\\|").replace("\n", " ")
+    return f"| {names} | {shown} | {text} |"
+
+
+def filled(text: str) -> str:
+    """The page with its generated parts replaced."""
+    for marker, body in (("options", option_tables()), ("config", config_table())):
+        start, end = f"<!-- generated: {marker} -->", f"<!-- end: {marker} -->"
+        before, rest = text.split(start)
+        after = rest.split(end)[1]
+        text = f"{before}{start}\n\n{body}\n\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    old = PAGE.read_text(encoding="utf-8")
+    new = filled(old)
+    if "--check" in sys.argv:
+        return int(old != new)
+    PAGE.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
