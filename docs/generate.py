@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import sys
 import typing
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def meanings(cls: type) -> dict[str, str]:
     tree = ast.parse(inspect.getsource(cls))
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     found = {}
-    for field, text in zip(body, body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
         if named and told:
