@@ -27,10 +27,6 @@ GROUND: Colour = (205, 210, 215)
 MISSED: Colour = (178, 114, 0)  # blue
 FALSE: Colour = (0, 94, 213)  # vermilion
 AGREED: Colour = (205, 205, 205)
-PALETTE: tuple[Colour, ...] = (
-    (0, 94, 213), (178, 114, 0), (115, 158, 0), (167, 121, 204), (0, 159, 230), (233, 180, 86),
-    (60, 60, 60), (30, 160, 160), (150, 90, 90), (120, 60, 200), (160, 160, 160),
-)  # fmt: skip
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 

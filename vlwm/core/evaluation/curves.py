@@ -17,13 +17,26 @@ from vlwm.core.evaluation.canvas import Axes, Colour
 
 _PANELS = (("iou", "IoU"), ("iou_structure", "structure IoU (above the ground)"))
 _STRONG = ("model", "model_plan")
+_COLOURS: dict[str, Colour] = {
+    "model": (0, 94, 213),
+    "memory_baseline": (0, 159, 230),
+    "constant_velocity_warp": (167, 121, 204),
+    "copy_last": (120, 60, 200),
+    "ground_prior": (150, 150, 150),
+    "model_plan": (178, 114, 0),
+    "true_pose_memory": (233, 180, 86),
+    "true_pose_warp": (115, 158, 0),
+    "tokenizer_round_trip": (60, 60, 60),
+}
+"""Warm: the future motion is predicted; cold: it is given."""
+_BANDS = "bands: 95 % of cluster resamples"
 _SIZE = (560, 420)  # width, height of a chart
 _LEFT, _TOP, _GAP, _LEGEND = 70, 76, 70, 300
 
 
 def draw_curves(sheet: Mapping[str, Any]) -> np.ndarray:
     """IoU and structure IoU of every method over the horizon, 95 % intervals as bands."""
-    methods = [m for m in sheet["scores"] if m != "empty"]
+    methods = [m for m in _COLOURS if m in sheet["scores"]]
     width = _LEFT + len(_PANELS) * (_SIZE[0] + _GAP) + _LEGEND
     image = canvas.blank(_TOP + _SIZE[1] + 70, width)
     canvas.text(image, headline(sheet), (_LEFT, 28), size=0.65, bold=True)
@@ -33,9 +46,10 @@ def draw_curves(sheet: Mapping[str, Any]) -> np.ndarray:
         axes = Axes(left, _TOP, *_SIZE, (0.0, horizons[-1] + 0.1), (0.0, 1.0))
         _chart_frame(image, axes, words, horizons, "seconds ahead")
         for order in (False, True):  # bands below all lines
-            for index, method in enumerate(methods):
-                _curve(image, axes, sheet, method, key, _colour(index), lines=order)
-    _names(image, methods, (width - _LEGEND - 20, _TOP + 14))
+            for method in methods:
+                _curve(image, axes, sheet, method, key, lines=order)
+    words = "too few clusters: no bands" if sheet["too_few_clusters"] else _BANDS
+    _names(image, methods, words, (width - _LEGEND - 20, _TOP + 14))
     return image
 
 
@@ -45,10 +59,6 @@ def headline(sheet: Mapping[str, Any]) -> str:
     few = " - too few for intervals" if sheet["too_few_clusters"] else ""
     city = "   procedural city" if sheet["procedural"] else ""
     return f"split {sheet['split']}: {sheet['n_windows']} windows in {clusters} clusters{few}{city}"
-
-
-def _colour(index: int) -> Colour:
-    return canvas.PALETTE[index % len(canvas.PALETTE)]
 
 
 def _chart_frame(
@@ -72,11 +82,11 @@ def _curve(
     sheet: Mapping[str, Any],
     method: str,
     key: str,
-    colour: Colour,
     *,
     lines: bool,
 ) -> None:
     """The band of a method (`lines` false) or its line with dots (`lines` true)."""
+    colour = _COLOURS[method]
     values = sheet["scores"][method][key]
     points = [
         (axes.column(s), axes.row(v))
@@ -111,15 +121,14 @@ def _band(
     cv2.addWeighted(layer, 0.18, image, 0.82, 0, dst=image)
 
 
-def _names(image: np.ndarray, methods: Sequence[str], at: tuple[int, int]) -> None:
+def _names(image: np.ndarray, methods: Sequence[str], words: str, at: tuple[int, int]) -> None:
     column, row = at
-    for index, method in enumerate(methods):
+    for method in methods:
         width = 3 if method in _STRONG else 1
-        cv2.line(image, (column, row - 5), (column + 26, row - 5), _colour(index), width)
-        cv2.circle(image, (column + 13, row - 5), width + 2, _colour(index), -1, cv2.LINE_AA)
+        cv2.line(image, (column, row - 5), (column + 26, row - 5), _COLOURS[method], width)
+        cv2.circle(image, (column + 13, row - 5), width + 2, _COLOURS[method], -1, cv2.LINE_AA)
         canvas.text(image, method, (column + 34, row), size=0.52)
         row += 26
-    words = "too few clusters: no bands" if not methods else "bands: 95 % of cluster resamples"
     canvas.text(image, words, (column, row + 10), size=0.45, colour=canvas.FAINT)
 
 
