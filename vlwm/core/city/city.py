@@ -1,0 +1,108 @@
+"""The one type that every reader yields: triangles in metres about an origin, and the ground below.
+
+The city's frame is local east-north-up: x east, y north, z up, metres, about `Origin`. Heights are
+above sea level (T.P.) less `origin.height`. The frame of a session differs by a translation only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.terrain import Terrain
+from vlwm.core.geometry.mesh import TriangleMesh
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where (0, 0, 0) of a local frame lies in a projected coordinate system."""
+
+    crs: str
+    easting: float
+    northing: float
+    height: float
+
+    def moved(self, x_m: float, y_m: float, z_m: float) -> Origin:
+        """The origin of a frame that is shifted by (x, y, z) metres."""
+        return Origin(self.crs, self.easting + x_m, self.northing + y_m, self.height + z_m)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file that went into a city."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What a reader found, and what it left out and why."""
+
+    files: int = 0
+    features: int = 0
+    lod1: int = 0
+    lod2: int = 0
+    triangles: int = 0
+    duplicates: int = 0
+    skipped: tuple[tuple[str, str, str], ...] = ()
+    """(file, feature, reason) of each feature that was left out"""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class City:
+    """Buildings and terrain of one place.
+
+    Attributes:
+        name: short name.
+        origin: where the local frame lies.
+        mesh: surfaces of all features but the terrain, local frame.
+        feature_ids: names of the features, G of them.
+        feature_of_face: int32 (F,), the feature of each face of `mesh`.
+        terrain: the ground.
+        sources: files it was read from.
+        procedural: made up, not read; said wherever the city shows.
+        attribution: what has to stand beside anything made of it.
+    """
+
+    name: str
+    origin: Origin
+    mesh: TriangleMesh
+    feature_ids: list[str]
+    feature_of_face: NDArray[np.int32]
+    terrain: Terrain
+    sources: tuple[SourceFile, ...] = ()
+    procedural: bool = False
+    attribution: str = ""
+    report: ReadReport = field(default_factory=ReadReport)
+
+    @property
+    def bounds_xy(self) -> tuple[float, float, float, float]:
+        """(x from, y from, x to, y to) of the features, metres."""
+        low, high = self.mesh.bounds
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    def base_heights(self) -> NDArray[np.float64]:
+        """Lowest z of every feature, (G,) metres."""
+        return feature_bases(self.mesh, self.feature_of_face, len(self.feature_ids))[:, 2]
+
+
+def feature_bases(
+    mesh: TriangleMesh, feature_of_face: NDArray[np.int32], features: int
+) -> NDArray[np.float64]:
+    """Middle of each feature's plan and its lowest z, (G, 3) metres; NaN for one without faces."""
+    corners = mesh.triangles().reshape(-1, 3)
+    owner = np.repeat(feature_of_face, 3)
+    low = np.full((features, 3), np.inf)
+    high = np.full((features, 3), -np.inf)
+    np.minimum.at(low, owner, corners)
+    np.maximum.at(high, owner, corners)
+    with np.errstate(invalid="ignore"):
+        middle = (low[:, :2] + high[:, :2]) / 2
+    bases = np.column_stack([middle, low[:, 2]])
+    bases[~np.isfinite(low[:, 2])] = np.nan
+    return bases
