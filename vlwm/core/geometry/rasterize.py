@@ -24,6 +24,9 @@ from vlwm.core.geometry.compiled import compiled
 Floats = NDArray[np.float64]
 Cells = NDArray[np.uint8]
 
+Point = tuple[float, float, float]  # x, y, z in cells
+Section = tuple[float, float, float, float]  # y0, z0, y1, z1: both ends of a cut at one x
+
 _OPEN = 1e-10  # of a cell: how far below its value an end that is not reached counts
 
 
@@ -33,7 +36,7 @@ def mark_triangles(triangles: Floats, lower: Floats, cell: Floats, out: Cells) -
     low = np.full(out.shape[1], np.inf)
     high = np.full(out.shape[1], -np.inf)
     for index in range(triangles.shape[0]):
-        _mark_moved(triangles[index], 0.0, 0.0, 0.0, 1.0, 0.0, lower, cell, out, low, high)
+        _mark_moved(triangles[index], (0.0, 0.0, 0.0), 1.0, 0.0, lower, cell, out, low, high)
 
 
 @compiled
@@ -62,7 +65,7 @@ def mark_tiles(
     """
     low = np.full(out.shape[1], np.inf)
     high = np.full(out.shape[1], -np.inf)
-    x, y, z = ego[0], ego[1], ego[2]
+    origin = (ego[0], ego[1], ego[2])
     cos, sin = math.cos(ego[3]), math.sin(ego[3])
     for tx in range(window[0], window[1] + 1):
         for ty in range(window[2], window[3] + 1):
@@ -74,9 +77,9 @@ def mark_tiles(
                     continue
                 if ty != max(first_tile[index, 1], window[2]):
                     continue
-                _mark_moved(triangles[index], x, y, z, cos, sin, lower, cell, out, low, high)
+                _mark_moved(triangles[index], origin, cos, sin, lower, cell, out, low, high)
     for index in large:
-        _mark_moved(triangles[index], x, y, z, cos, sin, lower, cell, out, low, high)
+        _mark_moved(triangles[index], origin, cos, sin, lower, cell, out, low, high)
 
 
 @compiled
@@ -109,9 +112,7 @@ def fill_tiles(
 @compiled
 def _mark_moved(
     corners: Floats,
-    x: float,
-    y: float,
-    z: float,
+    origin: Point,
     cos: float,
     sin: float,
     lower: Floats,
@@ -120,134 +121,128 @@ def _mark_moved(
     low: Floats,
     high: Floats,
 ) -> None:
-    """One triangle (3, 3), moved to the ego frame at x, y, z, measured in cells, and marked."""
-    ax, ay = corners[0, 0] - x, corners[0, 1] - y
-    bx, by = corners[1, 0] - x, corners[1, 1] - y
-    cx, cy = corners[2, 0] - x, corners[2, 1] - y
-    _mark_triangle(
-        (cos * ax + sin * ay - lower[0]) / cell[0],
-        (cos * ay - sin * ax - lower[1]) / cell[1],
-        (corners[0, 2] - z - lower[2]) / cell[2],
-        (cos * bx + sin * by - lower[0]) / cell[0],
-        (cos * by - sin * bx - lower[1]) / cell[1],
-        (corners[1, 2] - z - lower[2]) / cell[2],
-        (cos * cx + sin * cy - lower[0]) / cell[0],
-        (cos * cy - sin * cx - lower[1]) / cell[1],
-        (corners[2, 2] - z - lower[2]) / cell[2],
-        out,
-        low,
-        high,
+    """One triangle (3, 3), moved to the ego frame at `origin`, measured in cells, and marked."""
+    a = _in_cells(corners[0], origin, cos, sin, lower, cell)
+    b = _in_cells(corners[1], origin, cos, sin, lower, cell)
+    c = _in_cells(corners[2], origin, cos, sin, lower, cell)
+    nx, ny, nz = out.shape
+    if max(a[0], b[0], c[0]) < 0.0 or min(a[0], b[0], c[0]) >= nx:
+        return
+    if max(a[1], b[1], c[1]) < 0.0 or min(a[1], b[1], c[1]) >= ny:
+        return
+    if max(a[2], b[2], c[2]) < 0.0 or min(a[2], b[2], c[2]) >= nz:
+        return
+    if b[0] < a[0]:
+        a, b = b, a
+    if c[0] < b[0]:
+        b, c = c, b
+    if b[0] < a[0]:
+        a, b = b, a
+    _mark_sorted(a, b, c, out, low, high)
+
+
+@compiled
+def _in_cells(
+    corner: Floats, origin: Point, cos: float, sin: float, lower: Floats, cell: Floats
+) -> Point:
+    """A corner (3,) in the ego frame, in cells from the grid's lower corner."""
+    x, y, z = corner[0] - origin[0], corner[1] - origin[1], corner[2] - origin[2]
+    return (
+        (cos * x + sin * y - lower[0]) / cell[0],
+        (cos * y - sin * x - lower[1]) / cell[1],
+        (z - lower[2]) / cell[2],
     )
 
 
 @compiled
-def _mark_triangle(
-    ax: float,
-    ay: float,
-    az: float,
-    bx: float,
-    by: float,
-    bz: float,
-    cx: float,
-    cy: float,
-    cz: float,
+def _mark_sorted(a: Point, b: Point, c: Point, out: Cells, low: Floats, high: Floats) -> None:
+    """One triangle with a.x <= b.x <= c.x, slab by slab.
+
+    `low`, `high` (Y,) are scratch: +inf and -inf before and after.
+    """
+    layer = math.floor(min(a[2], b[2], c[2]))
+    if layer != math.floor(max(a[2], b[2], c[2])):
+        layer = -1
+    first = int(max(a[0], 0.0))
+    last = int(min(c[0], out.shape[0] - 1.0))
+    cut_left = a[0] < first
+    left = (a[1], a[2], a[1], a[2])
+    if cut_left:
+        left = _section(float(first), a, b, c)
+    for ix in range(first, last + 1):
+        cut_right = ix + 1 <= c[0]
+        right = (c[1], c[2], c[1], c[2])
+        if cut_right:
+            right = _section(ix + 1.0, a, b, c)
+        _mark_slab(ix, left, cut_left, right, cut_right, b, layer, out, low, high)
+        left, cut_left = right, True
+
+
+@compiled
+def _section(x: float, a: Point, b: Point, c: Point) -> Section:
+    """Where the plane at a.x <= x <= c.x cuts the long side a-c, and the chain a-b-c."""
+    y0, z0 = _at(x, a, c)
+    y1, z1 = _at(x, a, b) if x <= b[0] else _at(x, b, c)
+    return y0, z0, y1, z1
+
+
+@compiled
+def _at(x: float, p: Point, q: Point) -> tuple[float, float]:
+    """y and z of the side p-q at p.x <= x <= q.x, exact at its ends."""
+    if x >= q[0]:
+        return q[1], q[2]
+    if x <= p[0]:
+        return p[1], p[2]
+    # By slopes, not by a share of the length: exact on lattices where the slopes are.
+    along, length = x - p[0], q[0] - p[0]
+    return p[1] + along * ((q[1] - p[1]) / length), p[2] + along * ((q[2] - p[2]) / length)
+
+
+@compiled
+def _mark_slab(
+    ix: int,
+    left: Section,
+    cut_left: bool,
+    right: Section,
+    cut_right: bool,
+    b: Point,
+    layer: int,
     out: Cells,
     low: Floats,
     high: Floats,
 ) -> None:
-    """One triangle in cells. `low`, `high` (Y,) are scratch: +inf and -inf before and after."""
-    nx, ny, nz = out.shape
-    z_min, z_max = min(az, bz, cz), max(az, bz, cz)
-    if z_max < 0.0 or z_min >= nz or max(ay, by, cy) < 0.0 or min(ay, by, cy) >= ny:
-        return
-    if bx < ax:
-        ax, ay, az, bx, by, bz = bx, by, bz, ax, ay, az
-    if cx < bx:
-        bx, by, bz, cx, cy, cz = cx, cy, cz, bx, by, bz
-    if bx < ax:
-        ax, ay, az, bx, by, bz = bx, by, bz, ax, ay, az
-    if cx < 0.0 or ax >= nx:
-        return
-    layer = math.floor(z_min)
-    one_layer = layer == math.floor(z_max)
-    first = int(max(ax, 0.0))
-    last = int(min(cx, nx - 1.0))
-    # Where the long side A-C and the chain A-B-C enter the slab: the corner A, or a cut.
-    cut_left = ax < first
-    if cut_left:
-        long_y, long_z = _at(first, ax, ay, az, cx, cy, cz)
-        chain_y, chain_z = _at_chain(first, ax, ay, az, bx, by, bz, cx, cy, cz)
+    """The piece of a triangle between x = ix, which belongs to it, and x = ix + 1, which does not.
+
+    `left` and `right` are its first and last section: a cut, or twice the corner a or c.
+    `b` is the middle corner; `layer` the only layer of cells the triangle is in, or -1.
+    """
+    ny = out.shape[1]
+    bend = ix <= b[0] and b[0] < ix + 1
+    y_min, y_max = min(left[0], left[2], right[0], right[2]), max(left[0], left[2])
+    if bend:
+        y_min, y_max = min(y_min, b[1]), max(y_max, b[1])
+    if cut_right:
+        top = max(math.floor(y_max), math.ceil(max(right[0], right[2])) - 1.0)
     else:
-        long_y, long_z, chain_y, chain_z = ay, az, ay, az
-    for ix in range(first, last + 1):
-        cut_right = ix + 1 <= cx
-        if cut_right:
-            long_y1, long_z1 = _at(ix + 1, ax, ay, az, cx, cy, cz)
-            chain_y1, chain_z1 = _at_chain(ix + 1, ax, ay, az, bx, by, bz, cx, cy, cz)
-        else:
-            long_y1, long_z1, chain_y1, chain_z1 = cy, cz, cy, cz
-        bend = ix <= bx and bx < ix + 1
-        y_min = min(long_y, chain_y, long_y1, chain_y1)
-        y_max = max(long_y, chain_y)
-        y_end = max(long_y1, chain_y1)
-        if bend:
-            y_min, y_max = min(y_min, by), max(y_max, by)
-        if not cut_right:
-            y_max = max(y_max, y_end)
-        top = float(math.floor(y_max))
-        if cut_right:
-            top = max(top, math.ceil(y_end) - 1.0)
-        if y_min < ny and top >= 0.0:
-            row0, row1 = int(max(y_min, 0.0)), int(min(top, ny - 1.0))
-            if one_layer:
-                for iy in range(row0, row1 + 1):
-                    out[ix, iy, int(layer)] = 1
-            else:
-                _walk(long_y, long_z, long_y1, long_z1, cut_right, row0, row1, low, high)
-                if bend:
-                    _walk(chain_y, chain_z, by, bz, False, row0, row1, low, high)
-                    _walk(by, bz, chain_y1, chain_z1, cut_right, row0, row1, low, high)
-                else:
-                    _walk(chain_y, chain_z, chain_y1, chain_z1, cut_right, row0, row1, low, high)
-                if cut_left:
-                    _walk(long_y, long_z, chain_y, chain_z, False, row0, row1, low, high)
-                if cut_right:
-                    _walk_open(long_y1, long_z1, chain_y1, chain_z1, row0, row1, low, high)
-                _write_rows(ix, row0, row1, low, high, out)
-        cut_left = True
-        long_y, long_z, chain_y, chain_z = long_y1, long_z1, chain_y1, chain_z1
-
-
-@compiled
-def _at(
-    x: float, x0: float, y0: float, z0: float, x1: float, y1: float, z1: float
-) -> tuple[float, float]:
-    """y and z of the side (x0, y0, z0)-(x1, y1, z1) at x0 <= x <= x1, exact at its ends."""
-    if x >= x1:
-        return y1, z1
-    if x <= x0:
-        return y0, z0
-    # By slopes, not by a share of the length: exact on lattices where the slopes are.
-    return y0 + (x - x0) * ((y1 - y0) / (x1 - x0)), z0 + (x - x0) * ((z1 - z0) / (x1 - x0))
-
-
-@compiled
-def _at_chain(
-    x: float,
-    ax: float,
-    ay: float,
-    az: float,
-    bx: float,
-    by: float,
-    bz: float,
-    cx: float,
-    cy: float,
-    cz: float,
-) -> tuple[float, float]:
-    """The same on the chain of sides A-B-C."""
-    if x <= bx:
-        return _at(x, ax, ay, az, bx, by, bz)
-    return _at(x, bx, by, bz, cx, cy, cz)
+        top = max(math.floor(y_max), math.floor(right[0]) + 0.0)
+    if y_min >= ny or top < 0.0:
+        return
+    row0, row1 = int(max(y_min, 0.0)), int(min(top, ny - 1.0))
+    if layer >= 0:
+        for iy in range(row0, row1 + 1):
+            out[ix, iy, layer] = 1
+        return
+    _walk(left[0], left[1], right[0], right[1], cut_right, row0, row1, low, high)
+    if bend:
+        _walk(left[2], left[3], b[1], b[2], False, row0, row1, low, high)
+        _walk(b[1], b[2], right[2], right[3], cut_right, row0, row1, low, high)
+    else:
+        _walk(left[2], left[3], right[2], right[3], cut_right, row0, row1, low, high)
+    if cut_left:
+        _walk(left[0], left[1], left[2], left[3], False, row0, row1, low, high)
+    if cut_right:
+        _walk_open(right[0], right[1], right[2], right[3], row0, row1, low, high)
+    _write_rows(ix, row0, row1, low, high, out)
 
 
 @compiled
