@@ -114,10 +114,13 @@ def source_columns(
 
 
 def _layers(climb_m: float, grid: VoxelGrid) -> tuple[slice, slice]:
-    """Target layers and the source layers they read, for a target frame `climb_m` higher."""
+    """Target layers and the source layers they read, for a target frame `climb_m` higher.
+
+    A height that is not known (NaN) reads nothing, as a place that is not known does.
+    """
     layers = grid.shape[2]
-    shift = int(np.floor(0.5 + climb_m / grid.cell_m[2]))
-    shift = max(-layers, min(layers, shift))
+    steps = np.nan_to_num(np.floor(0.5 + climb_m / grid.cell_m[2]), nan=layers)
+    shift = int(np.clip(steps, -layers, layers))
     return (
         slice(max(0, -shift), layers - max(0, shift)),
         slice(max(0, shift), layers - max(0, -shift)),

@@ -1,0 +1,205 @@
+"""The judge counts every method, and nothing of the future reaches the predicted track."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.baselines import BASELINES, PREDICTED_MOTION, WITHOUT_MOTION
+from vlwm.core.evaluation.judge import Judge
+from vlwm.core.evaluation.learned import LEARNED, Thresholds
+from vlwm.core.evaluation.prior import column_prior, evenly
+from vlwm.core.evaluation.validation import ValidationMeter
+from vlwm.core.evaluation.windows import unpack, windows_in
+from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
+from vlwm.core.geometry.grid import VoxelGrid
+
+GRID = VoxelGrid.from_range((-8, -8, -2, 8, 8, 10), (1.0, 1.0, 1.5))
+HISTORY, FUTURE, DT_S = 4, 3, 0.5
+PREDICTED = WITHOUT_MOTION + PREDICTED_MOTION
+
+
+@dataclass
+class FakeBatch:
+    bits: Tensor
+    poses: Tensor
+    ground_z: Tensor
+
+    def past(self, history: int) -> SimpleNamespace:
+        return SimpleNamespace(
+            bits=self.bits[:, :history],
+            poses=self.poses[:, :history],
+            ground_z=self.ground_z[:, :history],
+        )
+
+    def plan(self, history: int) -> SimpleNamespace:
+        return SimpleNamespace(poses=self.poses[:, history:], bits=self.bits[:, history:])
+
+
+class FakeModel:
+    """Repeats the last past frame; the plan is answered with the opposite."""
+
+    class Vae:
+        def encode(self, frames: Tensor) -> Tensor:
+            return frames
+
+        def quantize(self, z: Tensor) -> SimpleNamespace:
+            return SimpleNamespace(z_q=z)
+
+        def decode(self, z: Tensor) -> Tensor:
+            return 8.0 * z.float() - 4.0
+
+    vae = Vae()
+
+    def forecast(self, past, plan=None) -> SimpleNamespace:
+        last = unpack(past.bits[:, -1], GRID).float()[:, None].expand(-1, FUTURE, -1, -1, -1)
+        sign = 1.0 if plan is None else -1.0
+        ego = torch.zeros(len(last), FUTURE, 4)
+        return SimpleNamespace(logits=sign * (8.0 * last - 4.0), ego=ego)
+
+
+def street(ego: np.ndarray) -> np.ndarray:
+    """A static world of ground and square towers, seen from an ego frame (z about 0)."""
+    points = from_ego(GRID.centers(), ego)
+    tower = (np.floor(points[..., 0] / 5) % 2 == 0) & (np.floor(points[..., 1] / 4) % 3 == 0)
+    z = points[..., 2]
+    return ((z < 0) & (z > -1.5)) | (tower & (z > 0) & (z < 6))
+
+
+def make_batch(windows: int = 2, *, speed_m_s: float = 2.0, turn_rad: float = 0.1) -> FakeBatch:
+    """Constant twist over flat terrain in the anchor frame."""
+    steps = HISTORY + FUTURE
+    bits, poses = [], []
+    for w in range(windows):
+        pose = np.zeros((steps, 13))
+        yaw = turn_rad * (np.arange(steps) - HISTORY + 1) * (w + 1)
+        pose[1:, :2] = np.cumsum(speed_m_s * DT_S * np.stack([np.cos(yaw), np.sin(yaw)], -1), 0)[
+            :-1
+        ]
+        pose[:, :2] -= pose[HISTORY - 1, :2]
+        pose[:, 3:7] = quaternion_from_heading(yaw)
+        ego = ego_of(pose, np.zeros(steps))
+        bits.append([GRID.pack(street(e)) for e in ego])
+        poses.append(pose)
+    return FakeBatch(
+        torch.from_numpy(np.array(bits)),
+        torch.from_numpy(np.array(poses)).float(),
+        torch.zeros(windows, steps),
+    )
+
+
+def make_judge(model=None) -> Judge:
+    prior = column_prior(make_batch().bits.numpy().reshape(-1, GRID.packed_bytes), GRID)
+    return Judge(GRID, prior.layers, HISTORY, FUTURE, DT_S, model, Thresholds(0.5, 0.5, 0.5))
+
+
+def planes_of(judge: Judge, batch: FakeBatch) -> list[dict[str, Tensor]]:
+    return [f.planes for verdict in judge.verdicts(batch) for f in verdict.frames]
+
+
+def test_every_method_is_counted_and_the_order_of_the_truth_holds():
+    judge = make_judge(FakeModel())
+    tally = judge.new_tally()
+    judge.add(make_batch(), ["a", "b"], tally)
+    assert tally.methods == LEARNED + BASELINES
+    assert tally.total.windows == 2 and set(tally.clusters) == {"a", "b"}
+    iou = {m: tally.total.scores(m)["iou"] for m in tally.methods}
+    assert iou["tokenizer_round_trip"] == [1.0] * FUTURE
+    assert iou["model"] == iou["copy_last"]  # the fake model copies
+    assert iou["empty"] == [0.0] * FUTURE
+    for h in range(FUTURE):  # exact up to the nearest cell, so well above standing still
+        assert iou["true_pose_memory"][h] > iou["copy_last"][h]
+    assert set(tally.poses) == {"model", "constant_twist"}
+    assert sum(tally.probabilities.counts.sum(0)) == 2 * FUTURE * GRID.num_cells
+
+
+def test_standing_still_makes_every_memory_perfect():
+    tally = (judge := make_judge()).new_tally()
+    judge.add(make_batch(speed_m_s=0.0, turn_rad=0.0), ["a", "a"], tally)
+    for method in ("copy_last", *PREDICTED_MOTION, "true_pose_warp", "true_pose_memory"):
+        assert tally.total.scores(method)["iou"] == [1.0] * FUTURE
+    assert tally.total.scores("copy_last")["iou_new"] == [None] * FUTURE
+    assert tally.poses["constant_twist"].summary()["m"] == pytest.approx([0.0] * FUTURE)
+
+
+@pytest.mark.parametrize("methods", [PREDICTED, ("model",)])
+def test_a_poisoned_future_leaves_the_predicted_track_unchanged(methods):
+    """Poses and terrain of the future are NaN, its voxels noise: nobody in this track may care."""
+    batch = make_batch()
+    poses, ground, bits = (v.clone() for v in (batch.poses, batch.ground_z, batch.bits))
+    poses[:, HISTORY:], ground[:, HISTORY:] = torch.nan, torch.nan
+    bits[:, HISTORY:] = torch.randint(0, 256, bits[:, HISTORY:].shape, dtype=torch.uint8)
+    poisoned = FakeBatch(bits, poses, ground)
+    judge = make_judge(FakeModel())
+    clean = planes_of(judge, batch)
+    dirty = planes_of(judge, poisoned)
+    for before, after in zip(clean, dirty, strict=True):
+        for method in methods:
+            assert torch.equal(before[method], after[method])
+
+
+def test_the_future_is_told_apart_from_the_past():
+    batch = make_batch(1)
+    (window,) = windows_in(batch, HISTORY, GRID)
+    assert window.past.occupancy.shape == (HISTORY, *GRID.shape)
+    assert torch.equal(window.truth[0], unpack(batch.bits[0, HISTORY], GRID))
+    assert np.allclose(window.past.ego[-1], 0.0)
+
+
+def test_unpacking_inverts_the_grid_s_packing():
+    rng = np.random.default_rng(0)
+    cells = (rng.random((2, 3, *GRID.shape)) < 0.3).astype(np.uint8)
+    bits = np.array([[GRID.pack(f) for f in row] for row in cells])
+    assert np.array_equal(unpack(torch.from_numpy(bits), GRID).numpy(), cells)
+
+
+def test_prior_is_the_layer_that_is_half_full_and_ground_without_data():
+    cells = np.zeros((2, *GRID.shape), np.uint8)
+    cells[:, :, :, 2] = 1
+    cells[0, :, :, 4] = 1  # half of two frames
+    cells[1, :8, :15, 5] = 1  # less than half
+    prior = column_prior([GRID.pack(f) for f in cells], GRID)
+    assert np.flatnonzero(prior.layers).tolist() == [2, 4] and prior.frames == 2
+    nothing = column_prior([], GRID)
+    assert np.flatnonzero(nothing.layers).tolist() == [GRID.ground_slice]
+    assert "no train split" in nothing.source
+
+
+@pytest.mark.parametrize(("items", "most"), [(10, 3), (3, 10), (1000, 999), (5, 0), (0, 4)])
+def test_even_choice_has_no_repetition(items, most):
+    chosen = evenly(items, most)
+    assert len(set(chosen.tolist())) == len(chosen) == (min(items, most) if most else items)
+    assert all(0 <= i < items for i in chosen)
+
+
+def test_validation_meter_agrees_with_the_judge():
+    batch, judge = make_batch(), make_judge(FakeModel())
+    tally = judge.new_tally()
+    judge.add(batch, ["a", "b"], tally)
+    meter = ValidationMeter(GRID, judge.prior, HISTORY, DT_S)
+    meter.add(batch, FakeModel().forecast(batch.past(HISTORY)).logits)
+    numbers = meter.numbers()
+    counts = tally.total.counts[:, :, 0].sum(1)  # all horizons together
+    for key, method in (("val/iou", "model"), ("val/iou_memory_baseline", "memory_baseline")):
+        hit, predicted, true, _ = counts[tally.methods.index(method)]
+        assert numbers[key] == pytest.approx(hit / (predicted + true - hit))
+    assert 0.02 < numbers["val/threshold"] < 0.98
+    lean = ValidationMeter(GRID, judge.prior, HISTORY, DT_S, with_baseline=False)
+    lean.add(batch, FakeModel().forecast(batch.past(HISTORY)).logits)
+    assert "val/iou_memory_baseline" not in lean.numbers()
+
+
+def test_terrain_below_the_vehicle_enters_the_plan_track_only():
+    batch = make_batch(1)
+    ground = batch.ground_z.clone()
+    ground[:, HISTORY:] = 3.0
+    moved = replace(batch, ground_z=ground)
+    judge = make_judge()
+    for before, after in zip(planes_of(judge, batch), planes_of(judge, moved), strict=True):
+        assert all(torch.equal(before[m], after[m]) for m in PREDICTED)
+        assert not torch.equal(before["true_pose_memory"], after["true_pose_memory"])

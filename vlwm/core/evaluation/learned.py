@@ -1,0 +1,70 @@
+"""What the world model says about a batch: both tracks, its pose, the tokenizer's round trip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.calibration import DEFAULT_THRESHOLD
+
+if TYPE_CHECKING:
+    from vlwm.core.data.dataset import Batch
+    from vlwm.core.model.world_model import WorldModel
+
+LEARNED = ("model", "model_plan", "tokenizer_round_trip")
+"""Names as in scores.json."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Probabilities at and above which a cell counts as occupied."""
+
+    model: float = DEFAULT_THRESHOLD
+    model_plan: float = DEFAULT_THRESHOLD
+    tokenizer_round_trip: float = DEFAULT_THRESHOLD
+
+
+class LearnedForecasts:
+    """The model's answers for one batch.
+
+    Args:
+        model: a world model in evaluation mode.
+        batch: the batch, on the model's device.
+        history: past frames of a window.
+        thresholds: where probabilities are cut.
+
+    Attributes:
+        ego: float64 (B, H, 4), the model's own ego frames in the anchor frame.
+    """
+
+    def __init__(
+        self, model: WorldModel, batch: Batch, history: int, thresholds: Thresholds
+    ) -> None:
+        self.model, self.thresholds = model, thresholds
+        past = batch.past(history)
+        predicted = model.forecast(past)
+        self.logits = predicted.logits  # (B, H, X, Y, Z)
+        self.ego: np.ndarray = predicted.ego.double().cpu().numpy()
+        self.plan_logits = model.forecast(past, batch.plan(history)).logits
+
+    def probability(self, window: int, horizon: int) -> Tensor:
+        """float32 (X, Y, Z): the model's probability in the predicted track."""
+        return torch.sigmoid(self.logits[window, horizon].float())
+
+    def planes(self, window: int, horizon: int, truth: Tensor) -> dict[str, Tensor]:
+        """uint8 (X, Y, Z) by method; `truth` uint8 (X, Y, Z) goes to the tokenizer alone."""
+        planned = torch.sigmoid(self.plan_logits[window, horizon].float())
+        probabilities = (self.probability(window, horizon), planned, self._round_trip(truth))
+        return {
+            name: (p >= getattr(self.thresholds, name)).view(torch.uint8)
+            for name, p in zip(LEARNED, probabilities, strict=True)
+        }
+
+    def _round_trip(self, truth: Tensor) -> Tensor:
+        vae = self.model.vae
+        quantized = vae.quantize(vae.encode(truth[None]))
+        return torch.sigmoid(vae.decode(quantized.z_q)[0].float())
