@@ -19,7 +19,7 @@ from vlwm.core.evaluation.canvas import Axes, Colour
 from vlwm.core.geometry.grid import VoxelGrid
 
 _PANEL = 300  # pixels along one side of a view from above
-_CUT_HEIGHT = 300
+_CUT_HEIGHT, _CUT_WIDTH = 300, 260
 _GAP, _LEFT, _TOP, _ROW_GAP = 14, 100, 86, 34
 _SHOWN = 4  # frames in a row
 
@@ -87,6 +87,51 @@ def _mixture(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(total > 0, mixed, 255).astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """Where the panels lie: two blocks side by side, a row for each kind of frame."""
+
+    grid: VoxelGrid
+    cut_top_m: float
+
+    @property
+    def cut_size(self) -> tuple[int, int]:
+        """Width and height of a cut in pixels; metres are square."""
+        span_x = self.grid.upper_m[0] - self.grid.lower_m[0]
+        span_z = self.cut_top_m - self.grid.lower_m[2]
+        scale = min(_CUT_HEIGHT / span_z, _CUT_WIDTH / span_x)
+        return round(span_x * scale), round(span_z * scale)
+
+    @property
+    def cut_left(self) -> int:
+        return _LEFT + _SHOWN * (_PANEL + _GAP) + 76
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the picture."""
+        width = self.cut_left + _SHOWN * (self.cut_size[0] + _GAP) + 10
+        return _TOP + 4 * (_PANEL + _ROW_GAP) + 96, width
+
+    def row_top(self, row: int) -> int:
+        return _TOP + row * (_PANEL + _ROW_GAP) + 18
+
+    def above(self, row: int, number: int) -> Axes:
+        left, lower, upper = _LEFT + number * (_PANEL + _GAP), self.grid.lower_m, self.grid.upper_m
+        ends = (upper[1], lower[1]), (lower[0], upper[0])
+        return Axes(left, self.row_top(row), _PANEL, _PANEL, *ends)
+
+    def cut(self, row: int, number: int) -> Axes:
+        width, height = self.cut_size
+        left, top = self.cut_left + number * (width + _GAP), self.row_top(row) + _PANEL - height
+        lower, upper = self.grid.lower_m, self.grid.upper_m
+        return Axes(left, top, width, height, (lower[0], upper[0]), (lower[2], self.cut_top_m))
+
+    @property
+    def layers(self) -> int:
+        """Layers that a cut shows."""
+        return round((self.cut_top_m - self.grid.lower_m[2]) / self.grid.cell_m[2])
+
+
 def draw_window(
     frames: WindowFrames, grid: VoxelGrid, *, title: str, notes: Sequence[str] = ()
 ) -> np.ndarray:
@@ -96,47 +141,38 @@ def draw_window(
         frames: the window.
         grid: its grid.
         title: first line, such as the method and the place.
-        notes: further words at the right of the title (attribution, IoU).
+        notes: second line (attribution, threshold).
     """
     top_m = _top_of(frames, grid)
-    cut_top_m = min(grid.upper_m[2], top_m + 10.0)
-    span_x = grid.upper_m[0] - grid.lower_m[0]
-    cut_scale = min(_CUT_HEIGHT / (cut_top_m - grid.lower_m[2]), 260 / span_x)
-    cut_size = (round(span_x * cut_scale), round((cut_top_m - grid.lower_m[2]) * cut_scale))
-    shown = np.unique(np.linspace(0, len(frames.horizons_s) - 1, _SHOWN).round().astype(int))
-    cut_left = _LEFT + _SHOWN * (_PANEL + _GAP) + 76
-    width = cut_left + _SHOWN * (cut_size[0] + _GAP) + 10
-    height = _TOP + 4 * (_PANEL + _ROW_GAP) + 96
-    image = canvas.blank(height, width)
-    layers = slice(0, round((cut_top_m - grid.lower_m[2]) / grid.cell_m[2]))
+    layout = _Layout(grid, min(grid.upper_m[2], top_m + 10.0))
+    image = canvas.blank(*layout.size)
+    _headings(image, layout, title, notes)
+    for row, (name, panels) in enumerate(_rows(frames, grid, top_m)):
+        middle = layout.row_top(row) + _PANEL // 2
+        canvas.text_upright(image, name, (16, middle), size=0.7)
+        for number, panel in enumerate(panels):
+            _draw_panel(image, layout, panel, row, number)
+    _legend(image, top_m, (_LEFT, image.shape[0] - 28))
+    return image
 
+
+def _headings(image: np.ndarray, layout: _Layout, title: str, notes: Sequence[str]) -> None:
     canvas.text(image, title, (_LEFT, 26), size=0.7, bold=True)
     canvas.text(image, "   ".join(notes), (_LEFT, 52), size=0.52, colour=canvas.FAINT)
     canvas.text(image, "From above", (_LEFT, _TOP - 2), size=0.6, bold=True)
-    canvas.text(
-        image, "Vertical cut along the heading, y = 0", (cut_left, _TOP - 2), size=0.6, bold=True
-    )
-    for row, (name, panels) in enumerate(_rows(frames, grid, shown, top_m)):
-        top = _TOP + row * (_PANEL + _ROW_GAP) + 18
-        canvas.text_upright(image, name, (16, top + _PANEL // 2), size=0.7)
-        for number, panel in enumerate(panels):
-            above = Axes(
-                _LEFT + number * (_PANEL + _GAP), top, _PANEL, _PANEL,
-                (grid.upper_m[1], grid.lower_m[1]), (grid.lower_m[0], grid.upper_m[0]),
-            )  # fmt: skip
-            cut = Axes(
-                cut_left + number * (cut_size[0] + _GAP), top + _PANEL - cut_size[1], *cut_size,
-                (grid.lower_m[0], grid.upper_m[0]), (grid.lower_m[2], cut_top_m),
-            )  # fmt: skip
-            above.paste(image, panel.above)
-            cut.paste(image, panel.cut[::-1][layers][::-1])
-            _vehicle(image, above)
-            for axes in (above, cut):
-                axes.frame(image)
-                canvas.text(image, panel.title, (axes.left + 2, axes.top - 5), size=0.52)
-            _label(image, above, cut, first=number == 0, last=row == 3)
-    _legend(image, top_m, (_LEFT, height - 28))
-    return image
+    words = "Vertical cut along the heading, y = 0"
+    canvas.text(image, words, (layout.cut_left, _TOP - 2), size=0.6, bold=True)
+
+
+def _draw_panel(image: np.ndarray, layout: _Layout, panel: _Panel, row: int, number: int) -> None:
+    above, cut = layout.above(row, number), layout.cut(row, number)
+    above.paste(image, panel.above)
+    cut.paste(image, panel.cut[-layout.layers :])
+    _vehicle(image, above)
+    for axes in (above, cut):
+        axes.frame(image)
+        canvas.text(image, panel.title, (axes.left + 2, axes.top - 5), size=0.52)
+    _label(image, above, cut, first=number == 0, last=row == 3)
 
 
 @dataclass(frozen=True)
@@ -146,9 +182,9 @@ class _Panel:
     cut: np.ndarray
 
 
-def _rows(
-    frames: WindowFrames, grid: VoxelGrid, shown: np.ndarray, top_m: float
-) -> list[tuple[str, list[_Panel]]]:
+def _rows(frames: WindowFrames, grid: VoxelGrid, top_m: float) -> list[tuple[str, list[_Panel]]]:
+    shown = np.unique(np.linspace(0, len(frames.horizons_s) - 1, _SHOWN).round().astype(int))
+
     def plain(cells: np.ndarray, words: str) -> _Panel:
         return _Panel(words, from_above(cells, grid, top_m), in_cut(cells, grid, top_m))
 
