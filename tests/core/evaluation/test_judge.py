@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vlwm.core.data.dataset import Batch
 from vlwm.core.evaluation.baselines import BASELINES, PREDICTED_MOTION, WITHOUT_MOTION
 from vlwm.core.evaluation.judge import Judge
 from vlwm.core.evaluation.learned import LEARNED, Thresholds
-from vlwm.core.evaluation.prior import column_prior, evenly
+from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.evaluation.windows import unpack, windows_in
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
@@ -22,23 +23,6 @@ from vlwm.core.geometry.grid import VoxelGrid
 GRID = VoxelGrid.from_range((-8, -8, -2, 8, 8, 10), (1.0, 1.0, 1.5))
 HISTORY, FUTURE, DT_S = 4, 3, 0.5
 PREDICTED = WITHOUT_MOTION + PREDICTED_MOTION
-
-
-@dataclass
-class FakeBatch:
-    bits: Tensor
-    poses: Tensor
-    ground_z: Tensor
-
-    def past(self, history: int) -> SimpleNamespace:
-        return SimpleNamespace(
-            bits=self.bits[:, :history],
-            poses=self.poses[:, :history],
-            ground_z=self.ground_z[:, :history],
-        )
-
-    def plan(self, history: int) -> SimpleNamespace:
-        return SimpleNamespace(poses=self.poses[:, history:], bits=self.bits[:, history:])
 
 
 class FakeModel:
@@ -71,7 +55,7 @@ def street(ego: np.ndarray) -> np.ndarray:
     return ((z < 0) & (z > -1.5)) | (tower & (z > 0) & (z < 6))
 
 
-def make_batch(windows: int = 2, *, speed_m_s: float = 2.0, turn_rad: float = 0.1) -> FakeBatch:
+def make_batch(windows: int = 2, *, speed_m_s: float = 2.0, turn_rad: float = 0.1) -> Batch:
     """Constant twist over flat terrain in the anchor frame."""
     steps = HISTORY + FUTURE
     bits, poses = [], []
@@ -86,19 +70,21 @@ def make_batch(windows: int = 2, *, speed_m_s: float = 2.0, turn_rad: float = 0.
         ego = ego_of(pose, np.zeros(steps))
         bits.append([GRID.pack(street(e)) for e in ego])
         poses.append(pose)
-    return FakeBatch(
+    return Batch(
         torch.from_numpy(np.array(bits)),
         torch.from_numpy(np.array(poses)).float(),
         torch.zeros(windows, steps),
+        index=torch.arange(windows),
+        symmetry=torch.zeros(windows, dtype=torch.int64),
     )
 
 
 def make_judge(model=None) -> Judge:
-    prior = column_prior(make_batch().bits.numpy().reshape(-1, GRID.packed_bytes), GRID)
-    return Judge(GRID, prior.layers, HISTORY, FUTURE, DT_S, model, Thresholds(0.5, 0.5, 0.5))
+    ground = np.arange(GRID.shape[2]) == 0
+    return Judge(GRID, ground, HISTORY, FUTURE, DT_S, model, Thresholds(0.5, 0.5, 0.5))
 
 
-def planes_of(judge: Judge, batch: FakeBatch) -> list[dict[str, Tensor]]:
+def planes_of(judge: Judge, batch: Batch) -> list[dict[str, Tensor]]:
     return [f.planes for verdict in judge.verdicts(batch) for f in verdict.frames]
 
 
@@ -134,7 +120,7 @@ def test_a_poisoned_future_leaves_the_predicted_track_unchanged(methods):
     poses, ground, bits = (v.clone() for v in (batch.poses, batch.ground_z, batch.bits))
     poses[:, HISTORY:], ground[:, HISTORY:] = torch.nan, torch.nan
     bits[:, HISTORY:] = torch.randint(0, 256, bits[:, HISTORY:].shape, dtype=torch.uint8)
-    poisoned = FakeBatch(bits, poses, ground)
+    poisoned = replace(batch, bits=bits, poses=poses, ground_z=ground)
     judge = make_judge(FakeModel())
     clean = planes_of(judge, batch)
     dirty = planes_of(judge, poisoned)
@@ -151,6 +137,13 @@ def test_the_future_is_told_apart_from_the_past():
     assert np.allclose(window.past.ego[-1], 0.0)
 
 
+def test_mirrored_windows_are_refused():
+    """Their poses are mirrored and their voxels are not yet: the two must not be compared."""
+    batch = replace(make_batch(1), symmetry=torch.tensor([4]))
+    with pytest.raises(ValueError, match="mirrored"):
+        next(windows_in(batch, HISTORY, GRID))
+
+
 def test_unpacking_inverts_the_grid_s_packing():
     rng = np.random.default_rng(0)
     cells = (rng.random((2, 3, *GRID.shape)) < 0.3).astype(np.uint8)
@@ -159,13 +152,11 @@ def test_unpacking_inverts_the_grid_s_packing():
 
 
 def test_prior_is_the_layer_that_is_half_full_and_ground_without_data():
-    cells = np.zeros((2, *GRID.shape), np.uint8)
-    cells[:, :, :, 2] = 1
-    cells[0, :, :, 4] = 1  # half of two frames
-    cells[1, :8, :15, 5] = 1  # less than half
-    prior = column_prior([GRID.pack(f) for f in cells], GRID)
-    assert np.flatnonzero(prior.layers).tolist() == [2, 4] and prior.frames == 2
-    nothing = column_prior([], GRID)
+    share = np.zeros(GRID.shape[2])
+    share[[2, 4, 5]] = 1.0, 0.5, 0.499
+    prior = ColumnPrior.of_shares(share, 2, GRID)
+    assert np.flatnonzero(prior.layers).tolist() == [2, 4] and "2 frames" in prior.source
+    nothing = ColumnPrior.of_shares(share, 0, GRID)
     assert np.flatnonzero(nothing.layers).tolist() == [GRID.ground_slice]
     assert "no train split" in nothing.source
 

@@ -5,12 +5,16 @@ It is read from the train split alone, since the data that is judged must not tu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlwm.core.geometry.grid import VoxelGrid
+
+if TYPE_CHECKING:
+    from vlwm.core.data.packed import PackedStore
+    from vlwm.core.data.splits import Splits
 
 MOST_FRAMES = 1000
 """Frames read for a prior, evenly spaced over the train split: a mean needs no more."""
@@ -28,6 +32,17 @@ class ColumnPrior:
     layers: np.ndarray
     frames: int
 
+    @classmethod
+    def of_shares(cls, share: np.ndarray, frames: int, grid: VoxelGrid) -> ColumnPrior:
+        """From the occupied share per layer (Z,) over some frames.
+
+        Without any frame: the layer that holds z = 0, the ground by the convention of the ego
+        frame.
+        """
+        if frames == 0:
+            return cls(np.arange(grid.shape[2]) == grid.ground_slice, 0)
+        return cls(share >= 0.5, frames)
+
     @property
     def source(self) -> str:
         """Where it is from, in words."""
@@ -36,30 +51,17 @@ class ColumnPrior:
         return f"{self.frames} frames of the train split"
 
 
-def column_prior(frames: Iterable[np.ndarray], grid: VoxelGrid) -> ColumnPrior:
-    """The prior of packed frames.
+def train_prior(store: PackedStore, splits: Splits) -> ColumnPrior:
+    """The prior of the train split of a data folder."""
+    from vlwm.core.data.windows import frame_rows
 
-    Args:
-        frames: uint8 (packed_bytes,) each.
-        grid: their grid.
-
-    Returns:
-        The layers; without any frame the layer that holds z = 0, which is the ground by the
-        convention of the ego frame.
-    """
-    occupied = np.zeros(grid.shape[2], np.int64)
-    count = 0
-    for bits in frames:
-        occupied += grid.unpack(np.asarray(bits)).sum(axis=(0, 1), dtype=np.int64)
-        count += 1
-    if count == 0:
-        return ColumnPrior(np.arange(grid.shape[2]) == grid.ground_slice, 0)
-    columns = grid.shape[0] * grid.shape[1]
-    return ColumnPrior(2 * occupied >= count * columns, count)
+    rows = frame_rows(store, splits, "train")
+    rows = rows[evenly(len(rows), MOST_FRAMES)]
+    return ColumnPrior.of_shares(store.column_prior(rows), len(rows), store.grid)
 
 
 def evenly(items: int, most: int) -> np.ndarray:
-    """At most `most` indices spread evenly over `items`, without repetition."""
+    """At most `most` indices (0: all) spread evenly over `items`, without repetition."""
     if most <= 0 or items <= most:
         return np.arange(items)
     return np.floor((np.arange(most) + 0.5) * items / most).astype(np.int64)

@@ -65,6 +65,8 @@ class JudgedWindow:
 
 def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWindow]:
     """The windows of a batch, unpacked one at a time; the first `history` frames are the past."""
+    if bool(batch.symmetry.any()):
+        raise ValueError("windows are judged as they are, not mirrored")
     for bits, poses, ground in zip(batch.bits, batch.poses, batch.ground_z, strict=True):
         yield JudgedWindow(
             past_frames(bits[:history], poses[:history], ground[:history], grid),

@@ -1,0 +1,200 @@
+"""The whole protocol on one split: `evaluate` turns a model and data into a score sheet.
+
+docs/evaluation.md states the protocol; `judge` holds the methods, `scores` the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from vlwm.core.config import Config
+from vlwm.core.data.dataset import Batch, WindowDataset, collate
+from vlwm.core.data.packed import PackedStore
+from vlwm.core.data.splits import Splits
+from vlwm.core.data.windows import Window, windows_of
+from vlwm.core.errors import MachineError
+from vlwm.core.evaluation.bootstrap import tile_of
+from vlwm.core.evaluation.judge import Judge
+from vlwm.core.evaluation.learned import Thresholds
+from vlwm.core.evaluation.prior import ColumnPrior, evenly, train_prior
+from vlwm.core.evaluation.scores import score_sheet
+
+if TYPE_CHECKING:
+    from vlwm.core.model.world_model import WorldModel
+
+Scores = dict[str, Any]
+"""The content of scores.json (docs/evaluation.md)."""
+
+Progress = Callable[[int, int], None]
+"""Called with (windows judged, windows in all) after every batch; may raise to stop."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is judged on which data.
+
+    Attributes:
+        store: packed frames.
+        windows: the windows of the split, evenly thinned where a limit was given.
+        available: windows of the split before thinning.
+        prior: column prior of the train split.
+        judge: every method on this grid.
+        device: where it computes.
+    """
+
+    store: PackedStore
+    windows: list[Window]
+    available: int
+    prior: ColumnPrior
+    judge: Judge
+    device: torch.device
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """The windows in order, on the device, never mirrored."""
+        for start in range(0, len(self.windows), size):
+            yield self.batch(range(start, min(start + size, len(self.windows))))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Some windows on the device."""
+        data = WindowDataset(self.store, self.windows, self.judge.history)
+        return collate([data[0, i] for i in indices]).to(self.device)
+
+    def cluster_of(self, index: int) -> Hashable:
+        """The world tile that holds a window's last past pose.
+
+        Sessions with an origin share the tiles of its coordinate reference system; one without
+        has tiles of its own.
+        """
+        row = self.windows[index].rows[self.judge.history - 1]
+        session = int(self.store.session[row])
+        origin = self.store.meta[session].get("origin")
+        x, y = self.store.poses[row, :2]
+        if not origin:
+            return (self.store.sessions[session], *tile_of(x, y))
+        return (origin["crs"], *tile_of(origin["easting"] + x, origin["northing"] + y))
+
+
+def prepare_subject(
+    model: WorldModel | None,
+    store: PackedStore,
+    splits: Splits,
+    split: str,
+    config: Config,
+    *,
+    thresholds: Thresholds | None = None,
+    max_windows: int = 0,
+    device: str | torch.device = "cpu",
+) -> Subject:
+    """Windows, prior and judge of a split.
+
+    Raises:
+        DataError: the split holds no window.
+    """
+    windows = windows_of(store, splits, split, config.window_frames)
+    chosen = [windows[i] for i in evenly(len(windows), max_windows)]
+    prior = train_prior(store, splits)
+    judge = Judge(
+        store.grid, prior.layers, config.history_frames, config.future_frames,
+        config.frame_dt_s, model, thresholds,
+    )  # fmt: skip
+    return Subject(store, chosen, len(windows), prior, judge, torch.device(device))
+
+
+def evaluate(
+    model: WorldModel | None,
+    checkpoint: str | None,
+    store: PackedStore,
+    splits: Splits,
+    split: str,
+    config: Config,
+    *,
+    thresholds: Thresholds | None = None,
+    max_windows: int = 0,
+    batch_size: int = 1,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Scores:
+    """Judge a model, and every method without learning, on one split.
+
+    Args:
+        model: a world model in evaluation mode on `device`; None for the baselines alone.
+        checkpoint: its name for the sheet.
+        store, splits: the data.
+        split: 'train', 'val', 'test' or 'all'.
+        config: history, future and time step of a window.
+        thresholds: where the model's probabilities are cut (from its checkpoint).
+        max_windows: windows at most, evenly spaced over the split; 0 takes all.
+        batch_size: windows that the model sees at once.
+        progress: called after every batch.
+
+    Raises:
+        DataError: the split holds no window.
+        MachineError: the device's memory does not hold a batch.
+    """
+    subject = prepare_subject(
+        model, store, splits, split, config,
+        thresholds=thresholds, max_windows=max_windows, device=device,
+    )  # fmt: skip
+    return judge_subject(subject, split, checkpoint, batch_size=batch_size, progress=progress)
+
+
+def judge_subject(
+    subject: Subject,
+    split: str,
+    checkpoint: str | None,
+    *,
+    batch_size: int = 1,
+    progress: Progress | None = None,
+) -> Scores:
+    """The score sheet of a prepared subject; see `evaluate`."""
+    judge, tally, done = subject.judge, subject.judge.new_tally(), 0
+    try:
+        for batch in subject.batches(batch_size):
+            size = len(batch.index)
+            clusters = [subject.cluster_of(i) for i in range(done, done + size)]
+            judge.add(batch, clusters, tally)
+            done += size
+            if progress is not None:
+                progress(done, len(subject.windows))
+    except torch.OutOfMemoryError as error:
+        raise MachineError(
+            f"the memory of {subject.device} does not hold {batch_size} windows",
+            remedy="use a smaller --batch-size" if batch_size > 1 else "use a smaller grid",
+        ) from error
+    sheet: Scores = {
+        "split": split,
+        "checkpoint": checkpoint,
+        "threshold": judge.thresholds.model if judge.model is not None else None,
+        "horizons_s": [float(s) for s in judge.horizons_s],
+        **score_sheet(tally),
+    }
+    if judge.model is not None:
+        sheet["reliability"] = tally.probabilities.reliability()
+    return sheet | _provenance(subject)
+
+
+def _provenance(subject: Subject) -> dict[str, Any]:
+    """Where the frames came from, for readers of the sheet."""
+    store = subject.store
+    return {
+        "procedural": store.procedural,
+        "attribution": store.attribution,
+        "data": {
+            "root": str(store.root),
+            "sessions": len(np.unique([w.session for w in subject.windows])),
+            "windows_in_split": subject.available,
+            "grid": {
+                "lower_m": list(store.grid.lower_m),
+                "cell_m": list(store.grid.cell_m),
+                "shape": list(store.grid.shape),
+            },
+            "column_prior": subject.prior.source,
+            "damaged_frames": len(store.damaged),
+            "hash": store.data_hash,
+        },
+    }

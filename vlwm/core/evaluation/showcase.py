@@ -1,0 +1,82 @@
+"""Windows of a subject as pictures and film: the same forecasts that are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vlwm.core.evaluation.evaluator import Subject
+from vlwm.core.evaluation.picture import WindowFrames, write_window_picture
+from vlwm.core.evaluation.prior import evenly
+from vlwm.core.evaluation.video import Clip, write_video
+
+_RIVAL = "memory_baseline"
+
+
+def shown_method(subject: Subject) -> str:
+    """The forecast that is shown: the model's, or the memory baseline's where there is none."""
+    return "model" if subject.judge.model is not None else _RIVAL
+
+
+@torch.inference_mode()
+def clip_of(subject: Subject, index: int) -> Clip:
+    """One window with its forecasts, as arrays on the host."""
+    judge, method = subject.judge, shown_method(subject)
+    (verdict,) = judge.verdicts(subject.batch([index]))
+    forecast, memory = [], []
+    for frame in verdict.frames:
+        forecast.append(frame.planes[method].cpu().numpy())
+        memory.append(frame.planes[_RIVAL].cpu().numpy())
+    window = verdict.window
+    past_s = judge.dt_s * np.arange(1 - judge.history, 1)
+    where = subject.windows[index]
+    return Clip(
+        past=window.past.occupancy.cpu().numpy(),
+        truth=window.truth.cpu().numpy(),
+        forecast=np.stack(forecast),
+        memory=np.stack(memory),
+        ego=np.concatenate([window.past.ego, window.future_ego]),
+        times_s=np.concatenate([past_s, judge.horizons_s]),
+        forecast_name=method,
+        title=f"{where.session}, frame {where.start + judge.history - 1}",
+    )
+
+
+def notes_of(subject: Subject) -> list[str]:
+    """What has to stand on every picture: where the city is from, and the threshold."""
+    found = ["procedural city"] if subject.store.procedural else []
+    if subject.store.attribution:
+        found.append(_ascii(subject.store.attribution))
+    if subject.judge.model is not None:
+        found.append(f"threshold {subject.judge.thresholds.model:.2f}")
+    return found
+
+
+def _ascii(words: str) -> str:
+    """Hershey fonts know ASCII only; a long attribution is cut, the sheet holds all of it."""
+    plain = words.encode("ascii", "ignore").decode()
+    return plain if len(plain) <= 110 else plain[:107] + "..."
+
+
+def write_picture(path: str | Path, subject: Subject, split: str) -> None:
+    """The window in the middle of the split as a PNG: not chosen by its score."""
+    clip = clip_of(subject, len(subject.windows) // 2)
+    past = len(clip.past)
+    frames = WindowFrames(
+        clip.past, clip.truth, clip.forecast, clip.times_s[:past], clip.times_s[past:]
+    )
+    title = f"{clip.forecast_name}: {clip.title}, split {split}"
+    write_window_picture(path, frames, subject.store.grid, title=title, notes=notes_of(subject))
+
+
+def write_film(path: str | Path, subject: Subject, *, windows: int = 12) -> int:
+    """Windows evenly spaced over the split as mp4; returns the number of pictures."""
+
+    def clips() -> Iterator[Clip]:
+        for index in evenly(len(subject.windows), windows):
+            yield clip_of(subject, int(index))
+
+    return write_video(path, clips(), subject.store.grid, notes=notes_of(subject))
