@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vlwm.core.evaluation.evaluator import Subject
+from vlwm.core.evaluation.curves import write_curves, write_reliability
+from vlwm.core.evaluation.evaluator import Scores, Subject
 from vlwm.core.evaluation.picture import WindowFrames, write_window_picture
 from vlwm.core.evaluation.prior import evenly
 from vlwm.core.evaluation.video import Clip, write_video
+from vlwm.core.files import make_folder, write_json
+from vlwm.core.run_folder import RunFolder
 
 _RIVAL = "memory_baseline"
 
@@ -80,3 +83,42 @@ def write_film(path: str | Path, subject: Subject, *, windows: int = 12) -> int:
             yield clip_of(subject, int(index))
 
     return write_video(path, clips(), subject.store.grid, notes=notes_of(subject))
+
+
+def write_results(
+    scores: Scores,
+    subject: Subject,
+    folder: Path | None,
+    *,
+    picture: Path | None = None,
+    video: Path | None = None,
+) -> list[Path]:
+    """Write scores.json and pictures; returns what was written.
+
+    Args:
+        scores: the score sheet.
+        subject: what was judged.
+        folder: where scores.json, curves.png, reliability.png and window.png go; None: nowhere.
+        picture: another place for the picture of one window.
+        video: where a film goes, if anywhere.
+    """
+    written: list[Path] = []
+    if folder is not None:
+        make_folder(folder)
+        written.append(RunFolder(folder).scores_json)
+        write_json(written[-1], scores)
+        written.append(folder / "curves.png")
+        write_curves(written[-1], scores)
+        if "reliability" in scores:
+            written.append(folder / "reliability.png")
+            write_reliability(written[-1], scores)
+        picture = picture or folder / "window.png"
+    for path in filter(None, (picture, video)):
+        make_folder(path.parent)
+    if picture is not None:
+        write_picture(picture, subject, scores["split"])
+        written.append(picture)
+    if video is not None:
+        write_film(video, subject)
+        written.append(video)
+    return written

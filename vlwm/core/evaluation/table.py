@@ -37,21 +37,34 @@ class ScoreTable:
     sentences: tuple[str, ...]
 
 
-def score_table(sheet: Mapping[str, Any]) -> ScoreTable:
-    """The table of a score sheet: both tracks, at 1, 2 and 3 s, with words of warning."""
+def score_table(sheet: Mapping[str, Any], *, wide: bool = True) -> ScoreTable:
+    """The table of a score sheet: both tracks, at 1, 2 and 3 s, with words of warning.
+
+    Args:
+        sheet: content of scores.json.
+        wide: False leaves out intervals, precision and recall, for 80 columns.
+    """
     marks = [i for i, s in enumerate(sheet["horizons_s"]) if s in _MARKS_S]
     marks = marks or list(range(len(sheet["horizons_s"])))
-    at = [f"{sheet['horizons_s'][i]:g} s" for i in marks]
-    columns = ["method", *(f"IoU {s}" for s in at), "mean", f"95 % at {at[-1]}"]
-    columns += [f"structure {s}" for s in at]
-    columns += [f"{name} {at[-1]}" for name in ("seen", "new", "precision", "recall", "ratio")]
+    columns = _columns(sheet, marks, wide)
     rows: list[tuple[str, ...]] = []
     for track, methods in _TRACKS:
         present = [m for m in methods if m in sheet["scores"]]
         if present:
             rows.append((track,))
-            rows += [_row(sheet, method, marks) for method in present]
-    return ScoreTable(_title(sheet), tuple(columns), tuple(rows), tuple(sentences(sheet)))
+            rows += [_row(sheet, method, marks, wide) for method in present]
+    return ScoreTable(_title(sheet), columns, tuple(rows), tuple(sentences(sheet)))
+
+
+def _columns(sheet: Mapping[str, Any], marks: Sequence[int], wide: bool) -> tuple[str, ...]:
+    at = [f"{sheet['horizons_s'][i]:g} s" for i in marks]
+    last = at[-1]
+    iou = [f"IoU {s}" for s in at]
+    if not wide:
+        return ("method", *iou, f"struct. {last}", f"seen {last}", f"new {last}", "ratio")
+    structure = [f"structure {s}" for s in at]
+    rest = [f"{name} {last}" for name in ("seen", "new", "precision", "recall", "ratio")]
+    return ("method", *iou, "mean", f"95 % at {last}", *structure, *rest)
 
 
 def _title(sheet: Mapping[str, Any]) -> str:
@@ -60,13 +73,19 @@ def _title(sheet: Mapping[str, Any]) -> str:
     return f"Split {sheet['split']}: {windows} windows in {clusters} clusters{made_up}"
 
 
-def _row(sheet: Mapping[str, Any], method: str, marks: Sequence[int]) -> tuple[str, ...]:
+def _row(
+    sheet: Mapping[str, Any], method: str, marks: Sequence[int], wide: bool
+) -> tuple[str, ...]:
     block, last = sheet["scores"][method], marks[-1]
-    cells = [number(block["iou"][i]) for i in marks]
-    cells += [number(_mean(block["iou"])), _interval(sheet, method, last)]
-    cells += [number(block["iou_structure"][i]) for i in marks]
-    keys = ("iou_seen", "iou_new", "precision", "recall", "mean_ratio")
-    return (method, *cells, *(number(block[key][last]) for key in keys))
+    iou = [number(block["iou"][i]) for i in marks]
+    zones = [number(block[key][last]) for key in ("iou_seen", "iou_new")]
+    ratio = number(block["mean_ratio"][last])
+    if not wide:
+        return (method, *iou, number(block["iou_structure"][last]), *zones, ratio)
+    structure = [number(block["iou_structure"][i]) for i in marks]
+    sides = [number(block[key][last]) for key in ("precision", "recall")]
+    mean = number(_mean(block["iou"]))
+    return (method, *iou, mean, _interval(sheet, method, last), *structure, *zones, *sides, ratio)
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,93 @@
+"""`vlwm eval`: one JSON object, a table in words, one sentence and exit code for each fault."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from vlwm.commands.eval import evaluate
+from vlwm.core.data.session import write_occupancy, write_pose
+from vlwm.core.errors import CheckpointError, DataError, UsageError
+
+app = typer.Typer()
+app.command()(evaluate)
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A config of a tiny grid and two recorded sessions without session.json."""
+    (tmp_path / "tiny.py").write_text(
+        "point_cloud_range = [-8, -8, -2, 8, 8, 10]\nvoxel_size = [1.0, 1.0, 1.5]\n"
+    )
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        session = tmp_path / "data" / f"drone_20240101_00000{number}"
+        for name in ("occupancy", "poses"):
+            (session / name).mkdir(parents=True)
+        for i in range(11):
+            cells = (rng.random((16, 16, 8)) < 0.1).astype(np.uint8)
+            write_occupancy(session / "occupancy" / f"{i:06d}_occupancy.npz", cells)
+            pose = np.array([i, 0, 3, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0], float)
+            write_pose(session / "poses" / f"{i:06d}.json", pose, 0.0, 0.5 * i)
+    return tmp_path
+
+
+def baselines(folder, *more: object):
+    config, data = folder / "tiny.py", folder / "data"
+    return run("--baselines-only", "--config", config, "--data", data, *more)
+
+
+def test_json_is_exactly_one_object_and_pictures_are_written(folder):
+    picture = folder / "out" / "window.png"
+    result = baselines(folder, "--json", "--picture", picture)
+    assert result.exit_code == 0, result.output
+    sheet = json.loads(result.stdout)
+    assert sheet["n_windows"] == 2 and "memory_baseline" in sheet["scores"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert not (folder / "out" / "scores.json").exists()
+
+
+def test_table_names_both_tracks_and_says_too_few(folder):
+    result = baselines(folder, "--output", folder / "run")
+    assert result.exit_code == 0, result.output
+    assert "memory_baseline" in result.stdout and "plan track" in result.stdout
+    assert "Too few clusters" in result.stdout
+    assert json.loads((folder / "run" / "scores.json").read_text())["split"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (["--split", "tset"], UsageError, "did you mean test"),
+        (["--baselines-only"], UsageError, "needs --config"),
+        (["--config", "tokyo_small"], UsageError, "brings its own config"),
+        (["no_such_run"], CheckpointError, "no such run"),
+    ],
+)
+def test_faults_are_one_sentence(folder, arguments, error, words):
+    result = run(*arguments)
+    assert isinstance(result.exception, error) and words in str(result.exception)
+    assert result.exception.exit_code in (2, 4) and result.stdout == ""
+
+
+def test_a_damaged_checkpoint_is_one_sentence(folder):
+    checkpoint = folder / "best.pth"
+    checkpoint.write_bytes(b"PK\x03\x04 cut short")
+    result = run(folder)
+    assert isinstance(result.exception, CheckpointError)
+    assert "damaged" in str(result.exception) and result.exception.exit_code == 4
+
+
+def test_missing_data_is_one_sentence(folder):
+    result = run("--baselines-only", "--config", folder / "tiny.py", "--data", folder / "nowhere")
+    assert isinstance(result.exception, DataError) and "no such data folder" in str(
+        result.exception
+    )

@@ -1,0 +1,178 @@
+"""evaluate(): a data folder in, the score sheet of the protocol out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlwm.core.config import Config, config_from_dict
+from vlwm.core.data.packed import PackedStore
+from vlwm.core.data.session import SessionMeta, write_meta, write_occupancy, write_pose
+from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.errors import CheckpointError, DataError
+from vlwm.core.evaluation.baselines import BASELINES
+from vlwm.core.evaluation.evaluator import evaluate, prepare_subject
+from vlwm.core.evaluation.opening import find_checkpoint, open_baselines, thresholds_of
+from vlwm.core.evaluation.showcase import clip_of, write_results
+from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
+from vlwm.core.geometry.grid import VoxelGrid
+
+FRAMES = 14
+NAMES = ("drone_20240101_000000", "drone_20240101_000001", "rover_20240101_000002")
+
+
+def config_of(root: Path) -> Config:
+    return config_from_dict(
+        {
+            "name": "tiny",
+            "data_root": str(root),
+            "point_cloud_range": [-8, -8, -2, 8, 8, 10],
+            "voxel_size": [1.0, 1.0, 1.5],
+        }
+    )
+
+
+def street(grid: VoxelGrid, ego: np.ndarray) -> np.ndarray:
+    """A static world of ground and square towers, seen from an ego frame (z about 0)."""
+    points = from_ego(grid.centers(), ego)
+    i, j = np.floor(points[..., 0] / 5), np.floor(points[..., 1] / 5)
+    tower = np.sin(12.9898 * i + 78.233 * j) > 0.4  # without a period
+    z = points[..., 2]
+    return (((z < 0) & (z > -1.5)) | (tower & (z > 0) & (z < 6))).astype(np.uint8)
+
+
+def write_session(folder: Path, grid: VoxelGrid, number: int, origin: dict | None) -> None:
+    times = 0.5 * np.arange(FRAMES)
+    poses = np.zeros((FRAMES, 13))
+    yaw = 0.1 * np.sin(times + number)
+    poses[:, 0], poses[:, 1], poses[:, 2] = 4.0 * times + 40 * number, np.sin(times), 3.0
+    poses[:, 3:7] = quaternion_from_heading(yaw)
+    for name in ("occupancy", "poses"):
+        (folder / name).mkdir(parents=True)
+    for i, ego in enumerate(ego_of(poses, np.zeros(FRAMES))):
+        write_occupancy(folder / "occupancy" / f"{i:06d}_occupancy.npz", street(grid, ego))
+        write_pose(folder / "poses" / f"{i:06d}.json", poses[i], 0.0, float(times[i]))
+    meta = SessionMeta("drone", 0.5, origin=origin, procedural=True, attribution="made up")
+    write_meta(folder, meta)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Three sessions without a place: train, test, val."""
+    root = tmp_path_factory.mktemp("data")
+    config = config_of(root)
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    for number, name in enumerate(NAMES):
+        write_session(root / name, grid, number, None)
+    return root
+
+
+def opened(root: Path) -> tuple[Config, PackedStore, Splits]:
+    config = config_of(root)
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    store = PackedStore.open(root, grid)
+    return config, store, open_splits(store, 1.0, 0)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "all"])
+def test_baselines_alone_need_no_training(data, split):
+    config, store, splits = opened(data)
+    seen = []
+    sheet = evaluate(
+        None, None, store, splits, split, config,
+        batch_size=3, progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert json.loads(json.dumps(sheet, allow_nan=False)) == sheet
+    windows = FRAMES - 9
+    assert sheet["n_windows"] == (3 * windows if split == "all" else windows)
+    assert seen[-1] == (sheet["n_windows"], sheet["n_windows"])
+    assert list(sheet["scores"]) == list(BASELINES)
+    assert sheet["horizons_s"] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    assert sheet["procedural"] and sheet["attribution"] == "made up"
+    assert sheet["split"] == split and sheet["checkpoint"] is sheet["threshold"] is None
+    assert sheet["too_few_clusters"] and "reliability" not in sheet
+    assert "train split" in sheet["data"]["column_prior"]
+    for h in range(6):
+        iou = {m: sheet["scores"][m]["iou"][h] for m in BASELINES}
+        assert iou["true_pose_memory"] >= iou["copy_last"] > iou["empty"] == 0.0
+        assert iou["ground_prior"] > 0.2
+
+
+def test_the_number_of_windows_at_once_changes_nothing(data):
+    config, store, splits = opened(data)
+    one = evaluate(None, None, store, splits, "test", config, batch_size=1)
+    all_ = evaluate(None, None, store, splits, "test", config, batch_size=99)
+    assert one == all_
+
+
+def test_a_limit_takes_windows_evenly(data):
+    config, store, splits = opened(data)
+    subject = prepare_subject(None, store, splits, "all", config, max_windows=3)
+    assert len(subject.windows) == 3 and subject.available == 3 * (FRAMES - 9)
+    assert len({w.session for w in subject.windows}) == 3
+
+
+def test_clusters_are_tiles_of_the_world_or_of_a_session_without_a_place(tmp_path):
+    config = config_of(tmp_path)
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    place = {"crs": "EPSG:6677", "northing": 50.0, "height": 0.0}
+    write_session(tmp_path / NAMES[0], grid, 0, place | {"easting": 1000.0})
+    write_session(tmp_path / NAMES[1], grid, 1, place | {"easting": 960.0})  # the same world place
+    write_session(tmp_path / NAMES[2], grid, 0, None)
+    store = PackedStore.open(tmp_path, grid)
+    splits = Splits(None, 1.0, (), dict.fromkeys(NAMES, "test"))
+    subject = prepare_subject(None, store, splits, "test", config)
+    clusters = [subject.cluster_of(i) for i in range(len(subject.windows))]
+    per_session = FRAMES - 9
+    first, second, third = (clusters[i * per_session : (i + 1) * per_session] for i in range(3))
+    assert first == second and set(first) == {("EPSG:6677", 8, 0)}
+    assert {c[0] for c in third} == {NAMES[2]}
+
+
+def test_clips_hold_what_is_scored(data):
+    config, store, splits = opened(data)
+    subject = prepare_subject(None, store, splits, "test", config)
+    clip = clip_of(subject, 0)
+    assert clip.forecast_name == "memory_baseline"
+    assert np.array_equal(clip.forecast, clip.memory)
+    rows = subject.windows[0].rows
+    assert np.array_equal(clip.truth[0], store.read_frame(int(rows[4])))
+    assert np.allclose(clip.ego[3], 0.0)
+
+
+def test_results_are_written_whole(data, tmp_path):
+    config, store, splits = opened(data)
+    subject = prepare_subject(None, store, splits, "test", config, max_windows=2)
+    sheet = evaluate(None, None, store, splits, "test", config, max_windows=2)
+    film = tmp_path / "deep" / "film.mp4"
+    written = write_results(sheet, subject, tmp_path / "run", video=film)
+    names = {"scores.json", "curves.png", "window.png", "film.mp4"}
+    assert {p.name for p in written} == names and all(p.stat().st_size > 0 for p in written)
+    assert json.loads((tmp_path / "run" / "scores.json").read_text()) == sheet
+    assert write_results(sheet, subject, None) == []
+
+
+def test_data_of_another_grid_are_refused(data):
+    config = config_from_dict({**config_of(data).to_dict(), "voxel_size": [2.0, 2.0, 3.0]})
+    with pytest.raises(DataError, match="16x16x8"):
+        open_baselines(config, "test")
+
+
+def test_a_folder_without_a_checkpoint_is_one_sentence(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint in this run folder"):
+        find_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="no such run or checkpoint"):
+        find_checkpoint(tmp_path / "absent")
+    (tmp_path / "last.pth").touch()
+    assert find_checkpoint(tmp_path).name == "last.pth"
+    (tmp_path / "best.pth").touch()
+    assert find_checkpoint(tmp_path).name == "best.pth"
+
+
+def test_thresholds_come_from_the_checkpoint():
+    assert thresholds_of({"threshold": None}).model == 0.5
+    given = thresholds_of({"threshold": 0.3, "threshold_tokenizer": 0.7})
+    assert (given.model, given.model_plan, given.tokenizer_round_trip) == (0.3, 0.3, 0.7)

@@ -1,0 +1,175 @@
+"""`vlwm eval`: a checkpoint, or the rivals alone, to a score sheet, a table and pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vlwm.core.evaluation.evaluator import Progress, Scores
+    from vlwm.core.evaluation.opening import Opened
+
+_WHAT, _OUT, _HOW = "What to judge", "Results", "How to run"
+_WIDE = 150  # columns of a terminal
+_SPLITS = ("train", "val", "test", "all")
+
+
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(help="Run folder (best.pth, else last.pth) or a checkpoint file.")
+    ] = Path("checkpoints"),
+    split: Annotated[
+        str, typer.Option(help="train, val, test or all.", rich_help_panel=_WHAT)
+    ] = "test",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judge on the sessions of this folder instead of the run's own.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    baselines_only: Annotated[
+        bool,
+        typer.Option(
+            "--baselines-only",
+            rich_help_panel=_WHAT,
+            help="Methods without learning alone: needs --config, no checkpoint.",
+        ),
+    ] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(help="Preset or config file, with --baselines-only.", rich_help_panel=_WHAT),
+    ] = None,
+    max_windows: Annotated[
+        int,
+        typer.Option(
+            help="Windows at most, evenly spaced; 0 takes all.", min=0, rich_help_panel=_WHAT
+        ),
+    ] = 0,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUT)
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of scores.json and charts (else the run folder).", rich_help_panel=_OUT
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw one window as PNG here (else window.png beside scores.json).",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Film some windows as mp4: past, truth, forecast, memory.", rich_help_panel=_OUT
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(help="Windows that the model sees at once.", min=1, rich_help_panel=_HOW),
+    ] = 1,
+) -> None:
+    """Judge a checkpoint against every rival without learning (docs/evaluation.md).
+
+    Examples: [cyan]vlwm eval ./test_out --split test[/],
+    [cyan]vlwm eval best.pth --data data/matsumoto --split all --json[/],
+    [cyan]vlwm eval --baselines-only --config tokyo_small --data data/tokyo_gazebo[/]
+    """
+    from vlwm.commands._output import emit_json, note
+    from vlwm.core.evaluation.evaluator import judge_subject
+    from vlwm.core.evaluation.showcase import write_results
+
+    _check(split, baselines_only, config)
+    opened = _open(run, split, data, config, max_windows)
+    subject, checkpoint = opened.subject, opened.checkpoint
+    note(_announcement(opened, split))
+    scores = judge_subject(
+        subject,
+        split,
+        None if checkpoint is None else str(checkpoint),
+        batch_size=batch_size,
+        progress=_progress_on_stderr(),
+    )
+    written = write_results(scores, subject, output or opened.folder, picture=picture, video=video)
+    if json_:
+        emit_json(scores)
+    else:
+        _print(scores)
+    for path in written:
+        note(f"written: {path}")
+
+
+def _check(split: str, baselines_only: bool, config: str | None) -> None:
+    from vlwm.core.errors import UsageError, nearest
+
+    if split not in _SPLITS:
+        close = nearest(split, _SPLITS)
+        remedy = f"did you mean {close}?" if close else f"use one of {', '.join(_SPLITS)}"
+        raise UsageError(f"--split {split} is unknown", remedy=remedy)
+    if baselines_only and config is None:
+        raise UsageError("--baselines-only needs --config", remedy="such as --config tokyo_small")
+    if config is not None and not baselines_only:
+        raise UsageError(
+            "a checkpoint brings its own config",
+            remedy="leave --config out, or add --baselines-only",
+        )
+
+
+def _open(run: Path, split: str, data: Path | None, config: str | None, max_windows: int) -> Opened:
+    from vlwm.commands._output import note
+    from vlwm.core.config import load_config
+    from vlwm.core.evaluation.opening import open_baselines, open_run
+
+    def packing(name: str, done: int, total: int) -> None:
+        note(f"packing {name} ({done} of {total})")
+
+    if config is None:
+        return open_run(run, split, data=data, max_windows=max_windows, on_session=packing)
+    return open_baselines(
+        load_config(config), split, data=data, max_windows=max_windows, on_session=packing
+    )
+
+
+def _announcement(opened: Opened, split: str) -> str:
+    subject = opened.subject
+    what = "the methods without learning" if opened.checkpoint is None else opened.checkpoint
+    few = len(subject.windows)
+    of = f" of {subject.available}" if few < subject.available else ""
+    left_out = len(subject.store.damaged)
+    damaged = f"; {left_out} damaged frames were left out" if left_out else ""
+    return f"judging {what} on {few}{of} windows of split {split}, {subject.device}{damaged}"
+
+
+def _progress_on_stderr(every_s: float = 10.0) -> Progress:
+    """A line on stderr now and then."""
+    from vlwm.commands._output import note
+
+    start = last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every_s and done < total:
+            last = now
+            left_s = (now - start) / done * (total - done)
+            note(f"{done} of {total} windows, about {left_s:.0f} s left")
+
+    return tell
+
+
+def _print(scores: Scores) -> None:
+    """The table for people; narrow terminals get fewer columns."""
+    from vlwm.commands._output import console, print_table
+    from vlwm.core.evaluation.table import score_table
+
+    table = score_table(scores, wide=console().width >= _WIDE)
+    print_table(table.title, table.columns, table.rows)
+    for sentence in table.sentences:
+        console().print(sentence)
