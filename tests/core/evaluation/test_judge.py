@@ -16,7 +16,7 @@ from vlwm.core.evaluation.judge import Judge
 from vlwm.core.evaluation.learned import LEARNED, Thresholds
 from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
-from vlwm.core.evaluation.windows import unpack, windows_in
+from vlwm.core.evaluation.windows import unpack, unpack_by_shifts, windows_in
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -149,6 +149,8 @@ def test_unpacking_inverts_the_grid_s_packing():
     cells = (rng.random((2, 3, *GRID.shape)) < 0.3).astype(np.uint8)
     bits = np.array([[GRID.pack(f) for f in row] for row in cells])
     assert np.array_equal(unpack(torch.from_numpy(bits), GRID).numpy(), cells)
+    shifted = unpack_by_shifts(torch.from_numpy(bits), GRID.num_cells)  # as on a GPU
+    assert np.array_equal(shifted.numpy().reshape(cells.shape), cells)
 
 
 def test_prior_is_the_layer_that_is_half_full_and_ground_without_data():

@@ -27,9 +27,13 @@ def unpack(bits: Tensor, grid: VoxelGrid) -> Tensor:
     if bits.device.type == "cpu":  # NumPy unpacks a hundred times faster than torch shifts
         cells = np.unpackbits(bits.numpy(), axis=-1, count=grid.num_cells, bitorder="little")
         return torch.from_numpy(cells).view(shape)
+    return unpack_by_shifts(bits, grid.num_cells).reshape(shape)
+
+
+def unpack_by_shifts(bits: Tensor, count: int) -> Tensor:
+    """uint8 (..., count) of 0 or 1 from packed bits uint8 (..., P), lowest bit first."""
     shifts = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    cells = (bits[..., None] >> shifts).bitwise_and_(1).flatten(-2)
-    return cells[..., : grid.num_cells].reshape(shape)
+    return (bits[..., None] >> shifts).bitwise_and_(1).flatten(-2)[..., :count]
 
 
 def past_frames(bits: Tensor, poses: Tensor, ground_z: Tensor, grid: VoxelGrid) -> PastFrames:
