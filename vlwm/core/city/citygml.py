@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from lxml import etree
@@ -82,7 +82,7 @@ def read_features(path: Path) -> Iterator[Feature | Skipped]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[Any]:
     with open(path, "rb") as raw:
         if path.suffix == ".gz":
             with gzip.open(raw) as unpacked:

@@ -1,0 +1,91 @@
+"""Where a vehicle may not be: the highest surface in each square of the plan, widened by a margin.
+
+Conservative on purpose: under a bridge or an overhang counts as inside. Made for a window of the
+city, so its memory does not grow with the city. It also knows where the city ends: beyond
+`BUILT_M` from every surface there is nothing to see, and no vehicle is sent there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.geometry.voxelize import TriangleTiles
+
+CELL_M = 1.0
+BUILT_M = 80.0
+SLACK_M = 1.5
+NOTHING = np.float32(-1e9)
+_SHIFT = 4  # fractional bits of the polygon filler's coordinates
+
+
+@dataclass(frozen=True, eq=False)
+class Obstacles:
+    """What stands on a window of the plan, in squares from (x0, y0).
+
+    Attributes:
+        tops: float32 (nx, ny), metres, widened by the margin; `NOTHING` where nothing stands.
+        wide: the same, widened by `SLACK_M` more: what plans keep clear of, so that a path that
+            is rounded off afterwards still keeps clear of `tops`.
+        built: bool (nx, ny), whether a surface is near enough to be worth a visit.
+    """
+
+    x0: float
+    y0: float
+    cell_m: float
+    tops: NDArray[np.float32]
+    wide: NDArray[np.float32]
+    built: NDArray[np.bool_]
+
+    def top(self, xy: NDArray[np.float64], *, planning: bool = False) -> NDArray[np.float32]:
+        """Highest surface within the margin of points (..., 2), metres.
+
+        +inf outside the window and, while planning, where nothing is near enough for a visit.
+        """
+        i = np.floor((xy[..., 0] - self.x0) / self.cell_m).astype(np.int64)
+        j = np.floor((xy[..., 1] - self.y0) / self.cell_m).astype(np.int64)
+        nx, ny = self.tops.shape
+        inside = (i >= 0) & (i < nx) & (j >= 0) & (j < ny)
+        i, j = np.clip(i, 0, nx - 1), np.clip(j, 0, ny - 1)
+        found = self.wide[i, j] if planning else self.tops[i, j]
+        allowed = inside & self.built[i, j] if planning else inside
+        return np.where(allowed, found, np.float32(np.inf))
+
+
+def obstacles_in(
+    buildings: TriangleTiles,
+    window: tuple[float, float, float, float],
+    margin_m: float,
+    cell_m: float = CELL_M,
+) -> Obstacles:
+    """Tops over a window (x from, y from, x to, y to), every surface widened by `margin_m`.
+
+    A square is charged with every triangle whose plan touches it or comes within the margin, and
+    a square more, which covers the filler's rounding.
+    """
+    x0, y0, x1, y1 = window
+    shape = (int(np.ceil((x1 - x0) / cell_m)) + 1, int(np.ceil((y1 - y0) / cell_m)) + 1)
+    tops = np.full(shape, NOTHING, dtype=np.float32)
+    centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+    reach = margin_m + SLACK_M + 2 * cell_m
+    near = buildings.near(centre, float(np.hypot(x1 - x0, y1 - y0) / 2 + reach))
+    triangles = buildings.triangles[near]
+    heights = triangles[:, :, 2].max(axis=1)
+    plan = ((triangles[:, :, :2] - (x0, y0)) / cell_m - 0.5) * (1 << _SHIFT)
+    points = np.round(plan[:, :, ::-1]).astype(np.int32)  # the filler's x is our second axis
+    for k in np.argsort(heights, kind="stable"):  # low first: what is higher paints over it
+        cv2.fillConvexPoly(tops, points[k], float(heights[k]), lineType=8, shift=_SHIFT)
+    empty = (tops == NOTHING).astype(np.uint8)
+    away = cv2.distanceTransform(empty, cv2.DIST_L2, 3) if not empty.all() else None
+    built = np.zeros(shape, dtype=bool) if away is None else away * cell_m <= BUILT_M
+    widened = [_widened(tops, m, cell_m) for m in (margin_m, margin_m + SLACK_M)]
+    return Obstacles(x0, y0, cell_m, widened[0], widened[1], built)
+
+
+def _widened(tops: NDArray[np.float32], margin_m: float, cell_m: float) -> NDArray[np.float32]:
+    radius = int(np.ceil(margin_m / cell_m)) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.dilate(tops, disc)

@@ -1,0 +1,271 @@
+"""Splits by area: what the test split shows, the train split never saw.
+
+The plan of a city is cut into three contiguous regions, 70/15/15 of the area: a strip of 30 % along
+the long side is halved across. A frame shows the world out to half the grid's diagonal, so a pose
+counts for a region only where it is that far inside; poses of different splits are then at least a
+whole diagonal apart (114 m at full size) and no world cell is seen by two.
+
+Sessions that `prepare` makes are planned inside one region. Recorded ones are cut: a frame that is
+in no region's inside belongs to no split and is counted. Without a place, whole sessions are dealt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.errors import DataError
+from vlwm.core.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from vlwm.core.data.packed import PackedStore
+
+NAMES = ("train", "val", "test")
+SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
+NOWHERE = "none"
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the plan, metres, in the coordinates of `Splits.crs`."""
+
+    split: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def inside(self, xy: NDArray[np.float64], margin_m: float) -> NDArray[np.bool_]:
+        """Whether points (..., 2) lie at least `margin_m` from the border (a hair less counts)."""
+        m = margin_m - 1e-6
+        x, y = xy[..., 0], xy[..., 1]
+        return (x >= self.x0 + m) & (x <= self.x1 - m) & (y >= self.y0 + m) & (y <= self.y1 - m)
+
+    def shrunk(self, margin_m: float) -> Region:
+        """The rectangle `margin_m` inside this one; may be empty."""
+        m = margin_m
+        return Region(self.split, self.x0 + m, self.y0 + m, self.x1 - m, self.y1 - m)
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        return self.x1 - self.x0, self.y1 - self.y0
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Regions of a place, or sessions by name where there is no place.
+
+    Attributes:
+        crs: coordinate system of the regions; None without a place.
+        margin_m: distance from a region's border that a pose must keep.
+        regions: one for each split.
+        sessions: session name → split, where sessions are dealt whole.
+    """
+
+    crs: str | None
+    margin_m: float
+    regions: tuple[Region, ...] = ()
+    sessions: dict[str, str] = field(default_factory=dict)
+
+    def labels(self, store: PackedStore) -> NDArray[np.str_]:
+        """The split of every frame of a store, (N,): 'train', 'val', 'test' or 'none'."""
+        out = np.full(len(store), NOWHERE, dtype="<U5")
+        for index, name in enumerate(store.sessions):
+            rows = np.flatnonzero(store.session == index)
+            origin = store.meta[index].get("origin")
+            if name in self.sessions:
+                out[rows] = self.sessions[name]
+            elif origin and origin.get("crs") == self.crs:
+                shift = np.array([origin["easting"], origin["northing"]])
+                out[rows] = self.of_places(store.poses[rows, :2] + shift)
+        return out
+
+    def of_places(self, xy: NDArray[np.float64]) -> NDArray[np.str_]:
+        """The split of points (N, 2) in `crs`."""
+        out = np.full(len(xy), NOWHERE, dtype="<U5")
+        for region in self.regions:
+            out[region.inside(xy, self.margin_m)] = region.split
+        return out
+
+    def counts(self, store: PackedStore) -> dict[str, int]:
+        """Frames of each split, and of none."""
+        labels = self.labels(store)
+        return {name: int((labels == name).sum()) for name in (*NAMES, NOWHERE)}
+
+    def to_dict(self) -> dict[str, Any]:
+        regions = [vars(r) for r in self.regions]
+        values = {"crs": self.crs, "margin_m": self.margin_m}
+        return {**values, "regions": regions, "sessions": self.sessions}
+
+    def write(self, path: Path) -> None:
+        """Write `splits.json`."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def read(cls, path: Path) -> Splits:
+        """Read `splits.json`.
+
+        Raises:
+            DataError: the file is missing or is not such a file.
+        """
+        value = read_json(path)
+        try:
+            regions = tuple(Region(**r) for r in value["regions"])
+            return cls(value["crs"], float(value["margin_m"]), regions, dict(value["sessions"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                "this is no splits.json", where=path, remedy="delete it; prepare makes it again"
+            ) from error
+
+
+def plan_regions(
+    bounds: tuple[float, float, float, float],
+    margin_m: float,
+    seed: int,
+    built: NDArray[np.float64] | None = None,
+) -> tuple[Region, ...]:
+    """Cut a rectangle (x from, y from, x to, y to), metres, into three regions.
+
+    Args:
+        margin_m: distance that poses keep from a region's border.
+        built: (N, 2) points spread evenly over what is built, metres; the shares are then of the
+            built area, so that a gap in the city does not become the test region.
+
+    Raises:
+        DataError: a region would have no inside; how large the place must be is said.
+    """
+    rng = np.random.default_rng([seed, 0x5D117])
+    low, high = np.array(bounds[:2]), np.array(bounds[2:])
+    long, short = (0, 1) if high[0] - low[0] >= high[1] - low[1] else (1, 0)
+    from_low, val_first = rng.random(2) < 0.5
+    size, need = high - low, 2 * margin_m + _LEAST_INSIDE_M
+    _check_room(0.5 * size[long], 0.5 * size[short], need)
+    points = np.empty((0, 2)) if built is None else np.asarray(built)
+    share = SHARES["val"] + SHARES["test"]
+    least = max(need, 0.5 * share * size[long])
+    if from_low:
+        cut = _cut(points[:, long], share, low[long], high[long], least, 0.5 * size[long])
+        strip, rest = (low[long], cut), (cut, high[long])
+        beside = points[points[:, long] < cut]
+    else:
+        cut = _cut(points[:, long], 1 - share, low[long], high[long], 0.5 * size[long], least)
+        strip, rest = (cut, high[long]), (low[long], cut)
+        beside = points[points[:, long] >= cut]
+    middle = _cut(beside[:, short], 0.5, low[short], high[short], need, need)
+    halves = [(low[short], middle), (middle, high[short])]
+    val, test = halves if val_first else halves[::-1]
+    whole = (low[short], high[short])
+    spans = {"train": (rest, whole), "val": (strip, val), "test": (strip, test)}
+    return tuple(_region(name, *spans[name], along_x=long == 0) for name in NAMES)
+
+
+def _cut(
+    values: NDArray[np.float64], share: float, low: float, high: float, before: float, after: float
+) -> float:
+    """Where `share` of the values lie below, at least `before` and `after` from the ends."""
+    at = np.quantile(values, share) if len(values) else low + share * (high - low)
+    return float(np.clip(at, low + before, max(low + before, high - after)))
+
+
+def _region(
+    name: str, along: tuple[float, float], across: tuple[float, float], *, along_x: bool
+) -> Region:
+    (x0, x1), (y0, y1) = (along, across) if along_x else (across, along)
+    return Region(name, float(x0), float(y0), float(x1), float(y1))
+
+
+_LEAST_INSIDE_M = 20.0
+
+
+def _check_room(length: float, width: float, need: float) -> None:
+    if min(length, width) < need:
+        raise DataError(
+            f"the place is too small to split by area: half of it is {length:.0f} x {width:.0f} m, "
+            f"and a region needs {need:.0f} m to have an inside",
+            remedy=f"prepare a place of at least {2 * need:.0f} x {2 * need:.0f} m",
+        )
+
+
+def deal_sessions(count: int) -> list[str]:
+    """The split of each of `count` planned sessions: 70/15/15, test and val at least one each.
+
+    Train comes first, then test, then val, so that with agents in turn both fly in train. Two
+    sessions train and test; one trains.
+    """
+    if count < 3:
+        return ["train", "test"][:count]
+    each = max(1, round(SHARES["test"] * count))
+    return ["train"] * (count - 2 * each) + ["test"] * each + ["val"] * each
+
+
+def splits_of_recorded(
+    names: Sequence[str], places: NDArray[np.float64] | None, crs: str | None, margin_m: float,
+    seed: int,
+) -> Splits:  # fmt: skip
+    """Splits for sessions that were recorded elsewhere.
+
+    Args:
+        names: the sessions.
+        places: (N, 2) easting and northing of all frames in `crs`; None without a place.
+
+    With a place that is large enough, by area; otherwise whole sessions are dealt.
+    """
+    if places is not None and crs is not None:
+        low, high = places.min(axis=0) - margin_m, places.max(axis=0) + margin_m
+        try:
+            regions = plan_regions((*low, *high), margin_m, seed)  # type: ignore[arg-type]
+            return Splits(crs, margin_m, regions)
+        except DataError:
+            pass
+    dealt = deal_sessions(len(names))
+    return Splits(None, margin_m, (), dict(zip(sorted(names), dealt, strict=True)))
+
+
+def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
+    """The splits of a data folder: its `splits.json`, or a plan that is written there."""
+    path = store.root / "splits.json"
+    if path.exists():
+        return Splits.read(path)
+    origins = [m.get("origin") for m in store.meta]
+    systems = {o["crs"] for o in origins if o}
+    places = None
+    if len(systems) == 1 and all(origins):
+        shifts = np.array([[o["easting"], o["northing"]] for o in origins if o])
+        places = store.poses[:, :2] + shifts[store.session]
+    crs = next(iter(systems)) if places is not None else None
+    splits = splits_of_recorded(store.sessions, places, crs, margin_m, seed)
+    splits.write(path)
+    return splits
+
+
+def seen_cells(
+    xy: NDArray[np.float64], yaw: NDArray[np.float64], grid: Any, cell_m: float = 1.0
+) -> set[tuple[int, int]]:
+    """World columns of `cell_m` metres whose centre lies in any of the frames' grids.
+
+    For the proof that no cell is seen by two splits.
+
+    Args:
+        xy: (N, 2) places in the common coordinates, metres.
+        yaw: (N,) headings.
+        grid: the VoxelGrid.
+    """
+    reach = int(np.ceil(grid.horizontal_half_diagonal_m / cell_m)) + 1
+    steps = np.arange(-reach, reach + 1)
+    found: set[tuple[int, int]] = set()
+    for (x, y), angle in zip(xy, yaw, strict=True):
+        ix = np.floor(x / cell_m).astype(int) + steps
+        iy = np.floor(y / cell_m).astype(int) + steps
+        cx, cy = np.meshgrid((ix + 0.5) * cell_m - x, (iy + 0.5) * cell_m - y, indexing="ij")
+        ahead = np.cos(angle) * cx + np.sin(angle) * cy
+        left = -np.sin(angle) * cx + np.cos(angle) * cy
+        inside = (ahead >= grid.lower_m[0]) & (ahead < grid.upper_m[0])
+        inside &= (left >= grid.lower_m[1]) & (left < grid.upper_m[1])
+        gx, gy = np.meshgrid(ix, iy, indexing="ij")
+        found |= set(zip(gx[inside].tolist(), gy[inside].tolist(), strict=True))
+    return found
