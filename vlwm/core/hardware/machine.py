@@ -1,0 +1,47 @@
+"""The machine that is looked at: a root folder and an environment.
+
+Everything in `hardware/` and `cloud/` reads files below `root` and variables of `environ`, never
+the real ones directly, so that a whole fake machine can be handed over in a test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to look. The default is the machine this process runs on."""
+
+    root: Path = Path("/")
+    """folder that stands for `/`"""
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    """environment of the operator's shell; may hold secrets, so it is never printed"""
+
+    def path(self, absolute: str | Path) -> Path:
+        """Where an absolute path of the machine lies."""
+        return self.root / str(absolute).lstrip("/")
+
+    def text(self, absolute: str | Path) -> str | None:
+        """A small file's text, or None where it cannot be read."""
+        try:
+            return self.path(absolute).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+
+    def number(self, absolute: str | Path) -> int | None:
+        """The whole number that a file holds, or None where it holds none."""
+        try:
+            return int((self.text(absolute) or "").strip())
+        except ValueError:
+            return None
+
+    def exists(self, absolute: str | Path) -> bool:
+        """Whether a path is there; False where that cannot be told."""
+        try:
+            return self.path(absolute).exists()
+        except OSError:
+            return False
