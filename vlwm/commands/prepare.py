@@ -1,0 +1,229 @@
+"""`vlwm prepare`: city models into session folders, packed frames and splits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vlwm.core.city.city import City
+    from vlwm.core.config import Config
+    from vlwm.core.data.prepare import OnFrames, PreparePlan, PrepareReport
+
+
+def prepare(
+    input_: Annotated[
+        list[Path] | None,
+        typer.Option("--input", help="Folder or file of city models; may be given several times."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Data folder; the config's data_root by default."),
+    ] = None,
+    config: Annotated[
+        str, typer.Option("--config", help="Preset or file that says the grid.")
+    ] = "finetune_tokyo",
+    frames: Annotated[
+        int | None, typer.Option("--frames", min=2, help="Frames of a session.  [default: 500]")
+    ] = None,
+    sessions: Annotated[
+        int | None, typer.Option("--sessions", min=1, help="Sessions in all.  [default: 10]")
+    ] = None,
+    agents: Annotated[
+        str | None, typer.Option("--agents", help="drone, rover or both.  [default: both]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed.  [default: 42]")] = None,
+    fill: Annotated[
+        str | None, typer.Option("--fill", help="surface or solid.  [default: surface]")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Processes; 0 takes every core.")
+    ] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first broken building.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the city and say what would be made.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Turn city models into training data; run it again after an interruption and it goes on.
+
+    Examples: [cyan]vlwm prepare[/], [cyan]vlwm prepare --input tiles/ --output data/tokyo_gazebo
+    --config tokyo_small --frames 60 --sessions 6[/]
+    """
+    from vlwm.commands._output import note
+    from vlwm.core.config import load_config
+    from vlwm.core.data.prepare import PreparePlan, default_workers
+    from vlwm.core.data.prepare import prepare as make
+
+    resolved = load_config(config, set_ or (), note)
+    defaults = resolved.prepare
+    plan = PreparePlan(
+        frames=frames or defaults.frames,
+        sessions=sessions or defaults.sessions,
+        agents=_agents(agents) or defaults.agents,
+        seed=defaults.seed if seed is None else seed,
+        fill=_fill(fill) or defaults.fill,
+        workers=workers or default_workers(),
+        dt_s=resolved.frame_dt_s,
+    )
+    target = output or Path(resolved.data_root)
+    city = read_input(resolved, input_, plan.seed, strict)
+    _tell_city(city)
+    if dry_run:
+        _show_plan(city, plan, target, json_)
+        return
+    with frame_progress(plan.sessions * plan.frames) as report:
+        done = make(city, resolved, target, plan, report)
+    _show(done, target, json_)
+
+
+def _agents(text: str | None) -> tuple[str, ...] | None:
+    from vlwm.core.errors import UsageError
+
+    known = {"drone": ("drone",), "rover": ("rover",), "both": ("drone", "rover")}
+    if text is None or text in known:
+        return known.get(text) if text else None
+    raise UsageError(f"--agents {text} is unknown", remedy="use drone, rover or both")
+
+
+def _fill(text: str | None) -> str | None:
+    from vlwm.core.errors import UsageError
+
+    if text in (None, "surface", "solid"):
+        return text
+    raise UsageError(f"--fill {text} is unknown", remedy="use surface or solid")
+
+
+def read_input(config: Config, inputs: list[Path] | None, seed: int, strict: bool) -> City:
+    """The city of a config or of the operator's inputs."""
+    from vlwm.core.city.procedural import procedural_city
+    from vlwm.core.city.read import read_city
+
+    if config.prepare.source == "procedural" and not inputs:
+        return procedural_city(config.prepare.procedural_size_m, seed)
+    return read_city(inputs or [Path(config.prepare.input)], strict=strict)
+
+
+def _tell_city(city: City) -> None:
+    from vlwm.commands._output import note
+
+    report = city.report
+    note(
+        f"{city.name}: {report.features} buildings ({report.lod2} LOD2, {report.lod1} LOD1), "
+        f"{report.triangles} triangles, {city.origin.crs}; {city.attribution}"
+    )
+    for line in report.notes:
+        note(f"▲ {line}")
+    if report.duplicates:
+        note(f"▲ {report.duplicates} buildings stood in two files and were taken once")
+    for file, feature, reason in report.skipped[:5]:
+        note(f"▲ left out: {feature} in {file}: {reason}")
+    if len(report.skipped) > 5:
+        note(f"▲ left out: {len(report.skipped)} in all")
+
+
+def _show_plan(city: City, plan: PreparePlan, target: Path, json_: bool) -> None:
+    from dataclasses import asdict
+
+    from vlwm.commands._output import emit_json
+
+    values: dict[str, Any] = {**asdict(plan), "output": str(target), "city": city.name}
+    if json_:
+        emit_json(values)
+        return
+    print(
+        f"Would make {plan.sessions} sessions of {plan.frames} frames "
+        f"({', '.join(plan.agents)}) in {target}."
+    )
+
+
+def _show(report: PrepareReport, target: Path, json_: bool) -> None:
+    from dataclasses import asdict
+
+    from vlwm.commands._output import emit_json, print_table
+
+    if json_:
+        emit_json({**asdict(report), "output": str(target)})
+        return
+    rows = [
+        ["sessions", str(report.sessions)],
+        ["frames", f"{report.frames} ({report.written} made now)"],
+        ["occupied", f"{100 * report.occupied_share:.2f} % of all cells"],
+        ["ground", f"{100 * report.ground_share:.1f} % of the occupied"],
+        ["rate", f"{report.frames_per_s:.1f} frames/s"],
+        ["splits", ", ".join(f"{k} {v}" for k, v in report.splits.items())],
+        ["attribution", report.attribution],
+    ]
+    print_table(f"Prepared {target}", ["what", "value"], rows)
+    print(f"next: vlwm train --data {target}")
+
+
+@contextmanager
+def frame_progress(total: int) -> Iterator[OnFrames]:
+    """A bar with rate and ETA on a terminal; plain lines at a steady pace elsewhere."""
+    if sys.stderr.isatty():
+        with _bar(total) as report:
+            yield report
+    else:
+        yield _Lines(total)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[OnFrames]:
+    from rich import progress as bars
+
+    from vlwm.commands._output import console
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn("{task.fields[rate]}"),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console(stderr=True)) as live:
+        task = live.add_task("frames", total=total, rate="")
+        there: dict[str, int] = {}
+
+        def report(session: str, done: int, frames: int) -> None:
+            there[session] = done
+            speed = live.tasks[task].speed
+            rate = f"{speed:.0f} frames/s" if speed else ""
+            live.update(task, completed=sum(there.values()), description=session, rate=rate)
+
+        yield report
+
+
+class _Lines:
+    """One line every few seconds, for logs and pipes."""
+
+    def __init__(self, total: int, every_s: float = 10.0) -> None:
+        import time
+
+        self.total, self.every_s = total, every_s
+        self.started = self.last = time.monotonic()
+        self.there: dict[str, int] = {}
+
+    def __call__(self, session: str, done: int, frames: int) -> None:
+        import time
+
+        from vlwm.commands._output import note
+
+        self.there[session] = done
+        now = time.monotonic()
+        if now - self.last >= self.every_s:
+            self.last = now
+            made = sum(self.there.values())
+            rate = made / (now - self.started)
+            left = (self.total - made) / max(rate, 1e-9)
+            note(f"{session}: {made} of {self.total} frames, {rate:.0f}/s, {left:.0f} s left")

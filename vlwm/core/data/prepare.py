@@ -1,0 +1,355 @@
+"""From a City to session folders, the packed store and `splits.json`.
+
+Sessions are planned first (a function of city, seed and number), then forked workers that share the
+city's triangles voxelise the frames. Every file appears by rename and `session.json` last,
+so a run that was killed goes on where it stopped and ends with the same bytes, whatever the number
+of workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.city import City
+from vlwm.core.config import Config
+from vlwm.core.data.obstacles import Obstacles, obstacles_in
+from vlwm.core.data.packed import PackedStore
+from vlwm.core.data.session import (
+    SessionMeta,
+    read_occupancy,
+    write_meta,
+    write_occupancy,
+    write_pose,
+)
+from vlwm.core.data.splits import NAMES, Region, Splits, deal_sessions, plan_regions
+from vlwm.core.data.trajectory import VEHICLES, Trajectory, plan_trajectory
+from vlwm.core.errors import DataError, MachineError
+from vlwm.core.files import free_bytes, make_folder, read_json, write_json
+from vlwm.core.geometry.frames import ego_of
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
+
+_FIRST_DAY = datetime(2024, 1, 1)
+_BUILT_CELL_M = 50.0
+_BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
+
+OnFrames = Callable[[str, int, int], None]
+"""called with (session, frames done, frames in all)"""
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What is to be made.
+
+    Attributes:
+        frames: of one session.
+        sessions: in all.
+        agents: taken in turn.
+        workers: processes; the bytes do not depend on it.
+    """
+
+    frames: int
+    sessions: int
+    agents: tuple[str, ...]
+    seed: int
+    fill: str = "surface"
+    workers: int = 1
+    dt_s: float = 0.5
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What was made."""
+
+    sessions: int
+    frames: int
+    occupied_share: float
+    ground_share: float
+    frames_per_s: float
+    splits: dict[str, int]
+    written: int = 0
+    kept: int = 0
+    attribution: str = ""
+    procedural: bool = False
+    city: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What a worker needs to make any frame; shared with forked processes."""
+
+    buildings: TriangleTiles
+    city: City
+    grid: VoxelGrid
+    fill: str
+
+    def frame(self, ego: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Occupancy (X, Y, Z) around an ego frame (4,) of the city's frame."""
+        grid = self.grid
+        occupancy = self.buildings.voxelize_ego(ego, grid)
+        reach = grid.horizontal_half_diagonal_m + 1.0
+        window = (ego[0] - reach, ego[1] - reach, ego[0] + reach, ego[1] + reach)
+        ground = TriangleTiles.build(self.city.terrain.triangles(window))
+        occupancy |= ground.voxelize_ego(ego, grid)
+        return fill_solid(occupancy) if self.fill == "solid" else occupancy
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """One session before its frames are made."""
+
+    name: str
+    trajectory: Trajectory
+    meta: SessionMeta
+    offset: NDArray[np.float64]
+
+
+_scene: _Scene | None = None  # of a forked worker
+
+
+def prepare(
+    city: City,
+    config: Config,
+    output: Path,
+    plan: PreparePlan,
+    on_frames: OnFrames = lambda session, done, total: None,
+) -> PrepareReport:
+    """Make the sessions of a plan in `output`, pack them, and write `splits.json`.
+
+    Raises:
+        DataError: the place is too small, or `output` holds other data.
+        MachineError: the disk has no room.
+    """
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    started = time.monotonic()
+    _check_room(output, grid, plan)
+    scene = _Scene(TriangleTiles.build(city.mesh.triangles()), city, grid, plan.fill)
+    regions, splits = _regions(city, grid, plan)
+    make_folder(output)
+    _claim(output, city, grid, plan)
+    written = 0
+    for planned in _plan_sessions(scene, regions, plan):
+        written += _make_session(output / planned.name, planned, scene, plan, on_frames)
+    rate = written / max(time.monotonic() - started, 1e-9)
+    store = PackedStore.open(output, grid)
+    splits.write(output / "splits.json")
+    return _report(store, splits, plan, city, written, rate)
+
+
+def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan) -> None:
+    need = plan.sessions * plan.frames * (grid.num_cells * _BYTES_PER_CELL + 2000)
+    free = free_bytes(output)
+    if need > free:
+        raise MachineError(
+            f"about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free",
+            where=output,
+            remedy="take fewer --sessions or --frames, or another --output",
+        )
+
+
+def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None:
+    """Remember what a folder is for, and refuse to mix two preparations in one.
+
+    Raises:
+        DataError: the folder was prepared from another city or in another way.
+    """
+    sources = [asdict(s) for s in city.sources]
+    wanted = {
+        "city": city.name,
+        "sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
+        "grid": _grid_values(grid),
+        **{k: v for k, v in asdict(plan).items() if k != "workers"},
+    }
+    wanted = json.loads(json.dumps(wanted))
+    path = output / "prepare.json"
+    if path.exists():
+        known = read_json(path)
+        other = [k for k in wanted if known.get(k) != wanted[k]]
+        if other:
+            raise DataError(
+                f"this folder was prepared with another {', '.join(other)}",
+                where=output,
+                remedy="give another --output, or delete the folder to make it anew",
+            )
+    else:
+        write_json(path, wanted)
+
+
+def _grid_values(grid: VoxelGrid) -> dict[str, Any]:
+    return {
+        "range": [*grid.lower_m, *grid.upper_m],
+        "voxel_size": list(grid.cell_m),
+        "shape": list(grid.shape),
+    }
+
+
+def _regions(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
+    """Insides of the regions in the city's frame, and the splits in its CRS."""
+    margin = grid.horizontal_half_diagonal_m
+    plan_view = city.mesh.vertices[:, :2]
+    built = (np.unique(np.floor(plan_view / _BUILT_CELL_M), axis=0) + 0.5) * _BUILT_CELL_M
+    regions = plan_regions(city.bounds_xy, margin, plan.seed, built)
+    east, north = city.origin.easting, city.origin.northing
+    placed = tuple(
+        dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)
+        for r in regions
+    )
+    return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
+
+
+def _plan_sessions(
+    scene: _Scene, regions: dict[str, Region], plan: PreparePlan
+) -> Iterator[_Planned]:
+    obstacles: dict[tuple[str, str], Obstacles] = {}
+    for index, split in enumerate(deal_sessions(plan.sessions)):
+        agent = plan.agents[index % len(plan.agents)]
+        region = regions[split]
+        if (agent, split) not in obstacles:
+            window = (region.x0, region.y0, region.x1, region.y1)
+            margin = VEHICLES[agent].margin_m
+            obstacles[agent, split] = obstacles_in(scene.buildings, window, margin)
+        yield _plan_session(scene, region, obstacles[agent, split], agent, index, plan)
+
+
+def _plan_session(
+    scene: _Scene, region: Region, obstacles: Obstacles, agent: str, index: int, plan: PreparePlan
+) -> _Planned:
+    city, seed = scene.city, plan.seed * 1000 + index
+    path = plan_trajectory(city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s)
+    offset = np.array([*np.round(path.poses[0, :2]), path.ground_z[0]])
+    origin = city.origin.moved(*(float(v) for v in offset))
+    meta = SessionMeta(
+        agent=agent,
+        dt_s=plan.dt_s,
+        grid=_grid_values(scene.grid),
+        origin=asdict(origin),
+        seed=seed,
+        frames=plan.frames,
+        velocity_frame="world",
+        split=region.split,
+        fill=plan.fill,
+        procedural=city.procedural,
+        attribution=city.attribution,
+        sources=[asdict(s) for s in city.sources],
+    )
+    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
+    return _Planned(f"{agent}_{stamp}", path.moved(offset), meta, offset)
+
+
+def _make_session(
+    folder: Path, planned: _Planned, scene: _Scene, plan: PreparePlan, on_frames: OnFrames
+) -> int:
+    """Make what is missing of a session; the number of frames that were made."""
+    if (folder / "session.json").exists():
+        on_frames(planned.name, plan.frames, plan.frames)
+        return 0
+    for name in ("occupancy", "poses"):
+        make_folder(folder / name)
+    path = planned.trajectory
+    for i in range(plan.frames):
+        pose = folder / "poses" / f"{i:06d}.json"
+        write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]))
+    ego = ego_of(path.poses, path.ground_z)
+    ego[:, :3] += planned.offset
+    jobs = [(str(_frame_path(folder, i)), ego[i]) for i in range(plan.frames)]
+    missing = [job for job in jobs if not _is_whole(Path(job[0]), scene.grid)]
+    for done, _ in enumerate(_run(scene, missing, plan.workers), 1):
+        on_frames(planned.name, plan.frames - len(missing) + done, plan.frames)
+    write_meta(folder, planned.meta)
+    return len(missing)
+
+
+def _frame_path(folder: Path, number: int) -> Path:
+    return folder / "occupancy" / f"{number:06d}_occupancy.npz"
+
+
+def _is_whole(path: Path, grid: VoxelGrid) -> bool:
+    if not path.exists():
+        return False
+    try:
+        return read_occupancy(path).shape == grid.shape
+    except DataError:
+        return False
+
+
+def _run(
+    scene: _Scene, jobs: list[tuple[str, NDArray[np.float64]]], workers: int
+) -> Iterator[None]:
+    if workers <= 1 or len(jobs) < 2:
+        for path, ego in jobs:
+            write_occupancy(Path(path), scene.frame(ego))
+            yield None
+        return
+    global _scene
+    _scene = scene
+    scene.frame(jobs[0][1])  # compile before forking
+    context = multiprocessing.get_context("fork")
+    chunk = max(1, min(16, len(jobs) // (4 * workers)))
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(_make_frame, jobs, chunksize=chunk)
+
+
+def _make_frame(job: tuple[str, NDArray[np.float64]]) -> None:
+    assert _scene is not None
+    write_occupancy(Path(job[0]), _scene.frame(job[1]))
+
+
+def default_workers() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _report(
+    store: PackedStore, splits: Splits, plan: PreparePlan, city: City, written: int, rate: float
+) -> PrepareReport:
+    occupied, ground = _shares(store)
+    return PrepareReport(
+        sessions=plan.sessions,
+        frames=len(store),
+        occupied_share=occupied,
+        ground_share=ground,
+        frames_per_s=round(rate, 2),
+        splits={name: splits.counts(store)[name] for name in NAMES},
+        written=written,
+        kept=len(store) - written,
+        attribution=city.attribution,
+        procedural=city.procedural,
+        city={
+            "name": city.name,
+            **{k: v for k, v in asdict(city.report).items() if k not in ("skipped", "notes")},
+            "skipped": len(city.report.skipped),
+            "notes": list(city.report.notes),
+        },
+    )
+
+
+_SHARES_FRAMES = 200
+
+
+def _shares(store: PackedStore) -> tuple[float, float]:
+    """Mean share of occupied cells, and the share of those that are lowest in their column.
+
+    Over at most 200 frames, evenly spread.
+    """
+    rows = np.unique(np.linspace(0, len(store) - 1, _SHARES_FRAMES).astype(int))
+    cells = lowest = 0
+    for row in rows:
+        occupancy = store.read_frame(int(row))
+        cells += int(occupancy.sum(dtype=np.int64))
+        lowest += int(occupancy.any(axis=2).sum())
+    share = cells / (len(rows) * store.grid.num_cells)
+    return round(share, 6), round(lowest / max(1, cells), 6)
