@@ -58,7 +58,7 @@ def test_json_is_exactly_one_object_and_pictures_are_written(folder):
 def test_table_names_both_tracks_and_says_too_few(folder):
     result = baselines(folder, "--output", folder / "run")
     assert result.exit_code == 0, result.output
-    assert "memory_baseline" in result.stdout and "plan track" in result.stdout
+    assert "memory_baseline" in result.stdout and "PLAN TRACK" in result.stdout
     assert "Too few clusters" in result.stdout
     assert json.loads((folder / "run" / "scores.json").read_text())["split"] == "test"
 

@@ -43,7 +43,7 @@ def test_ahead_is_up_and_left_is_left():
 
 
 def test_in_the_cut_up_is_up_and_ahead_is_right():
-    picture = in_cut(one_tower(15, 8, layers=1), GRID, 10.0)
+    picture = in_cut(one_tower(15, 8, layers=1), GRID, 10.0, 8)
     assert (picture[-1, -1] != WHITE).any()
     assert (picture[0] == WHITE).all() and (picture[:, 0] == WHITE).all()
 

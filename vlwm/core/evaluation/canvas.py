@@ -26,6 +26,7 @@ GRID: Colour = (225, 225, 225)
 GROUND: Colour = (205, 210, 215)
 MISSED: Colour = (178, 114, 0)  # blue
 FALSE: Colour = (0, 94, 213)  # vermilion
+CUT: Colour = (190, 60, 190)  # magenta
 AGREED: Colour = (205, 205, 205)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 

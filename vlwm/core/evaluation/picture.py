@@ -1,8 +1,9 @@
 """One window as a picture: past, true future, forecast and difference, from above and in a cut.
 
 Left block: from above, x ahead is up and y left is left; the colour is the height of the highest
-occupied cell. Right block: the vertical cut along the heading (y = 0), x ahead to the right. Each
-frame is drawn in its own ego frame, as the model sees it; the triangle is the vehicle.
+occupied cell. Right block: one vertical cut along the heading, x ahead to the right, where the true
+frames hold most; a thin line in the left block marks it. Each frame is drawn in its own ego frame,
+as the model sees it; the triangle is the vehicle.
 """
 
 from __future__ import annotations
@@ -54,16 +55,17 @@ def from_above(cells: np.ndarray, grid: VoxelGrid, top_m: float) -> np.ndarray:
     return canvas.colour_of_height(height_above(cells, grid), top_m)[::-1, ::-1]
 
 
-def in_cut(cells: np.ndarray, grid: VoxelGrid, top_m: float) -> np.ndarray:
-    """uint8 (Z, X, 3): the cut along the heading, up is up, ahead is right."""
-    cut = _cut(cells, grid)
+def in_cut(cells: np.ndarray, grid: VoxelGrid, top_m: float, row: int) -> np.ndarray:
+    """uint8 (Z, X, 3): the cut along the heading through cells [:, row]; up is up, ahead right."""
     height = grid.axis_centers()[2] + grid.cell_m[2] / 2
-    return canvas.colour_of_height(np.where(cut > 0, height[:, None], np.nan), top_m)[::-1]
+    solid = np.where(cells[:, row].T > 0, height[:, None], np.nan)
+    return canvas.colour_of_height(solid, top_m)[::-1]
 
 
-def _cut(cells: np.ndarray, grid: VoxelGrid) -> np.ndarray:
-    middle = int(np.clip(grid.index_of([0.0, 0.0, 0.0])[1], 0, cells.shape[1] - 1))
-    return cells[:, middle].T
+def row_of_cut(frames: WindowFrames) -> int:
+    """Index along y where the true frames, past and future, hold most occupied cells."""
+    held = frames.past.sum(axis=(0, 1, 3), dtype=np.int64)
+    return int(np.argmax(held + frames.truth.sum(axis=(0, 1, 3), dtype=np.int64)))
 
 
 def difference_above(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -71,9 +73,9 @@ def difference_above(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return _mixture(forecast > 0, truth > 0)[::-1, ::-1]
 
 
-def difference_cut(forecast: np.ndarray, truth: np.ndarray, grid: VoxelGrid) -> np.ndarray:
+def difference_cut(forecast: np.ndarray, truth: np.ndarray, row: int) -> np.ndarray:
     """uint8 (Z, X, 3): agreed, missed and false cells of the cut."""
-    p, t = _cut(forecast, grid) > 0, _cut(truth, grid) > 0
+    p, t = forecast[:, row].T > 0, truth[:, row].T > 0
     return _mixture(p[..., None], t[..., None])[::-1]
 
 
@@ -93,6 +95,7 @@ class _Layout:
 
     grid: VoxelGrid
     cut_top_m: float
+    cut_y_m: float
 
     @property
     def cut_size(self) -> tuple[int, int]:
@@ -144,10 +147,11 @@ def draw_window(
         notes: second line (attribution, threshold).
     """
     top_m = _top_of(frames, grid)
-    layout = _Layout(grid, min(grid.upper_m[2], top_m + 10.0))
+    cut = row_of_cut(frames)
+    layout = _Layout(grid, min(grid.upper_m[2], top_m + 10.0), float(grid.axis_centers()[1][cut]))
     image = canvas.blank(*layout.size)
     _headings(image, layout, title, notes)
-    for row, (name, panels) in enumerate(_rows(frames, grid, top_m)):
+    for row, (name, panels) in enumerate(_rows(frames, grid, top_m, cut)):
         middle = layout.row_top(row) + _PANEL // 2
         canvas.text_upright(image, name, (16, middle), size=0.7)
         for number, panel in enumerate(panels):
@@ -160,7 +164,7 @@ def _headings(image: np.ndarray, layout: _Layout, title: str, notes: Sequence[st
     canvas.text(image, title, (_LEFT, 26), size=0.7, bold=True)
     canvas.text(image, "   ".join(notes), (_LEFT, 52), size=0.52, colour=canvas.FAINT)
     canvas.text(image, "From above", (_LEFT, _TOP - 2), size=0.6, bold=True)
-    words = "Vertical cut along the heading, y = 0"
+    words = f"Vertical cut along the heading at y = {layout.cut_y_m:+.1f} m"
     canvas.text(image, words, (layout.cut_left, _TOP - 2), size=0.6, bold=True)
 
 
@@ -168,6 +172,8 @@ def _draw_panel(image: np.ndarray, layout: _Layout, panel: _Panel, row: int, num
     above, cut = layout.above(row, number), layout.cut(row, number)
     above.paste(image, panel.above)
     cut.paste(image, panel.cut[-layout.layers :])
+    line = above.column(layout.cut_y_m)
+    cv2.line(image, (line, above.top), (line, above.top + above.height), canvas.CUT, 1)
     _vehicle(image, above)
     for axes in (above, cut):
         axes.frame(image)
@@ -182,17 +188,19 @@ class _Panel:
     cut: np.ndarray
 
 
-def _rows(frames: WindowFrames, grid: VoxelGrid, top_m: float) -> list[tuple[str, list[_Panel]]]:
+def _rows(
+    frames: WindowFrames, grid: VoxelGrid, top_m: float, cut: int
+) -> list[tuple[str, list[_Panel]]]:
     shown = np.unique(np.linspace(0, len(frames.horizons_s) - 1, _SHOWN).round().astype(int))
 
     def plain(cells: np.ndarray, words: str) -> _Panel:
-        return _Panel(words, from_above(cells, grid, top_m), in_cut(cells, grid, top_m))
+        return _Panel(words, from_above(cells, grid, top_m), in_cut(cells, grid, top_m, cut))
 
     def difference(h: int) -> _Panel:
         forecast, truth = frames.forecast[h], frames.truth[h]
         words = f"{frames.horizons_s[h]:+.1f} s   IoU {_iou(forecast, truth)}"
         above = difference_above(forecast, truth)
-        return _Panel(words, above, difference_cut(forecast, truth, grid))
+        return _Panel(words, above, difference_cut(forecast, truth, cut))
 
     past = list(zip(frames.past, frames.past_s, strict=True))[-_SHOWN:]
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vlwm.core.files import make_folder, write_json
 from vlwm.core.run_folder import RunFolder
 
 _RIVAL = "memory_baseline"
+_CANDIDATES = 64
 
 
 def shown_method(subject: Subject) -> str:
@@ -59,14 +61,28 @@ def notes_of(subject: Subject) -> list[str]:
 
 
 def _ascii(words: str) -> str:
-    """Hershey fonts know ASCII only; a long attribution is cut, the sheet holds all of it."""
-    plain = words.encode("ascii", "ignore").decode()
+    """An attribution in ASCII, all that OpenCV's fonts know; the score sheet holds the original."""
+    if "PLATEAU" in words:
+        return "city model: Project PLATEAU (MLIT Japan), CC BY 4.0"
+    plain = " ".join(re.sub(r"[^ -~]+", " ", words).split())
     return plain if len(plain) <= 110 else plain[:107] + "..."
 
 
+def telling_window(subject: Subject) -> int:
+    """Of windows spread over the split, the one whose last past frame holds most.
+
+    A full frame shows more than an empty square; the forecast has no part in the choice.
+    """
+    candidates = evenly(len(subject.windows), _CANDIDATES)
+    last = subject.judge.history - 1
+    rows = np.array([subject.windows[i].rows[last] for i in candidates])
+    held = [int(subject.store.read_frame(int(row)).sum(dtype=np.int64)) for row in rows]
+    return int(candidates[int(np.argmax(held))])
+
+
 def write_picture(path: str | Path, subject: Subject, split: str) -> None:
-    """The window in the middle of the split as a PNG: not chosen by its score."""
-    clip = clip_of(subject, len(subject.windows) // 2)
+    """One window of the split as a PNG, not chosen by its score (`telling_window`)."""
+    clip = clip_of(subject, telling_window(subject))
     past = len(clip.past)
     frames = WindowFrames(
         clip.past, clip.truth, clip.forecast, clip.times_s[:past], clip.times_s[past:]

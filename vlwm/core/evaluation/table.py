@@ -10,11 +10,11 @@ from vlwm.core.evaluation.bootstrap import FEWEST_CLUSTERS
 from vlwm.core.evaluation.scores import RIVALS
 
 _TRACKS = (
-    ("predicted track: nobody knows the future motion",
+    ("PREDICTED TRACK",
      ("model", "memory_baseline", "constant_velocity_warp", "copy_last", "ground_prior", "empty")),
-    ("plan track: the true future motion is given",
+    ("PLAN TRACK (motion given)",
      ("model_plan", "true_pose_memory", "true_pose_warp")),
-    ("the true future is given",
+    ("ROUND TRIP (truth given)",
      ("tokenizer_round_trip",)),
 )  # fmt: skip
 _MARKS_S = (1.0, 2.0, 3.0)
@@ -62,9 +62,9 @@ def _columns(sheet: Mapping[str, Any], marks: Sequence[int], wide: bool) -> tupl
     iou = [f"IoU {s}" for s in at]
     if not wide:
         return ("method", *iou, f"struct. {last}", f"seen {last}", f"new {last}", "ratio")
-    structure = [f"structure {s}" for s in at]
-    rest = [f"{name} {last}" for name in ("seen", "new", "precision", "recall", "ratio")]
-    return ("method", *iou, "mean", f"95 % at {last}", *structure, *rest)
+    structure = [f"struct. {s}" for s in at]
+    rest = [f"{name} {last}" for name in ("seen", "new", "prec.", "recall", "ratio")]
+    return ("method", *iou, "mean", f"95 % {last}", *structure, *rest)
 
 
 def _title(sheet: Mapping[str, Any]) -> str:
