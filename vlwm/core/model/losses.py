@@ -1,0 +1,198 @@
+"""Losses as plain functions on logits, computed per frame and averaged.
+
+The occupancy loss is the guide's composite: focal (Lin et al. 2017, equation 5), soft dice
+(Milletari et al. 2016, equation 3) and mean-matching. It is fused and runs in chunks: a forward
+pass keeps three sums per frame, the backward pass recomputes the rest from the logits, so nothing
+of a frame's size is kept beside the logits and their gradient. Sums are float64 in any case.
+
+Per frame with M voxels, p = sigmoid(x), t the target:
+    focal  mean of α_t (1 − p_t)^γ · (−log p_t)
+    dice   1 − (2 Σpt + 1) / (Σp + Σt + 1)
+    mean   relative: log((Σp/M + ε) / (Σt/M + ε))²,   absolute: (Σp/M − Σt/M)²
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlwm.core.config import LossConfig
+
+MEAN_EPSILON = 1e-5
+DICE_SMOOTHING = 1.0
+_CHUNK = 1 << 19
+_SUMS = 3  # focal, Σ p, Σ p t
+
+
+@dataclass(frozen=True)
+class OccupancyLoss:
+    """The composite over N frames, each term a mean over frames.
+
+    Attributes:
+        total: weighted sum, with gradient.
+        focal, dice, mean: terms before weighting, without gradient.
+        pred_mean, pred_min, pred_max: of the probabilities, without gradient.
+        occupancy_rate: share of probabilities above one half.
+        target_mean: share of occupied target voxels.
+    """
+
+    total: Tensor
+    focal: Tensor
+    dice: Tensor
+    mean: Tensor
+    pred_mean: Tensor
+    pred_min: Tensor
+    pred_max: Tensor
+    occupancy_rate: Tensor
+    target_mean: Tensor
+
+
+def occupancy_loss(logits: Tensor, target: Tensor, config: LossConfig) -> OccupancyLoss:
+    """Composite loss of frames.
+
+    Args:
+        logits: (N, ...) of any floating type.
+        target: (N, ...) of the same shape, bool or 0/1.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if logits.shape != target.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ")
+    flat, truth = logits.reshape(len(logits), -1), target.reshape(len(target), -1)
+    per_frame, stats = _Composite.apply(flat, truth, config)
+    focal, dice, mean, low, high, above, share, rate = stats.unbind(dim=1)
+    return OccupancyLoss(
+        total=per_frame.mean(),
+        focal=focal.mean(),
+        dice=dice.mean(),
+        mean=mean.mean(),
+        pred_mean=share.mean(),
+        pred_min=low.min(),
+        pred_max=high.max(),
+        occupancy_rate=above.mean(),
+        target_mean=rate.mean(),
+    )
+
+
+class _Composite(torch.autograd.Function):
+    """(N, M) logits and targets → the loss of each frame (N,), and statistics (N, 8)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+        frames, voxels = x.shape
+        rows = [_frame_sums(x[n], t[n], config) for n in range(frames)]
+        sums = torch.stack([s for s, _ in rows])  # (N, 4): focal, p, pt, t
+        extremes = torch.stack([e for _, e in rows])  # (N, 3): lowest, highest, above half
+        focal = sums[:, 0] / voxels
+        dice = 1 - (2 * sums[:, 2] + DICE_SMOOTHING) / (sums[:, 1] + sums[:, 3] + DICE_SMOOTHING)
+        share, rate = sums[:, 1] / voxels, sums[:, 3] / voxels
+        mean = _mean_term(share, rate, config.mean_mode)
+        ctx.save_for_backward(x, t, sums)
+        ctx.config = config
+        weights = (config.focal_weight, config.dice_weight, config.mean_weight)
+        total = sum(w * term for w, term in zip(weights, (focal, dice, mean), strict=True))
+        low, high, above = extremes.unbind(dim=1)
+        stats = torch.stack([focal, dice, mean, low, high, above / voxels, share, rate], dim=1)
+        kind = x.dtype if x.dtype == torch.float64 else torch.float32
+        ctx.mark_non_differentiable(stats := stats.to(kind))
+        return torch.as_tensor(total).to(kind), stats
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        x, t, sums = ctx.saved_tensors
+        gradient = torch.empty_like(x)
+        for n in range(len(x)):
+            _frame_gradient(x[n], t[n], sums[n], ctx.config, grads[0][n], gradient[n])
+        return gradient, None, None
+
+
+def _mean_term(share: Tensor, rate: Tensor, mode: str) -> Tensor:
+    if mode == "absolute":
+        return (share - rate) ** 2
+    return torch.log((share + MEAN_EPSILON) / (rate + MEAN_EPSILON)) ** 2
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _frame_sums(x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    sums = torch.zeros(_SUMS + 1, dtype=torch.float64, device=x.device)
+    low = torch.full((), torch.inf, dtype=torch.float64, device=x.device)
+    high, above = -low, torch.zeros_like(low)
+    for start in range(0, x.numel(), _CHUNK):
+        logit = _wide(x[start : start + _CHUNK])
+        truth = t[start : start + _CHUNK].to(logit.dtype)
+        p = torch.sigmoid(logit)
+        sums[0] += _focal(logit, truth, config).sum(dtype=torch.float64)
+        sums[1] += p.sum(dtype=torch.float64)
+        sums[2] += (p * truth).sum(dtype=torch.float64)
+        sums[3] += truth.sum(dtype=torch.float64)
+        low, high = torch.minimum(low, p.min().double()), torch.maximum(high, p.max().double())
+        above += (logit > 0).sum()
+    return sums, torch.stack([low, high, above])
+
+
+def _focal(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:
+    signed = torch.where(truth > 0.5, logit, -logit)
+    wrong = torch.sigmoid(-signed)  # 1 − p_t
+    weight = config.focal_alpha * truth + (1 - config.focal_alpha) * (1 - truth)
+    return weight * wrong**config.focal_gamma * functional.softplus(-signed)
+
+
+def _frame_gradient(
+    x: Tensor, t: Tensor, sums: Tensor, config: LossConfig, scale: Tensor, out: Tensor
+) -> None:
+    """Write d loss / d x of one frame into `out`."""
+    voxels = x.numel()
+    both = sums[1] + sums[3] + DICE_SMOOTHING
+    along_p = config.dice_weight * (2 * sums[2] + DICE_SMOOTHING) / both**2
+    along_pt = -config.dice_weight * 2 / both
+    share, rate = sums[1] / voxels, sums[3] / voxels
+    if config.mean_mode == "absolute":
+        slope = 2 * (share - rate)
+    else:
+        ratio = torch.log((share + MEAN_EPSILON) / (rate + MEAN_EPSILON))
+        slope = 2 * ratio / (share + MEAN_EPSILON)
+    along_p = along_p + config.mean_weight * slope / voxels
+    focal_scale = config.focal_weight / voxels
+    kind = torch.float64 if x.dtype == torch.float64 else torch.float32
+    along_p, along_pt, scale = along_p.to(kind), along_pt.to(kind), scale.to(kind)
+    for start in range(0, voxels, _CHUNK):
+        logit = _wide(x[start : start + _CHUNK])
+        truth = t[start : start + _CHUNK].to(logit.dtype)
+        p = torch.sigmoid(logit)
+        slope_p = (along_p + along_pt * truth) * p * (1 - p)
+        whole = slope_p + focal_scale * _focal_slope(logit, truth, config)
+        out[start : start + _CHUNK] = (whole * scale).to(out.dtype)
+
+
+def _focal_slope(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:
+    """d focal / d logit of each voxel."""
+    sign = 2 * truth - 1
+    signed = sign * logit
+    right, wrong = torch.sigmoid(signed), torch.sigmoid(-signed)
+    weight = config.focal_alpha * truth + (1 - config.focal_alpha) * (1 - truth)
+    inner = -config.focal_gamma * right * functional.softplus(-signed) - wrong
+    return sign * weight * wrong**config.focal_gamma * inner
+
+
+def token_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross-entropy over the codebook; logits (B, F, K, h, w), codes int64 (B, F, h, w)."""
+    return functional.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(0, 1))
+
+
+def gaussian_nll(error: Tensor, log_sigma: Tensor) -> Tensor:
+    """Mean negative log-likelihood of errors under independent Gaussians, without its constant."""
+    return (log_sigma + 0.5 * (error * torch.exp(-log_sigma)) ** 2).mean()
+
+
+def wrap_to_pi(angle: Tensor) -> Tensor:
+    """The same angle in [−π, π); its gradient is that of the angle."""
+    turns = torch.round(angle.detach() / (2 * torch.pi))
+    return angle - 2 * torch.pi * turns
