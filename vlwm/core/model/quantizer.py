@@ -1,0 +1,169 @@
+"""The codebook: nearest code, straight-through gradient, and its health beside the state dict.
+
+With `ema_decay` 0 the codes are trained by gradient, as OccWorld's are; otherwise they follow
+moving means of the encoder outputs that chose them (van den Oord et al. 2017, appendix A.1), start
+from encoder outputs, and a code that nobody chooses is restarted from one (Dhariwal et al. 2020).
+The moving sums and counts are no parameters: they lie in checkpoints under "codebook".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What quantisation answers.
+
+    Attributes:
+        z_q: (N, C, h, w), codes, with the encoder's gradient passed straight through.
+        indices: int64 (N, h, w).
+        vq_loss: scalar: commitment, and the codebook's own term where it is trained by gradient.
+    """
+
+    z_q: Tensor
+    indices: Tensor
+    vq_loss: Tensor
+
+
+class VectorQuantizer(nn.Module):
+    """OccWorld's quantizer: `quant_conv` → nearest of `embedding` → `post_quant_conv`.
+
+    Args:
+        codes, width: size of the codebook.
+        commitment: weight of the encoder's pull towards its code.
+        by_gradient: whether the codes have a loss term of their own.
+    """
+
+    def __init__(self, codes: int, width: int, commitment: float, by_gradient: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, width)
+        nn.init.uniform_(self.embedding.weight, -1.0 / codes, 1.0 / codes)
+        self.quant_conv = nn.Conv2d(width, width, 1)
+        self.post_quant_conv = nn.Conv2d(width, width, 1)
+        self.commitment, self.by_gradient = commitment, by_gradient
+        self.embedding.weight.requires_grad_(by_gradient)
+
+    def nearest(self, flat: Tensor) -> Tensor:
+        """Index of the nearest code for rows (M, C)."""
+        codes = self.embedding.weight
+        rows = flat.float()
+        distance = codes.float().pow(2).sum(1) - 2 * rows @ codes.float().T
+        return distance.argmin(dim=1)
+
+    def forward(self, z: Tensor) -> Quantized:
+        """Quantise the output of `quant_conv`, (N, C, h, w)."""
+        flat = z.movedim(1, -1).reshape(-1, z.shape[1])
+        indices = self.nearest(flat).view(len(z), *z.shape[2:])
+        codes = self.embed(indices)
+        loss = self.commitment * functional.mse_loss(z.float(), codes.detach().float())
+        if self.by_gradient:
+            loss = loss + functional.mse_loss(codes.float(), z.detach().float())
+        return Quantized(z + (codes - z).detach(), indices, loss)
+
+    def embed(self, indices: Tensor) -> Tensor:
+        """Codes (N, C, h, w) of indices (N, h, w)."""
+        return self.embedding(indices).movedim(-1, 1)
+
+
+class CodebookHealth:
+    """Moving counts and sums of the codes, their revival, and what to say of them.
+
+    Args:
+        quantizer: whose codes are followed.
+        decay: of the moving sums; 0 only watches.
+        revive_below: a code whose moving count (per step) falls below this is restarted.
+        seed: of the choice of restarts; the state of the generator is part of the state.
+    """
+
+    def __init__(
+        self, quantizer: VectorQuantizer, decay: float, revive_below: float, seed: int = 0
+    ) -> None:
+        self.quantizer, self.decay, self.revive_below = quantizer, decay, revive_below
+        codes, width = quantizer.embedding.weight.shape
+        device = quantizer.embedding.weight.device
+        self.counts = torch.zeros(codes, device=device)
+        self.sums = torch.zeros(codes, width, device=device)
+        self.started = False
+        self.revived = 0
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def update(self, flat: Tensor, indices: Tensor) -> None:
+        """Follow one step: encoder outputs (M, C) and the codes (M,) they chose."""
+        flat, indices = flat.float(), indices.reshape(-1)
+        if self.decay and not self.started:
+            self._start(flat)
+            indices = self.quantizer.nearest(flat)
+        codes = len(self.counts)
+        counts = torch.zeros_like(self.counts).index_add_(0, indices, torch.ones_like(flat[:, 0]))
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, flat)
+        keep = self.decay or 0.95
+        self.counts.mul_(keep).add_(counts, alpha=1 - keep)
+        self.sums.mul_(keep).add_(sums, alpha=1 - keep)
+        if self.decay:
+            total = self.counts.sum()
+            smooth = (self.counts + 1e-5) / (total + codes * 1e-5) * total
+            moved = self.sums / smooth[:, None]
+            alive = self.counts > 1e-4
+            weight = self.quantizer.embedding.weight
+            weight.copy_(torch.where(alive[:, None], moved.to(weight), weight))
+            self._revive(flat)
+
+    def _start(self, flat: Tensor) -> None:
+        """Begin with codes at random encoder outputs, a hair apart."""
+        codes = len(self.counts)
+        chosen = flat[self._pick(len(flat), codes)]
+        spread = flat.std(dim=0, keepdim=True).nan_to_num(0.0) * 1e-2
+        noise = torch.randn(chosen.shape, generator=self.generator).to(flat)
+        self.quantizer.embedding.weight.copy_((chosen + spread * noise).to(flat))
+        self.sums.copy_(self.quantizer.embedding.weight)
+        self.counts.fill_(1.0)
+        self.started = True
+
+    def _pick(self, available: int, wanted: int) -> Tensor:
+        if available >= wanted:
+            order = torch.randperm(available, generator=self.generator)[:wanted]
+        else:
+            order = torch.randint(available, (wanted,), generator=self.generator)
+        return order.to(self.counts.device)
+
+    def _revive(self, flat: Tensor) -> None:
+        dead = torch.nonzero(self.counts < self.revive_below).reshape(-1)
+        if not len(dead):
+            return
+        chosen = flat[self._pick(len(flat), len(dead))]
+        weight = self.quantizer.embedding.weight
+        weight[dead] = chosen.to(weight)
+        self.counts[dead] = 1.0
+        self.sums[dead] = chosen
+        self.revived += len(dead)
+
+    def numbers(self) -> dict[str, float]:
+        """Used codes (moving count above a hundredth of the even share) and perplexity."""
+        share = self.counts / self.counts.sum().clamp(min=1e-9)
+        used = int((share > 0.01 / len(share)).sum())
+        entropy = -(share * share.clamp(min=1e-12).log()).sum()
+        return {"codebook/used": float(used), "codebook/perplexity": float(entropy.exp())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values for a checkpoint."""
+        return {
+            "counts": self.counts.clone(),
+            "sums": self.sums.clone(),
+            "started": self.started,
+            "revived": self.revived,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.counts.copy_(state["counts"])
+        self.sums.copy_(state["sums"])
+        self.started, self.revived = bool(state["started"]), int(state["revived"])
+        self.generator.set_state(state["generator"])
