@@ -1,0 +1,219 @@
+"""OccWorld's space-time transformer over token maps, with its pose branch (arXiv 2311.16038, 3.3).
+
+A U over resolutions: at each, every place attends over time (causally), the pose attends over time
+and to the tokens of its frame, and convolutions mix places; 2 × 2 convolutions halve and double the
+map, skips are concatenated. Names and shapes are OccWorld's; widths and map sizes are free.
+
+Axes: B batch, F frames, C channels, h, w the token map, K codes.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between, four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(functional.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention; parameters are named as `nn.MultiheadAttention` names them."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, other: Tensor, *, causal: bool) -> Tensor:
+        """x (N, L, C) attends to `other` (N, M, C)."""
+        weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        sources = (x, other, other)
+        q, k, v = (
+            functional.linear(s, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for s, w, b in zip(sources, weights, biases, strict=True)
+        )
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        return self.out_proj(mixed.transpose(1, 2).flatten(-2))
+
+
+def temporal_block(width: int, heads: int) -> nn.ModuleList:
+    """Attention over time, norm, feed-forward, norm: indices 0 to 3 of OccWorld's names."""
+    return nn.ModuleList(
+        [Attention(width, heads), nn.LayerNorm(width), FeedForward(width), nn.LayerNorm(width)]
+    )
+
+
+def pose_block(width: int, heads: int) -> nn.ModuleList:
+    """Attention over time, norm, attention to tokens, norm, feed-forward, norm."""
+    return nn.ModuleList(
+        [
+            Attention(width, heads),
+            nn.LayerNorm(width),
+            Attention(width, heads),
+            nn.LayerNorm(width),
+            FeedForward(width),
+            nn.LayerNorm(width),
+        ]
+    )
+
+
+class ConvBlock(nn.Module):
+    """Norm over the map, two convolutions, shortcut."""
+
+    def __init__(self, channels_in: int, channels_out: int, normed: tuple[int, ...]) -> None:
+        super().__init__()
+        self.ln = nn.LayerNorm(normed)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        if channels_in != channels_out:
+            self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv2(functional.gelu(self.conv1(self.ln(x))))
+        return hidden + (self.shortcut(x) if hasattr(self, "shortcut") else x)
+
+
+def _mlp(width_in: int, width_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
+
+
+class TokenTransformer(nn.Module):
+    """Predicts the codes of the next frame from the frames so far.
+
+    Args:
+        channels: of each resolution, the middle last; the first is the width of a token.
+        codes: size of the codebook.
+        map_size: h, w.
+        frames: longest sequence.
+        heads, layers: attention heads, temporal blocks per resolution.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, ...],
+        codes: int,
+        map_size: tuple[int, int],
+        frames: int,
+        heads: int,
+        layers: int,
+        pose_layers: int = 2,
+    ) -> None:
+        super().__init__()
+        *widths, middle = channels
+        entry = [widths[0], *widths[:-1]]
+        self.sizes = [map_size]
+        for _ in widths:
+            self.sizes.append((self.sizes[-1][0] // 2, self.sizes[-1][1] // 2))
+        self.temporal_embeddings = nn.Embedding(frames, widths[0])
+        self.pose_temporal_embeddings = nn.Embedding(frames, widths[0])
+        self.temporal_attentions_en = _stacks(entry, temporal_block, heads, layers)
+        self.encoders = nn.ModuleList(
+            _convs(a, b, size) for a, b, size in zip(entry, widths, self.sizes, strict=False)
+        )
+        self.downsamples = nn.ModuleList(nn.Conv2d(w, w, 2, stride=2) for w in widths)
+        self.mid = _convs(widths[-1], middle, self.sizes[-1], whole=True)
+        going_up = list(itertools.pairwise([middle, *reversed(widths)]))
+        joined = [2 * w for w in reversed(widths)]
+        up_sizes = list(reversed(self.sizes[:-1]))
+        self.upsamples = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in going_up)
+        self.temporal_attentions_de = _stacks(joined, temporal_block, heads, layers)
+        self.decoders = nn.ModuleList(
+            _convs(j, b, size, whole=True)
+            for j, (_, b), size in zip(joined, going_up, up_sizes, strict=True)
+        )
+        self.pose_attn_en = _stacks(entry, pose_block, heads, pose_layers)
+        self.pose_en = nn.ModuleList(_mlp(a, b) for a, b in zip(entry, widths, strict=True))
+        self.pose_mid = _mlp(widths[-1], middle)
+        self.pose_up = nn.ModuleList(nn.Linear(a, b) for a, b in going_up)
+        self.pose_attn_de = _stacks(joined, pose_block, heads, pose_layers)
+        self.pose_de = nn.ModuleList(_mlp(j, b) for j, (_, b) in zip(joined, going_up, strict=True))
+        self.conv_out = nn.Conv2d(widths[0], codes, 3, padding=1)
+        self.pose_out = nn.Linear(widths[0], widths[0])
+
+    def forward(self, tokens: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """Code logits (B, F, K, h, w) for each frame's next one, and pose features (B, F, C).
+
+        Args:
+            tokens: (B, F, C, h, w).
+            pose: (B, F, C).
+        """
+        frames = torch.arange(tokens.shape[1], device=tokens.device)
+        x = tokens + self.temporal_embeddings(frames)[None, :, :, None, None]
+        pose = pose + self.pose_temporal_embeddings(frames)
+        skips: list[tuple[Tensor, Tensor]] = []
+        for i, convs in enumerate(self.encoders):
+            x, pose = self._attend(x, pose, self.temporal_attentions_en[i], self.pose_attn_en[i])
+            x, pose = _each(convs, x), self.pose_en[i](pose)
+            skips.append((x, pose))
+            x = _each(self.downsamples[i], x)
+        x, pose = _each(self.mid, x), self.pose_mid(pose)
+        for i, convs in enumerate(self.decoders):
+            skip, pose_skip = skips.pop()
+            x = _fitted(_each(self.upsamples[i], x), skip.shape[-2:])
+            x = torch.cat([x, skip], dim=2)
+            pose = torch.cat([self.pose_up[i](pose), pose_skip], dim=-1)
+            x, pose = self._attend(x, pose, self.temporal_attentions_de[i], self.pose_attn_de[i])
+            x, pose = _each(convs, x), self.pose_de[i](pose)
+        return _each(self.conv_out, x), self.pose_out(pose)
+
+    def _attend(
+        self, x: Tensor, pose: Tensor, blocks: nn.ModuleList, pose_blocks: nn.ModuleList
+    ) -> tuple[Tensor, Tensor]:
+        b, f, c, h, w = x.shape
+        places = x.permute(0, 3, 4, 1, 2).reshape(b * h * w, f, c)
+        for attention, norm1, forward, norm2 in blocks:
+            places = norm1(places + attention(places, places, causal=True))
+            places = norm2(places + forward(places))
+        x = places.view(b, h, w, f, c).permute(0, 3, 4, 1, 2)
+        tokens = x.flatten(3).transpose(2, 3).reshape(b * f, h * w, c)
+        for own, norm1, cross, norm2, forward, norm3 in pose_blocks:
+            pose = norm1(pose + own(pose, pose, causal=True))
+            seen = cross(pose.reshape(b * f, 1, c), tokens, causal=False).view(b, f, c)
+            pose = norm2(pose + seen)
+            pose = norm3(pose + forward(pose))
+        return x, pose
+
+
+def _stacks(widths: list[int], block: object, heads: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.ModuleList(block(width, heads) for _ in range(count))  # type: ignore[operator]
+        for width in widths
+    )
+
+
+def _convs(
+    channels_in: int, channels_out: int, size: tuple[int, int], *, whole: bool = False
+) -> nn.Sequential:
+    """Two convolution blocks; the norm runs over the map, with `whole` over channels as well."""
+    first = (channels_in, *size) if whole else size
+    second = (channels_out, *size) if whole else size
+    return nn.Sequential(
+        ConvBlock(channels_in, channels_out, first), ConvBlock(channels_out, channels_out, second)
+    )
+
+
+def _each(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply a module of maps to every frame, (B, F, C, h, w)."""
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def _fitted(x: Tensor, size: torch.Size) -> Tensor:
+    """Pad with zeros at the far side to a size that halving lost."""
+    down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
+    return functional.pad(x, (0, right, 0, down)) if down or right else x

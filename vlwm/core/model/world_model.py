@@ -1,0 +1,311 @@
+"""AerialWorld: tokens, motion and memory into a forecast of occupancy.
+
+    past bits ─► tokenizer ─► transformer ─► predicted token maps ─┐
+    past poses ─► pose module ─► future ego frames (or the plan) ──┼─► memory net ─► logits
+    past bits ──────────────────► ego-motion memory ───────────────┘
+
+A forecast knows the past alone: `forecast` takes a `Past`, and a `Plan` where the future motion is
+given on purpose. In training, one half of the windows is conditioned on the true motion and the
+other on the predicted one, so that one network serves both tracks; which half a window is in is a
+function of its index.
+
+Axes: B batch, P past and H future frames, X, Y, Z cells, C token channels, h, w the token map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlwm.core.config import Config
+from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bits import unpack_bits
+from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
+from vlwm.core.model.memory import Memory, ego_memory
+from vlwm.core.model.memory_net import VOTE_BIAS, VOTE_SCALE, MemoryNet
+from vlwm.core.model.pose import Motion, PoseModule, true_state
+from vlwm.core.model.report import LossReport
+from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.transformer import TokenTransformer
+
+_STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
+_SIGMAS = 4
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What the model says of the future, in the anchor frame.
+
+    Attributes:
+        logits: float32 (B, H, X, Y, Z), each frame in its own (predicted or planned) ego frame.
+        ego: (B, H, 4), predicted ego frames (also under a plan).
+        poses: (B, H, 13), predicted.
+        log_sigma: (B, H, D), of the predicted motion.
+    """
+
+    logits: Tensor
+    ego: Tensor
+    poses: Tensor
+    log_sigma: Tensor
+
+
+class WorldModel(nn.Module):
+    """See the module.
+
+    Args:
+        config: sizes, losses, which branches are used.
+        grid: the grid of all frames.
+
+    Attributes:
+        vae: the tokenizer; frozen where `model.freeze_vae`.
+        threshold: probability at and above which a cell counts as occupied.
+    """
+
+    def __init__(self, config: Config, grid: VoxelGrid) -> None:
+        super().__init__()
+        self.config, self.grid = config, grid
+        self.history, self.future = config.history_frames, config.future_frames
+        self.threshold = 0.5
+        model = config.model
+        self.vae = Tokenizer(config.tokenizer, grid.shape)
+        width, height, depth = self.vae.latent_shape
+        if model.use_tokens:
+            self.token_in = nn.Conv2d(width, model.channels[0], 1)
+            self.step_in = nn.Linear(_STEP_FEATURES, model.channels[0])
+            self.pose_in = nn.Linear(_STEP_FEATURES, model.channels[0])
+            self.transformer = TokenTransformer(
+                model.channels,
+                config.tokenizer.codebook_size,
+                (height, depth),
+                config.window_frames,
+                model.num_heads,
+                model.layers_per_level,
+            )
+        context = model.channels[0] if model.use_tokens else 0
+        self.pose = PoseModule(
+            self.history, self.future, config.frame_dt_s, model.pose_channels, model.pose_dof,
+            context,
+        )  # fmt: skip
+        layers = grid.shape[2]
+        self.memory_net = MemoryNet(
+            planes=(2 * layers + 1) if model.use_memory else layers,
+            layers=layers,
+            size=grid.shape[:2],
+            channels=model.memory_channels,
+            levels=model.memory_levels,
+            condition=self.future + 1 + _SIGMAS + 4,
+            tokens=width if model.use_tokens else 0,
+        )
+        self.register_buffer("column_logit", torch.full((layers,), -4.0))
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Apply the config's freezes; frozen parts take no gradient."""
+        model = self.config.model
+        self.vae.requires_grad_(not model.freeze_vae)
+        if model.use_tokens:
+            self.transformer.requires_grad_(not model.freeze_transformer)
+        self.pose.requires_grad_(not model.freeze_pose)
+
+    @torch.no_grad()
+    def set_prior(self, column: np.ndarray | Tensor) -> None:
+        """Take the share of occupied cells by height (Z,) of the train split."""
+        share = torch.as_tensor(column, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
+        self.column_logit.copy_(torch.logit(share))
+
+    # Inputs
+
+    def voxels(self, bits: Tensor, symmetry: Tensor) -> Tensor:
+        """Voxels uint8 (B, F, X, Y, Z) of packed frames (B, F, packed_bytes)."""
+        return apply_symmetry(unpack_bits(bits, self.grid.shape), symmetry)
+
+    def _past_ego(self, past: Past) -> Tensor:
+        return ego_frames(past.poses, past.ground_z)
+
+    # Forecast
+
+    @torch.no_grad()
+    def forecast(self, past: Past, plan: Plan | None = None) -> Forecast:
+        """The future frames from the past, along the given motion if there is a plan."""
+        voxels = self.voxels(past.bits, past.symmetry)
+        tokens = self._tokens(voxels) if self.config.model.use_tokens else None
+        motion = self._motion(past, tokens)
+        ego = motion.ego if plan is None else plan.ego.to(motion.ego)
+        planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
+        maps = self._roll_out(past, tokens, ego)
+        frames = list(self._frames(voxels, past, ego, motion, planned, maps))
+        logits = torch.stack([self._logits(*f) for f in frames], dim=1).float()
+        return Forecast(logits, motion.ego, motion.poses, motion.log_sigma)
+
+    def _tokens(self, voxels: Tensor) -> Tensor:
+        """Codes (B, F, C, h, w) of frames; no gradient."""
+        with torch.no_grad():
+            flat = self.vae.embed(self.vae.tokenise(voxels.flatten(0, 1)))
+        return flat.unflatten(0, voxels.shape[:2])
+
+    def _motion(self, past: Past, tokens: Tensor | None) -> Motion:
+        context = None
+        if tokens is not None:
+            ego = self._past_ego(past)
+            context = self._transform(tokens[:, : self.history], ego)[1][:, -1]
+        return self.pose(past.poses, past.ground_z, context)
+
+    def _transform(self, tokens: Tensor, ego: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the transformer on frames with the steps that lead on from each.
+
+        Args:
+            tokens: (B, F, C, h, w).
+            ego: (B, F or F + 1, 4); a step that is not known yet is no step.
+        """
+        steps = step_features(ego)
+        if steps.shape[1] < tokens.shape[1]:
+            steps = torch.cat([steps, torch.zeros_like(steps[:, :1])], dim=1)
+        x = self.token_in(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+        x = x + self.step_in(steps)[..., None, None]
+        return self.transformer(x, self.pose_in(steps))
+
+    @torch.no_grad()
+    def _roll_out(self, past: Past, tokens: Tensor | None, ego: Tensor) -> Tensor | None:
+        """Token maps (B, H, C, h, w) of the future, each from the ones before it."""
+        if tokens is None:
+            return None
+        track = torch.cat([self._past_ego(past), ego], dim=1)
+        known = tokens[:, : self.history]
+        for k in range(self.future):
+            logits, _ = self._transform(known, track[:, : self.history + k + 1])
+            codes = logits[:, -1].argmax(dim=1)
+            known = torch.cat([known, self.vae.embed(codes)[:, None]], dim=1)
+        return known[:, self.history :]
+
+    def _frames(
+        self,
+        voxels: Tensor,
+        past: Past,
+        ego: Tensor,
+        motion: Motion,
+        planned: Tensor,
+        maps: Tensor | None,
+    ) -> Iterator[tuple[Memory, Tensor, Tensor | None]]:
+        """What the memory net is given for each future frame."""
+        past_ego = self._past_ego(past)
+        sigma = motion.log_sigma[..., :_SIGMAS].detach()
+        for h in range(self.future):
+            memory = ego_memory(voxels[:, : self.history], past_ego, ego[:, h : h + 1], self.grid)
+            one_hot = torch.zeros(len(ego), self.future, device=ego.device)
+            one_hot[:, h] = 1.0
+            unsure = torch.where(planned[:, None], torch.full_like(sigma[:, h], -5.0), sigma[:, h])
+            flag = planned[:, None].float()
+            parts = [one_hot, flag, unsure / 5.0, ego[:, h] / 10.0]
+            yield memory, torch.cat(parts, dim=1).float(), None if maps is None else maps[:, h]
+
+    def _logits(self, memory: Memory, condition: Tensor, tokens: Tensor | None) -> Tensor:
+        """Logits (B, X, Y, Z) of one future frame of each window."""
+        if self.config.model.use_memory:
+            planes, base = self._from_memory(memory)
+        else:
+            assert tokens is not None
+            with torch.no_grad():
+                base = self.vae.decode(tokens)
+            planes = torch.tanh(base / 4.0).permute(0, 3, 1, 2)
+        residual = self.memory_net(planes, condition, tokens)
+        return base + residual.permute(0, 2, 3, 1)
+
+    def _from_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Input planes (B, 2Z + 1, X, Y) and base logits (B, X, Y, Z)."""
+        share, frames = memory.share()[:, 0], memory.frames[:, 0]
+        seen = frames > 0
+        votes = VOTE_SCALE * (2 * share - 1) + VOTE_BIAS
+        base = torch.where(seen, votes, self.column_logit)
+        reach = frames[..., :1].float() / self.history
+        planes = torch.cat([2 * share - 1 * seen, memory.last[:, 0].float(), reach], dim=-1)
+        return planes.permute(0, 3, 1, 2), base
+
+    # Loss
+
+    def loss(self, batch: Batch) -> LossReport:
+        """The composite over a batch; means over its windows."""
+        voxels = self.voxels(batch.bits, batch.symmetry)
+        past, plan = batch.past(self.history), batch.plan(self.history)
+        tokens = self._tokens(voxels) if self.config.model.use_tokens else None
+        motion = self._motion(past, tokens)
+        planned = planned_half(batch)
+        ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
+        maps = self._roll_out(past, tokens, ego)
+        frames = [
+            self._frame_loss(given, voxels[:, self.history + h])
+            for h, given in enumerate(self._frames(voxels, past, ego, motion, planned, maps))
+        ]
+        parts = {
+            name: torch.stack([getattr(f, name) for f in frames]).mean()
+            for name in ("focal", "dice", "mean")
+        }
+        truth = true_state(batch.poses[:, self.history :], motion.state.shape[-1])
+        parts["pose"] = self.pose.loss(motion, truth)
+        weights = self.config.loss
+        total = torch.stack([f.total for f in frames]).mean() + weights.pose_weight * parts["pose"]
+        if tokens is not None:
+            parts["token"] = self._token_loss(voxels, tokens, past, ego)
+            total = total + weights.token_weight * parts["token"]
+        return LossReport(total, parts, _stats(frames))
+
+    def _frame_loss(
+        self, given: tuple[Memory, Tensor, Tensor | None], truth: Tensor
+    ) -> OccupancyLoss:
+        if self.config.model.checkpoint_activations and torch.is_grad_enabled():
+            logits = checkpoint(self._logits, *given, use_reentrant=False)
+        else:
+            logits = self._logits(*given)
+        return occupancy_loss(logits, truth, self.config.loss)
+
+    def _token_loss(self, voxels: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
+        """Cross-entropy of each frame's codes from the true ones before it."""
+        track = torch.cat([self._past_ego(past), ego], dim=1)
+        logits, _ = self._transform(tokens[:, :-1], track)
+        with torch.no_grad():
+            codes = self.vae.tokenise(voxels[:, 1:].flatten(0, 1)).unflatten(0, logits.shape[:2])
+        return token_loss(logits, codes)
+
+
+def planned_half(batch: Batch) -> Tensor:
+    """bool (B,): the windows conditioned on the true motion, by index and symmetry alone."""
+    mixed = (batch.index * 2654435761 + batch.symmetry * 40503) >> 7
+    return (mixed & 1).bool()
+
+
+def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:
+    """Ego frames (..., 4) of poses (..., 13) over terrain (...)."""
+    x, y, z, w = poses[..., 3:7].unbind(-1)
+    yaw = torch.atan2(2 * (x * y + z * w), x * x + w * w - y * y - z * z)
+    return torch.stack([poses[..., 0], poses[..., 1], ground_z, yaw], dim=-1)
+
+
+def step_features(ego: Tensor) -> Tensor:
+    """Steps (B, F − 1, 5) between ego frames (B, F, 4), in the frame they start from."""
+    shift = ego[:, 1:, :3] - ego[:, :-1, :3]
+    yaw = ego[:, :-1, 3]
+    cos, sin = torch.cos(yaw), torch.sin(yaw)
+    ahead = cos * shift[..., 0] + sin * shift[..., 1]
+    left = -sin * shift[..., 0] + cos * shift[..., 1]
+    turn = ego[:, 1:, 3] - yaw
+    parts = [ahead / 5.0, left, shift[..., 2], torch.sin(turn), torch.cos(turn)]
+    return torch.stack(parts, dim=-1).float()
+
+
+def _stats(frames: list[OccupancyLoss]) -> dict[str, Tensor]:
+    def over(name: str) -> Tensor:
+        return torch.stack([getattr(f, name) for f in frames])
+
+    return {
+        "pred/mean": over("pred_mean").mean(),
+        "pred/min": over("pred_min").min(),
+        "pred/max": over("pred_max").max(),
+        "pred/occupancy_rate": over("occupancy_rate").mean(),
+        "target/mean": over("target_mean").mean(),
+        "loss/occupancy": over("total").mean(),
+    }
