@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.warp import PastRows, vote
 from vlwm.core.geometry.frames import constant_twist
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory import ego_memory
 
 WITHOUT_MOTION = ("empty", "ground_prior", "copy_last")
 PREDICTED_MOTION = ("constant_velocity_warp", "memory_baseline")
@@ -90,14 +90,17 @@ def warped_past(
         prior: bool (Z,): layers that the column prior calls occupied.
         grid: the grid of all frames.
     """
-    rows = PastRows.of(past.occupancy)
-    layers = torch.as_tensor(prior, dtype=torch.uint8, device=past.occupancy.device)
+    device = past.occupancy.device
+    layers = torch.as_tensor(prior, dtype=torch.uint8, device=device)
+    frames, past_ego = past.occupancy[None], torch.as_tensor(past.ego, device=device)[None]
     for target in future_ego:
-        votes = vote(rows, past.ego, target, grid)
-        seen = (votes.frames > 0).view(torch.uint8)
-        memory = votes.occupied.mul_(2).ge_(votes.frames)  # true where no frame reaches
+        target_ego = torch.as_tensor(target, device=device)[None, None]
+        votes = ego_memory(frames, past_ego, target_ego, grid)
+        reach, occupied = votes.frames[0, 0], votes.occupied[0, 0]
+        seen = (reach > 0).view(torch.uint8)
+        memory = occupied.mul_(2).ge_(reach)  # true where no frame reaches
         memory.bitwise_and_(seen | layers)
-        yield WarpedFrame(votes.last, memory, seen)
+        yield WarpedFrame(votes.last[0, 0], memory, seen)
 
 
 def ground_forecast(prior: np.ndarray, grid: VoxelGrid, device: torch.device) -> Tensor:

@@ -66,5 +66,4 @@ class LearnedForecasts:
 
     def _round_trip(self, truth: Tensor) -> Tensor:
         vae = self.model.vae
-        quantized = vae.quantize(vae.encode(truth[None]))
-        return torch.sigmoid(vae.decode(quantized.z_q)[0].float())
+        return torch.sigmoid(vae.decode(vae.embed(vae.tokenise(truth[None])))[0].float())
