@@ -38,7 +38,7 @@ from vlwm.core.data.session import (
 from vlwm.core.data.splits import NAMES, Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectory import VEHICLES, Trajectory, plan_trajectory
 from vlwm.core.errors import DataError, MachineError
-from vlwm.core.files import free_bytes, make_folder, read_json, write_json
+from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
@@ -258,7 +258,7 @@ def _make_session(
         on_frames(planned.name, plan.frames, plan.frames)
         return 0
     for name in ("occupancy", "poses"):
-        make_folder(folder / name)
+        remove_temporaries(make_folder(folder / name))
     path = planned.trajectory
     for i in range(plan.frames):
         pose = folder / "poses" / f"{i:06d}.json"

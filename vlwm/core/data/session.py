@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from isal import igzip_lib
@@ -213,16 +214,12 @@ def read_occupancy(path: Path) -> NDArray[np.uint8]:
         DataError: the file is missing, damaged, or holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as opened:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as opened:
             array = opened["occupancy"]
     except FileNotFoundError as error:
         raise DataError("no such frame", where=path) from error
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, struct.error) as error:
+    except (OSError, ValueError, KeyError, EOFError, zlib.error, struct.error, BadZipFile) as error:
         raise _damaged(path, str(error)) from error
-    except Exception as error:
-        if type(error).__name__ == "BadZipFile":
-            raise _damaged(path, "not a zip file") from error
-        raise
     if array.ndim != 3 or array.dtype.kind not in "buif":
         raise _damaged(path, f"an array {array.dtype} of shape {array.shape}")
     return (array != 0).astype(np.uint8)
