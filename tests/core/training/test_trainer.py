@@ -286,7 +286,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_exactly(
     child = process(tmp_path, f"signal={name}", f"signal_at={at}")
     _, err = child.communicate(timeout=120)
     assert child.returncode == code
-    assert "a checkpoint is written: go on with" in err
+    assert "all that was done is kept: go on with" in err
     assert finish(tmp_path) == 0
     assert_same_run(whole, tmp_path)
 

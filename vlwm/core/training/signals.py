@@ -55,5 +55,5 @@ class StopSignal:
         """What the run ends with once its checkpoint is written; `command` goes on with it."""
         remedy = f"go on with: {command}"
         if self.received == signal.SIGINT:
-            return InterruptedRunError("interrupted, a checkpoint is written", remedy=remedy)
-        return StoppedError("stopped by a signal, a checkpoint is written", remedy=remedy)
+            return InterruptedRunError("interrupted, all that was done is kept", remedy=remedy)
+        return StoppedError("stopped by a signal, all that was done is kept", remedy=remedy)

@@ -1,0 +1,285 @@
+"""`vlwm train`: data to a judged checkpoint, in one run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vlwm.core.config import Config
+    from vlwm.core.training.options import TrainOptions, TrainResult
+
+_OUT, _LOG, _RUN = "What to train", "Logging", "How to run"
+
+
+def train(
+    config: Annotated[
+        str, typer.Option(help="Preset or config file.", rich_help_panel=_OUT)
+    ] = "finetune_tokyo",
+    work_dir: Annotated[
+        Path, typer.Option(help="Run folder: checkpoints, logs, scores.", rich_help_panel=_OUT)
+    ] = Path("checkpoints"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the sessions, instead of the config's.", rich_help_panel=_OUT),
+    ] = None,
+    stage: Annotated[
+        str,
+        typer.Option(help="tokenizer, world, or both in turn.", rich_help_panel=_OUT),
+    ] = "both",
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Windows a step and GPU (frames with --stage tokenizer). [config]",
+            min=1,
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate. [config]", rich_help_panel=_OUT)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs. [config]", min=1, rich_help_panel=_OUT)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed. [config: 42]", rich_help_panel=_OUT)
+    ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option("--from-scratch", help="Without pretrained weights.", rich_help_panel=_OUT),
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            rich_help_panel=_OUT,
+            help="Change any key of the config, such as optimizer.lr=5e-5.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the newest checkpoint in --work-dir.", rich_help_panel=_RUN
+        ),
+    ] = False,
+    resume_from: Annotated[
+        Path | None, typer.Option(help="Go on from this checkpoint.", rich_help_panel=_RUN)
+    ] = None,
+    eval_only: Annotated[
+        bool,
+        typer.Option(
+            "--eval-only",
+            help="Only judge the best checkpoint in --work-dir.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    gpu_ids: Annotated[
+        str | None, typer.Option(help="GPU to use. [0]", rich_help_panel=_RUN)
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Loader processes; changes no number. [config]", min=0, rich_help_panel=_RUN
+        ),
+    ] = None,
+    amp: Annotated[
+        bool | None,
+        typer.Option(
+            "--amp/--no-amp", help="Mixed precision on a GPU. [config]", rich_help_panel=_RUN
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the networks first.", rich_help_panel=_RUN
+        ),
+    ] = False,
+    wandb: Annotated[
+        bool,
+        typer.Option(
+            "--wandb",
+            help="Log to Weights & Biases; offline without a login.",
+            rich_help_panel=_LOG,
+        ),
+    ] = False,
+    wandb_project: Annotated[
+        str, typer.Option(help="W&B project.", rich_help_panel=_LOG)
+    ] = "occworld-tokyo",
+    wandb_run_name: Annotated[
+        str | None, typer.Option(help="W&B run name.", rich_help_panel=_LOG)
+    ] = None,
+    wandb_tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TAG [TAG]", help="W&B tags: a b, or a,b, or repeated.", rich_help_panel=_LOG
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=_RUN),
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_RUN)
+    ] = False,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+) -> None:
+    """Train the tokenizer, then the world model, then judge it on the test split.
+
+    Run the same command again after an interruption and it goes on.
+
+    Examples: [cyan]vlwm train --config test_local --work-dir ./test_out --epochs 2[/],
+    [cyan]vlwm train --resume[/], [cyan]vlwm train --set optimizer.lr=5e-5 --stage world[/]
+    """
+    from vlwm.commands._output import note
+    from vlwm.core.config import load_config
+    from vlwm.core.errors import UsageError
+    from vlwm.core.training.options import TrainOptions
+    from vlwm.core.training.run import train as train_run
+    from vlwm.core.training.wandb_log import WandbOptions
+
+    if more and not wandb_tags:
+        raise UsageError(
+            f"unexpected argument {more[0]}", remedy="options begin with --, see vlwm train --help"
+        )
+    tags = tuple(t for word in [*(wandb_tags or []), *(more or [])] for t in word.split(",") if t)
+    plan = _with_flags(
+        load_config(config, set_ or (), note), stage, data, batch_size, lr, epochs, seed, workers,
+        amp,
+    )  # fmt: skip
+    options = TrainOptions(
+        work_dir=work_dir,
+        stage=stage,
+        resume=resume,
+        resume_from=resume_from,
+        from_scratch=from_scratch,
+        eval_only=eval_only,
+        gpu_id=_gpu_id(gpu_ids),
+        compile=compile_,
+        wandb=WandbOptions(wandb_project, wandb_run_name, tags) if wandb else None,
+        command=_command(),
+    )
+    if dry_run:
+        _show_plan(plan, options, json_)
+        return
+    with _progress_on_stderr():
+        result = train_run(plan, options)
+    _show_result(result, json_)
+
+
+def _with_flags(
+    config: Config,
+    stage: str,
+    data: Path | None,
+    batch_size: int | None,
+    lr: float | None,
+    epochs: int | None,
+    seed: int | None,
+    workers: int | None,
+    amp: bool | None,
+) -> Config:
+    """The config with the flags put over it; rate, batch and epochs are those of the stage."""
+    own: dict[str, object] = {"lr": lr, "max_epochs": epochs, "samples_per_gpu": batch_size}
+    if stage == "tokenizer":
+        config = _changed(config, {"tokenizer": own})
+    else:
+        config = _changed(
+            config,
+            {
+                "optimizer": {"lr": lr},
+                "max_epochs": epochs,
+                "data": {"samples_per_gpu": batch_size},
+            },
+        )
+    rest: dict[str, object] = {"data_root": None if data is None else str(data), "seed": seed}
+    return _changed(config, {**rest, "amp": amp, "data": {"workers_per_gpu": workers}})
+
+
+def _changed(config: Any, values: dict[str, Any]) -> Any:
+    """A copy of nested dataclasses with what is not None put over it."""
+    changes = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            changes[name] = _changed(getattr(config, name), value)
+        elif value is not None:
+            changes[name] = value
+    return dataclasses.replace(config, **changes)
+
+
+def _gpu_id(text: str | None) -> int | None:
+    from vlwm.core.errors import UsageError
+
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise UsageError(f"--gpu-ids {text} is not the number of one GPU", remedy="use 0, 1, …")
+    return int(text)
+
+
+def _command() -> str:
+    """The command line that goes on with this run."""
+    words = ["vlwm", *sys.argv[1:]] if Path(sys.argv[0]).stem in ("vlwm", "__main__") else ["vlwm"]
+    words = words if "train" in words else ["vlwm", "train"]
+    return shlex.join(words if "--resume" in words else [*words, "--resume"])
+
+
+@contextmanager
+def _progress_on_stderr() -> Iterator[None]:
+    """Show the log's lines on stderr while training."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("vlwm")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
+    from vlwm.commands._output import emit_json, print_table
+    from vlwm.core.training.plan import make_plan
+
+    plan = make_plan(config, options)
+    if json_:
+        emit_json(plan)
+        return
+    rows = [(name.replace("_", " "), str(value)) for name, value in plan.items()]
+    print_table("plan (nothing is written)", ("", ""), rows)
+
+
+def _show_result(result: TrainResult, json_: bool) -> None:
+    from vlwm.commands._output import emit_json, note, print_table
+
+    next_command = f"vlwm eval {result.work_dir} --split test"
+    if json_:
+        emit_json(
+            {
+                "work_dir": str(result.work_dir),
+                "checkpoint": str(result.checkpoint),
+                "scores": result.scores,
+                "notes": list(result.notes),
+                "next": next_command,
+            }
+        )
+        return
+    if result.scores is not None:
+        from vlwm.core.evaluation.table import score_table
+
+        table = score_table(result.scores)
+        print_table(table.title, table.columns, table.rows)
+        for sentence in table.sentences:
+            print(sentence)
+    for sentence in result.notes:
+        note(sentence)
+    print(f"checkpoints: {result.work_dir}   best: {result.checkpoint}")
+    print(f"next: {next_command}")

@@ -1,0 +1,77 @@
+"""Whether a run begins, goes on, or is finished already, decided from its folder alone.
+
+Nothing is ever written over: a new run in a folder that holds another one first moves that one to
+`previous_YYYYMMDD_HHMMSS/`. The same command in the folder of an unfinished run goes on with it;
+the result is the same bit for bit.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from vlwm.core.config import Config
+from vlwm.core.errors import DataError
+from vlwm.core.files import make_folder, read_json
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.options import TrainOptions
+
+log = logging.getLogger("vlwm.training")
+
+_FILES = (
+    "epoch_*.pth", "best.pth", "last.pth", "logs", "train_*.log", "config.json", "splits.json",
+    "metrics.jsonl", "metrics.lost.jsonl", "status.json", "scores.json", "*.png", "wandb",
+)  # fmt: skip
+
+
+def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
+    """Whether this command continues the run that lies in the folder."""
+    if options.resume or options.resume_from is not None:
+        return True
+    if not folder.holds_a_run():
+        return False
+    same = _stored(folder.config_json) == comparable(config)
+    return same and not _ended(folder)
+
+
+def _ended(folder: RunFolder) -> bool:
+    """Whether the run is done, or has failed in a way that it would fail again."""
+    try:
+        status = folder.read_status() or {}
+    except DataError:
+        return False
+    return status.get("state") == "done" or (
+        status.get("state") == "failed" and status.get("exit_code") == 1
+    )
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    try:
+        return _comparable(read_json(path))
+    except DataError:
+        return None
+
+
+def comparable(config: Config) -> dict[str, Any]:
+    """The config without what changes no number."""
+    return _comparable(config.to_dict())
+
+
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
+    data = {k: v for k, v in values.get("data", {}).items() if k != "workers_per_gpu"}
+    return {**values, "data": data}
+
+
+def set_aside(folder: RunFolder, *, tokenizer_too: bool) -> Path | None:
+    """Move the run that lies in the folder into `previous_…/`; None where there is none."""
+    patterns = (*_FILES, "tokenizer") if tokenizer_too else _FILES
+    found = sorted({path for pattern in patterns for path in folder.path.glob(pattern)})
+    if not any(path.suffix == ".pth" or path.name == "tokenizer" for path in found):
+        return None
+    target = make_folder(folder.path / time.strftime("previous_%Y%m%d_%H%M%S"))
+    for path in found:
+        path.rename(target / path.name)
+    log.warning("the folder held another run; it is kept in %s", target)
+    return target

@@ -1,0 +1,57 @@
+"""What the operator asks of a run beside the config, and what a run answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlwm.core.errors import UsageError
+from vlwm.core.training.wandb_log import WandbOptions
+
+STAGES = ("both", "tokenizer", "world")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run; what to train stands in the config."""
+
+    work_dir: Path = Path("checkpoints")
+    """the run folder"""
+    stage: str = "both"
+    """'tokenizer', 'world' or 'both'"""
+    resume: bool = False
+    """go on from the newest checkpoint of the run folder"""
+    resume_from: Path | None = None
+    """go on from this checkpoint"""
+    from_scratch: bool = False
+    """do without the weights that the config names"""
+    eval_only: bool = False
+    """only judge the best checkpoint of the run folder"""
+    gpu_id: int | None = None
+    """GPU asked for; None takes the first one, or the CPU where there is none"""
+    compile: bool = False
+    """compile the networks before training"""
+    wandb: WandbOptions | None = None
+    """log to Weights & Biases"""
+    command: str = "vlwm train"
+    """the command line, for the sentence that says how to go on"""
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise UsageError(
+                f"--stage {self.stage} is unknown", remedy=f"use one of {', '.join(STAGES)}"
+            )
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run leaves behind."""
+
+    work_dir: Path
+    checkpoint: Path
+    """the one to use: lowest validation loss"""
+    scores: dict[str, Any] | None
+    """score sheet of the test split; None after --stage tokenizer, or where the split is empty"""
+    notes: tuple[str, ...] = ()
+    """what an operator should know, a sentence each"""

@@ -1,0 +1,107 @@
+"""What all stages of one run share: folder, device, status, log file, W&B, the signal flag."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from vlwm.core.config import Config
+from vlwm.core.errors import MachineError, VlwmError
+from vlwm.core.files import write_json
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.metric_log import Sink, close_log_file, open_log_file
+from vlwm.core.training.options import TrainOptions
+from vlwm.core.training.signals import StopRequested, StopSignal
+from vlwm.core.training.status import StatusWriter
+from vlwm.core.training.wandb_log import WandbSink
+
+log = logging.getLogger("vlwm.training")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of `train`."""
+
+    config: Config
+    options: TrainOptions
+    folder: RunFolder
+    device: torch.device
+    status: StatusWriter
+    stop: StopSignal
+    sinks: tuple[Sink, ...]
+
+    def tick(self) -> None:
+        """Between pieces of long work: beat the heart, and leave when a signal has come."""
+        self.status.beat()
+        if self.stop:
+            raise StopRequested
+
+    def workers(self) -> int:
+        """Loader processes: those of the config, no more than there are cores."""
+        return min(self.config.data.workers_per_gpu, len(os.sched_getaffinity(0)))
+
+
+@contextmanager
+def open_run_context(config: Config, options: TrainOptions, stop: StopSignal) -> Iterator[Run]:
+    """Open a run's files, and write into status.json how it ended.
+
+    Raises:
+        VlwmError: what ended the run; a signal as StoppedError or InterruptedRunError.
+    """
+    folder = RunFolder(options.work_dir).create()
+    device = choose_device(options.gpu_id)
+    status = StatusWriter(
+        folder, device=describe(device), config=config.name, work_dir=str(folder.path)
+    )
+    handler = open_log_file(folder.path)
+    wandb = None if options.wandb is None else WandbSink(folder, options.wandb, config.to_dict())
+    run = Run(config, options, folder, device, status, stop, () if wandb is None else (wandb,))
+    ended: dict[str, object] = {"state": "failed", "exit_code": 1}
+    try:
+        status.update(phase="start", next=options.command)
+        yield run
+        ended = {"state": "done", "phase": "done", "exit_code": 0, "eta_s": 0.0,
+                 "next": f"vlwm eval {folder.path} --split test"}  # fmt: skip
+    except StopRequested:
+        error = stop.error(options.command)
+        ended = {"state": "stopped", "exit_code": error.exit_code}
+        raise error from None
+    except VlwmError as error:
+        ended = {"state": "failed", "exit_code": error.exit_code, "message": str(error)}
+        log.error("%s", error)
+        raise
+    finally:
+        if wandb is not None:
+            wandb.close(failed=ended["exit_code"] != 0)
+        status.update(**ended)
+        close_log_file(handler)
+
+
+def write_inputs(run: Run) -> None:
+    """The resolved config, beside the run."""
+    write_json(run.folder.config_json, run.config.to_dict())
+
+
+def choose_device(gpu_id: int | None) -> torch.device:
+    """The GPU asked for, else the first one, else the CPU.
+
+    Raises:
+        MachineError: the GPU asked for is not there.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu_id is not None and gpu_id >= count and (gpu_id > 0 or count > 0):
+        raise MachineError(
+            f"there is no GPU {gpu_id}, {count} can be used",
+            remedy="vlwm setup shows them; leave --gpu-ids out for the first one or the CPU",
+        )
+    return torch.device(f"cuda:{gpu_id or 0}") if count else torch.device("cpu")
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

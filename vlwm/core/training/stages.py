@@ -1,0 +1,142 @@
+"""The two stages: what each begins with, where each goes on, and the fit that both share."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from vlwm.core.errors import DataError
+from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
+from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.world_model import WorldModel
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.data import TrainData
+from vlwm.core.training.health import Watch
+from vlwm.core.training.identity import identity
+from vlwm.core.training.metric_log import MetricLog
+from vlwm.core.training.optimizer import build_optimizer
+from vlwm.core.training.progress import StageSettings
+from vlwm.core.training.randomness import seed_everything
+from vlwm.core.training.run_context import Run
+from vlwm.core.training.run_state import RunState
+from vlwm.core.training.step import Stepper, autocast_type
+from vlwm.core.training.task import Task
+from vlwm.core.training.tokenizer_task import TokenizerTask
+from vlwm.core.training.trainer import Trainer
+from vlwm.core.training.weights import initial_weights
+from vlwm.core.training.world_task import WorldTask
+
+log = logging.getLogger("vlwm.training")
+
+
+def train_tokenizer(run: Run, data: TrainData) -> Path:
+    """Stage 1, unless it is complete; its best checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint to go on from does not fit.
+    """
+    folder = run.folder.tokenizer
+    source = _source(run, data, folder, "tokenizer")
+    if source is None and _source(run, data, run.folder, "world") is not None:
+        return folder.best  # stage 2 has begun: its checkpoints hold the tokenizer
+    if source is not None and source.content["epoch"] >= run.config.tokenizer.max_epochs:
+        log.info("tokenizer: complete in %s", folder.path)
+        return folder.best
+    seed_everything(run.config.seed)
+    model = Tokenizer(run.config.tokenizer, data.grid.shape).to(run.device)
+    given = initial_weights(run.config, run.options, model, "tokenizer")
+    if given.covers_all and source is None and run.options.stage == "both":
+        log.info("tokenizer: all of it is in %s, so stage 1 is left out", run.config.load_from)
+        return folder.best
+    if "decoder.conv_out.bias" in given.fresh:
+        model.init_output_rate(torch.from_numpy(data.column))
+    fresh = () if given.none else given.fresh
+    task = TokenizerTask(model, data, run.config, run.device, run.workers(), fresh)
+    _fit(run, data, task, folder, source)
+    return folder.best
+
+
+def train_world(run: Run, data: TrainData) -> Path:
+    """Stage 2; its best checkpoint.
+
+    Raises:
+        DataError: there is no trained tokenizer.
+        CheckpointError: the checkpoint to go on from does not fit.
+    """
+    source = _source(run, data, run.folder, "world")
+    seed_everything(run.config.seed)
+    model = WorldModel(run.config, data.grid).to(run.device)
+    task = WorldTask(model, data, run.config, run.device, run.workers())
+    if source is None:
+        model.set_prior(data.column)
+        given = initial_weights(run.config, run.options, model, "world")
+        if not given.covers("vae."):
+            task.thresholds["threshold_tokenizer"] = _take_tokenizer(run, model)
+    _fit(run, data, task, run.folder, source)
+    return run.folder.best
+
+
+def _take_tokenizer(run: Run, model: WorldModel) -> float:
+    """Put the trained tokenizer into the world model; its decision threshold."""
+    folder = run.folder.tokenizer
+    path = next((p for p in (folder.best, folder.last) if p.exists()), None)
+    if path is None:
+        raise DataError(
+            "there is no trained tokenizer to build on",
+            where=folder.path,
+            remedy="train it first: --stage tokenizer, or --stage both",
+        )
+    content = load_checkpoint(path, expect_grid=model.grid, stage="tokenizer")
+    load_weights(model.vae, content["model"], path)
+    log.info("world: tokenizer of epoch %d from %s", content["epoch"], path)
+    return 0.5 if content["threshold"] is None else content["threshold"]
+
+
+def _source(run: Run, data: TrainData, folder: RunFolder, stage: str) -> Found | None:
+    """The checkpoint a stage goes on from, or None where it begins."""
+    chosen = run.options.resume_from
+    if chosen is not None:
+        content = load_checkpoint(chosen, expect_grid=data.grid)
+        if content["stage"] == stage:
+            return Found(chosen, content)
+        if stage == "world":  # a tokenizer's checkpoint goes before all of stage 2
+            return None
+    found = newest_valid(folder.path, expect_grid=data.grid)
+    for sentence in found.refused if found is not None else ():
+        log.warning("passed over: %s", sentence)
+    return found
+
+
+def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found | None) -> None:
+    config = run.config
+    settings = StageSettings.of(config, task.stage)
+    stepper = Stepper(
+        task,
+        build_optimizer(task.module, config.optimizer, settings.lr),
+        config.grad_clip,
+        run.device,
+        autocast_type(config.amp, run.device),
+        settings.batch_size,
+    )
+    state = RunState(
+        task, stepper, config, Watch(config.health), identity(config.seed, data.data_hash)
+    )
+    metrics = MetricLog(folder, task.stage, run.sinks)
+    trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)
+    try:
+        if source is None:
+            trainer.begin()
+        else:
+            trainer.resume(source.content, source.path)
+            log.info("%s: going on at step %d from %s", task.stage, state.at.step, source.path)
+            _note_other_data(source, data)
+        trainer.fit()
+    finally:
+        metrics.close()
+
+
+def _note_other_data(source: Found, data: TrainData) -> None:
+    if source.content["data_hash"] != data.data_hash:
+        log.warning("the data have changed since %s was written", source.path)

@@ -1,0 +1,170 @@
+"""Stage 1: the tokenizer on single frames, under all eight symmetries of the plane.
+
+The loss is the occupancy composite of the round trip plus the quantizer's own. The codebook
+follows its moving means after each step that was not skipped, once per global batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlwm.core.config import Config
+from vlwm.core.data.dataset import EpochSampler, FrameBatch, FrameDataset, apply_symmetry
+from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.model.bits import unpack_bits
+from vlwm.core.model.losses import OccupancyLoss, occupancy_loss
+from vlwm.core.model.quantizer import CodebookHealth
+from vlwm.core.model.report import LossReport
+from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.training.data import TrainData
+from vlwm.core.training.loader import make_loader
+from vlwm.core.training.task import Tick
+
+
+class TokenizerTask:
+    """Trains a `Tokenizer`.
+
+    Args:
+        model: on its device.
+        data: frames of the train and validation splits.
+        config: size, batch, symmetries, seed.
+        device: where batches go.
+        workers: loader processes.
+        fresh: names of parameters that no weights covered; for `warmup_fresh_iters` steps only
+            they move. Empty where all are fresh.
+    """
+
+    stage = "tokenizer"
+    unit = "frames"
+
+    def __init__(
+        self,
+        model: Tokenizer,
+        data: TrainData,
+        config: Config,
+        device: torch.device,
+        workers: int,
+        fresh: tuple[str, ...] = (),
+    ) -> None:
+        self.module = model
+        self.config, self.device, self.workers = config, device, workers
+        self.shape = data.grid.shape
+        square = self.shape[0] == self.shape[1] and config.data.symmetries
+        self.train_set = FrameDataset(
+            data.store, data.train_rows, symmetries=8 if square else 1, seed=config.seed
+        )
+        self.val_set = FrameDataset(data.store, data.val_rows)
+        size = config.tokenizer
+        self.codebook = CodebookHealth(model.vqvae, size.ema_decay, size.revive_below, config.seed)
+        self.fresh = fresh
+        self.threshold: float | None = None
+        self._trained = [n for n, p in model.named_parameters() if p.requires_grad]
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def samples(self) -> int:
+        """Frames of the train split."""
+        return len(self.train_set)
+
+    def batches(self, epoch: int, first_sample: int) -> Any:
+        """Frames of one epoch in its own order."""
+        size = self.config.tokenizer.samples_per_gpu
+        sampler = EpochSampler(
+            len(self.train_set), size, seed=self.config.seed, epoch=epoch, first=first_sample
+        )
+        pin = self.device.type == "cuda"
+        return make_loader(self.train_set, sampler, workers=self.workers, pin=pin)
+
+    def begin_step(self, step: int) -> None:
+        """Choose what moves in this step, and forget what a failed try left."""
+        self._outputs = []
+        if self.fresh:
+            alone = step < self.config.tokenizer.warmup_fresh_iters
+            parameters = dict(self.module.named_parameters())
+            for name in self._trained:
+                parameters[name].requires_grad_(not alone or name in self.fresh)
+
+    def loss(self, batch: FrameBatch) -> LossReport:
+        """Composite of the round trip, and the quantizer's loss."""
+        truth = apply_symmetry(unpack_bits(batch.bits, self.shape), batch.symmetry)
+        z = self.module.encode(truth)
+        quantized = self.module.quantize(z)
+        if self.module.training:
+            flat = z.detach().movedim(1, -1).reshape(-1, z.shape[1])
+            self._outputs.append((flat, quantized.indices.reshape(-1)))
+        logits = self.module.decode(quantized.z_q)
+        occupancy = occupancy_loss(logits, truth, self.config.loss)
+        total = occupancy.total + self.config.tokenizer.vq_weight * quantized.vq_loss
+        parts = {**occupancy_parts(occupancy), "vq": quantized.vq_loss}
+        return LossReport(total, parts, occupancy_stats(occupancy))
+
+    def end_step(self, bad: Tensor) -> None:
+        """Let the codebook follow, once per global batch."""
+        outputs, self._outputs = self._outputs, []
+        if not bool(bad):
+            flat, indices = (torch.cat(part) for part in zip(*outputs, strict=True))
+            self.codebook.update(flat, indices)
+
+    def validate(self, tick: Tick) -> dict[str, float]:
+        """Loss and round-trip IoU over the validation frames."""
+        histogram = ProbabilityHistogram()
+        total, seen = 0.0, 0
+        sampler = EpochSampler(
+            len(self.val_set), self.config.tokenizer.samples_per_gpu, shuffle=False
+        )
+        for batch in make_loader(self.val_set, sampler, workers=0, pin=False):
+            batch = batch.to(self.device)
+            truth = unpack_bits(batch.bits, self.shape)
+            quantized = self.module.quantize(self.module.encode(truth))
+            logits = self.module.decode(quantized.z_q)
+            loss = occupancy_loss(logits, truth, self.config.loss).total
+            loss = loss + self.config.tokenizer.vq_weight * quantized.vq_loss
+            total += float(loss) * len(truth)
+            seen += len(truth)
+            histogram.add(torch.sigmoid(logits.float()), truth)
+            tick()
+        self.threshold, iou = histogram.best_threshold()
+        numbers = {"epoch/val_loss": total / seen, "val/threshold": self.threshold}
+        return numbers if iou is None else {**numbers, "val/iou": iou}
+
+    def numbers(self) -> dict[str, float]:
+        """Use of the codebook."""
+        return {**self.codebook.numbers(), "codebook/size": float(len(self.codebook.counts))}
+
+    def state(self) -> dict[str, Any]:
+        """Codebook statistics, threshold, and which parameters began fresh."""
+        return {
+            "codebook": self.codebook.state_dict(),
+            "threshold": self.threshold,
+            "fresh": list(self.fresh),
+        }
+
+    def load_state(self, content: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.codebook.load_state_dict(content["codebook"])
+        self.threshold = content["threshold"]
+        self.fresh = tuple(content["fresh"])
+
+    def save_memory(self) -> bool:
+        """Nothing to trade: a single frame is small."""
+        return False
+
+
+def occupancy_parts(loss: OccupancyLoss) -> dict[str, Tensor]:
+    """Terms of the composite under their logged names."""
+    return {
+        "occupancy": loss.total, "focal": loss.focal, "dice": loss.dice, "mean": loss.mean,
+    }  # fmt: skip
+
+
+def occupancy_stats(loss: OccupancyLoss) -> dict[str, Tensor]:
+    """What health and dashboard look at, under the guide's names."""
+    return {
+        "pred/mean": loss.pred_mean,
+        "pred/min": loss.pred_min,
+        "pred/max": loss.pred_max,
+        "pred/occupancy_rate": loss.occupancy_rate,
+        "target/mean": loss.target_mean,
+    }

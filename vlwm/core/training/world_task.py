@@ -1,0 +1,140 @@
+"""Stage 2: the world model on windows of past and future frames, the tokenizer frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlwm.core.config import Config
+from vlwm.core.data.dataset import Batch, EpochSampler, WindowDataset
+from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.evaluation.prior import ColumnPrior
+from vlwm.core.evaluation.validation import ValidationMeter
+from vlwm.core.model.report import LossReport
+from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.data import TrainData
+from vlwm.core.training.loader import make_loader
+from vlwm.core.training.task import Tick
+
+_THRESHOLDS = ("threshold", "threshold_plan", "threshold_tokenizer")
+
+
+class WorldTask:
+    """Trains a `WorldModel`.
+
+    Args:
+        model: on its device.
+        data: train and validation windows.
+        config: batch, workers, mirror, seed.
+        device: where batches go.
+    """
+
+    stage = "world"
+    unit = "windows"
+
+    def __init__(
+        self,
+        model: WorldModel,
+        data: TrainData,
+        config: Config,
+        device: torch.device,
+        workers: int,
+    ) -> None:
+        self.module = model
+        self.config, self.device, self.data, self.workers = config, device, data, workers
+        history = config.history_frames
+        self.train_set = WindowDataset(
+            data.store, data.train, history, mirror=config.data.mirror, seed=config.seed
+        )
+        self.val_set = WindowDataset(data.store, data.val, history)
+        self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
+        self.thresholds: dict[str, float] = {}
+        self.baseline_iou: float | None = None
+
+    def samples(self) -> int:
+        """Windows of the train split."""
+        return len(self.train_set)
+
+    def batches(self, epoch: int, first_sample: int) -> Any:
+        """Windows of one epoch in its own order."""
+        size = self.config.data.samples_per_gpu
+        sampler = EpochSampler(
+            len(self.train_set), size, seed=self.config.seed, epoch=epoch, first=first_sample
+        )
+        pin = self.device.type == "cuda"
+        return make_loader(self.train_set, sampler, workers=self.workers, pin=pin)
+
+    def loss(self, batch: Batch) -> LossReport:
+        """The model's own."""
+        return self.module.loss(batch)
+
+    def begin_step(self, step: int) -> None:
+        """Nothing to prepare."""
+
+    def end_step(self, bad: Tensor) -> None:
+        """Nothing follows a step."""
+
+    def validate(self, tick: Tick) -> dict[str, float]:
+        """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's."""
+        history = self.config.history_frames
+        meter = ValidationMeter(
+            self.data.grid, self.prior, history, self.config.frame_dt_s,
+            with_baseline=self.baseline_iou is None,
+        )  # fmt: skip
+        planned = ProbabilityHistogram()
+        total, seen = 0.0, 0
+        for batch in self._val_batches():
+            batch = batch.to(self.device)
+            past, size = batch.past(history), len(batch.index)
+            total += float(self.module.loss(batch).total) * size
+            seen += size
+            meter.add(batch, self.module.forecast(past).logits)
+            truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
+            given = self.module.forecast(past, batch.plan(history)).logits
+            planned.add(torch.sigmoid(given.float()), truth)
+            tick()
+        return self._take(meter.numbers(), planned) | {"epoch/val_loss": total / seen}
+
+    def _take(self, numbers: dict[str, float], planned: ProbabilityHistogram) -> dict[str, float]:
+        """Keep the thresholds, and the baseline that stays the same for every epoch."""
+        threshold, iou = planned.best_threshold()
+        self.thresholds["threshold"] = numbers["val/threshold"]
+        self.thresholds["threshold_plan"] = threshold
+        if iou is not None:
+            numbers["val/iou_plan"] = iou
+        if self.baseline_iou is None:
+            self.baseline_iou = numbers.get("val/iou_memory_baseline")
+        elif self.baseline_iou is not None:
+            numbers["val/iou_memory_baseline"] = self.baseline_iou
+        return numbers
+
+    def _val_batches(self) -> Any:
+        size = self.config.data.samples_per_gpu
+        sampler = EpochSampler(len(self.val_set), size, shuffle=False)
+        return make_loader(self.val_set, sampler, workers=0, pin=False)
+
+    def numbers(self) -> dict[str, float]:
+        """Nothing beyond the loss's own."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Decision thresholds, and the baseline's score on validation."""
+        return {"threshold": None, **self.thresholds, "baseline_iou": self.baseline_iou}
+
+    def load_state(self, content: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        found = {name: content.get(name) for name in _THRESHOLDS}
+        self.thresholds = {name: value for name, value in found.items() if value is not None}
+        self.baseline_iou = content["baseline_iou"]
+
+    def save_memory(self) -> bool:
+        """Recompute activations from now on; False where that is done already."""
+        config = self.module.config
+        if config.model.checkpoint_activations:
+            return False
+        model = dataclasses.replace(config.model, checkpoint_activations=True)
+        self.module.config = dataclasses.replace(config, model=model)
+        return True
