@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vlwm.core.evaluation.opening import Opened
 
 _WHAT, _OUT, _HOW = "What to judge", "Results", "How to run"
-_WIDE = 150  # columns of a terminal
+_WIDE = 140  # columns of a terminal
 _SPLITS = ("train", "val", "test", "all")
 
 
@@ -170,6 +170,7 @@ def _print(scores: Scores) -> None:
     from vlwm.core.evaluation.table import score_table
 
     table = score_table(scores, wide=console().width >= _WIDE)
-    print_table(table.title, table.columns, table.rows)
+    columns = [name.replace(" ", "\n", 1) for name in table.columns]
+    print_table(table.title, columns, table.rows)
     for sentence in table.sentences:
-        console().print(sentence)
+        console().print(sentence, markup=False)

@@ -68,7 +68,7 @@ def test_fewer_than_thirty_clusters_have_no_interval():
     sheet = sheet_of(clusters=29)
     assert sheet["too_few_clusters"]
     assert sheet["intervals"]["model"]["iou"] == [None] * 3
-    text = table_text(score_table(sheet))
+    text = table_text(score_table(sheet, wide=True))
     assert "too few" in text and "Too few clusters" in text
 
 
@@ -77,6 +77,15 @@ def test_a_model_below_the_memory_baseline_is_called_so():
     assert "BELOW its rival: model forecasts worse than memory_baseline" in words
     assert "model_plan is above its rival true_pose_memory" in words
     assert "BELOW" not in " ".join(score_table(sheet_of()).sentences)
+
+
+def test_a_stronger_method_without_learning_is_named():
+    """The rival of the protocol is not the strongest one everywhere: the table says which is."""
+    sheet = sheet_of(model=0.8, memory_baseline=0.7)
+    sheet["scores"]["copy_last"] = {**sheet["scores"]["memory_baseline"], "iou": [0.9] * 3}
+    words = " ".join(score_table(sheet).sentences)
+    assert "copy_last (mean IoU 0.900) is stronger than memory_baseline" in words
+    assert "model is BELOW it by 0.2" in words  # hits of 0.8 are an IoU of 2/3
 
 
 def test_a_procedural_city_and_the_source_are_named():
