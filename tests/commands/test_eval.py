@@ -10,8 +10,12 @@ import typer
 from typer.testing import CliRunner
 
 from vlwm.commands.eval import evaluate
+from vlwm.core.config import config_from_dict, load_config
 from vlwm.core.data.session import write_occupancy, write_pose
 from vlwm.core.errors import CheckpointError, DataError, UsageError
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.checkpoint import save_checkpoint
+from vlwm.core.model.world_model import WorldModel
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -43,6 +47,63 @@ def folder(tmp_path):
 def baselines(folder, *more: object):
     config, data = folder / "tiny.py", folder / "data"
     return run("--baselines-only", "--config", config, "--data", data, *more)
+
+
+METHODS = {
+    "model", "model_plan", "empty", "ground_prior", "copy_last", "constant_velocity_warp",
+    "memory_baseline", "true_pose_warp", "true_pose_memory", "tokenizer_round_trip",
+}  # fmt: skip
+
+
+@pytest.fixture
+def run_folder(folder):
+    """A run with a world model that was never trained."""
+    small = {
+        "tokenizer": {"base_channels": 8, "embed_dim": 8, "codebook_size": 16,
+                      "num_res_blocks": 1, "channel_mult": [1, 2]},
+        "model": {"channels": [8, 16], "num_heads": 2, "layers_per_level": 1,
+                  "memory_channels": 8, "memory_levels": 2, "pose_channels": 16},
+        "data_root": str(folder / "data"),
+    }  # fmt: skip
+    grid = load_config(folder / "tiny.py").to_dict()
+    config = config_from_dict({**grid, **small})
+    model = WorldModel(config, VoxelGrid.from_range(config.point_cloud_range, config.voxel_size))
+    content = {"stage": "world", "model": model.state_dict(), "config": config.to_dict()}
+    (folder / "run").mkdir()
+    save_checkpoint(folder / "run" / "best.pth", {**content, "threshold": 0.25})
+    return folder / "run"
+
+
+def test_a_run_gets_every_method_and_its_pictures(run_folder):
+    film = run_folder / "film.mp4"
+    result = run(run_folder, "--json", "--video", film, "--batch-size", 2)
+    assert result.exit_code == 0, result.output
+    sheet = json.loads(result.stdout)
+    assert set(sheet["scores"]) == METHODS and sheet["threshold"] == 0.25
+    assert sheet["checkpoint"].endswith("best.pth") and sheet["split"] == "test"
+    assert set(sheet["pose"]) == {"model", "constant_twist"}
+    assert set(sheet["differences"]) == {"model-memory_baseline", "model_plan-true_pose_memory"}
+    assert json.loads((run_folder / "scores.json").read_text()) == sheet
+    names = ("curves.png", "reliability.png", "window.png", "film.mp4")
+    assert all((run_folder / name).stat().st_size > 0 for name in names)
+
+
+def test_a_checkpoint_is_refused_data_of_another_grid(run_folder, folder):
+    session = folder / "other" / "drone_20240101_000000"
+    (session / "occupancy").mkdir(parents=True)
+    (session / "poses").mkdir()
+    write_occupancy(session / "occupancy" / "000000_occupancy.npz", np.zeros((4, 4, 4), np.uint8))
+    write_pose(session / "poses" / "000000.json", np.eye(13)[6], 0.0, 0.0)
+    result = run(run_folder, "--data", folder / "other")
+    assert isinstance(result.exception, DataError) and "4x4x4" in str(result.exception)
+    assert not (run_folder / "scores.json").exists()
+
+
+def test_a_tokenizer_is_no_world_model(run_folder):
+    content = {"stage": "tokenizer", "model": {}, "config": {}}
+    save_checkpoint(run_folder / "best.pth", {**content, "threshold": None})
+    result = run(run_folder / "best.pth")
+    assert isinstance(result.exception, CheckpointError) and "tokenizer" in str(result.exception)
 
 
 def test_json_is_exactly_one_object_and_pictures_are_written(folder):
