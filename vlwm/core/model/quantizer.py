@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+_START_ROWS = 4096
+
+
 @dataclass(frozen=True)
 class Quantized:
     """What quantisation answers.
@@ -116,13 +119,18 @@ class CodebookHealth:
             self._revive(flat)
 
     def _start(self, flat: Tensor) -> None:
-        """Begin with codes at random encoder outputs, a hair apart."""
-        codes = len(self.counts)
-        chosen = flat[self._pick(len(flat), codes)]
-        spread = flat.std(dim=0, keepdim=True).nan_to_num(0.0) * 1e-2
-        noise = torch.randn(chosen.shape, generator=self.generator).to(flat)
-        self.quantizer.embedding.weight.copy_((chosen + spread * noise).to(flat))
-        self.sums.copy_(self.quantizer.embedding.weight)
+        """Begin with encoder outputs far from each other (Arthur and Vassilvitskii 2007)."""
+        rows = flat[self._pick(len(flat), min(len(flat), _START_ROWS))]
+        chosen = [rows[0]]
+        nearest = (rows - chosen[0]).pow(2).sum(dim=1)
+        for _ in range(len(self.counts) - 1):
+            weights = nearest.cpu().double() + 1e-12
+            at = int(torch.multinomial(weights, 1, generator=self.generator))
+            chosen.append(rows[at])
+            nearest = torch.minimum(nearest, (rows - rows[at]).pow(2).sum(dim=1))
+        weight = self.quantizer.embedding.weight
+        weight.copy_(torch.stack(chosen).to(weight))
+        self.sums.copy_(weight)
         self.counts.fill_(1.0)
         self.started = True
 
