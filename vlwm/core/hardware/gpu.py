@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _REASONS = {
     9: ("no-driver", "the NVIDIA driver is not loaded"),
-    12: ("no-library", "no NVIDIA driver library (libnvidia-ml.so.1) is installed"),
+    12: ("no-library", "no NVIDIA driver library is installed"),
     18: ("mismatch", "the NVIDIA driver library and the loaded kernel module differ in version"),
     4: ("no-permission", "no permission to ask the NVIDIA driver"),
 }  # NVML's return codes

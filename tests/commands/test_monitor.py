@@ -1,0 +1,60 @@
+"""`vlwm monitor` from the command line."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests import fake_run
+from vlwm.commands.monitor import monitor
+from vlwm.core.errors import DataError
+
+app = typer.Typer()
+app.command()(monitor)
+
+
+def test_json_is_one_object(tmp_path: Path) -> None:
+    folder = fake_run.write_run(tmp_path / "run", steps=100)
+    done = CliRunner().invoke(app, [str(folder.path), "--json"])
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert found["stage"] == "world" and found["metrics"]["step"] == 100
+    assert found["machine"]["disk_free_bytes"] > 0
+
+
+def test_once_prints_one_picture(tmp_path: Path) -> None:
+    folder = fake_run.write_run(tmp_path / "run", steps=100)
+    done = CliRunner().invoke(app, [str(folder.path), "--once", "--ascii"])
+    assert done.exit_code == 0 and done.stdout.count("heartbeat") == 1
+    assert "world model" in done.stdout and "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_no_run_is_one_sentence(tmp_path: Path, there: bool) -> None:
+    path = tmp_path if there else tmp_path / "nothing"
+    done = CliRunner().invoke(app, [str(path), "--once"])
+    assert isinstance(done.exception, DataError) and done.exception.exit_code == 4
+    expected = "holds no run" if there else "is not there"
+    assert expected in str(done.exception) and "--wait" in str(done.exception)
+
+
+def test_waiting_for_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    late = threading.Timer(0.3, fake_run.write_run, (path, 20))
+    late.start()
+    done = CliRunner().invoke(app, [str(path), "--json", "--wait"])
+    late.join()
+    assert done.exit_code == 0 and "waiting for a run" in done.stderr
+    json.loads(done.stdout)
+
+
+def test_a_pipe_gets_lines(tmp_path: Path) -> None:
+    folder = fake_run.write_run(tmp_path / "run", steps=20, state="done", phase="done")
+    done = CliRunner().invoke(app, [str(folder.path)])
+    assert done.exit_code == 0
+    assert "  done" in done.stdout and "next: vlwm eval" in done.stdout

@@ -1,0 +1,114 @@
+"""Numbers, times and sizes as short words, and the characters a terminal can show."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """Characters beside letters and digits; two sets, for UTF-8 and for everything else."""
+
+    ascii_only: bool
+    good: str
+    warn: str
+    bad: str
+    live: str
+    pause: str
+    wait: str
+    dot: str
+    dash: str
+    arrow: str
+    degree: str
+    up: str
+    down: str
+
+
+UNICODE = Glyphs(False, "✔", "▲", "✘", "●", "■", "○", "·", "–", "→", "°", "▴", "▾")
+ASCII = Glyphs(True, "ok", "!", "x", "*", "#", "o", "|", "-", "->", " ", "^", "v")
+
+
+def choose_glyphs(environ: Mapping[str, str], encoding: str | None) -> Glyphs:
+    """The set that this terminal shows.
+
+    The first of LC_ALL, LC_CTYPE and LANG that is set decides. A rented box often sets none of
+    them, and the terminal behind it speaks UTF-8; inside screen or tmux, which then do not pass
+    UTF-8 on, it is ASCII.
+    """
+    if not (encoding or "").lower().replace("-", "").startswith("utf8"):
+        return ASCII
+    named = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := environ.get(n))), None)
+    if named is None:
+        return ASCII if environ.get("TMUX") or environ.get("STY") else UNICODE
+    return UNICODE if "utf8" in named.lower().replace("-", "") else ASCII
+
+
+def terminal_glyphs() -> Glyphs:
+    """The set for this process's stdout."""
+    return choose_glyphs(os.environ, getattr(sys.stdout, "encoding", None))
+
+
+def clean(text: str, glyphs: Glyphs = UNICODE) -> str:
+    """Text from a file made safe for a terminal: no control characters, one line."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain.encode("ascii", "replace").decode() if glyphs.ascii_only else plain
+
+
+def short(value: float | None, digits: int = 3, none: str = "-") -> str:
+    """A number in few characters: 0.00812, 3.14, 1234, 1.2e-06."""
+    if value is None or not math.isfinite(value):
+        return none
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e5:
+        places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{places}f}"
+    mantissa, _, exponent = f"{value:.{max(digits - 2, 0)}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(share: float | None, none: str = "-") -> str:
+    """A share in percent; one place below 10 %."""
+    if share is None or not math.isfinite(share):
+        return none
+    value = 100.0 * share
+    return f"{value:.1f}%" if 0 < abs(value) < 9.95 else f"{value:.0f}%"
+
+
+def size(value: float | None, none: str = "-") -> str:
+    """Bytes in decimal units, as disks and `ls -h --si` count."""
+    if value is None:
+        return none
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if value >= 99.5 or unit == "B" else f"{value:.3g} {unit}"
+        value /= 1000.0
+    return f"{value:.3g} TB"
+
+
+def gib(value: float | None, none: str = "-") -> str:
+    """Bytes in GiB without the unit, as memory is counted."""
+    if value is None:
+        return none
+    amount = value / (1 << 30)
+    return f"{amount:.1f}" if amount < 99.95 else f"{amount:.0f}"
+
+
+def span(seconds: float | None, none: str = "-") -> str:
+    """A time span in its two largest units."""
+    if seconds is None or not math.isfinite(seconds):
+        return none
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"
