@@ -15,10 +15,10 @@ tokenizer = dict(
     embed_dim=64,
 )
 model = dict(
-    channels=(64, 96, 128),
+    channels=(64, 64, 96),
     num_heads=4,
     layers_per_level=1,
-    memory_channels=48,
+    memory_channels=32,
     pose_channels=64,
 )
 optimizer = dict(lr=1e-3)

@@ -17,9 +17,16 @@ from vlwm.core.model.memory import ego_memory
 from vlwm.core.model.transformer import TokenTransformer
 from vlwm.core.model.world_model import WorldModel, ego_frames, planned_half
 
-OVERRIDES = ["model.channels=[16,16,24]", "model.layers_per_level=1", "model.memory_channels=8", "tokenizer.base_channels=8",
-             "tokenizer.embed_dim=16", "tokenizer.codebook_size=32",
-             "point_cloud_range=[-8,-8,-2,8,8,14]", "voxel_size=[1,1,2]"]  # fmt: skip
+OVERRIDES = (
+    "model.channels=[16,16,24]",
+    "model.layers_per_level=1",
+    "model.memory_channels=8",
+    "tokenizer.base_channels=8",
+    "tokenizer.embed_dim=16",
+    "tokenizer.codebook_size=32",
+    "point_cloud_range=[-8,-8,-2,8,8,14]",
+    "voxel_size=[1,1,2]",
+)
 
 
 def small(*more: str) -> Config:
