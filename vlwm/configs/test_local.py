@@ -9,9 +9,7 @@ prepare = dict(
     source="procedural", frames=40, sessions=8, agents=("drone", "rover"), procedural_size_m=800.0
 )
 
-tokenizer = dict(
-    max_epochs=4, base_channels=16, embed_dim=32, codebook_size=128, samples_per_gpu=8
-)
+tokenizer = dict(max_epochs=4, base_channels=16, embed_dim=32, codebook_size=128, samples_per_gpu=8)
 model = dict(channels=(32, 48, 64), memory_channels=24, memory_levels=2, pose_channels=32)
 max_epochs = 2
 optimizer = dict(lr=2e-3)
