@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
 from vlwm.core.monitoring.frame import frame
@@ -44,12 +44,20 @@ def watch(folder: RunFolder, console: Console, glyphs: Glyphs, period_s: float) 
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            size = console.size
+            console.size = size = _window_size(console)
             live.update(frame(sampler.latest(), *size, glyphs), refresh=True)
             until = time.monotonic() + period_s
-            while time.monotonic() < until and console.size == size:
+            while time.monotonic() < until and _window_size(console) == size:
                 if "q" in pressed().lower():
                     return
+
+
+def _window_size(console: Console) -> ConsoleDimensions:
+    """Of the window itself: COLUMNS and LINES of a shell do not follow when it is resized."""
+    try:
+        return ConsoleDimensions(*os.get_terminal_size(sys.stdout.fileno()))
+    except (OSError, ValueError):
+        return console.size
 
 
 @contextlib.contextmanager
