@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 CELL_M = 1.0
-BUILT_M = 80.0
+BUILT_M = 25.0
 SLACK_M = 1.5
 NOTHING = np.float32(-1e9)
 _SHIFT = 4  # fractional bits of the polygon filler's coordinates
