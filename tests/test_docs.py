@@ -1,0 +1,70 @@
+"""The documents say what the code does: reference tables, links, and the README's two commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_is_generated_from_the_code() -> None:
+    command = [sys.executable, "docs/generate.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, "run: python docs/generate.py\n" + done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_and_options_exist(page: Path) -> None:
+    """Every `vlwm …` line of a code block names a command and options that are there."""
+    known = _known_options()
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for line in block.splitlines():
+            for call in re.findall(r"(?:^|&& |\$ )vlwm ([^#|&;]*)", line):
+                words = call.split()
+                assert words[0] in known, line
+                for option in (w.split("=")[0] for w in words[1:] if w.startswith("--")):
+                    assert option in known[words[0]], f"{page.name}: {line}"
+
+
+def _known_options() -> dict[str, set[str]]:
+    import typer
+
+    from vlwm.cli import app
+
+    group = typer.main.get_command(app)
+    found = {"--help": {"--help"}, "--version": set()}
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        found[name] = options | {"--help"}
+    return found
+
+
+def test_ci_calls_the_commands_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^pip install .* && vlwm train .*$", readme, re.M)) == 1
+    assert len(re.findall(r"^pip install .* && pytest.*$", readme, re.M)) == 1
+    assert "README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_nothing_of_a_machine_or_a_registry_is_named() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    words = re.compile("/" + "work/|/ho" + "me/|pypi" + r"\.org")
+    for name in listed:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".json") and path.exists():
+            assert not words.search(path.read_text(encoding="utf-8")), name
