@@ -3,7 +3,7 @@
 Derived from the session folders and made again when a session is newer. `index.json` holds, per
 session, the frame numbers, a CRC-32 of each frame's bits, and a signature of the source files; it
 is written last, so a killed build leaves the old index or none. A damaged source frame is left out,
-named and counted, or fatal with `strict`.
+named and counted, or fatal with `strict`. Every frame that is handed out agrees with its checksum.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 from vlwm.core.data.session import Session, list_sessions
@@ -26,7 +26,7 @@ from vlwm.core.files import atomic_path, make_folder, read_json, write_json
 from vlwm.core.geometry.grid import VoxelGrid
 
 FOLDER = ".packed"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,7 @@ class PackedStore:
         sessions: names.
         meta: what each session says of itself, as plain values.
         damaged: (file, reason) of frames that were left out.
+        notes: sentences about what was guessed or is missing, each with its session's name.
     """
 
     root: Path
@@ -56,6 +57,7 @@ class PackedStore:
     sessions: list[str]
     meta: list[dict[str, Any]]
     damaged: list[tuple[str, str]]
+    notes: list[str]
     _bits: list[NDArray[np.uint8]]
 
     def __len__(self) -> int:
@@ -84,32 +86,54 @@ class PackedStore:
         entries = _up_to_date(folder, paths, grid, strict, on_session)
         return _load(cls, folder, grid, entries)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the mapped bits: a worker that is spawned maps the files itself."""
+        return {k: v for k, v in vars(self).items() if k != "_bits"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        vars(self)["_bits"] = [_map(self.root, name, self.grid) for name in self.sessions]
+
     def read_bits(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Packed frames (len(rows), packed_bytes); a fresh copy.
+        """Packed frames (len(rows), packed_bytes).
+
+        Rows that follow each other in one session are a view of the mapped file (private to this
+        process, so writing to it changes nothing on disk); others are copied.
 
         Raises:
-            DataError: bits do not agree with their checksum.
+            DataError: the bits of a frame do not agree with their checksum; it is named.
         """
-        first = np.searchsorted(self.session, self.session[rows])
-        out = np.empty((len(rows), self.grid.packed_bytes), dtype=np.uint8)
-        for k, (row, start) in enumerate(zip(rows, first, strict=True)):
-            out[k] = self._bits[self.session[row]][row - start]
+        rows = np.asarray(rows)
+        session = self.session[rows]
+        first = np.searchsorted(self.session, session)
+        places = rows - first
+        if len(rows) and (session == session[0]).all() and (np.diff(places) == 1).all():
+            out = self._bits[session[0]][places[0] : places[0] + len(rows)]
+        else:
+            pairs = zip(session, places, strict=True)
+            out = np.array([self._bits[s][p] for s, p in pairs], dtype=np.uint8)
+            out = out.reshape(-1, self.grid.packed_bytes)
+        for row, bits in zip(rows, out, strict=True):
+            if isal_zlib.crc32(bits) != self.crc[row]:
+                raise self._damage(int(row))
         return out
 
-    def check(self, rows: NDArray[np.int64]) -> None:
-        """Compare frames with their checksums.
+    def _damage(self, row: int) -> DataError:
+        return DataError(
+            f"frame {self.frame[row]} of {self.sessions[self.session[row]]} is damaged in the "
+            "packed store",
+            where=self.root / FOLDER,
+            remedy="delete that folder; it is made again from the sessions",
+        )
+
+    def check(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Compare frames (all by default) with their checksums.
 
         Raises:
             DataError: the first frame that differs is named.
         """
-        for row in rows:
-            if zlib.crc32(self.read_bits(np.array([row]))[0]) != self.crc[row]:
-                name = self.sessions[self.session[row]]
-                raise DataError(
-                    f"frame {self.frame[row]} of {name} is damaged in the packed store",
-                    where=self.root / FOLDER,
-                    remedy="delete that folder; it is made again from the sessions",
-                )
+        for row in np.arange(len(self)) if rows is None else rows:
+            self.read_bits(np.array([row]))
 
     def read_frame(self, row: int) -> NDArray[np.uint8]:
         """One frame's occupancy (X, Y, Z)."""
@@ -185,6 +209,8 @@ def _up_to_date(
         entries.append(entry)
     if changed:
         write_json(folder / "index.json", {**_header(grid), "sessions": entries})
+        for file in {folder / f"{name}.bits" for name in set(known) - {p.name for p in paths}}:
+            file.unlink(missing_ok=True)
     return entries
 
 
@@ -215,10 +241,10 @@ def _is_whole(folder: Path, entry: dict[str, Any], grid: VoxelGrid) -> bool:
 
 
 def _pack(folder: Path, path: Path, grid: VoxelGrid, strict: bool) -> dict[str, Any]:
-    session = Session(path)
+    session = Session(path, strict=strict)
     kept: list[int] = []
     crcs: list[int] = []
-    damaged: list[tuple[str, str]] = []
+    damaged = list(session.damaged)
     with atomic_path(folder / f"{path.name}.bits") as temporary, open(temporary, "wb") as out:
         for place, number in enumerate(session.numbers):
             try:
@@ -232,7 +258,7 @@ def _pack(folder: Path, path: Path, grid: VoxelGrid, strict: bool) -> dict[str, 
             bits = grid.pack(occupancy).tobytes()
             out.write(bits)
             kept.append(place)
-            crcs.append(zlib.crc32(bits))
+            crcs.append(isal_zlib.crc32(bits))
     if not kept:
         raise DataError("every frame of this session is damaged", where=path)
     return {
@@ -242,7 +268,7 @@ def _pack(folder: Path, path: Path, grid: VoxelGrid, strict: bool) -> dict[str, 
         "poses": session.poses[kept].tolist(),
         "ground_z": session.ground_z[kept].tolist(),
         "damaged": damaged,
-        "velocity_frame": session.velocity_frame,
+        "notes": session.notes,
         "meta": json.loads(json.dumps(vars(session.meta))),
     }
 
@@ -261,14 +287,16 @@ def _check_shape(occupancy: NDArray[np.uint8], grid: VoxelGrid, path: Path) -> N
         )
 
 
+def _map(root: Path, name: str, grid: VoxelGrid) -> NDArray[np.uint8]:
+    """The bits of a session (frames, packed_bytes), mapped copy-on-write."""
+    mapped = np.memmap(root / FOLDER / f"{name}.bits", np.uint8, "c")
+    return np.asarray(mapped).reshape(-1, grid.packed_bytes)
+
+
 def _load(
     cls: type[PackedStore], root: Path, grid: VoxelGrid, entries: list[dict[str, Any]]
 ) -> PackedStore:
     counts = [len(e["numbers"]) for e in entries]
-    bits = [
-        np.memmap(root / FOLDER / f"{e['name']}.bits", np.uint8, "r").reshape(c, -1)
-        for e, c in zip(entries, counts, strict=True)
-    ]
     return cls(
         root=root,
         grid=grid,
@@ -280,5 +308,6 @@ def _load(
         sessions=[e["name"] for e in entries],
         meta=[e["meta"] for e in entries],
         damaged=[(f, r) for e in entries for f, r in e["damaged"]],
-        _bits=bits,
+        notes=[f"{e['name']}: {note}" for e in entries for note in e["notes"]],
+        _bits=[_map(root, e["name"], grid) for e in entries],
     )

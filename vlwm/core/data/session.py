@@ -6,7 +6,8 @@
       poses/000000.json                  position, orientation, velocity, ground_z, timestamp
 
 Recorded sessions load as well: `session.json`, `ground_z` and `timestamp` may be missing, numbers
-need not start at 0 and may have gaps. Written bytes depend on the content alone, never on a clock.
+need not start at 0 and may have gaps, and what had to be guessed about one is said in its notes.
+Written bytes depend on the content alone, never on a clock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -38,6 +39,7 @@ from vlwm.core.geometry.frames import (
 )
 
 AGENTS = ("drone", "rover")
+DEFAULT_STEP_S = 0.5
 _OCCUPANCY = re.compile(r"^(\d{6})_occupancy\.npz$")
 _KEYS = (
     ("position", "xyz"),
@@ -79,22 +81,41 @@ class SessionMeta:
 class Session:
     """A session folder that is there.
 
+    Args:
+        path: the folder.
+        strict: a frame without a readable pose is an error instead of left out.
+
     Attributes:
         path: the folder.
-        meta: its `session.json`, or what a recorded session without one amounts to.
+        meta: its `session.json`, or what a recorded session without one amounts to; its `dt_s` and
+            `velocity_frame` are settled.
         numbers: int64 (N,), frame numbers in order.
         poses: float64 (N, 13), world frame, velocities turned into it.
         ground_z: float64 (N,), terrain under the vehicle, world frame, metres.
+        timestamps: float64 (N,), seconds; NaN where a pose file has none.
+        damaged: (file, reason) of frames whose pose is missing or broken.
+        notes: sentences about what was guessed or is missing.
+
+    Raises:
+        DataError: no frame has a pose, or, with `strict`, one lacks it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, strict: bool = False) -> None:
+        self.path, self.notes = path, list[str]()
+        self.damaged: list[tuple[str, str]] = []
         self.meta = _read_meta(path)
-        self.numbers = _frame_numbers(path)
-        rows = [_read_pose(self.pose_path(n)) for n in self.numbers]
-        table = np.array(rows, dtype=np.float64).reshape(-1, 15)
-        self.poses, self.ground_z = table[:, :13], table[:, 13]
-        self.velocity_frame = self._settle_velocities()
+        table = self._read_poses(strict)
+        self.numbers = table[:, 0].astype(np.int64)
+        self.poses, self.ground_z, self.timestamps = table[:, 1:14], table[:, 14], table[:, 15]
+        self._settle_step()
+        self._settle_velocities()
+        if self.gaps:
+            self.notes.append(f"{self.gaps} frame numbers are missing between the first and last")
+
+    @property
+    def gaps(self) -> int:
+        """Frame numbers that are missing between the first and the last."""
+        return int(self.numbers[-1] - self.numbers[0] + 1 - len(self.numbers))
 
     def occupancy_path(self, number: int) -> Path:
         return self.path / "occupancy" / f"{number:06d}_occupancy.npz"
@@ -110,17 +131,50 @@ class Session:
         """
         return read_occupancy(self.occupancy_path(number))
 
-    def _settle_velocities(self) -> str:
+    def _read_poses(self, strict: bool) -> NDArray[np.float64]:
+        """Frame number, the 13 numbers of the pose, ground_z and timestamp, (N, 16)."""
+        rows = []
+        for number in _frame_numbers(self.path):
+            try:
+                rows.append([number, *_read_pose(self.pose_path(number))])
+            except DataError as error:
+                if strict:
+                    raise
+                self.damaged.append((str(self.pose_path(number)), str(error)))
+        if not rows:
+            raise DataError("a session without a frame that has a pose", where=self.path)
+        return np.array(rows, dtype=np.float64)
+
+    def _settle_step(self) -> None:
+        """Seconds between frames: `session.json`, else the timestamps, else half a second."""
+        if self.meta.dt_s > 0:
+            return
+        steps = np.diff(self.timestamps) / np.diff(self.numbers)
+        steps = steps[steps > 0]
+        dt_s = round(float(np.median(steps)), 3) if len(steps) else DEFAULT_STEP_S
+        source = "the timestamps" if len(steps) else "the format's default"
+        self.notes.append(f"{dt_s:g} s between frames, after {source}")
+        self.meta = replace(self.meta, dt_s=dt_s)
+
+    def _settle_velocities(self) -> None:
         """Turn body-frame velocities into the world frame; say which they were."""
-        kind = self.meta.velocity_frame or guess_velocity_frame(self.poses, self.meta.dt_s)
+        kind = self.meta.velocity_frame
+        if kind is None:
+            kind = guess_velocity_frame(self.poses, np.diff(self.numbers) * self.meta.dt_s)
+            self.notes.append(f"velocities taken as {kind}-frame, which agrees with the motion")
         if kind == "body":
             for part in (LINEAR_VELOCITY, ANGULAR_VELOCITY):
                 self.poses[:, part] = rotate(self.poses[:, 3:7], self.poses[:, part])
-        return kind
+        self.meta = replace(self.meta, velocity_frame=kind)
 
 
-def guess_velocity_frame(poses: NDArray[np.float64], dt_s: float) -> str:
-    """'world' or 'body', whichever agrees better with finite differences of the positions."""
+def guess_velocity_frame(poses: NDArray[np.float64], dt_s: float | NDArray[np.float64]) -> str:
+    """'world' or 'body', whichever agrees better with finite differences of the positions.
+
+    Args:
+        poses: (N, 13).
+        dt_s: seconds between frames, one number or (N - 1,).
+    """
     if len(poses) < 3:
         return "world"
     measured, _ = finite_difference_velocity(poses[:, :3], poses[:, 3:7], dt_s)
@@ -149,31 +203,37 @@ def list_sessions(root: Path) -> list[Path]:
 
 
 def _read_meta(path: Path) -> SessionMeta:
+    """What `session.json` says; a time step that it does not say is 0, to be settled."""
     agent = path.name.partition("_")[0]
+    agent = agent if agent in AGENTS else "drone"
     file = path / "session.json"
     if not file.exists():
-        return SessionMeta(agent=agent if agent in AGENTS else "drone", dt_s=0.5)
+        return SessionMeta(agent=agent, dt_s=0.0)
     values = read_json(file)
     if not isinstance(values, Mapping):
         raise DataError("session.json is not an object", where=file)
     known = {k: v for k, v in values.items() if k in SessionMeta.__dataclass_fields__}
-    known.setdefault("agent", agent)
-    known.setdefault("dt_s", 0.5)
-    return SessionMeta(**known)
+    meta = SessionMeta(**{"agent": agent, "dt_s": 0.0, **known})
+    if meta.velocity_frame not in (None, "world", "body"):
+        raise DataError(
+            f"velocity_frame {meta.velocity_frame!r} is unknown",
+            where=file,
+            remedy="use 'world' or 'body', or leave the key out",
+        )
+    return meta
 
 
-def _frame_numbers(path: Path) -> NDArray[np.int64]:
+def _frame_numbers(path: Path) -> list[int]:
     names = (_OCCUPANCY.match(p.name) for p in (path / "occupancy").iterdir())
-    numbers = sorted(int(m.group(1)) for m in names if m)
-    kept = [n for n in numbers if (path / "poses" / f"{n:06d}.json").exists()]
-    if not kept:
-        raise DataError("a session without a frame that has a pose", where=path)
-    return np.array(kept, dtype=np.int64)
+    return sorted(int(m.group(1)) for m in names if m)
 
 
 def _read_pose(path: Path) -> list[float]:
     """The 13 numbers of a pose, then ground_z (0 where absent) and timestamp (NaN)."""
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except DataError as error:
+        raise DataError(f"a frame has no readable pose: {error.what}", where=path) from error
     try:
         row = []
         for key, axes in _KEYS:
@@ -184,8 +244,10 @@ def _read_pose(path: Path) -> list[float]:
         row += [float(value.get("ground_z", 0.0)), float(value.get("timestamp", np.nan))]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"a pose lacks {error}", where=path) from error
-    if not np.isfinite(row[:14]).all():
-        raise DataError("a pose holds a number that is not finite", where=path)
+    length = float(np.linalg.norm(row[3:7]))
+    if not np.isfinite(row[:14]).all() or length < 1e-6:
+        raise DataError("a pose holds numbers that are not finite or no orientation", where=path)
+    row[3:7] = [v / length for v in row[3:7]]
     return row
 
 

@@ -1,17 +1,24 @@
-"""Windows: runs of past and future frames without a gap, each in one split or in none."""
+"""Windows: runs of past and future frames without a gap, each in one split or in none.
+
+The frames of a window are half a second apart. A session that was recorded faster gives every n-th
+frame; from one whose frames do not fall on that step no window is made, which is an error.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.packed import PackedStore
-from vlwm.core.data.splits import Splits
+from vlwm.core.data.splits import NAMES, NOWHERE, Splits
 from vlwm.core.errors import DataError
 
-SPLITS = ("train", "val", "test")
+SPLITS = NAMES
+STEP_S = 0.5
+_STEP_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -30,27 +37,30 @@ class Window:
 
 
 def windows_of(
-    store: PackedStore, splits: Splits, split: str, frames: int, *, stride: int = 1
+    store: PackedStore,
+    splits: Splits,
+    split: str,
+    frames: int,
+    *,
+    stride: int = 1,
+    step_s: float = STEP_S,
 ) -> list[Window]:
     """Every window of `frames` frames that belongs to a split ('all': to any).
 
     A window belongs to a split only if each of its poses does; across a missing frame there is
     none.
 
+    Args:
+        stride: take every n-th window of a session.
+        step_s: seconds between the frames of a window.
+
     Raises:
-        DataError: the split holds no window.
+        DataError: the split holds no window, or a session's frames do not fall on the step.
     """
-    found: list[Window] = []
-    labels = splits.labels(store)
     wanted = SPLITS if split == "all" else (split,)
-    for name, rows in store.session_rows():
-        numbers = store.frame[rows]
-        for i in range(0, len(rows) - frames + 1, stride):
-            part = slice(i, i + frames)
-            whole = numbers[i + frames - 1] - numbers[i] == frames - 1
-            inside = labels[rows[i]] in wanted and (labels[rows[part]] == labels[rows[i]]).all()
-            if whole and inside:
-                found.append(Window(name, int(numbers[i]), rows[part]))
+    labels = splits.labels(store)
+    every = _whole_windows(store, frames, stride, step_s)
+    found = [w for w in every if _split_of(w, labels) in wanted]
     if not found:
         raise DataError(
             f"the split {split!r} holds no window of {frames} frames",
@@ -58,6 +68,49 @@ def windows_of(
             remedy="prepare more sessions or longer ones (vlwm prepare --sessions --frames)",
         )
     return found
+
+
+def window_counts(store: PackedStore, splits: Splits, frames: int) -> dict[str, int]:
+    """Windows of each split, and under 'none' those dropped at the borders between splits."""
+    labels = splits.labels(store)
+    counts = dict.fromkeys((*SPLITS, NOWHERE), 0)
+    for window in _whole_windows(store, frames, 1, STEP_S):
+        counts[_split_of(window, labels)] += 1
+    return counts
+
+
+def _split_of(window: Window, labels: NDArray[np.str_]) -> str:
+    """The one split of all frames of a window, or 'none'."""
+    label = labels[window.rows]
+    return str(label[0]) if (label == label[0]).all() else NOWHERE
+
+
+def _whole_windows(store: PackedStore, frames: int, stride: int, step_s: float) -> Iterator[Window]:
+    """Windows without a missing frame, session by session."""
+    for index, (name, rows) in enumerate(store.session_rows()):
+        every = _frames_per_step(store, index, step_s)
+        numbers = store.frame[rows]
+        row_of = np.full(numbers[-1] - numbers[0] + 1, -1)
+        row_of[numbers - numbers[0]] = rows
+        reach = (frames - 1) * every + 1
+        for start in range(0, len(row_of) - reach + 1, stride):
+            window = row_of[start : start + reach : every]
+            if (window >= 0).all():
+                yield Window(name, int(numbers[0]) + start, window)
+
+
+def _frames_per_step(store: PackedStore, index: int, step_s: float) -> int:
+    """How many frames of a session make one step of a window."""
+    dt_s = float(store.meta[index].get("dt_s") or STEP_S)
+    every = max(1, round(step_s / dt_s))
+    if abs(every * dt_s - step_s) > _STEP_TOLERANCE * step_s:
+        raise DataError(
+            f"session {store.sessions[index]} has a frame every {dt_s:g} s, and windows step by "
+            f"{step_s:g} s",
+            where=store.root,
+            remedy=f"record it at a whole fraction of {step_s:g} s, or take its folder away",
+        )
+    return every
 
 
 def frame_rows(store: PackedStore, splits: Splits, split: str) -> NDArray[np.int64]:
