@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,12 +150,48 @@ def test_solid_fills_buildings(tmp_path: Path, prepared: tuple[Path, PrepareRepo
     assert report.occupied_share > 1.2 * prepared[1].occupied_share
 
 
+def test_what_was_deleted_or_damaged_is_made_again(
+    prepared: tuple[Path, PrepareReport], tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(prepared[0], folder)
+    frames = sorted(folder.glob("*/occupancy/*.npz"))
+    frames[3].unlink()
+    frames[20].write_bytes(frames[20].read_bytes()[:50])
+    poses = sorted(folder.glob("*/poses/*.json"))
+    poses[9].write_text("{")
+    poses[30].unlink()
+    report = make(folder)
+    assert report.frames == 56 and report.written == 2
+    assert digest(folder) == digest(prepared[0])
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    process = start(tmp_path, 400)
+    wait_for(tmp_path, 20, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(is_running(c) for c in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tests.core.data.test_prepare import make
-make(Path(sys.argv[1]), workers=int(sys.argv[3]))
+make(Path(sys.argv[1]), workers=2, frames=int(sys.argv[3]))
 """
 
 
@@ -167,14 +204,22 @@ def test_killed_it_goes_on_to_the_same_bytes(
     assert digest(tmp_path / "out") == digest(prepared[0])
 
 
-def kill_when(folder: Path, share: float) -> None:
+def start(folder: Path, frames: int) -> subprocess.Popen[bytes]:
     root = str(Path(__file__).parents[3])
-    command = [sys.executable, "-c", SCRIPT, str(folder), root, "2"]
-    with subprocess.Popen(command, start_new_session=True) as process:
-        deadline = time.monotonic() + 60
-        while len(list(folder.rglob("*.npz"))) < share * 56 and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
+    command = [sys.executable, "-c", SCRIPT, str(folder), root, str(frames)]
+    return subprocess.Popen(command, start_new_session=True)
+
+
+def wait_for(folder: Path, files: float, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.rglob("*.npz"))) < files and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def kill_when(folder: Path, share: float) -> None:
+    with start(folder, PLAN.frames) as process:
+        wait_for(folder, share * 56, process)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
 

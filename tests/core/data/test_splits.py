@@ -90,10 +90,19 @@ def test_sessions_are_dealt(count: int) -> None:
         assert dealt.count("train") / count == pytest.approx(0.7, abs=0.1)
 
 
+def survey(side_m: float, lines: int, step_m: float = 5.0) -> np.ndarray:
+    """Places along a survey flight: lines to and fro over a square."""
+    along = np.arange(0.0, side_m, step_m)
+    across = np.linspace(0.0, side_m, lines)
+    return np.concatenate(
+        [np.stack([along[:: (-1) ** k], np.full(len(along), y)], 1) for k, y in enumerate(across)]
+    )
+
+
 def test_recorded_places_are_cut_and_the_rest_is_dropped() -> None:
-    rng = np.random.default_rng(0)
-    places = rng.uniform(0, 2000, (4000, 2))
+    places = survey(2000.0, 20)
     splits = splits_of_recorded(["a", "b"], places, "EPSG:6677", MARGIN, 0)
+    assert splits.note == "" and splits.crs == "EPSG:6677"
     labels = splits.of_places(places)
     assert {"train", "val", "test", "none"} == set(labels)
     for name in NAMES:
@@ -103,9 +112,26 @@ def test_recorded_places_are_cut_and_the_rest_is_dropped() -> None:
         assert apart.min() >= 2 * MARGIN - 1e-6
 
 
+@pytest.mark.parametrize("heading", [0.0, 0.4, np.pi / 4, 1.3])
+def test_one_straight_flight_leaves_every_split_something(heading: float) -> None:
+    along = np.arange(0.0, 3000.0, 5.0)[:, None]
+    places = along * np.array([np.cos(heading), np.sin(heading)])
+    splits = splits_of_recorded(["a", "b", "c"], places, "EPSG:6677", MARGIN, 1)
+    labels = splits.of_places(places)
+    by_area = all((labels == name).sum() >= 10 for name in NAMES)
+    assert by_area or (set(splits.sessions.values()) == set(NAMES) and "same world" in splits.note)
+
+
+def test_a_place_too_small_to_be_cut_says_so() -> None:
+    splits = splits_of_recorded(["a", "b", "c"], survey(100.0, 5), "EPSG:6677", MARGIN, 0)
+    assert set(splits.sessions.values()) == set(NAMES)
+    assert "too small" in splits.note and "same world" in splits.note
+
+
 def test_without_a_place_sessions_are_dealt_whole() -> None:
     splits = splits_of_recorded(["c", "a", "b"], None, None, MARGIN, 0)
     assert splits.sessions == {"a": "train", "b": "test", "c": "val"}
+    assert "unknown" in splits.note
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """From a City to session folders, the packed store and `splits.json`.
 
 Sessions are planned first (a function of city, seed and number), then forked workers that share the
-city's triangles voxelise the frames. Every file appears by rename and `session.json` last,
-so a run that was killed goes on where it stopped and ends with the same bytes, whatever the number
-of workers.
+city's triangles voxelise the frames. Every file appears by rename, `session.json` last of a session
+and `splits.json` last of all, so a run that was killed goes on where it stopped and ends with the
+same bytes, whatever the number of workers; frames that were deleted or damaged since are made
+again.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,25 +25,30 @@ from numpy.typing import NDArray
 from vlwm.core.city.city import City
 from vlwm.core.config import Config
 from vlwm.core.data.obstacles import Obstacles, obstacles_in
+from vlwm.core.data.packed import FOLDER as PACKED
 from vlwm.core.data.packed import PackedStore
-from vlwm.core.data.session import (
-    SessionMeta,
-    read_occupancy,
-    write_meta,
-    write_occupancy,
-    write_pose,
+from vlwm.core.data.scene import Scene, default_workers, make_frames
+from vlwm.core.data.session import SessionMeta, read_occupancy, write_meta, write_pose
+from vlwm.core.data.splits import (
+    NAMES,
+    PLAN_FILE,
+    Region,
+    Splits,
+    deal_sessions,
+    plan_regions,
 )
-from vlwm.core.data.splits import NAMES, Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectory import VEHICLES, Trajectory, plan_trajectory
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
+from vlwm.core.geometry.voxelize import TriangleTiles
 
 _FIRST_DAY = datetime(2024, 1, 1)
 _BUILT_CELL_M = 50.0
 _BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
+
+__all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "prepare"]
 
 OnFrames = Callable[[str, int, int], None]
 """called with (session, frames done, frames in all)"""
@@ -89,26 +92,6 @@ class PrepareReport:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
-    """What a worker needs to make any frame; shared with forked processes."""
-
-    buildings: TriangleTiles
-    city: City
-    grid: VoxelGrid
-    fill: str
-
-    def frame(self, ego: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Occupancy (X, Y, Z) around an ego frame (4,) of the city's frame."""
-        grid = self.grid
-        occupancy = self.buildings.voxelize_ego(ego, grid)
-        reach = grid.horizontal_half_diagonal_m + 1.0
-        window = (ego[0] - reach, ego[1] - reach, ego[0] + reach, ego[1] + reach)
-        ground = TriangleTiles.build(self.city.terrain.triangles(window))
-        occupancy |= ground.voxelize_ego(ego, grid)
-        return fill_solid(occupancy) if self.fill == "solid" else occupancy
-
-
-@dataclass(frozen=True, eq=False)
 class _Planned:
     """One session before its frames are made."""
 
@@ -116,9 +99,6 @@ class _Planned:
     trajectory: Trajectory
     meta: SessionMeta
     offset: NDArray[np.float64]
-
-
-_scene: _Scene | None = None  # of a forked worker
 
 
 def prepare(
@@ -137,15 +117,20 @@ def prepare(
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     started = time.monotonic()
     _check_room(output, grid, plan)
-    scene = _Scene(TriangleTiles.build(city.mesh.triangles()), city, grid, plan.fill)
+    scene = Scene(TriangleTiles.build(city.mesh.triangles()), city, grid, plan.fill)
     regions, splits = _regions(city, grid, plan)
     make_folder(output)
     _claim(output, city, grid, plan)
-    written = 0
+    written, sessions = 0, list[_Planned]()
     for planned in _plan_sessions(scene, regions, plan):
         written += _make_session(output / planned.name, planned, scene, plan, on_frames)
+        sessions.append(planned)
     rate = written / max(time.monotonic() - started, 1e-9)
     store = PackedStore.open(output, grid)
+    if _drop_damaged(store, sessions):
+        for planned in sessions:
+            written += _make_session(output / planned.name, planned, scene, plan, on_frames)
+        store = PackedStore.open(output, grid)
     splits.write(output / "splits.json")
     return _report(store, splits, plan, city, written, rate)
 
@@ -175,7 +160,9 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
         **{k: v for k, v in asdict(plan).items() if k != "workers"},
     }
     wanted = json.loads(json.dumps(wanted))
-    path = output / "prepare.json"
+    for folder in (output, output / PACKED):
+        remove_temporaries(folder)
+    path = output / PLAN_FILE
     if path.exists():
         known = read_json(path)
         other = [k for k in wanted if known.get(k) != wanted[k]]
@@ -212,7 +199,7 @@ def _regions(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, 
 
 
 def _plan_sessions(
-    scene: _Scene, regions: dict[str, Region], plan: PreparePlan
+    scene: Scene, regions: dict[str, Region], plan: PreparePlan
 ) -> Iterator[_Planned]:
     obstacles: dict[tuple[str, str], Obstacles] = {}
     for index, split in enumerate(deal_sessions(plan.sessions)):
@@ -226,7 +213,7 @@ def _plan_sessions(
 
 
 def _plan_session(
-    scene: _Scene, region: Region, obstacles: Obstacles, agent: str, index: int, plan: PreparePlan
+    scene: Scene, region: Region, obstacles: Obstacles, agent: str, index: int, plan: PreparePlan
 ) -> _Planned:
     city, seed = scene.city, plan.seed * 1000 + index
     path = plan_trajectory(city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s)
@@ -251,66 +238,53 @@ def _plan_session(
 
 
 def _make_session(
-    folder: Path, planned: _Planned, scene: _Scene, plan: PreparePlan, on_frames: OnFrames
+    folder: Path, planned: _Planned, scene: Scene, plan: PreparePlan, on_frames: OnFrames
 ) -> int:
-    """Make what is missing of a session; the number of frames that were made."""
-    if (folder / "session.json").exists():
-        on_frames(planned.name, plan.frames, plan.frames)
-        return 0
-    for name in ("occupancy", "poses"):
+    """Make what is missing of a session; the number of frames that were made.
+
+    In a finished session, files that are there are whole, or else the packed store finds out.
+    """
+    finished = (folder / "session.json").exists()
+    for name in ("", "occupancy", "poses"):
         remove_temporaries(make_folder(folder / name))
     path = planned.trajectory
     for i in range(plan.frames):
         pose = folder / "poses" / f"{i:06d}.json"
-        write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]))
+        if not (finished and pose.exists()):
+            write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]))
     ego = ego_of(path.poses, path.ground_z)
     ego[:, :3] += planned.offset
     jobs = [(str(_frame_path(folder, i)), ego[i]) for i in range(plan.frames)]
-    missing = [job for job in jobs if not _is_whole(Path(job[0]), scene.grid)]
-    for done, _ in enumerate(_run(scene, missing, plan.workers), 1):
+    missing = [j for j in jobs if not _is_there(Path(j[0]), scene.grid, read=not finished)]
+    on_frames(planned.name, plan.frames - len(missing), plan.frames)
+    for done, _ in enumerate(make_frames(scene, missing, plan.workers), 1):
         on_frames(planned.name, plan.frames - len(missing) + done, plan.frames)
-    write_meta(folder, planned.meta)
+    if not finished:
+        write_meta(folder, planned.meta)
     return len(missing)
+
+
+def _drop_damaged(store: PackedStore, sessions: list[_Planned]) -> bool:
+    """Delete damaged files of our own sessions; whether there were any."""
+    ours = {store.root / planned.name for planned in sessions}
+    files = [Path(file) for file, _ in store.damaged if Path(file).parents[1] in ours]
+    for file in files:
+        file.unlink(missing_ok=True)
+    return bool(files)
 
 
 def _frame_path(folder: Path, number: int) -> Path:
     return folder / "occupancy" / f"{number:06d}_occupancy.npz"
 
 
-def _is_whole(path: Path, grid: VoxelGrid) -> bool:
+def _is_there(path: Path, grid: VoxelGrid, *, read: bool) -> bool:
+    """Whether a frame exists and, with `read`, is whole."""
     if not path.exists():
         return False
     try:
-        return read_occupancy(path).shape == grid.shape
+        return not read or read_occupancy(path).shape == grid.shape
     except DataError:
         return False
-
-
-def _run(
-    scene: _Scene, jobs: list[tuple[str, NDArray[np.float64]]], workers: int
-) -> Iterator[None]:
-    if workers <= 1 or len(jobs) < 2:
-        for path, ego in jobs:
-            write_occupancy(Path(path), scene.frame(ego))
-            yield None
-        return
-    global _scene
-    _scene = scene
-    scene.frame(jobs[0][1])  # compile before forking
-    context = multiprocessing.get_context("fork")
-    chunk = max(1, min(16, len(jobs) // (4 * workers)))
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(_make_frame, jobs, chunksize=chunk)
-
-
-def _make_frame(job: tuple[str, NDArray[np.float64]]) -> None:
-    assert _scene is not None
-    write_occupancy(Path(job[0]), _scene.frame(job[1]))
-
-
-def default_workers() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def _report(

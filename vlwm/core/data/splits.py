@@ -6,7 +6,8 @@ counts for a region only where it is that far inside; poses of different splits 
 whole diagonal apart (114 m at full size) and no world cell is seen by two.
 
 Sessions that `prepare` makes are planned inside one region. Recorded ones are cut: a frame that is
-in no region's inside belongs to no split and is counted. Without a place, whole sessions are dealt.
+in no region's inside belongs to no split and is counted. Without a place, or where the place is too
+small to be cut, whole sessions are dealt, and `Splits.note` says that they may show the same world.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 NAMES = ("train", "val", "test")
 SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
 NOWHERE = "none"
+PLAN_FILE = "prepare.json"
+"""what `prepare` is making in a data folder; `splits.json` is written when it is done"""
+
+_LEAST_INSIDE_M = 20.0
+_LEAST_RUN = 10
+_PLANS = 32
 
 
 @dataclass(frozen=True)
@@ -65,12 +72,14 @@ class Splits:
         margin_m: distance from a region's border that a pose must keep.
         regions: one for each split.
         sessions: session name → split, where sessions are dealt whole.
+        note: what has to be known about these splits; empty where they are apart by area.
     """
 
     crs: str | None
     margin_m: float
     regions: tuple[Region, ...] = ()
     sessions: dict[str, str] = field(default_factory=dict)
+    note: str = ""
 
     def labels(self, store: PackedStore) -> NDArray[np.str_]:
         """The split of every frame of a store, (N,): 'train', 'val', 'test' or 'none'."""
@@ -100,7 +109,7 @@ class Splits:
     def to_dict(self) -> dict[str, Any]:
         regions = [vars(r) for r in self.regions]
         values = {"crs": self.crs, "margin_m": self.margin_m}
-        return {**values, "regions": regions, "sessions": self.sessions}
+        return {**values, "regions": regions, "sessions": self.sessions, "note": self.note}
 
     def write(self, path: Path) -> None:
         """Write `splits.json`."""
@@ -116,8 +125,9 @@ class Splits:
         value = read_json(path)
         try:
             regions = tuple(Region(**r) for r in value["regions"])
-            return cls(value["crs"], float(value["margin_m"]), regions, dict(value["sessions"]))
-        except (KeyError, TypeError, ValueError) as error:
+            margin_m, sessions = float(value["margin_m"]), dict(value["sessions"])
+            return cls(value["crs"], margin_m, regions, sessions, str(value.get("note", "")))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 "this is no splits.json", where=path, remedy="delete it; prepare makes it again"
             ) from error
@@ -179,9 +189,6 @@ def _region(
     return Region(name, float(x0), float(y0), float(x1), float(y1))
 
 
-_LEAST_INSIDE_M = 20.0
-
-
 def _check_room(length: float, width: float, need: float) -> None:
     if min(length, width) < need:
         raise DataError(
@@ -209,28 +216,60 @@ def splits_of_recorded(
 ) -> Splits:  # fmt: skip
     """Splits for sessions that were recorded elsewhere.
 
+    By area where the place is known and some way of cutting it leaves each split a run of frames
+    that is long enough for a window; otherwise whole sessions are dealt.
+
     Args:
         names: the sessions.
-        places: (N, 2) easting and northing of all frames in `crs`; None without a place.
-
-    With a place that is large enough, by area; otherwise whole sessions are dealt.
+        places: (N, 2) easting and northing of all frames in `crs`, in order; None without a place.
     """
+    note = "sessions were dealt whole, for their place is unknown"
     if places is not None and crs is not None:
-        low, high = places.min(axis=0) - margin_m, places.max(axis=0) + margin_m
+        by_area = _by_area(places, crs, margin_m, seed)
+        if by_area is not None:
+            return by_area
+        note = "sessions were dealt whole, for their place is too small to be cut"
+    dealt = dict(zip(sorted(names), deal_sessions(len(names)), strict=True))
+    return Splits(None, margin_m, (), dealt, f"{note}: splits may show the same world")
+
+
+def _by_area(places: NDArray[np.float64], crs: str, margin_m: float, seed: int) -> Splits | None:
+    """The first cut that leaves every split a run of frames, of some dozens that are tried."""
+    low, high = places.min(axis=0) - margin_m, places.max(axis=0) + margin_m
+    bounds = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    for attempt in range(_PLANS):
         try:
-            regions = plan_regions((*low, *high), margin_m, seed)  # type: ignore[arg-type]
-            return Splits(crs, margin_m, regions)
+            regions = plan_regions(bounds, margin_m, seed + attempt, places)
         except DataError:
-            pass
-    dealt = deal_sessions(len(names))
-    return Splits(None, margin_m, (), dict(zip(sorted(names), dealt, strict=True)))
+            return None
+        splits = Splits(crs, margin_m, regions)
+        labels = splits.of_places(places)
+        if all(_longest_run(labels == name) >= _LEAST_RUN for name in NAMES):
+            return splits
+    return None
+
+
+def _longest_run(inside: NDArray[np.bool_]) -> int:
+    """The most True values in a row."""
+    borders = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
+    return int((borders[1::2] - borders[::2]).max(initial=0))
 
 
 def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
-    """The splits of a data folder: its `splits.json`, or a plan that is written there."""
+    """The splits of a data folder: its `splits.json`, or a plan that is written there.
+
+    Raises:
+        DataError: `vlwm prepare` has not finished this folder.
+    """
     path = store.root / "splits.json"
     if path.exists():
         return Splits.read(path)
+    if (store.root / PLAN_FILE).exists():
+        raise DataError(
+            "vlwm prepare has not finished this folder",
+            where=store.root,
+            remedy="run the same vlwm prepare command again; it goes on where it stopped",
+        )
     origins = [m.get("origin") for m in store.meta]
     systems = {o["crs"] for o in origins if o}
     places = None

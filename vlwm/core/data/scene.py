@@ -1,0 +1,103 @@
+"""Frames of a city, made by forked workers that share its triangles.
+
+A worker holds nothing but the city; which frame it makes and in what order changes no byte. Workers
+end with their parent, even when that is killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.city import City
+from vlwm.core.data.session import write_occupancy
+from vlwm.core.errors import MachineError
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
+
+Job = tuple[str, NDArray[np.float64]]
+"""the file of a frame, and its ego frame (4,) in the city's frame"""
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What a worker needs to make any frame; shared with forked processes."""
+
+    buildings: TriangleTiles
+    city: City
+    grid: VoxelGrid
+    fill: str
+
+    def frame(self, ego: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """Occupancy (X, Y, Z) around an ego frame (4,) of the city's frame."""
+        grid = self.grid
+        occupancy = self.buildings.voxelize_ego(ego, grid)
+        reach = grid.horizontal_half_diagonal_m + 1.0
+        window = (ego[0] - reach, ego[1] - reach, ego[0] + reach, ego[1] + reach)
+        ground = TriangleTiles.build(self.city.terrain.triangles(window))
+        occupancy |= ground.voxelize_ego(ego, grid)
+        return fill_solid(occupancy) if self.fill == "solid" else occupancy
+
+
+_scene: Scene | None = None  # of a forked worker
+
+
+def make_frames(scene: Scene, jobs: list[Job], workers: int) -> Iterator[None]:
+    """Make frames, and yield after each.
+
+    Raises:
+        MachineError: a worker was killed from outside, as the kernel does when memory is short.
+    """
+    if workers <= 1 or len(jobs) < 2:
+        for path, ego in jobs:
+            write_occupancy(Path(path), scene.frame(ego))
+            yield None
+        return
+    global _scene
+    _scene = scene
+    scene.frame(jobs[0][1])  # compile before forking
+    context = multiprocessing.get_context("fork")
+    chunk = max(1, min(16, len(jobs) // (4 * workers)))
+    pool = ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(),))
+    try:
+        yield from pool.map(_make_frame, jobs, chunksize=chunk)
+    except BrokenProcessPool as error:
+        raise MachineError(
+            f"one of {workers} worker processes was killed, probably for want of memory",
+            remedy="run the same command with fewer --workers; it goes on where it stopped",
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it ends, however that happens."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _make_frame(job: Job) -> None:
+    assert _scene is not None
+    write_occupancy(Path(job[0]), _scene.frame(job[1]))
+
+
+def default_workers() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
