@@ -161,3 +161,28 @@ def shell(library: Path | None, gpus: str = "", **more: str) -> dict[str, str]:
     if library is not None:
         kept["LD_LIBRARY_PATH"] = str(library)
     return {**kept, "FAKE_GPUS": gpus, **more}
+
+
+def torch_stub(
+    folder: Path,
+    *,
+    version: str = "2.9.1+cu128",
+    cuda: str | None = "12.8",
+    arch: str = "sm_75 sm_80 sm_86 sm_90 sm_100 sm_120 compute_120",
+    available: bool = True,
+) -> Path:
+    """A package `torch` that only says what it was built for; its folder goes into PYTHONPATH."""
+    package = folder / "torch"
+    package.mkdir(parents=True)
+    package.joinpath("__init__.py").write_text(
+        f"""
+class version: cuda = {cuda!r}
+__version__ = {version!r}
+class _C: _cuda_getArchFlags = staticmethod(lambda: {arch!r})
+class cuda:
+    is_available = staticmethod(lambda: {available!r})
+    @staticmethod
+    def init(): raise RuntimeError("the driver on your system is too old\\nsecond line")
+"""
+    )
+    return folder

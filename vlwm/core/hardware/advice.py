@@ -61,9 +61,19 @@ class Advice:
     why: str
     """one sentence"""
 
+    @property
+    def command(self) -> str:
+        """The training command with these choices as flags."""
+        if self.device == "cpu":
+            return "vlwm train --config test_local --work-dir ./test_out"
+        words = ["vlwm train", f"--batch-size {self.batch_size}", f"--workers {self.workers}"]
+        if self.checkpoint_activations:
+            words.append("--set model.checkpoint_activations=True")
+        return " ".join(words)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`."""
-        return dict(vars(self))
+        return {**vars(self), "command": self.command}
 
 
 def advise(gpus: tuple[Gpu, ...], host: Host) -> Advice:

@@ -21,6 +21,11 @@ class Machine:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     """environment of the operator's shell; may hold secrets, so it is never printed"""
 
+    @property
+    def real(self) -> bool:
+        """Whether it is this very machine, so that commands can mend it."""
+        return self.root == Path("/")
+
     def path(self, absolute: str | Path) -> Path:
         """Where an absolute path of the machine lies."""
         return self.root / str(absolute).lstrip("/")

@@ -112,19 +112,24 @@ def mount_of(path: str | Path, mounts: tuple[Mount, ...]) -> Mount | None:
 def resolved(path: str | Path, machine: Machine) -> str:
     """An absolute path of the machine with its symbolic links followed."""
     absolute = Path(path) if Path(path).is_absolute() else Path.cwd() / path
-    if machine.root == Path("/"):
+    if machine.real:
         return os.path.realpath(absolute)
     real, root = os.path.realpath(machine.path(absolute)), os.path.realpath(machine.root)
     return "/" + os.path.relpath(real, root) if real.startswith(root) else str(absolute)
 
 
+def existing_folder(path: str | Path, machine: Machine) -> Path:
+    """`path` or its nearest parent that is there, links followed."""
+    folder = machine.path(resolved(path, machine))
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def disk_space(path: str | Path, machine: Machine) -> DiskSpace | None:
     """Space on the disk of `path` or its nearest existing parent."""
-    folder = machine.path(resolved(path, machine))
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
     try:
-        usage = shutil.disk_usage(folder)
+        usage = shutil.disk_usage(existing_folder(path, machine))
     except OSError:
         return None
     return DiskSpace(usage.total, usage.free)

@@ -1,0 +1,150 @@
+"""Python and its parts, tools of the shell, logins, completion."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import netrc
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from vlwm.core.cloud.check import Check, Command
+from vlwm.core.hardware.machine import Machine
+
+_LEAST_PYTHON = (3, 10)
+_SCREENS = ("screen", "tmux")  # one of them is enough
+_TOOLS = ("git", "unzip")
+_NAME = re.compile(r"^([A-Za-z0-9._-]+)")
+_SPECIFIER = re.compile(r"^([^;]+)")
+
+
+def python_check(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
+    """The interpreter."""
+    words = ".".join(map(str, version))
+    if version[:2] < _LEAST_PYTHON:
+        fix = "take Python 3.10 or newer (torch's older versions load checkpoints unsafely)"
+        return Check("python", "fail", words, fix)
+    return Check("python", "ok", f"{words} ({sys.prefix})")
+
+
+def parts_check(required: list[str] | None = None) -> Check:
+    """Every Python part that the package asks for is installed."""
+    required = _required() if required is None else required
+    missing = [spec for spec in required if not _installed(spec)]
+    if not missing:
+        return Check("packages", "ok", f"all {len(required)} are installed")
+    names = ", ".join(_name(spec) for spec in missing)
+    install: Command = (sys.executable, "-m", "pip", "install", *missing)
+    fix = "pip install " + " ".join(f"'{spec}'" for spec in missing)
+    return Check("packages", "fail", f"missing: {names}", fix, (install,))
+
+
+def _required() -> list[str]:
+    """What the installed package's own metadata names, extras apart."""
+    try:
+        lines = importlib.metadata.requires("vlwm") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    plain = [line for line in lines if "extra ==" not in line]
+    return [match[1].strip() for line in plain if (match := _SPECIFIER.match(line))]
+
+
+def _name(spec: str) -> str:
+    match = _NAME.match(spec)
+    return match[1] if match else spec
+
+
+def _installed(spec: str) -> bool:
+    try:
+        importlib.metadata.version(_name(spec))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def tools_check(machine: Machine) -> Check:
+    """Programs of the shell that a long run on a rented machine wants."""
+    there = [tool for tool in (*_SCREENS, *_TOOLS) if _which(tool, machine) is not None]
+    needed = [tool for tool in _TOOLS if tool not in there]
+    if not set(_SCREENS) & set(there):
+        needed = [*_SCREENS, *needed]
+    if not needed:
+        return Check("tools", "ok", " ".join(there))
+    return Check("tools", "warn", f"missing: {', '.join(needed)}", *_by_apt(needed, machine))
+
+
+def _by_apt(tools: list[str], machine: Machine) -> tuple[str, tuple[Command, ...]]:
+    """The command that installs tools, and whether it can be run from here."""
+    root = os.geteuid() == 0
+    sudo: Command = () if root else ("sudo",)
+    update: Command = (*sudo, "apt-get", "update", "-q")
+    install: Command = (*sudo, "apt-get", "install", "-y", "-q", *tools)
+    words = f"{' '.join(update)} && {' '.join(install)}"
+    can = _which("apt-get", machine) is not None and (root or _which("sudo", machine) is not None)
+    return words, (update, install) if can and machine.real else ()
+
+
+def _which(tool: str, machine: Machine) -> str | None:
+    folders = machine.environ.get("PATH", os.defpath).split(os.pathsep)
+    places = [str(machine.path(folder)) for folder in folders if folder.startswith("/")]
+    return shutil.which(tool, path=os.pathsep.join(places)) if places else None
+
+
+def session_check(machine: Machine) -> Check:
+    """Whether a run started now would survive the connection."""
+    environ = machine.environ
+    if environ.get("STY") or environ.get("TMUX"):
+        return Check("session", "ok", "inside screen or tmux")
+    if environ.get("SSH_CONNECTION") or environ.get("SSH_TTY"):
+        what = "a plain SSH session: the run would end with the connection"
+        return Check("session", "warn", what, "screen -S training")
+    return Check("session", "ok", "local")
+
+
+def wandb_check(machine: Machine) -> Check:
+    """Whether runs can be sent to Weights & Biases. The key itself is never read out."""
+    if machine.environ.get("WANDB_API_KEY") or _in_netrc(machine, "api.wandb.ai"):
+        return Check("wandb", "ok", "logged in; vlwm train --wandb sends the run")
+    return Check("wandb", "ok", "no login: --wandb logs offline; `wandb login` to send runs")
+
+
+def hub_check(machine: Machine, lasting: str | None) -> Check:
+    """Login and cache of the Hugging Face Hub."""
+    home = machine.environ.get("HF_HOME") or f"{_home(machine)}/.cache/huggingface"
+    known = bool(machine.environ.get("HF_TOKEN")) or machine.exists(f"{home}/token")
+    words = "logged in" if known else "no login: public data needs none; else `hf auth login`"
+    if lasting is not None and not home.startswith(lasting):
+        words += f"; `export HF_HOME={lasting.rstrip('/')}/hf` keeps its cache"
+    return Check("hub", "ok", words)
+
+
+def _home(machine: Machine) -> str:
+    return machine.environ.get("HOME") or "/root"
+
+
+def _in_netrc(machine: Machine, host: str) -> bool:
+    path = machine.path(f"{_home(machine)}/.netrc")
+    try:
+        return netrc.netrc(str(path)).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def completion_check(machine: Machine) -> Check:
+    """Whether the shell completes vlwm's options."""
+    home, shell = _home(machine), Path(machine.environ.get("SHELL") or "").name
+    places = {
+        "bash": f"{home}/.bash_completions/vlwm.sh",
+        "zsh": f"{home}/.zfunc/_vlwm",
+        "fish": f"{home}/.config/fish/completions/vlwm.fish",
+    }
+    if shell not in places:
+        return Check("completion", "ok", "this shell has none")
+    if machine.exists(places[shell]):
+        return Check("completion", "ok", f"{shell} completes vlwm's options")
+    beside = Path(sys.executable).with_name("vlwm")
+    repair: Command = (str(beside) if beside.exists() else "vlwm", "--install-completion")
+    return Check("completion", "warn", f"{shell} does not complete vlwm's options",
+                 "vlwm --install-completion", (repair,) if machine.real else ())  # fmt: skip
