@@ -25,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
 
     calls: list[tuple[Config, TrainOptions]] = []
 
-    def record(config: Config, options: TrainOptions) -> TrainResult:
+    def record(config: Config, options: TrainOptions, stop: object) -> TrainResult:
         calls.append((config, options))
         return TrainResult(options.work_dir, options.work_dir / "best.pth", None, ("a note",))
 

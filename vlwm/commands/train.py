@@ -142,9 +142,8 @@ def train(
     from vlwm.commands._output import note
     from vlwm.core.config import load_config
     from vlwm.core.errors import UsageError
-    from vlwm.core.training.options import TrainOptions
-    from vlwm.core.training.run import train as train_run
-    from vlwm.core.training.wandb_log import WandbOptions
+    from vlwm.core.training.options import TrainOptions, WandbOptions
+    from vlwm.core.training.signals import StopSignal
 
     if more and not wandb_tags:
         raise UsageError(
@@ -170,8 +169,10 @@ def train(
     if dry_run:
         _show_plan(plan, options, json_)
         return
-    with _progress_on_stderr():
-        result = train_run(plan, options)
+    with StopSignal() as stop, _progress_on_stderr():
+        from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
+
+        result = train_run(plan, options, stop)
     _show_result(result, json_)
 
 

@@ -300,8 +300,18 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     child.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     child.communicate(timeout=60)
-    assert child.returncode == -signal.SIGTERM
+    assert child.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - sent < 5
+
+
+def test_the_same_signal_sent_twice_at_once_is_one_signal(tmp_path: Path) -> None:
+    child = process(tmp_path, "pause_s=0.5")
+    assert child.stdout is not None and child.stdout.readline() == "training\n"
+    child.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=60)
+    assert child.returncode == 75
 
 
 def kill_until_done(folder: Path, kills: int, seed: int) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.wandb_log import WandbOptions, WandbSink
+from vlwm.core.training.options import WandbOptions
+from vlwm.core.training.wandb_log import WandbSink
 
 
 def record(stage: str, step: int, **numbers: float) -> dict[str, Any]:

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.errors import UsageError
-from vlwm.core.training.wandb_log import WandbOptions
 
 STAGES = ("both", "tokenizer", "world")
+
+
+@dataclass(frozen=True)
+class WandbOptions:
+    """What the command line says about W&B."""
+
+    project: str = "occworld-tokyo"
+    run_name: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -29,28 +29,35 @@ from vlwm.core.training.weights import refuse_missing_weights
 log = logging.getLogger("vlwm.training")
 
 
-def train(config: Config, options: TrainOptions) -> TrainResult:
+def train(config: Config, options: TrainOptions, stop: StopSignal | None = None) -> TrainResult:
     """Train what the options ask for, and judge it on the test split.
+
+    Args:
+        config: what to train on what.
+        options: where and how.
+        stop: the signal flag where it is raised already while the program starts.
 
     Raises:
         StoppedError, InterruptedRunError: a signal came; the same command goes on.
         DataError: data or weights are missing; the sentence says what to type.
         TrainingError: training diverged, or one sample does not fit into memory.
     """
-    with StopSignal() as stop:
-        refuse_what_is_missing(config)
-        if not options.eval_only:
-            _make_way(config, options)
-        with open_run_context(config, options, stop) as run:
-            data = _open_data(run)
-            if options.eval_only:
-                return _judge(run, data)
-            if options.stage != "world":
-                tokenizer = train_tokenizer(run, data)
-                if options.stage == "tokenizer":
-                    return TrainResult(run.folder.path, tokenizer, None)
-            train_world(run, data)
+    if stop is None:
+        with StopSignal() as stop:
+            return train(config, options, stop)
+    refuse_what_is_missing(config)
+    if not options.eval_only:
+        _make_way(config, options)
+    with open_run_context(config, options, stop) as run:
+        data = _open_data(run)
+        if options.eval_only:
             return _judge(run, data)
+        if options.stage != "world":
+            tokenizer = train_tokenizer(run, data)
+            if options.stage == "tokenizer":
+                return TrainResult(run.folder.path, tokenizer, None)
+        train_world(run, data)
+        return _judge(run, data)
 
 
 def _make_way(config: Config, options: TrainOptions) -> None:

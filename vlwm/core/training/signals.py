@@ -1,19 +1,25 @@
 """SIGTERM and Ctrl-C as a flag that the loop asks for, so that a checkpoint can be written first.
 
-The first signal only raises the flag; a second one ends the process at once, as it would have
-without us. The handlers stand from the start of a run to its end, in every phase of it.
+The first signal only raises the flag; a second one, half a second later or more, ends the process
+at once. (Launchers often send the same signal twice, to the process and to its group.) A thread
+listens on Python's wake-up pipe, so both work while the main thread is inside a long operation.
+Forked children take no part: stopping them is their parent's business.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from vlwm.core.errors import InterruptedRunError, StoppedError, VlwmError
 
 _WATCHED = (signal.SIGTERM, signal.SIGINT)
+_GRACE_S = 0.5
+_listening: list[int] = []  # wake-up pipes of this process
 
 
 class StopRequested(Exception):
@@ -25,12 +31,18 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._since_s = 0.0
         self._before: dict[int, Any] = {}
-        self._owner = os.getpid()
+        self._write = self._old_pipe = -1
 
     def __enter__(self) -> StopSignal:
+        read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._old_pipe = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        _listening.append(self._write)
         for number in _WATCHED:
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, _carry_on)
+        threading.Thread(target=self._listen, args=(read,), daemon=True).start()
         return self
 
     def __exit__(
@@ -41,12 +53,21 @@ class StopSignal:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_pipe)
+        _listening.remove(self._write)
+        os.close(self._write)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        if os.getpid() == self._owner:  # a loader's worker leaves the stopping to its parent
-            for each in _WATCHED:
-                signal.signal(each, signal.SIG_DFL)
+    def _listen(self, read: int) -> None:
+        while byte := os.read(read, 1):
+            if byte[0] in _WATCHED:
+                self._note(byte[0])
+        os.close(read)
+
+    def _note(self, number: int) -> None:
+        if self.received is None:
+            self.received, self._since_s = number, time.monotonic()
+        elif time.monotonic() - self._since_s > _GRACE_S:
+            os._exit(128 + number)
 
     def __bool__(self) -> bool:
         return self.received is not None
@@ -57,3 +78,16 @@ class StopSignal:
         if self.received == signal.SIGINT:
             return InterruptedRunError("interrupted, all that was done is kept", remedy=remedy)
         return StoppedError("stopped by a signal, all that was done is kept", remedy=remedy)
+
+
+def _carry_on(number: int, frame: FrameType | None) -> None:
+    """The listening thread does the rest."""
+
+
+def _leave_the_pipe_to_the_parent() -> None:
+    if _listening:
+        signal.set_wakeup_fd(-1)
+        _listening.clear()
+
+
+os.register_at_fork(after_in_child=_leave_the_pipe_to_the_parent)

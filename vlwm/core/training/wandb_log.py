@@ -10,23 +10,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.options import WandbOptions
 
 log = logging.getLogger("vlwm.training")
 
 _ID_FILE = "wandb_id.txt"
-
-
-@dataclass(frozen=True)
-class WandbOptions:
-    """What the command line says about W&B."""
-
-    project: str = "occworld-tokyo"
-    run_name: str | None = None
-    tags: tuple[str, ...] = ()
 
 
 class WandbSink:
