@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vlwm.core.evaluation.evaluator import Progress, Scores
     from vlwm.core.evaluation.opening import Opened
 
@@ -127,8 +129,11 @@ def _open(run: Path, split: str, data: Path | None, config: str | None, max_wind
     from vlwm.core.config import load_config
     from vlwm.core.evaluation.opening import open_baselines, open_run
 
+    spoken = _now_and_then()
+
     def packing(name: str, done: int, total: int) -> None:
-        note(f"packing {name} ({done} of {total})")
+        if spoken():
+            note(f"packing {name}, {done} of {total} sessions")
 
     if config is None:
         return open_run(run, split, data=data, max_windows=max_windows, on_session=packing)
@@ -147,18 +152,30 @@ def _announcement(opened: Opened, split: str) -> str:
     return f"judging {what} on {few}{of} windows of split {split}, {subject.device}{damaged}"
 
 
-def _progress_on_stderr(every_s: float = 10.0) -> Progress:
+def _now_and_then(every_s: float = 10.0) -> Callable[[], bool]:
+    """True at most once in `every_s` seconds, first after that time."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every_s:
+            return False
+        last = now
+        return True
+
+    return due
+
+
+def _progress_on_stderr() -> Progress:
     """A line on stderr now and then."""
     from vlwm.commands._output import note
 
-    start = last = time.monotonic()
+    start, due = time.monotonic(), _now_and_then()
 
     def tell(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= every_s and done < total:
-            last = now
-            left_s = (now - start) / done * (total - done)
+        if done < total and due():
+            left_s = (time.monotonic() - start) / done * (total - done)
             note(f"{done} of {total} windows, about {left_s:.0f} s left")
 
     return tell
