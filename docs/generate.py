@@ -70,7 +70,7 @@ def option_tables() -> str:
 
 def _option(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        names = f"`{parameter.human_readable_name}`"
+        names = f"`{(parameter.metavar or parameter.name.upper())}`"
     else:
         both = [*parameter.opts, *parameter.secondary_opts]
         names = ", ".join(f"`{n}`" for n in both)

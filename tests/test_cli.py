@@ -49,7 +49,7 @@ def test_a_misspelling_names_the_nearest(args: list[str], words: str) -> None:
         (["prepare", "--agents", "boat"], 2, "drone, rover or both"),
         (["train", "--config", "tokyo_small", "--data", "absent"], 4, "absent"),
         (["train", "--config", "finetune_nuscenes", "--from-scratch"], 4, "nuScenes"),
-        (["train", "--config", "finetune_tokyo"], 4, "pretrained/occworld/latest.pth"),
+        (["train", "--config", "finetune_tokyo"], 4, "vlwm prepare"),
         (["eval", "absent"], 4, "absent"),
         (["monitor", "absent", "--once"], 4, "absent"),
         (["download", "--format", "objj"], 2, "did you mean obj"),
