@@ -190,4 +190,5 @@ def _next(found: Findings) -> str:
         return "mend what is marked as failed, then vlwm setup again"
     if found.advice.device == "cpu":
         return found.advice.command
-    return f"vlwm download && vlwm prepare && {found.advice.command}"
+    place = "" if found.work_dir == Path("checkpoints") else f" --work-dir {found.work_dir}"
+    return f"vlwm download && vlwm prepare && {found.advice.command}{place}"

@@ -59,6 +59,8 @@ class Findings:
     checks: tuple[Check, ...]
     advice: Advice
     board: Board
+    work_dir: Path
+    """run folder that was asked about"""
 
     @property
     def fit(self) -> bool:
@@ -102,7 +104,13 @@ def look(
             network_check(found),
             clock_check(found),
         )
-    return Findings(provider, checks, advice, board_of(str(question.work_dir), machine, provider))
+    return Findings(
+        provider,
+        checks,
+        advice,
+        board_of(str(question.work_dir), machine, provider),
+        question.work_dir,
+    )
 
 
 def quick_look(question: Question) -> Findings:
@@ -115,7 +123,13 @@ def quick_look(question: Question) -> Findings:
         *_places(question, provider),
         session_check(machine),
     )
-    return Findings(provider, checks, advice, board_of(str(question.work_dir), machine, provider))
+    return Findings(
+        provider,
+        checks,
+        advice,
+        board_of(str(question.work_dir), machine, provider),
+        question.work_dir,
+    )
 
 
 def _hardware(

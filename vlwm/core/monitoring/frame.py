@@ -112,7 +112,7 @@ def _curve_row(snapshot: Snapshot, room: Room, height: int) -> Table:
 
 
 def _number_row(snapshot: Snapshot, room: Room, height: int) -> Table:
-    a, b, c = (Room(w, height, room.glyphs) for w in _split(room.width, 4, 6, 4))
+    a, b, c = (Room(w, height, room.glyphs) for w in _split(room.width, 4, 5, 5))
     inner = _inside(b)
     words = packed(plots.validation(snapshot), inner.width)
     words += packed(plots.prediction_items(snapshot), inner.width)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from vlwm.core.monitoring.charts import LineChart, Point, line_chart
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, codebook, line, named, packed, trend
-from vlwm.core.monitoring.snapshot import Snapshot, number
+from vlwm.core.monitoring.snapshot import Snapshot, Stage, number
 from vlwm.core.monitoring.words import short
 
 COLOURS = ("cyan", "yellow", "magenta", "green")
@@ -19,7 +19,9 @@ _PART_ORDER = ("occupancy", "focal", "dice", "mean", "token", "pose", "vq")
 def plot(series: Sequence[Sequence[Point]], room: Room, *, log: bool | None = None) -> list[Text]:
     """A line chart with its axes' labels; a sentence where there is nothing to draw."""
     if not any(len(one) > 1 for one in series) or room.height < 3 or room.width < _AXIS + 8:
-        return [line(("waiting for numbers", FAINT))]
+        begun = any(series)
+        words = "the curve begins with the second number" if begun else "waiting for numbers"
+        return [line((words, FAINT))]
     width, height = room.width - _AXIS, room.height - 1
     chart = line_chart(series, width, height, log=log, ascii_only=room.glyphs.ascii_only)
     lines = [_row(chart, index, height) for index in range(height)]
@@ -101,30 +103,50 @@ def validation(snapshot: Snapshot) -> list[Text]:
     stage = snapshot.stage
     last = stage.last_val
     if last is None:
-        return [line(("no validation yet", FAINT)), *codebook(snapshot)]
+        nothing = line(("no validation yet", FAINT))
+        return [nothing, *_tokenizer_result(snapshot), *codebook(snapshot)]
     items = []
-    for label, name in (("IoU", "val/iou"), ("round trip IoU", "val/round_trip_iou")):
-        value = number(last, name)
-        if value is not None:
-            best = max(v for _, v in stage.val_series(name))
-            items += [named(label, short(value)), named("best", short(best))]
+    label, name = _iou_of(stage)
+    value = number(last, name)
+    if value is not None:
+        best = max(v for _, v in stage.val_series(name))
+        items += [named(label, short(value)), named("best", short(best))]
     rival, own = number(last, "val/iou_memory_baseline"), number(last, "val/iou")
     if rival is not None:
         ahead = own is not None and own >= rival
         items.append(named("memory baseline", short(rival), "bold" if ahead else "bold yellow"))
+    planned = number(last, "val/iou_plan")
+    if planned is not None:
+        items.append(named("IoU with the plan given", short(planned)))
     loss_value, threshold = number(last, "epoch/val_loss"), number(last, "val/threshold")
     items.append(named("val loss", short(loss_value)))
     if threshold is not None:
         items.append(named("threshold", short(threshold)))
-    return items + codebook(snapshot)
+    return items + codebook(snapshot) + _tokenizer_result(snapshot)
+
+
+def _iou_of(stage: Stage) -> tuple[str, str]:
+    """What the stage is judged by: label and metric."""
+    if stage.name != "tokenizer":
+        return "IoU", "val/iou"
+    own = "val/round_trip_iou"
+    return "round trip IoU", own if stage.val_series(own) else "val/iou"
+
+
+def _tokenizer_result(snapshot: Snapshot) -> list[Text]:
+    """How well stage 1 ended, while stage 2 runs."""
+    first = snapshot.stages["tokenizer"]
+    if snapshot.stage.name == "tokenizer" or not first.val:
+        return []
+    values = [v for _, v in first.val_series(_iou_of(first)[1])]
+    return [named("tokenizer's round trip", short(max(values)))] if values else []
 
 
 def validation_chart(snapshot: Snapshot, room: Room) -> list[Text]:
     """IoU of the model beside the memory baseline, validation by validation."""
     stage = snapshot.stage
-    name = "val/iou" if stage.val_series("val/iou") else "val/round_trip_iou"
-    return plot([stage.val_series(name), stage.val_series("val/iou_memory_baseline")], room,
-                log=False)  # fmt: skip
+    rival = stage.val_series("val/iou_memory_baseline")
+    return plot([stage.val_series(_iou_of(stage)[1]), rival], room, log=False)
 
 
 def prediction_items(snapshot: Snapshot) -> list[Text]:
