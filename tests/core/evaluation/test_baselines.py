@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import expm, logm
 
 from vlwm.core.evaluation.baselines import (
+    BASELINES,
     PastFrames,
     ground_forecast,
+    plan_track,
     predicted_ego,
+    predicted_track,
     warped_past,
 )
 from vlwm.core.geometry.frames import from_ego, to_ego
@@ -63,6 +67,43 @@ def test_warp_memory_and_seen_equal_the_literal_version(seed, motion):
         assert np.array_equal(warped.last.numpy(), last)
         assert np.array_equal(warped.memory.numpy() > 0, memory)
         assert np.array_equal(warped.seen.numpy() > 0, seen)
+
+
+def literal_twist(ego: np.ndarray, horizon_s: float) -> np.ndarray:
+    """The last ego frame moved on by the matrix logarithm of the last step, scaled in time."""
+
+    def matrix(frame: np.ndarray) -> np.ndarray:
+        c, s = np.cos(frame[3]), np.sin(frame[3])
+        return np.array([[c, -s, frame[0]], [s, c, frame[1]], [0, 0, 1]])
+
+    step = np.linalg.inv(matrix(ego[-2])) @ matrix(ego[-1])
+    moved = matrix(ego[-1]) @ expm(np.real(logm(step)) * horizon_s / 0.5)
+    return np.array([*moved[:2, 2], ego[-1, 2], np.arctan2(moved[1, 0], moved[0, 0])])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_method_equals_its_literal_definition(seed):
+    past = random_past(seed)
+    truth = past.ego[-1] + np.random.default_rng(seed).normal(0, [3, 3, 2, 1], (6, 4))
+    unknown = predicted_track(past, PRIOR, GRID, 0.5, HORIZONS_S)
+    given = plan_track(past, truth, PRIOR, GRID)
+    for h, (predicted, (planned, seen)) in enumerate(zip(unknown, given, strict=True)):
+        warp, memory, _ = literal_memory(past, literal_twist(past.ego, HORIZONS_S[h]))
+        true_warp, true_memory, true_seen = literal_memory(past, truth[h])
+        expected = {
+            "empty": np.zeros(GRID.shape),
+            "ground_prior": np.broadcast_to(PRIOR, GRID.shape),
+            "copy_last": past.occupancy[-1].numpy(),
+            "constant_velocity_warp": warp,
+            "memory_baseline": memory,
+            "true_pose_warp": true_warp,
+            "true_pose_memory": true_memory,
+        }
+        forecasts = {**predicted, **planned}
+        assert tuple(forecasts) == BASELINES
+        for method, cells in expected.items():
+            assert np.array_equal(forecasts[method].numpy() > 0, cells > 0), method
+        assert np.array_equal(seen.numpy() > 0, true_seen)
 
 
 def test_a_static_world_is_perfect_without_motion():
