@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Terrain
 from vlwm.core.geometry.mesh import TriangleMesh
 
@@ -44,10 +45,27 @@ class ReadReport:
 
     files: int = 0
     features: int = 0
+    """buildings, bridges and plants"""
+    buildings: int = 0
+    bridges: int = 0
+    plants: int = 0
+    roads: int = 0
+    """in the files; `City.roads` holds those near the buildings"""
     lod1: int = 0
     lod2: int = 0
+    lod3: int = 0
     triangles: int = 0
+    open_shells: int = 0
+    """features whose faces do not close edge to edge"""
     duplicates: int = 0
+    """features that stood in two files and were taken once"""
+    superseded: int = 0
+    """features left out because a finer level of detail was there"""
+    outside: int = 0
+    """features outside the area asked for"""
+    missing_tiles: int = 0
+    ground: str = "flat"
+    """what the terrain was made from: relief, bases or flat"""
     skipped: tuple[tuple[str, str, str], ...] = ()
     """(file, feature, reason) of each feature that was left out"""
     notes: tuple[str, ...] = ()
@@ -64,6 +82,8 @@ class City:
         feature_ids: names of the features, G of them.
         feature_of_face: int32 (F,), the feature of each face of `mesh`.
         terrain: the ground.
+        feature_kinds: building, bridge or vegetation, G of them; empty means buildings.
+        roads: road surfaces in plan, where the source has them.
         sources: files it was read from.
         procedural: made up, not read; said wherever the city shows.
         attribution: what has to stand beside anything made of it.
@@ -75,6 +95,8 @@ class City:
     feature_ids: list[str]
     feature_of_face: NDArray[np.int32]
     terrain: Terrain
+    feature_kinds: list[str] = field(default_factory=list)
+    roads: Roads = field(default_factory=Roads.none)
     sources: tuple[SourceFile, ...] = ()
     procedural: bool = False
     attribution: str = ""

@@ -1,32 +1,51 @@
-"""CityGML 2.0 as PLATEAU writes it: buildings and bridges, streamed.
+"""CityGML 2.0 as PLATEAU writes it: buildings, bridges, plants, roads and relief, streamed.
 
-Coordinates are latitude, longitude, height (EPSG:6697). LOD2 polygons are taken where a building
-has them, else LOD1, never both; LOD0 footprints lie at z = 0 and are never taken. Elements are
-matched by local name, because prefixes and the `uro` namespace change from year to year. Used
-elements are freed, so memory follows the largest building, not the file. Entities are not resolved.
+Coordinates are latitude, longitude, height above sea level (EPSG:6697). Of a building LOD2 polygons
+are taken where it has them, else LOD1, never both; LOD0 footprints lie at z = 0 and are never
+taken. Elements are matched by local name, because prefixes and the `uro` namespace change from year
+to year. Used elements are freed, so memory follows the largest feature, not the file. Entities and
+document types are refused.
+
+A LOD2 solid holds only links to the surfaces under `boundedBy`, so the surfaces are read and the
+solid only where it has polygons of its own.
 """
 
 from __future__ import annotations
 
-import gzip
-import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lxml import etree
 from numpy.typing import NDArray
 
-from vlwm.core.errors import DataError
+from vlwm.core.city.batch import BRIDGE, BUILDING, ROAD, TERRAIN, VEGETATION
+from vlwm.core.city.sources import Source
 
-FEATURES = frozenset({"Building", "Bridge"})
+KINDS = {
+    "Building": BUILDING,
+    "Bridge": BRIDGE,
+    "PlantCover": VEGETATION,
+    "SolitaryVegetationObject": VEGETATION,
+    "Road": ROAD,
+    "Square": ROAD,
+    "Track": ROAD,
+    "ReliefFeature": TERRAIN,
+}
+_LODS = {  # in order of preference
+    BUILDING: (2, 1, 3),
+    BRIDGE: (2, 3, 1),
+    VEGETATION: (2, 3, 1),
+    ROAD: (1, 2, 3),
+}
+_SURFACES = ("MultiSurface", "Geometry", "Surface")
+_SOLIDS = ("Solid", "MultiSolid")
+_GEOMETRY = tuple(f"{{*}}lod{n}{k}" for n in (1, 2, 3) for k in (*_SURFACES, *_SOLIDS))
 _PARTS = frozenset({"BuildingPart", "BridgePart"})
-_LOD2 = ("lod2MultiSurface", "lod2Geometry", "lod2Surface")
-_SOLID2 = "lod2Solid"
-_LOD1 = ("lod1Solid", "lod1MultiSurface")
+_PATCHES = ("{*}Polygon", "{*}Triangle")
+_NO_HEIGHT_M = -1000.0
+_HEAD_BYTES = 8192
 
 
 class BrokenFeature(Exception):
@@ -35,77 +54,136 @@ class BrokenFeature(Exception):
 
 @dataclass
 class Feature:
-    """One building: polygons of rings (latitude, longitude, height), degrees and metres."""
+    """One feature: rings of numbers as they stand in the file.
 
+    Attributes:
+        points: (P, 3) latitude, longitude (degrees), height (m), rings end to end and closed.
+        ring_sizes: points of each ring.
+        polygon_rings: rings of each polygon, the outer one first.
+    """
+
+    kind: str
     name: str
     lod: int
-    polygons: list[list[NDArray[np.float64]]] = field(default_factory=list)
+    points: NDArray[np.float64]
+    ring_sizes: list[int]
+    polygon_rings: list[int]
 
 
 @dataclass
-class Skipped:
+class Broken:
     """A feature that was left out."""
 
+    kind: str
     name: str
     reason: str
 
 
-def read_features(path: Path) -> Iterator[Feature | Skipped]:
-    """Yield every building and bridge of a `.gml` or `.gml.gz` file.
+@dataclass
+class _Unit:
+    """A building without its parts, or one part: its geometry elements by level of detail."""
+
+    surfaces: dict[int, list[Any]] = field(default_factory=dict)
+    solids: dict[int, list[Any]] = field(default_factory=dict)
+    fittings: dict[int, list[Any]] = field(default_factory=dict)
+
+    def polygons(self, lod: int) -> list[Any]:
+        """Polygons of the body at a level, its installations with it; none without a body."""
+        first, second = (self.solids, self.surfaces) if lod == 1 else (self.surfaces, self.solids)
+        body = _patches(first.get(lod, ())) or _patches(second.get(lod, ()))
+        return body + _patches(self.fittings.get(lod, ())) if body else []
+
+
+def read_features(source: Source) -> Iterator[Feature | Broken]:
+    """Yield every feature of a known kind in a file; relief as triangles without a name.
 
     Raises:
         DataError: broken XML, or a document with entities; file and line are named.
     """
-    with _opened(path) as stream:
-        members = etree.iterparse(
+    _refuse_doctype(source)
+    count = 0
+    for member in _members(source):
+        for child in member:
+            kind = KINDS.get(_local(child))
+            if kind is not None:
+                count += 1
+                yield _feature(child, kind, f"{source.name}#{count}")
+
+
+def read_relief(source: Source) -> Iterator[NDArray[np.float64]]:
+    """Yield the terrain's triangles (N, 3, 3) of a file: latitude, longitude, height.
+
+    Triangles whose numbers are broken are left out.
+
+    Raises:
+        DataError: as `read_features`.
+    """
+    _refuse_doctype(source)
+    texts: list[str] = []
+    for triangle in _members(source, "{*}Triangle"):
+        texts.append(" ".join(triangle.itertext("{*}posList", "{*}pos", with_tail=False)))
+        if len(texts) >= 50_000:
+            yield _corners(texts)
+            texts = []
+    yield _corners(texts)
+
+
+def _corners(texts: list[str]) -> NDArray[np.float64]:
+    found = []
+    for text in texts:
+        try:
+            numbers = [float(v) for v in text.split()[:9]]
+        except ValueError:
+            continue
+        if len(numbers) == 9:
+            found.append(numbers)
+    triangles = np.array(found, dtype=np.float64).reshape(-1, 3, 3)
+    heights = triangles[:, :, 2]
+    return triangles[np.isfinite(triangles).all(axis=(1, 2)) & (heights > _NO_HEIGHT_M).all(axis=1)]
+
+
+def _refuse_doctype(source: Source) -> None:
+    head = source.read(_HEAD_BYTES)
+    if b"<!DOCTYPE" in head or b"<!ENTITY" in head:
+        raise source.broken(1, "a city model has no document type or entities")
+
+
+def _members(source: Source, tag: str = "{*}cityObjectMember") -> Iterator[Any]:
+    """Elements of a tag as they end; each is freed when the next is asked for.
+
+    Appearance (textures) is freed too: it can be half of a file.
+    """
+    with source.open() as stream:
+        events = etree.iterparse(
             stream,
             events=("end",),
-            tag="{*}cityObjectMember",
+            tag=(tag, "{*}surfaceDataMember"),
             resolve_entities=False,
             no_network=True,
             load_dtd=False,
             huge_tree=False,
         )
+        checked = False
         try:
-            for _, member in members:
-                _refuse_doctype(member, path)
-                for child in member:
-                    if _local(child) in FEATURES:
-                        yield _feature(child)
-                _free(member)
+            for _, element in events:
+                if not checked and element.getroottree().docinfo.doctype:
+                    raise source.broken(1, "a city model has no document type or entities")
+                checked = True
+                if _local(element) != "surfaceDataMember":
+                    yield element
+                _free(element)
         except etree.XMLSyntaxError as error:
             line = error.position[0] if error.position else 0
-            reason = f"the XML is broken: {error.msg}"
-            raise _bad(path, line, reason) from error
-        except (OSError, EOFError) as error:
-            raise _bad(path, 0, f"the file is damaged: {error}") from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with open(path, "rb") as raw:
-        if path.suffix == ".gz":
-            with gzip.open(raw) as unpacked:
-                yield unpacked
-        else:
-            yield raw
-
-
-def _bad(path: Path, line: int, reason: str) -> DataError:
-    where = f"{path}:{line}" if line else str(path)
-    return DataError(reason, where=where, remedy="download the file again")
-
-
-def _refuse_doctype(member: Any, path: Path) -> None:
-    doctype = member.getroottree().docinfo.doctype
-    if doctype:
-        raise _bad(path, 1, "a city model has no document type or entities")
+            raise source.broken(line, f"the XML is broken: {error.msg}") from error
+        except source.damage as error:
+            raise source.broken(0, f"the file is damaged: {error}") from error
 
 
 def _free(element: Any) -> None:
     element.clear()
-    while element.getprevious() is not None:
-        del element.getparent()[0]
+    parent = element.getparent()
+    while parent is not None and element.getprevious() is not None:
+        del parent[0]
 
 
 def _local(element: Any) -> str:
@@ -113,78 +191,98 @@ def _local(element: Any) -> str:
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
-def _feature(element: Any) -> Feature | Skipped:
-    name = _id(element)
-    try:
-        return _read(element, name)
-    except BrokenFeature as error:
-        return Skipped(name, str(error))
-
-
-def _id(element: Any) -> str:
+def _id(element: Any, otherwise: str) -> str:
     for key, value in element.attrib.items():
         if key.rpartition("}")[2] == "id":
-            return value
-    return f"line {element.sourceline}"
+            return str(value)
+    return otherwise
 
 
-def _read(element: Any, name: str) -> Feature:
-    units = [element, *(e for e in element.iter() if _local(e) in _PARTS)]
-    fine = {id(u): _polygons(u, _LOD2) or _polygons(u, (_SOLID2,)) for u in units}
-    if not any(fine.values()):
-        coarse = [p for u in units for p in _polygons(u, _LOD1)]
-        if not coarse:
-            raise BrokenFeature("it has neither LOD1 nor LOD2 surfaces")
-        return Feature(name, 1, _rings(coarse))
-    polygons = list(fine[id(element)])
-    for part in units[1:]:
-        polygons += fine[id(part)] or _polygons(part, _LOD1)
-    return Feature(name, 2, _rings(polygons))
-
-
-def _polygons(unit: Any, kinds: tuple[str, ...]) -> list[Any]:
-    """Polygons of a building's or part's own geometry, its nested parts left out."""
-    found: list[Any] = []
-    stack = list(reversed(list(unit)))
-    while stack:
-        element = stack.pop()
-        name = _local(element)
-        if name in _PARTS:
-            continue
-        if name in kinds:
-            found += [e for e in element.iter() if _local(e) in ("Polygon", "Triangle")]
-        else:
-            stack.extend(reversed(list(element)))
-    return found
-
-
-def _rings(polygons: list[Any]) -> list[list[NDArray[np.float64]]]:
-    found = []
-    for polygon in polygons:
-        rings = [_ring(e) for e in polygon.iter() if _local(e) == "LinearRing"]
-        outer = rings[0] if rings else None
-        if outer is not None and len(outer) >= 3:
-            found.append([outer, *(r for r in rings[1:] if len(r) >= 3)])
-    if not found:
-        raise BrokenFeature("its surfaces have no corners")
-    return found
-
-
-def _ring(element: Any) -> NDArray[np.float64]:
-    """Corners (N, 3) of a closed ring, its repeated points dropped."""
-    texts = [e.text or "" for e in element.iter() if _local(e) in ("posList", "pos")]
+def _feature(element: Any, kind: str, otherwise: str) -> Feature | Broken:
+    name = _id(element, otherwise)
     try:
-        values = [float(v) for text in texts for v in text.split()]
+        if kind == TERRAIN:
+            lod, polygons = 1, list(element.iter(*_PATCHES))
+        else:
+            lod, polygons = _choose(_units(element), _LODS[kind])
+        return Feature(kind, name, lod, *_numbers(polygons))
+    except BrokenFeature as error:
+        return Broken(kind, name, str(error))
+
+
+def _units(element: Any) -> list[_Unit]:
+    """The feature itself and its parts."""
+    units = {element: _Unit()}
+    for geometry in element.iter(*_GEOMETRY):
+        name = _local(geometry)
+        lod, owner, fitting = int(name[3]), element, False
+        for above in geometry.iterancestors():
+            if above is element:
+                break
+            tag = _local(above)
+            fitting |= tag.endswith(("Installation", "ConstructionElement"))
+            if tag in _PARTS:
+                owner = above
+                break
+        unit = units.setdefault(owner, _Unit())
+        if fitting:
+            unit.fittings.setdefault(lod, []).append(geometry)
+        elif name.endswith("Solid"):
+            unit.solids.setdefault(lod, []).append(geometry)
+        else:
+            unit.surfaces.setdefault(lod, []).append(geometry)
+    return list(units.values())
+
+
+def _choose(units: list[_Unit], lods: tuple[int, ...]) -> tuple[int, list[Any]]:
+    """The first level that a unit has, and polygons: each part at its own best level.
+
+    A building's own coarse block is left out where its parts have finer walls.
+    """
+    found = [next(((n, p) for n in lods if (p := u.polygons(n))), None) for u in units]
+    levels = [f[0] for f in found if f]
+    if not levels:
+        raise BrokenFeature("it has no LOD1, LOD2 or LOD3 surfaces")
+    best = min(levels, key=lods.index)
+    own, *parts = found
+    polygons = own[1] if own and (own[0] == best or not any(parts)) else []
+    return best, polygons + [p for part in parts if part for p in part[1]]
+
+
+def _patches(geometries: Any) -> list[Any]:
+    return [patch for geometry in geometries for patch in geometry.iter(*_PATCHES)]
+
+
+def _numbers(polygons: list[Any]) -> tuple[NDArray[np.float64], list[int], list[int]]:
+    """Points (P, 3), points of each ring, rings of each polygon."""
+    words: list[str] = []
+    sizes: list[int] = []
+    rings: list[int] = []
+    for polygon in polygons:
+        before = len(sizes)
+        for ring in polygon.iter("{*}LinearRing"):
+            texts = ring.itertext("{*}posList", "{*}pos", with_tail=False)
+            numbers = " ".join(texts).split()
+            if len(numbers) % 3:
+                raise BrokenFeature("a ring is not made of triples")
+            words += numbers
+            sizes.append(len(numbers) // 3)
+        if len(sizes) > before:
+            rings.append(len(sizes) - before)
+    try:
+        values = np.array(list(map(float, words)), dtype=np.float64).reshape(-1, 3)
     except ValueError as error:
         raise BrokenFeature("a coordinate is no number") from error
-    if len(values) % 3 or not all(math.isfinite(v) for v in values):
-        raise BrokenFeature("a ring is not made of finite triples")
-    corners = np.array(values, dtype=np.float64).reshape(-1, 3)
-    _check_degrees(corners)
-    different = np.any(corners != np.roll(corners, 1, axis=0), axis=1)
-    return corners[different] if len(corners) > 1 else corners
+    _check(values)
+    return values, sizes, rings
 
 
-def _check_degrees(corners: NDArray[np.float64]) -> None:
-    if len(corners) and (np.abs(corners[:, 0]).max() > 90 or np.abs(corners[:, 1]).max() > 180):
+def _check(points: NDArray[np.float64]) -> None:
+    if not len(points):
+        raise BrokenFeature("its surfaces have no corners")
+    if not np.isfinite(points).all():
+        raise BrokenFeature("a coordinate is not finite")
+    if np.abs(points[:, 0]).max() > 90 or np.abs(points[:, 1]).max() > 180:
         raise BrokenFeature("a coordinate is not latitude and longitude")
+    if points[:, 2].min() < _NO_HEIGHT_M:
+        raise BrokenFeature(f"a height of {points[:, 2].min():g} m stands for none")

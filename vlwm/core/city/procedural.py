@@ -58,7 +58,9 @@ def procedural_city(size_m: float = 800.0, seed: int = 42) -> City:
         terrain=terrain,
         procedural=True,
         attribution=ATTRIBUTION,
-        report=ReadReport(features=len(ids), lod1=len(ids), triangles=len(mesh.faces)),
+        report=ReadReport(
+            features=len(ids), buildings=len(ids), lod1=len(ids), triangles=len(mesh.faces)
+        ),
     )
 
 

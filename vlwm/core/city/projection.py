@@ -49,3 +49,19 @@ def project(lat_lon_h: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
     transformer = _transformer(GEOGRAPHIC, crs)
     east, north = transformer.transform(lat_lon_h[:, 1], lat_lon_h[:, 0])
     return np.column_stack([east, north, lat_lon_h[:, 2]])
+
+
+def unproject(xy: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+    """Easting, northing (m) → latitude, longitude (degrees); (N, 2) float64."""
+    longitude, latitude = _transformer(crs, GEOGRAPHIC).transform(xy[:, 0], xy[:, 1])
+    return np.column_stack([latitude, longitude])
+
+
+def from_earth_centered(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Earth-centred metres (EPSG:4978) → latitude, longitude (degrees), ellipsoidal height (m).
+
+    WGS 84 and JGD2011 are taken as one: they differ by centimetres.
+    """
+    transformer = _transformer("EPSG:4978", "EPSG:4979")
+    longitude, latitude, height = transformer.transform(points[:, 0], points[:, 1], points[:, 2])
+    return np.column_stack([latitude, longitude, height])

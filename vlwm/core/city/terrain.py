@@ -10,16 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from scipy.ndimage import gaussian_filter
-from scipy.spatial import QhullError, cKDTree
+from scipy.spatial import Delaunay, QhullError, cKDTree
+
+from vlwm.core.city.raster import PlanGrid, nodes_under
 
 Bounds = tuple[float, float, float, float]
 """x from, y from, x to, y to, metres"""
 
 SPACING_M = 10.0
 _NEIGHBOURS = 5
+_NEIGHBOUR_M = 60.0
 _SMOOTHING_NODES = 1.0
+_BESIDE = 12
+_BESIDE_M = 20.0
+_ABOVE_M = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +52,19 @@ class Terrain:
     ) -> Terrain:
         """Ground through scattered ground points (N, 3), such as the bases of buildings.
 
-        A point is first replaced by the median of its five nearest neighbours: a garage in a slope
-        or a block on a platform must not dent the ground. Between the points the ground is linear,
+        Points well above others beside them (roofs, upper decks) are left out. A point is then
+        replaced by the median of itself and four neighbours within 60 m: a garage in a slope or a
+        block on a platform must not dent the ground. Between the points the ground is linear,
         beyond them as high as the nearest.
         """
-        known = np.asarray(points, dtype=np.float64)
-        known = known[np.isfinite(known).all(axis=1)]
+        known = on_the_ground(np.asarray(points, dtype=np.float64))
         if not len(known):
             return cls.flat(0.0, bounds)
-        heights = _median_of_neighbours(known)
-        if np.ptp(heights) < 1e-6:
-            return cls.flat(float(heights[0]), bounds)
-        xs = np.arange(bounds[0], bounds[2] + spacing_m, spacing_m)
-        ys = np.arange(bounds[1], bounds[3] + spacing_m, spacing_m)
-        nodes = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1)
-        field = _interpolate(known[:, :2], heights, nodes)
-        return cls(bounds[0], bounds[1], spacing_m, gaussian_filter(field, _SMOOTHING_NODES))
+        if np.ptp(known[:, 2]) < 1e-6:
+            return cls.flat(float(known[0, 2]), bounds)
+        grid = PlanGrid.over(bounds, spacing_m)
+        field = gaussian_filter(interpolate(known, grid), _SMOOTHING_NODES)
+        return cls(grid.x0, grid.y0, grid.spacing_m, field)
 
     def height(self, xy: ArrayLike) -> NDArray[np.float64]:
         """Ground height (...,) under points (..., 2), metres."""
@@ -103,18 +105,45 @@ class Terrain:
         return np.array([*before, *inner, *after])
 
 
+def on_the_ground(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Which of scattered bases (N, 3) are ground, their heights calmed: (M, 3).
+
+    A base more than 6 m above another one within 20 m is not: no town is that steep, but shells on
+    a roof and stations on pillars are.
+    """
+    known = points[np.isfinite(points).all(axis=1)]
+    if not len(known):
+        return known
+    tree = cKDTree(known[:, :2])
+    count = min(_BESIDE, len(known))
+    _, near = tree.query(known[:, :2], k=count, distance_upper_bound=_BESIDE_M)
+    heights = np.append(known[:, 2], np.inf)[near.reshape(len(known), count)]
+    known = known[known[:, 2] <= heights.min(axis=1) + _ABOVE_M]
+    return np.column_stack([known[:, :2], _median_of_neighbours(known)])
+
+
 def _median_of_neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Median height (N,) of each point and its nearest neighbours within 60 m."""
     count = min(_NEIGHBOURS, len(points))
-    _, near = cKDTree(points[:, :2]).query(points[:, :2], k=count)
-    return np.median(points[:, 2][np.atleast_2d(near.reshape(len(points), count))], axis=1)
+    tree = cKDTree(points[:, :2])
+    _, near = tree.query(points[:, :2], k=count, distance_upper_bound=_NEIGHBOUR_M)
+    heights = np.append(points[:, 2], np.nan)[near.reshape(len(points), count)]
+    return np.nanmedian(heights, axis=1)
 
 
-def _interpolate(
-    xy: NDArray[np.float64], z: NDArray[np.float64], nodes: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    nearest = NearestNDInterpolator(xy, z)(nodes)
+def interpolate(points: NDArray[np.float64], grid: PlanGrid) -> NDArray[np.float64]:
+    """Heights (nx, ny) of a grid's nodes: linear between scattered points (N, 3), flat beyond.
+
+    Linear on the Delaunay triangles of the points; beyond them as high as the nearest point.
+    """
+    heights = np.full(grid.shape, np.nan)
     try:
-        linear = LinearNDInterpolator(xy, z)(nodes)
-    except QhullError:  # all points on one line
-        return np.asarray(nearest)
-    return np.where(np.isfinite(linear), linear, nearest)
+        triangles = points[Delaunay(points[:, :2]).simplices]
+    except QhullError:  # fewer than three points, or all on one line
+        triangles = np.zeros((0, 3, 3))
+    for hits in nodes_under(triangles, grid):
+        heights[hits.i, hits.j] = hits.z
+    beyond = np.isnan(heights)
+    _, nearest = cKDTree(points[:, :2]).query(grid.nodes()[beyond])
+    heights[beyond] = points[nearest, 2]
+    return heights

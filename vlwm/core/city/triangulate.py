@@ -1,50 +1,148 @@
-"""Planar polygons with holes to triangles, by ear clipping in the polygon's own plane."""
+"""Planar polygons with holes to triangles, many at once.
+
+Triangles stay as they are, quads are cut along the diagonal that lies inside, everything else is
+ear-clipped in the polygon's own plane (mapbox-earcut, on the two axes that the plane faces most).
+Walls are quads, so the bulk of a city is done in a few array operations.
+
+Letters: P points, R rings, N polygons, T triangles.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mapbox_earcut
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
-def newell_normal(ring: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normal (3,) of a ring (N, 3), twice its area long (Newell's method)."""
-    following = np.roll(ring, -1, axis=0)
-    return np.cross(ring - ring[0], following - ring[0]).sum(axis=0)
+_FLAT_M2 = 1e-12  # twice an area below this: the polygon has no plane
 
 
-def triangulate_ring(rings: Sequence[NDArray[np.float64]]) -> NDArray[np.int64]:
-    """Triangles (T, 3) of a polygon as indices into its rings laid end to end.
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """Polygons of rings of points, laid end to end.
 
-    Args:
-        rings: the outer ring (N, 3) and then its holes, without repeated last points.
-
-    The triangles wind as the outer ring does. A polygon without area yields a fan, so that its
-    edges are not lost.
+    Attributes:
+        points: (P, 3) metres, rings without a repeated last point.
+        ring_sizes: (R,) points of each ring.
+        polygon_rings: (N,) rings of each polygon, the outer one first.
     """
-    normal = newell_normal(rings[0])
-    count = sum(len(r) for r in rings)
+
+    points: Floats
+    ring_sizes: Indices
+    polygon_rings: Indices
+
+    @property
+    def ring_starts(self) -> Indices:
+        """(R,) first point of each ring."""
+        return np.cumsum(self.ring_sizes) - self.ring_sizes
+
+    @property
+    def first_rings(self) -> Indices:
+        """(N,) outer ring of each polygon."""
+        return np.cumsum(self.polygon_rings) - self.polygon_rings
+
+    def normals(self) -> Floats:
+        """(R, 3): normal of each ring, twice its area long (Newell's method)."""
+        if not len(self.ring_sizes):
+            return np.zeros((0, 3))
+        starts = self.ring_starts
+        arms = self.points - np.repeat(self.points[starts], self.ring_sizes, axis=0)
+        following = np.arange(1, len(arms) + 1)
+        following[starts + self.ring_sizes - 1] = starts
+        turns: Floats = np.cross(arms, arms[following])
+        return np.add.reduceat(turns, starts, axis=0)
+
+    def areas(self) -> Floats:
+        """(N,) m²: the outer ring's area less its holes'."""
+        signed = np.linalg.norm(self.normals(), axis=1) / 2
+        signed[np.setdiff1d(np.arange(len(signed)), self.first_rings)] *= -1
+        owner = np.repeat(np.arange(len(self.polygon_rings)), self.polygon_rings)
+        return np.bincount(owner, signed, len(self.polygon_rings)).astype(np.float64)
+
+
+def triangulate(polygons: Polygons) -> tuple[Indices, Indices]:
+    """Triangles (T, 3) as indices into the points, and the polygon (T,) of each, in its order.
+
+    Triangles wind as the outer ring does. A polygon without area yields a fan, so that its edges
+    are not lost.
+    """
+    normals = polygons.normals()[polygons.first_rings]
+    sizes = polygons.ring_sizes[polygons.first_rings]
+    starts = polygons.ring_starts[polygons.first_rings]
+    whole = polygons.polygon_rings == 1
+    three = np.flatnonzero(whole & (sizes == 3))
+    four = np.flatnonzero(whole & (sizes == 4))
+    quads, cut = _cut_quads(polygons.points, starts[four], normals[four])
+    rest = np.setdiff1d(np.arange(len(sizes)), np.concatenate([three, four[cut]]))
+    first = polygons.first_rings
+    clipped = [
+        _clip(
+            polygons.points,
+            int(starts[i]),
+            polygons.ring_sizes[first[i] : first[i] + polygons.polygon_rings[i]],
+            normals[i],
+        )
+        for i in rest
+    ]
+    triangles = [
+        starts[three, None] + np.arange(3),
+        quads[cut].reshape(-1, 3),
+        *clipped,
+    ]
+    owners = [three, np.repeat(four[cut], 2), np.repeat(rest, [len(c) for c in clipped])]
+    owner = np.concatenate(owners).astype(np.int64)
+    order = np.argsort(owner, kind="stable")
+    return np.concatenate(triangles).astype(np.int64)[order], owner[order]
+
+
+def triangulate_ring(rings: Sequence[Floats]) -> Indices:
+    """Triangles (T, 3) of one polygon as indices into its rings (N, 3) laid end to end."""
+    sizes = np.array([len(r) for r in rings], dtype=np.int64)
+    return triangulate(Polygons(np.concatenate(rings), sizes, np.array([len(rings)])))[0]
+
+
+def _cut_quads(
+    points: Floats, starts: Indices, normals: Floats
+) -> tuple[Indices, NDArray[np.bool_]]:
+    """Two triangles (Q, 2, 3) of each quad, and whether one of its diagonals lies inside."""
+    corners = points[starts[:, None] + np.arange(4)]
+    ways = np.array([[[0, 1, 2], [0, 2, 3]], [[1, 2, 3], [1, 3, 0]]])
+    inside = []
+    for way in ways:
+        a, b, c = (corners[:, way[:, k]] for k in range(3))
+        turns = np.einsum("qtk,qk->qt", np.cross(b - a, c - a), normals)
+        inside.append((turns >= 0).all(axis=1))
+    choice = np.where(inside[0], 0, 1)
+    return starts[:, None, None] + ways[choice], inside[0] | inside[1]
+
+
+def _clip(points: Floats, start: int, sizes: Indices, normal: Floats) -> Indices:
+    """Triangles (T, 3) of the polygon whose rings begin at `start`, by ear clipping."""
     axis = int(np.argmax(np.abs(normal)))
-    if count == 3:
-        return np.array([[0, 1, 2]])
-    if abs(normal[axis]) < 1e-12:
-        return _fan(len(rings[0]))
+    if abs(normal[axis]) < _FLAT_M2:
+        return _fan(start, int(sizes[0]))
     plane = [(axis + 1) % 3, (axis + 2) % 3]
-    flat = np.ascontiguousarray(np.concatenate(rings)[:, plane] - rings[0][0, plane])
-    ends = np.cumsum([len(r) for r in rings], dtype=np.uint32)
-    found = mapbox_earcut.triangulate_float64(flat, ends).astype(np.int64).reshape(-1, 3)
-    if not len(found):
-        return _fan(len(rings[0]))
-    return found if _same_turn(flat, found, float(normal[axis])) else found[:, ::-1]
+    corners = points[start : start + int(sizes.sum())]
+    flat = np.ascontiguousarray((corners - corners[0])[:, plane])
+    found = mapbox_earcut.triangulate_float64(flat, np.cumsum(sizes, dtype=np.uint32))
+    triangles = found.astype(np.int64).reshape(-1, 3)
+    if not len(triangles):
+        return _fan(start, int(sizes[0]))
+    turned = _twice_area(flat, triangles) * normal[axis] < 0
+    return start + (triangles[:, ::-1] if turned else triangles)
 
 
-def _same_turn(flat: NDArray[np.float64], triangles: NDArray[np.int64], turn: float) -> bool:
-    a, b, c = (flat[triangles[:, k]] for k in range(3))
-    area = ((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]).sum()
-    return bool(area * turn >= 0)
+def _twice_area(flat: Floats, triangles: Indices) -> float:
+    a, b, c = flat[triangles[:, 0]], flat[triangles[:, 1]], flat[triangles[:, 2]]
+    u, v = b - a, c - a
+    return float((u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum())
 
 
-def _fan(count: int) -> NDArray[np.int64]:
-    return np.array([[0, k, k + 1] for k in range(1, count - 1)], dtype=np.int64).reshape(-1, 3)
+def _fan(start: int, count: int) -> Indices:
+    middle = np.arange(1, count - 1)
+    return start + np.stack([np.zeros_like(middle), middle, middle + 1], axis=1)

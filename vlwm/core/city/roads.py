@@ -1,0 +1,47 @@
+"""Roads of a city in plan: where a rover may drive. They lie on the terrain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.raster import PlanGrid, nodes_under
+
+
+@dataclass(frozen=True, eq=False)
+class Roads:
+    """Road surfaces.
+
+    Attributes:
+        names: of the roads, R of them.
+        triangles: (T, 3, 2) plan coordinates in the city's frame, metres.
+        road_of_triangle: int32 (T,).
+    """
+
+    names: list[str]
+    triangles: NDArray[np.float64]
+    road_of_triangle: NDArray[np.int32]
+
+    @classmethod
+    def none(cls) -> Roads:
+        """A city without known roads."""
+        return cls([], np.zeros((0, 3, 2)), np.zeros(0, dtype=np.int32))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def area_m2(self) -> float:
+        """Sum of all triangles; overlapping surfaces count twice."""
+        u, v = (self.triangles[:, k] - self.triangles[:, 0] for k in (1, 2))
+        return float(np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum() / 2)
+
+    def mask(self, grid: PlanGrid) -> NDArray[np.bool_]:
+        """Which nodes (nx, ny) of a plan grid lie on a road."""
+        found = np.zeros(grid.shape, dtype=bool)
+        flat = np.concatenate([self.triangles, np.zeros((len(self.triangles), 3, 1))], axis=2)
+        for hits in nodes_under(flat, grid):
+            found[hits.i, hits.j] = True
+        return found
