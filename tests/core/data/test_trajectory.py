@@ -7,11 +7,18 @@ import pytest
 
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.data.obstacles import obstacles_in
+from vlwm.core.city.terrain import Terrain
+from vlwm.core.data.obstacles import Obstacles, obstacles_in
 from vlwm.core.data.splits import Region
-from vlwm.core.data.trajectory import LARGEST_TILT, VEHICLES, Trajectory, plan_trajectory
+from vlwm.core.data.trajectory import Trajectory, plan_trajectory
+from vlwm.core.data.vehicle import LARGEST_TILT, STEP_S, VEHICLES
 from vlwm.core.errors import DataError
-from vlwm.core.geometry.frames import finite_difference_velocity, rotate
+from vlwm.core.geometry.frames import (
+    constant_twist,
+    ego_of,
+    finite_difference_velocity,
+    rotate,
+)
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 FRAMES = 150
@@ -22,12 +29,19 @@ def city() -> City:
     return procedural_city(500, 5)
 
 
-def plan(city: City, agent: str, seed: int = 1, frames: int = FRAMES) -> Trajectory:
-    region = Region("train", -200, -200, 200, 200)
-    tiles = TriangleTiles.build(city.mesh.triangles())
-    margin = VEHICLES[agent].margin_m
-    obstacles = obstacles_in(tiles, (-200, -200, 200, 200), margin)
-    return plan_trajectory(city.terrain, obstacles, region, agent, frames, seed)
+REGION = Region("train", -200, -200, 200, 200)
+
+
+def obstacles_of(city: City, agent: str) -> Obstacles:
+    tiles, vehicle = TriangleTiles.build(city.mesh.triangles()), VEHICLES[agent]
+    return obstacles_in(tiles, (-200, -200, 200, 200), vehicle.margin_m, vehicle.map_m)
+
+
+def plan(
+    city: City, agent: str, seed: int = 1, frames: int = FRAMES, dt_s: float = 0.5
+) -> Trajectory:
+    obstacles = obstacles_of(city, agent)
+    return plan_trajectory(city.terrain, obstacles, REGION, agent, frames, seed, dt_s)
 
 
 @pytest.mark.parametrize(("agent", "low", "high"), [("drone", 3, 15), ("rover", 1, 8)])
@@ -51,6 +65,54 @@ def test_velocities_equal_finite_differences(city: City, agent: str) -> None:
     assert np.abs(linear - path.poses[:, 7:10])[inner].max() < 0.5
     assert np.median(np.linalg.norm(linear - path.poses[:, 7:10], axis=1)[inner]) < 0.12
     assert np.median(np.abs(angular[:, 2] - path.poses[:, 12])[inner]) < 0.05
+
+
+@pytest.mark.parametrize("agent", ["drone", "rover"])
+def test_velocities_are_those_of_the_instant(city: City, agent: str) -> None:
+    """On the path's own steps they are its central differences, to the last digit."""
+    path = plan(city, agent, frames=400, dt_s=STEP_S)
+    linear, angular = finite_difference_velocity(path.poses[:, :3], path.poses[:, 3:7], STEP_S)
+    np.testing.assert_allclose(path.poses[1:-1, 7:10], linear[1:-1], atol=1e-9)
+    np.testing.assert_allclose(path.poses[1:-1, 10:13], angular[1:-1], atol=1e-7)
+    coarse = plan(city, agent, frames=20)
+    fine = plan(city, agent, frames=191, dt_s=STEP_S)
+    np.testing.assert_array_equal(coarse.poses, fine.poses[::10])
+
+
+@pytest.mark.parametrize("agent", ["drone", "rover"])
+def test_constant_motion_is_the_exception(city: City, agent: str) -> None:
+    """Going on as before is off by decimetres after half a second and by metres after three."""
+    path = plan(city, agent, frames=300)
+    ego = ego_of(path.poses, path.ground_z)
+    ahead = constant_twist(ego[:-7], ego[1:-6], 0.5, np.array([0.5, 3.0]))[..., :2]
+    off = np.linalg.norm(ahead - np.stack([ego[2:-5, :2], ego[7:, :2]], axis=1), axis=-1)
+    half, three = off.mean(axis=0)
+    assert 0.05 < half < 0.6 and 1.0 < three < 8.0
+
+
+def test_drones_use_the_heights_they_are_given(city: City) -> None:
+    low, high = VEHICLES["drone"].height_m
+    paths = [plan(city, "drone", seed, frames=300) for seed in range(4)]
+    height = np.concatenate([p.poses[:, 2] - p.ground_z for p in paths])
+    assert height.min() < low + 5.0 and height.max() > high - 10.0
+    assert height.std() > 8.0
+
+
+def test_rovers_start_in_the_streets_and_not_in_a_courtyard() -> None:
+    """Four walls around 60 m of free ground, and more of it outside."""
+    walls = [(-30, -30, 30, -28), (-30, 28, 30, 30), (-30, -30, -28, 30), (28, -30, 30, 30)]
+    roofs = [
+        [[x0, y0, 9], [x1, y0, 9], [x1, y1, 9], [x0, y0, 9], [x1, y1, 9], [x0, y1, 9]]
+        for x0, y0, x1, y1 in walls
+    ]
+    tiles = TriangleTiles.build(np.array(roofs, dtype=float).reshape(-1, 3, 3))
+    vehicle = VEHICLES["rover"]
+    obstacles = obstacles_in(tiles, (-60, -60, 60, 60), vehicle.margin_m, vehicle.map_m)
+    region = Region("train", -60, -60, 60, 60)
+    terrain = Terrain.flat(0.0, (-60, -60, 60, 60))
+    for seed in range(5):
+        path = plan_trajectory(terrain, obstacles, region, "rover", 10, seed)
+        assert (np.abs(path.poses[:, :2]).max(axis=1) > 30).all()
 
 
 @pytest.mark.parametrize("agent", ["drone", "rover"])

@@ -31,6 +31,8 @@ class Obstacles:
         wide: the same, widened by `SLACK_M` more: what plans keep clear of, so that a path that
             is rounded off afterwards still keeps clear of `tops`.
         built: bool (nx, ny), whether a surface is near enough to be worth a visit.
+        streets: bool (nx, ny), the largest connected piece of the ground that plans keep to: what
+            is left of a city without its courtyards.
     """
 
     x0: float
@@ -39,20 +41,32 @@ class Obstacles:
     tops: NDArray[np.float32]
     wide: NDArray[np.float32]
     built: NDArray[np.bool_]
+    streets: NDArray[np.bool_]
 
     def top(self, xy: NDArray[np.float64], *, planning: bool = False) -> NDArray[np.float32]:
         """Highest surface within the margin of points (..., 2), metres.
 
         +inf outside the window and, while planning, where nothing is near enough for a visit.
         """
+        i, j, inside = self._squares(xy)
+        found = self.wide[i, j] if planning else self.tops[i, j]
+        allowed = inside & self.built[i, j] if planning else inside
+        return np.where(allowed, found, np.float32(np.inf))
+
+    def on_streets(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether points (..., 2) lie on `streets`."""
+        i, j, inside = self._squares(xy)
+        return np.asarray(inside & self.streets[i, j])
+
+    def _squares(
+        self, xy: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Squares of points, those outside put on the border, and which points are inside."""
         i = np.floor((xy[..., 0] - self.x0) / self.cell_m).astype(np.int64)
         j = np.floor((xy[..., 1] - self.y0) / self.cell_m).astype(np.int64)
         nx, ny = self.tops.shape
         inside = (i >= 0) & (i < nx) & (j >= 0) & (j < ny)
-        i, j = np.clip(i, 0, nx - 1), np.clip(j, 0, ny - 1)
-        found = self.wide[i, j] if planning else self.tops[i, j]
-        allowed = inside & self.built[i, j] if planning else inside
-        return np.where(allowed, found, np.float32(np.inf))
+        return np.clip(i, 0, nx - 1), np.clip(j, 0, ny - 1), inside
 
 
 def obstacles_in(
@@ -82,7 +96,16 @@ def obstacles_in(
     away = cv2.distanceTransform(empty, cv2.DIST_L2, 3) if not empty.all() else None
     built = np.zeros(shape, dtype=bool) if away is None else away * cell_m <= BUILT_M
     widened = [_widened(tops, m, cell_m) for m in (margin_m, margin_m + SLACK_M)]
-    return Obstacles(x0, y0, cell_m, widened[0], widened[1], built)
+    streets = _largest_piece((widened[1] == NOTHING) & built)
+    return Obstacles(x0, y0, cell_m, widened[0], widened[1], built, streets)
+
+
+def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest 4-connected piece of a mask; empty where the mask is."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # label 0 is what the mask leaves out
+    return np.asarray(mask & (labels == areas.argmax()))
 
 
 def _widened(tops: NDArray[np.float32], margin_m: float, cell_m: float) -> NDArray[np.float32]:

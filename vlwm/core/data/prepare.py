@@ -37,7 +37,8 @@ from vlwm.core.data.splits import (
     deal_sessions,
     plan_regions,
 )
-from vlwm.core.data.trajectory import VEHICLES, Trajectory, plan_trajectory
+from vlwm.core.data.trajectory import Trajectory, plan_trajectory
+from vlwm.core.data.vehicle import VEHICLES
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import ego_of
@@ -46,6 +47,7 @@ from vlwm.core.geometry.voxelize import TriangleTiles
 
 _FIRST_DAY = datetime(2024, 1, 1)
 _BUILT_CELL_M = 50.0
+_SESSION_SIDE_M = 1200.0
 _BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
 
 __all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "prepare"]
@@ -184,12 +186,16 @@ def _grid_values(grid: VoxelGrid) -> dict[str, Any]:
     }
 
 
+def _built(city: City) -> NDArray[np.float64]:
+    """Middles (N, 2) of the squares of the plan in which something stands."""
+    squares = np.unique(np.floor(city.mesh.vertices[:, :2] / _BUILT_CELL_M), axis=0)
+    return (squares + 0.5) * _BUILT_CELL_M
+
+
 def _regions(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
     """Insides of the regions in the city's frame, and the splits in its CRS."""
     margin = grid.horizontal_half_diagonal_m
-    plan_view = city.mesh.vertices[:, :2]
-    built = (np.unique(np.floor(plan_view / _BUILT_CELL_M), axis=0) + 0.5) * _BUILT_CELL_M
-    regions = plan_regions(city.bounds_xy, margin, plan.seed, built)
+    regions = plan_regions(city.bounds_xy, margin, plan.seed, _built(city))
     east, north = city.origin.easting, city.origin.northing
     placed = tuple(
         dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)
@@ -201,15 +207,31 @@ def _regions(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, 
 def _plan_sessions(
     scene: Scene, regions: dict[str, Region], plan: PreparePlan
 ) -> Iterator[_Planned]:
-    obstacles: dict[tuple[str, str], Obstacles] = {}
+    built = _built(scene.city)
+    maps: dict[tuple[str, Region], Obstacles] = {}
     for index, split in enumerate(deal_sessions(plan.sessions)):
         agent = plan.agents[index % len(plan.agents)]
-        region = regions[split]
-        if (agent, split) not in obstacles:
+        region = _piece(regions[split], built, [plan.seed, index])
+        if (agent, region) not in maps:
             window = (region.x0, region.y0, region.x1, region.y1)
-            margin = VEHICLES[agent].margin_m
-            obstacles[agent, split] = obstacles_in(scene.buildings, window, margin)
-        yield _plan_session(scene, region, obstacles[agent, split], agent, index, plan)
+            vehicle = VEHICLES[agent]
+            maps = {k: v for k, v in maps.items() if k[1] == region}
+            maps[agent, region] = obstacles_in(
+                scene.buildings, window, vehicle.margin_m, vehicle.map_m
+            )
+        yield _plan_session(scene, region, maps[agent, region], agent, index, plan)
+
+
+def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
+    """The part of a region that one session keeps to, so that no map grows with the city."""
+    low, high = np.array([region.x0, region.y0]), np.array([region.x1, region.y1])
+    size = np.minimum(high - low, _SESSION_SIDE_M)
+    inside = built[region.inside(built, 0.0)]
+    if not len(inside):
+        inside = (low + high)[None] / 2
+    middle = inside[np.random.default_rng([*seed, 0x91ECE]).integers(len(inside))]
+    x0, y0 = (float(v) for v in np.clip(middle - size / 2, low, high - size))
+    return Region(region.split, x0, y0, x0 + float(size[0]), y0 + float(size[1]))
 
 
 def _plan_session(

@@ -5,8 +5,6 @@ varying wishes. Twice a second it looks several seconds ahead along a fan of com
 that would touch an obstacle or leave its region, and takes the one nearest to its wish; in a dead
 end it goes back some steps and tries another way. Motion is integrated at 20 Hz and every tenth
 state is a frame, so velocities are those of the instant and know nothing of the next frame.
-
-A drone tilts into its acceleration, thrust along body z (up to 25°); a rover lies on the terrain.
 """
 
 from __future__ import annotations
@@ -19,50 +17,18 @@ from numpy.typing import NDArray
 from vlwm.core.city.terrain import Terrain
 from vlwm.core.data.obstacles import NOTHING, SLACK_M, Obstacles
 from vlwm.core.data.splits import Region
+from vlwm.core.data.vehicle import STEP_S, VEHICLES, Vehicle, lie_on, smooth, step, tilt
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import finite_difference_velocity, quaternion_from_rpy
 
-STEP_S = 0.05
-GRAVITY = 9.81
-LARGEST_TILT = np.radians(25.0)
 _LOOK_S = 5.0
 _LOOK_STEP_S = 0.25
-_LAG_S = 0.7
+_SINK_S = 1.5
 _ROUNDING_S = 0.6
 _DECISION_S = 0.5
 _TRIES = 12
+_START_TRIES = 1000
 _BACKWARD_DECISIONS = 8
-
-
-@dataclass(frozen=True)
-class Vehicle:
-    """What a kind of vehicle can do.
-
-    Attributes:
-        speed_m_s: lowest and highest planar speed.
-        climb_m_s: highest climb or sink rate; 0 keeps to the ground.
-        height_m: lowest and highest wished height above the terrain.
-        turn_rad_s: highest turn rate.
-        lateral_m_s2: highest speed times turn rate.
-        acceleration_m_s2: highest acceleration along the path.
-        margin_m: distance kept from every surface.
-        ride_m: height of the pose above the terrain, for vehicles on the ground.
-    """
-
-    speed_m_s: tuple[float, float]
-    climb_m_s: float
-    height_m: tuple[float, float]
-    turn_rad_s: float
-    lateral_m_s2: float
-    acceleration_m_s2: float
-    margin_m: float
-    ride_m: float = 0.0
-
-
-VEHICLES = {
-    "drone": Vehicle((3.2, 13.5), 3.0, (5.0, 60.0), 0.7, 4.0, 2.5, 2.0),
-    "rover": Vehicle((1.1, 7.5), 0.0, (0.0, 0.0), 0.6, 2.0, 1.5, 1.0, 0.5),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +79,6 @@ class _World:
         return np.asarray(inside & (z > top + vehicle.margin_m + slack) & (z > ground + low))
 
 
-# A state is (x, y, z, heading, speed, turn rate, climb); a command is its last three, wished.
-
-
 def plan_trajectory(
     terrain: Terrain,
     obstacles: Obstacles,
@@ -152,12 +115,15 @@ def plan_trajectory(
 
 
 def _start(world: _World, rng: np.random.Generator) -> NDArray[np.float64] | None:
-    """A free state with free space ahead, or None."""
+    """A free state with free space ahead, for a vehicle on the ground in the streets, or None."""
     region, vehicle = world.region, world.vehicle
-    for _ in range(200):
+    on_ground = vehicle.climb_m_s == 0.0
+    for _ in range(_START_TRIES):
         x, y = rng.uniform(region.x0, region.x1), rng.uniform(region.y0, region.y1)
         speed = rng.uniform(*vehicle.speed_m_s)
         state = np.array([x, y, 0.0, rng.uniform(-np.pi, np.pi), speed, 0.0, 0.0])
+        if on_ground and not world.obstacles.on_streets(state[:2]):
+            continue
         ground = float(world.terrain.height(state[:2]))
         state[2] = ground + rng.uniform(*vehicle.height_m) + vehicle.ride_m
         if world.free(state) and _feasible(world, state, _fan(vehicle, speed)).any():
@@ -192,7 +158,10 @@ def _drive(
 
 
 class _Wishes:
-    """Slowly varying wishes: each is drawn anew after a while, at its own moments."""
+    """Slowly varying wishes: each is drawn anew after a while, at its own moments.
+
+    A wish for speed or turn lasts up to 6 s, one for height long enough to get there.
+    """
 
     def __init__(self, vehicle: Vehicle, rng: np.random.Generator) -> None:
         self.vehicle, self.rng = vehicle, rng
@@ -204,7 +173,7 @@ class _Wishes:
         vehicle, rng = self.vehicle, self.rng
         self.left -= _DECISION_S
         due = self.left <= 0
-        self.left[due] = rng.uniform(1.5, 6.0, int(due.sum()))
+        self.left[due] = (rng.uniform(1.5, 6.0, 3) * (1.0, 1.0, 3.0))[due]
         if due[0]:
             self.speed = rng.uniform(*vehicle.speed_m_s)
         if due[1]:
@@ -222,7 +191,9 @@ def _fan(vehicle: Vehicle, speed: float) -> NDArray[np.float64]:
     reach = vehicle.acceleration_m_s2 * 2.0
     speeds = np.unique(np.clip(speed + reach * np.array([-1.0, -0.4, 0.0, 0.4, 1.0]), low, high))
     turns = vehicle.turn_rad_s * np.array([-1, -0.7, -0.4, -0.2, -0.08, 0, 0.08, 0.2, 0.4, 0.7, 1])
-    climbs = vehicle.climb_m_s * np.array([-1.0, 0.0, 1.0]) if vehicle.climb_m_s else np.zeros(1)
+    climbs = (
+        vehicle.climb_m_s * np.array([-1.0, -0.4, 0.0, 1.0]) if vehicle.climb_m_s else np.zeros(1)
+    )
     grid = np.meshgrid(speeds, turns, climbs, indexing="ij")
     return np.stack([g.reshape(-1) for g in grid], axis=-1)
 
@@ -248,10 +219,16 @@ def _choose(
 def _feasible(
     world: _World, state: NDArray[np.float64], commands: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which commands (K, 3) stay clear for the time looked ahead."""
-    count = round(_LOOK_S / _LOOK_STEP_S) + 1
-    paths = _roll(state, commands, world, count, _LOOK_STEP_S)
-    return np.asarray(world.free(paths).all(axis=0))
+    """Which commands (K, 3) stay clear for the time looked ahead.
+
+    A sinking drone levels off after `_SINK_S`: held for the whole time, no sink would end low.
+    """
+    sinking = round(_SINK_S / _LOOK_STEP_S)
+    first = _roll(state, commands, world, sinking + 1, _LOOK_STEP_S)
+    level = np.maximum(commands, [-np.inf, -np.inf, 0.0])
+    count = round(_LOOK_S / _LOOK_STEP_S) + 1 - sinking
+    rest = _roll(first[-1], level, world, count, _LOOK_STEP_S)
+    return np.asarray(world.free(first).all(axis=0) & world.free(rest).all(axis=0))
 
 
 def _roll(
@@ -267,39 +244,15 @@ def _roll(
     out = np.empty((count, *now.shape))
     for k in range(count):
         out[k] = now
-        now = _step(now, command, vehicle, step_s)
+        now = step(now, command, vehicle, step_s)
         if vehicle.climb_m_s == 0.0:
             now[..., 2] = world.terrain.height(now[..., :2]) + vehicle.ride_m
     return out
 
 
-def _step(
-    state: NDArray[np.float64], command: NDArray[np.float64], vehicle: Vehicle, step_s: float
-) -> NDArray[np.float64]:
-    """One step of the unicycle: rates follow the command with a lag, within their limits."""
-    new = state.copy()
-    speed, turn, climb = state[..., 4], state[..., 5], state[..., 6]
-    limit = np.minimum(vehicle.turn_rad_s, vehicle.lateral_m_s2 / np.maximum(speed, 0.1))
-    wished_turn = np.clip(command[..., 1], -limit, limit)
-    push = np.clip((command[..., 0] - speed) / _LAG_S, -1, 1) * vehicle.acceleration_m_s2
-    low, high = vehicle.speed_m_s
-    new[..., 4] = np.clip(speed + push * step_s, low, high)
-    new[..., 5] = turn + (wished_turn - turn) * (step_s / _LAG_S)
-    lift = np.clip((command[..., 2] - climb) / _LAG_S, -2.0, 2.0)
-    new[..., 6] = np.clip(climb + lift * step_s, -vehicle.climb_m_s, vehicle.climb_m_s)
-    heading = state[..., 3] + 0.5 * (turn + new[..., 5]) * step_s
-    mean_speed = 0.5 * (speed + new[..., 4])
-    middle = 0.5 * (state[..., 3] + heading)
-    new[..., 0] += mean_speed * np.cos(middle) * step_s
-    new[..., 1] += mean_speed * np.sin(middle) * step_s
-    new[..., 2] += 0.5 * (climb + new[..., 6]) * step_s
-    new[..., 3] = heading
-    return new
-
-
 def _rounded(states: NDArray[np.float64]) -> NDArray[np.float64]:
     """The path with its corners of acceleration rounded off: what is flown, and checked again."""
-    return _smooth(states, round(_ROUNDING_S / STEP_S))[round(_ROUNDING_S / STEP_S) :]
+    return smooth(states, round(_ROUNDING_S / STEP_S))[round(_ROUNDING_S / STEP_S) :]
 
 
 def _as_trajectory(
@@ -312,9 +265,9 @@ def _as_trajectory(
 ) -> Trajectory:
     positions, heading = states[:, :3], states[:, 3]
     if world.vehicle.climb_m_s == 0.0:
-        roll, pitch = _lie_on(world.terrain, positions[:, :2], heading)
+        roll, pitch = lie_on(world.terrain, positions[:, :2], heading)
     else:
-        roll, pitch = _tilt(positions, heading)
+        roll, pitch = tilt(positions, heading)
     turned = quaternion_from_rpy(roll, pitch, heading)
     linear, angular = finite_difference_velocity(positions, turned, STEP_S)
     rows = np.arange(frames) * per_frame
@@ -322,39 +275,3 @@ def _as_trajectory(
     ground = world.terrain.height(poses[:, :2])
     times = np.arange(frames, dtype=np.float64) * dt_s
     return Trajectory(agent, times, poses, ground)
-
-
-def _tilt(
-    positions: NDArray[np.float64], heading: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Roll and pitch (N,) that put thrust along body z, after the last half second's motion."""
-    velocity = np.gradient(positions, STEP_S, axis=0)
-    acceleration = _smooth(np.gradient(velocity, STEP_S, axis=0), round(0.5 / STEP_S))
-    cos, sin = np.cos(heading), np.sin(heading)
-    ahead = acceleration[:, 0] * cos + acceleration[:, 1] * sin
-    left = -acceleration[:, 0] * sin + acceleration[:, 1] * cos
-    up = np.maximum(GRAVITY + acceleration[:, 2], 0.5 * GRAVITY)
-    horizontal = np.hypot(ahead, left)
-    shrink = np.minimum(1.0, np.tan(LARGEST_TILT) * up / np.maximum(horizontal, 1e-9))
-    pitch = np.arctan2(ahead * shrink, up)
-    return -np.arctan2(left * shrink * np.cos(pitch), up), pitch
-
-
-def _smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Mean of the last `width` rows along the first axis, the start held; knows no future."""
-    padded = np.pad(values, ((width - 1, 0), (0, 0)), mode="edge")
-    sums = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), padded]), axis=0)
-    return (sums[width:] - sums[:-width]) / width
-
-
-def _lie_on(
-    terrain: Terrain, xy: NDArray[np.float64], heading: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Roll and pitch (N,) of a vehicle whose wheels stand on the terrain, over a metre each way."""
-    ahead = np.stack([np.cos(heading), np.sin(heading)], axis=-1)
-    left = np.stack([-np.sin(heading), np.cos(heading)], axis=-1)
-    rise = terrain.height(xy + ahead) - terrain.height(xy - ahead)
-    bank = terrain.height(xy + left) - terrain.height(xy - left)
-    width = round(1.0 / STEP_S)
-    slopes = _smooth(np.stack([rise, bank], axis=-1) / 2.0, width)
-    return np.arctan(slopes[:, 1]), -np.arctan(slopes[:, 0])
