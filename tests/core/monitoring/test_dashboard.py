@@ -83,7 +83,7 @@ def growing(folder: Path, steps: int, pause_s: float) -> Iterator[subprocess.Pop
 def test_it_follows_a_run_to_its_end(tmp_path: Path) -> None:
     run = tmp_path / "run"
     with (
-        growing(run, 100, 0.04),
+        growing(run, 80, 0.035),
         terminal(tmp_path, monitor(run, "--wait", "--interval", "0.2")) as window,
     ):
         text = window.until(lambda t: "tokenizer · training" in t and "⠒" in t and "GPU" in t)

@@ -17,6 +17,8 @@ from vlwm.core.hardware.gpu import Gpu, GpuReport
 from vlwm.core.hardware.host import Host
 from vlwm.core.hardware.mounts import DiskSpace
 from vlwm.core.monitoring.frame import frame
+from vlwm.core.monitoring.panels import Room
+from vlwm.core.monitoring.plots import plot
 from vlwm.core.monitoring.reader import RunReader
 from vlwm.core.monitoring.report import to_dict, to_line
 from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
@@ -116,6 +118,14 @@ def test_tokenizer_shows_its_codebook(run: RunFolder) -> None:
     text = "\n".join(draw(snapshot_of(run, sample(), stage="tokenizer"), 140, 40))
     for word in ("round trip IoU", "codes 470 of 512", "perplexity 391", "frames/s", "vq"):
         assert word in text, word
+
+
+def test_labels_of_a_narrow_range_differ() -> None:
+    room = Room(40, 8, UNICODE)
+    rows = plot([[(0, 0.7801), (100, 0.7832)]], room)
+    labels = [row.plain.split()[0] for row in rows[:-1] if row.plain[:6].strip()]
+    assert len(labels) == len(set(labels)) == 3 and labels[0].startswith("0.78")
+    assert "second number" in plot([[(0, 1.0)]], room)[0].plain
 
 
 def test_before_the_first_number(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from vlwm.core.monitoring.charts import LineChart, Point, line_chart
+from vlwm.core.monitoring.charts import Cell, LineChart, Point, line_chart
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, codebook, line, named, packed, trend
 from vlwm.core.monitoring.snapshot import Snapshot, Stage, number
 from vlwm.core.monitoring.words import short
@@ -24,16 +24,25 @@ def plot(series: Sequence[Sequence[Point]], room: Room, *, log: bool | None = No
         return [line((words, FAINT))]
     width, height = room.width - _AXIS, room.height - 1
     chart = line_chart(series, width, height, log=log, ascii_only=room.glyphs.ascii_only)
-    lines = [_row(chart, index, height) for index in range(height)]
+    labels = _labels(chart, height)
+    lines = [_row(cells, labels.get(index, "")) for index, cells in enumerate(chart.rows)]
     return [*lines, _steps(chart, width)]
 
 
-def _row(chart: LineChart, index: int, height: int) -> Text:
+def _labels(chart: LineChart, height: int) -> dict[int, str]:
+    """Values at the top, middle and bottom row, with as many digits as tell them apart."""
     middle = (height - 1) // 2
     shares = {0: 1.0, height - 1: 0.0, middle: 1.0 - (middle + 0.5) / height}
-    label = short(chart.y.at(shares[index]), 2) if index in shares else ""
+    for digits in (2, 3, 4):
+        labels = {row: short(chart.y.at(share), digits) for row, share in shares.items()}
+        if len(set(labels.values())) == len(labels):
+            break
+    return labels
+
+
+def _row(cells: Sequence[Cell], label: str) -> Text:
     row = line((f"{label:>{_AXIS - 2}}  ", LABEL))
-    for cell in chart.rows[index]:
+    for cell in cells:
         colour = None if cell.series is None else COLOURS[cell.series % len(COLOURS)]
         row.append(cell.char, colour)
     return row
