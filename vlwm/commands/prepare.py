@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.config import Config
-    from vlwm.core.data.prepare import OnFrames, PreparePlan, PrepareReport
+    from vlwm.core.data.prepare import OnFrames, PrepareReport
 
 
 def prepare(
@@ -62,7 +62,7 @@ def prepare(
     """
     from vlwm.commands._output import note
     from vlwm.core.config import load_config
-    from vlwm.core.data.prepare import PreparePlan, default_workers
+    from vlwm.core.data.prepare import PreparePlan, outline
     from vlwm.core.data.prepare import prepare as make
 
     resolved = load_config(config, set_ or (), note)
@@ -73,14 +73,14 @@ def prepare(
         agents=_agents(agents) or defaults.agents,
         seed=defaults.seed if seed is None else seed,
         fill=_fill(fill) or defaults.fill,
-        workers=workers or default_workers(),
+        workers=workers or usable_workers(),
         dt_s=resolved.frame_dt_s,
     )
     target = output or Path(resolved.data_root)
     city = read_input(resolved, input_, plan.seed, strict)
     _tell_city(city)
     if dry_run:
-        _show_plan(city, plan, target, json_)
+        _show_plan(outline(city, resolved, target, plan), target, json_)
         return
     with frame_progress(plan.sessions * plan.frames) as report:
         done = make(city, resolved, target, plan, report)
@@ -132,18 +132,26 @@ def _tell_city(city: City) -> None:
         note(f"▲ left out: {len(report.skipped)} in all")
 
 
-def _show_plan(city: City, plan: PreparePlan, target: Path, json_: bool) -> None:
-    from dataclasses import asdict
+def usable_workers() -> int:
+    """Cores that this process is granted: a container's quota is less than what it shows."""
+    from vlwm.core.hardware.host import read_host
+    from vlwm.core.hardware.machine import Machine
 
+    return max(1, int(read_host(Machine()).usable_cpus or 1))
+
+
+def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
     from vlwm.commands._output import emit_json
 
-    values: dict[str, Any] = {**asdict(plan), "output": str(target), "city": city.name}
     if json_:
-        emit_json(values)
+        emit_json({**values, "output": str(target)})
         return
+    splits = ", ".join(f"{name} {count}" for name, count in values["splits"].items())
+    sides = ", ".join(f"{n} {w:.0f} x {h:.0f} m" for n, (w, h) in values["inside_m"].items())
     print(
-        f"Would make {plan.sessions} sessions of {plan.frames} frames "
-        f"({', '.join(plan.agents)}) in {target}."
+        f"Would make {values['sessions']} sessions of {values['frames']} frames "
+        f"({', '.join(values['agents'])}; {splits}) in {target}, about "
+        f"{values['bytes'] / 1e9:.2f} GB. Places: {sides}."
     )
 
 

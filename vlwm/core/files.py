@@ -6,6 +6,7 @@ Temporary names start with a dot and end in `.tmp`, so that a reader never takes
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
@@ -22,8 +23,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends without an error.
+
+    Args:
+        flush: False leaves it to the caller to flush many files at once with `flush_disk`; until
+            then a failing machine, unlike a killed process, may lose them.
 
     Raises:
         MachineError: the disk is full, over quota or read-only; the old file stays as it was.
@@ -32,9 +37,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        flush_file(temporary)
+        if flush:
+            flush_file(temporary)
         os.replace(temporary, final)
-        flush_folder(final.parent)
+        if flush:
+            flush_folder(final.parent)
     except OSError as error:
         raise explain_os_error(error, final) from error
     finally:
@@ -52,6 +59,20 @@ def flush_file(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def flush_disk(folder: Path) -> None:
+    """Force everything written to the disk that holds `folder`: one call for many files."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+        if syncfs is None:
+            os.sync()
+        elif syncfs(handle) != 0:
+            code = ctypes.get_errno()
+            raise explain_os_error(OSError(code, os.strerror(code)), folder)
     finally:
         os.close(handle)
 

@@ -9,71 +9,41 @@ again.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlwm.core.city.city import City
 from vlwm.core.config import Config
-from vlwm.core.data.obstacles import Obstacles, obstacles_in
 from vlwm.core.data.packed import FOLDER as PACKED
 from vlwm.core.data.packed import PackedStore
+from vlwm.core.data.planning import Planned, PreparePlan, grid_values, plan_sessions, regions_of
 from vlwm.core.data.scene import Scene, default_workers, make_frames
-from vlwm.core.data.session import SessionMeta, read_occupancy, write_meta, write_pose
+from vlwm.core.data.session import read_occupancy, write_meta, write_pose
 from vlwm.core.data.splits import (
     NAMES,
     PLAN_FILE,
-    Region,
     Splits,
     deal_sessions,
-    plan_regions,
 )
-from vlwm.core.data.trajectory import Trajectory, plan_trajectory
-from vlwm.core.data.vehicle import VEHICLES
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles
 
-_FIRST_DAY = datetime(2024, 1, 1)
-_BUILT_CELL_M = 50.0
-_SESSION_SIDE_M = 1200.0
 _BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
 
-__all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "prepare"]
+__all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "outline", "prepare"]
 
 OnFrames = Callable[[str, int, int], None]
 """called with (session, frames done, frames in all)"""
-
-
-@dataclass(frozen=True)
-class PreparePlan:
-    """What is to be made.
-
-    Attributes:
-        frames: of one session.
-        sessions: in all.
-        agents: taken in turn.
-        workers: processes; the bytes do not depend on it.
-    """
-
-    frames: int
-    sessions: int
-    agents: tuple[str, ...]
-    seed: int
-    fill: str = "surface"
-    workers: int = 1
-    dt_s: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,16 +63,6 @@ class PrepareReport:
     city: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class _Planned:
-    """One session before its frames are made."""
-
-    name: str
-    trajectory: Trajectory
-    meta: SessionMeta
-    offset: NDArray[np.float64]
-
-
 def prepare(
     city: City,
     config: Config,
@@ -120,11 +80,11 @@ def prepare(
     started = time.monotonic()
     _check_room(output, grid, plan)
     scene = Scene(TriangleTiles.build(city.mesh.triangles()), city, grid, plan.fill)
-    regions, splits = _regions(city, grid, plan)
+    regions, splits = regions_of(city, grid, plan)
     make_folder(output)
     _claim(output, city, grid, plan)
-    written, sessions = 0, list[_Planned]()
-    for planned in _plan_sessions(scene, regions, plan):
+    written, sessions = 0, list[Planned]()
+    for planned in plan_sessions(scene, regions, plan):
         written += _make_session(output / planned.name, planned, scene, plan, on_frames)
         sessions.append(planned)
     rate = written / max(time.monotonic() - started, 1e-9)
@@ -137,8 +97,33 @@ def prepare(
     return _report(store, splits, plan, city, written, rate)
 
 
+def outline(city: City, config: Config, output: Path, plan: PreparePlan) -> dict[str, Any]:
+    """What `prepare` would make, and whether it could: nothing is written.
+
+    Raises:
+        DataError: the place is too small.
+        MachineError: the disk has no room.
+    """
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    _check_room(output, grid, plan)
+    regions, _ = regions_of(city, grid, plan)
+    dealt = deal_sessions(plan.sessions)
+    return {
+        **asdict(plan),
+        "city": city.name,
+        "grid": list(grid.shape),
+        "bytes": _bytes_needed(grid, plan),
+        "splits": {name: dealt.count(name) * plan.frames for name in NAMES},
+        "inside_m": {name: [round(s, 1) for s in regions[name].sides] for name in NAMES},
+    }
+
+
+def _bytes_needed(grid: VoxelGrid, plan: PreparePlan) -> int:
+    return round(plan.sessions * plan.frames * (grid.num_cells * _BYTES_PER_CELL + 2000))
+
+
 def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan) -> None:
-    need = plan.sessions * plan.frames * (grid.num_cells * _BYTES_PER_CELL + 2000)
+    need = _bytes_needed(grid, plan)
     free = free_bytes(output)
     if need > free:
         raise MachineError(
@@ -158,7 +143,7 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
     wanted = {
         "city": city.name,
         "sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
-        "grid": _grid_values(grid),
+        "grid": grid_values(grid),
         **{k: v for k, v in asdict(plan).items() if k != "workers"},
     }
     wanted = json.loads(json.dumps(wanted))
@@ -178,89 +163,8 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
         write_json(path, wanted)
 
 
-def _grid_values(grid: VoxelGrid) -> dict[str, Any]:
-    return {
-        "range": [*grid.lower_m, *grid.upper_m],
-        "voxel_size": list(grid.cell_m),
-        "shape": list(grid.shape),
-    }
-
-
-def _built(city: City) -> NDArray[np.float64]:
-    """Middles (N, 2) of the squares of the plan in which something stands."""
-    squares = np.unique(np.floor(city.mesh.vertices[:, :2] / _BUILT_CELL_M), axis=0)
-    return (squares + 0.5) * _BUILT_CELL_M
-
-
-def _regions(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
-    """Insides of the regions in the city's frame, and the splits in its CRS."""
-    margin = grid.horizontal_half_diagonal_m
-    regions = plan_regions(city.bounds_xy, margin, plan.seed, _built(city))
-    east, north = city.origin.easting, city.origin.northing
-    placed = tuple(
-        dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)
-        for r in regions
-    )
-    return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
-
-
-def _plan_sessions(
-    scene: Scene, regions: dict[str, Region], plan: PreparePlan
-) -> Iterator[_Planned]:
-    built = _built(scene.city)
-    maps: dict[tuple[str, Region], Obstacles] = {}
-    for index, split in enumerate(deal_sessions(plan.sessions)):
-        agent = plan.agents[index % len(plan.agents)]
-        region = _piece(regions[split], built, [plan.seed, index])
-        if (agent, region) not in maps:
-            window = (region.x0, region.y0, region.x1, region.y1)
-            vehicle = VEHICLES[agent]
-            maps = {k: v for k, v in maps.items() if k[1] == region}
-            maps[agent, region] = obstacles_in(
-                scene.buildings, window, vehicle.margin_m, vehicle.map_m
-            )
-        yield _plan_session(scene, region, maps[agent, region], agent, index, plan)
-
-
-def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
-    """The part of a region that one session keeps to, so that no map grows with the city."""
-    low, high = np.array([region.x0, region.y0]), np.array([region.x1, region.y1])
-    size = np.minimum(high - low, _SESSION_SIDE_M)
-    inside = built[region.inside(built, 0.0)]
-    if not len(inside):
-        inside = (low + high)[None] / 2
-    middle = inside[np.random.default_rng([*seed, 0x91ECE]).integers(len(inside))]
-    x0, y0 = (float(v) for v in np.clip(middle - size / 2, low, high - size))
-    return Region(region.split, x0, y0, x0 + float(size[0]), y0 + float(size[1]))
-
-
-def _plan_session(
-    scene: Scene, region: Region, obstacles: Obstacles, agent: str, index: int, plan: PreparePlan
-) -> _Planned:
-    city, seed = scene.city, plan.seed * 1000 + index
-    path = plan_trajectory(city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s)
-    offset = np.array([*np.round(path.poses[0, :2]), path.ground_z[0]])
-    origin = city.origin.moved(*(float(v) for v in offset))
-    meta = SessionMeta(
-        agent=agent,
-        dt_s=plan.dt_s,
-        grid=_grid_values(scene.grid),
-        origin=asdict(origin),
-        seed=seed,
-        frames=plan.frames,
-        velocity_frame="world",
-        split=region.split,
-        fill=plan.fill,
-        procedural=city.procedural,
-        attribution=city.attribution,
-        sources=[asdict(s) for s in city.sources],
-    )
-    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
-    return _Planned(f"{agent}_{stamp}", path.moved(offset), meta, offset)
-
-
 def _make_session(
-    folder: Path, planned: _Planned, scene: Scene, plan: PreparePlan, on_frames: OnFrames
+    folder: Path, planned: Planned, scene: Scene, plan: PreparePlan, on_frames: OnFrames
 ) -> int:
     """Make what is missing of a session; the number of frames that were made.
 
@@ -286,7 +190,7 @@ def _make_session(
     return len(missing)
 
 
-def _drop_damaged(store: PackedStore, sessions: list[_Planned]) -> bool:
+def _drop_damaged(store: PackedStore, sessions: list[Planned]) -> bool:
     """Delete damaged files of our own sessions; whether there were any."""
     ours = {store.root / planned.name for planned in sessions}
     files = [Path(file) for file, _ in store.damaged if Path(file).parents[1] in ours]

@@ -24,13 +24,13 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from isal import igzip_lib
+from isal import igzip_lib, isal_zlib
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from vlwm import __version__
 from vlwm.core.errors import DataError
-from vlwm.core.files import atomic_path, read_json, write_json
+from vlwm.core.files import atomic_path, flush_disk, make_folder, read_json, write_json
 from vlwm.core.geometry.frames import (
     ANGULAR_VELOCITY,
     LINEAR_VELOCITY,
@@ -252,7 +252,7 @@ def _read_pose(path: Path) -> list[float]:
 
 
 def write_pose(path: Path, pose: NDArray[np.float64], ground_z: float, time_s: float) -> None:
-    """Write one pose file."""
+    """Write one pose file by rename; not flushed, see `write_meta`."""
     at = iter(round(float(v), 9) for v in pose)
     values: dict[str, Any] = {
         "position": {a: next(at) for a in "xyz"},
@@ -260,12 +260,13 @@ def write_pose(path: Path, pose: NDArray[np.float64], ground_z: float, time_s: f
         "velocity": {k: {a: next(at) for a in "xyz"} for k in ("linear", "angular")},
     }
     values["ground_z"], values["timestamp"] = round(float(ground_z), 9), round(time_s, 6)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, flush=False) as temporary:
         temporary.write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def write_meta(folder: Path, meta: SessionMeta) -> None:
-    """Write `session.json`; done last, it says that the session is whole."""
+    """Write `session.json`; done last, it says that the session is whole and on the disk."""
+    flush_disk(make_folder(folder))
     write_json(folder / "session.json", asdict(meta))
 
 
@@ -304,7 +305,7 @@ def npz_bytes(occupancy: NDArray[np.uint8]) -> bytes:
     raw = body.getvalue()
     packed = igzip_lib.compress(raw, level=1, flag=igzip_lib.COMP_DEFLATE)
     name = b"occupancy.npy"
-    sizes = (zlib.crc32(raw), len(packed), len(raw), len(name))
+    sizes = (isal_zlib.crc32(raw), len(packed), len(raw), len(name))
     fixed = (20, 0, 8, 0, 0x21)  # version, flags, deflate, 00:00:00, 1980-01-01
     local = struct.pack("<4s5H3I2H", b"PK\x03\x04", *fixed, *sizes, 0) + name
     central = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, *fixed, *sizes, 0, 0, 0, 0, 0, 0) + name
@@ -314,6 +315,6 @@ def npz_bytes(occupancy: NDArray[np.uint8]) -> bytes:
 
 
 def write_occupancy(path: Path, occupancy: NDArray[np.uint8]) -> None:
-    """Write one frame's npz file by rename."""
-    with atomic_path(path) as temporary:
+    """Write one frame's npz file by rename; not flushed, see `write_meta`."""
+    with atomic_path(path, flush=False) as temporary:
         temporary.write_bytes(npz_bytes(occupancy))

@@ -1,0 +1,114 @@
+"""`vlwm prepare`: one JSON object, goes on where it stopped, one sentence for each fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from vlwm.commands.prepare import prepare
+from vlwm.core.errors import ConfigError, DataError, UsageError, VlwmError
+
+app = typer.Typer()
+app.command()(prepare)
+
+SMALL = ("--config", "test_local", "--frames", 12, "--sessions", 3, "--workers", 1)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def small(output: Path, *more: object) -> Result:
+    return run(*SMALL, "--output", output, "--set", "prepare.procedural_size_m=400", *more)
+
+
+def fault(result: Result, kind: type[VlwmError]) -> str:
+    """The one sentence of an expected error."""
+    assert isinstance(result.exception, kind), result.exception
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def test_json_is_one_object_and_notes_go_elsewhere(tmp_path: Path) -> None:
+    result = small(tmp_path, "--json")
+    assert result.exit_code == 0, result.exception
+    values = json.loads(result.stdout)
+    assert values["sessions"] == 3 and values["frames"] == 36 == values["written"]
+    assert values["splits"] == {"train": 12, "val": 12, "test": 12}
+    assert 0.003 < values["occupied_share"] < 0.2 and 0.1 < values["ground_share"] < 1
+    assert values["frames_per_s"] > 0 and values["procedural"] is True
+    assert "not real" in values["attribution"] and "not real" in result.stderr
+    again = json.loads(small(tmp_path, "--json").stdout)
+    assert again["written"] == 0 and again["kept"] == 36
+
+
+def test_a_table_for_people_names_the_next_command(tmp_path: Path) -> None:
+    result = small(tmp_path)
+    assert result.exit_code == 0, result.exception
+    assert f"next: vlwm train --data {tmp_path}" in result.stdout
+    assert "train 12" in result.stdout
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = small(tmp_path / "out", "--dry-run", "--json")
+    values = json.loads(result.stdout)
+    assert values["splits"] == {"train": 12, "val": 12, "test": 12} and values["bytes"] > 0
+    assert values["grid"] == [50, 50, 30]
+    assert "Would make 3 sessions" in small(tmp_path / "out", "--dry-run").stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_agents_are_taken_in_turn_or_alone(tmp_path: Path) -> None:
+    assert small(tmp_path, "--agents", "rover").exit_code == 0
+    assert len(list(tmp_path.glob("rover_*"))) == 3 and not list(tmp_path.glob("drone_*"))
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_a_place_too_small_says_how_large_it_must_be(tmp_path: Path, dry: list[str]) -> None:
+    result = small(tmp_path / "out", *dry, "--set", "prepare.procedural_size_m=250")
+    assert "a place of at least" in fault(result, DataError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_options_are_usage_errors(tmp_path: Path) -> None:
+    assert "--agents tank" in fault(small(tmp_path, "--agents", "tank"), UsageError)
+    assert "--fill jelly" in fault(small(tmp_path, "--fill", "jelly"), UsageError)
+    assert "test_local" in fault(run("--config", "test_locl"), ConfigError)
+    assert run("--frames", 1).exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_and_empty_inputs_are_data_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("absent", "empty"):
+        result = run(*SMALL, "--input", tmp_path / name, "--output", tmp_path / "out")
+        assert name in fault(result, DataError)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    assert small(tmp_path).exit_code == 0
+    assert "another city, seed" in fault(small(tmp_path, "--seed", 7), DataError)
+
+
+def test_without_a_terminal_lines_come_at_a_steady_pace(capsys: pytest.CaptureFixture[str]) -> None:
+    from vlwm.commands.prepare import _Lines
+
+    lines = _Lines(total=100, every_s=0.0)
+    for done in (1, 50):
+        lines("drone_x", done, 100)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and told[1].startswith("drone_x: 50 of 100 frames, ")
+
+
+def test_the_installed_command_ends_with_the_exit_code(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vlwm", "prepare", "--input", str(tmp_path / "absent")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 4 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1 and "absent" in done.stderr

@@ -1,0 +1,143 @@
+"""What `prepare` is going to make: regions of the splits, and in each the paths of its sessions.
+
+Everything is a function of city, grid and plan, so it is planned again when a run goes on. A
+session keeps to one part of its region, and the obstacle maps of the last parts are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.city import City
+from vlwm.core.data.obstacles import Obstacles, obstacles_in
+from vlwm.core.data.scene import Scene
+from vlwm.core.data.session import SessionMeta
+from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
+from vlwm.core.data.trajectory import Trajectory, plan_trajectory
+from vlwm.core.data.vehicle import VEHICLES
+from vlwm.core.geometry.grid import VoxelGrid
+
+_FIRST_DAY = datetime(2024, 1, 1)
+_BUILT_CELL_M = 50.0
+_SESSION_SIDE_M = 1200.0
+_MAPS = 8
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What is to be made.
+
+    Attributes:
+        frames: of one session.
+        sessions: in all.
+        agents: taken in turn.
+        workers: processes; the bytes do not depend on it.
+    """
+
+    frames: int
+    sessions: int
+    agents: tuple[str, ...]
+    seed: int
+    fill: str = "surface"
+    workers: int = 1
+    dt_s: float = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One session before its frames are made."""
+
+    name: str
+    trajectory: Trajectory
+    meta: SessionMeta
+    offset: NDArray[np.float64]
+
+
+def _built(city: City) -> NDArray[np.float64]:
+    """Middles (N, 2) of the squares of the plan in which something stands."""
+    squares = np.unique(np.floor(city.mesh.vertices[:, :2] / _BUILT_CELL_M), axis=0)
+    return (squares + 0.5) * _BUILT_CELL_M
+
+
+def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
+    """Insides of the regions in the city's frame, and the splits in its CRS."""
+    margin = grid.horizontal_half_diagonal_m
+    regions = plan_regions(city.bounds_xy, margin, plan.seed, _built(city))
+    east, north = city.origin.easting, city.origin.northing
+    placed = tuple(
+        dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)
+        for r in regions
+    )
+    return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
+
+
+def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -> Iterator[Planned]:
+    built = _built(scene.city)
+
+    @lru_cache(_MAPS)
+    def map_of(region: Region, agent: str) -> Obstacles:
+        window = (region.x0, region.y0, region.x1, region.y1)
+        vehicle = VEHICLES[agent]
+        return obstacles_in(scene.buildings, window, vehicle.margin_m, vehicle.map_m)
+
+    for index, split in enumerate(deal_sessions(plan.sessions)):
+        agent = plan.agents[index % len(plan.agents)]
+        piece = _piece(regions[split], built, [plan.seed, index])
+        yield _plan_session(scene, piece, map_of(piece, agent), agent, index, plan)
+
+
+def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
+    """The part of a region that one session keeps to, so that no map grows with the city.
+
+    One of equal parts of at most `_SESSION_SIDE_M`, as likely as much is built there.
+    """
+    low, high = np.array([region.x0, region.y0]), np.array([region.x1, region.y1])
+    size = (high - low) / np.ceil((high - low) / _SESSION_SIDE_M)
+    inside = built[region.inside(built, 0.0)]
+    if not len(inside):
+        inside = (low + high)[None] / 2
+    place = inside[np.random.default_rng([*seed, 0x91ECE]).integers(len(inside))]
+    x0, y0 = (float(v) for v in low + np.floor((place - low) / size * (1 - 1e-9)) * size)
+    x1, y1 = min(x0 + float(size[0]), region.x1), min(y0 + float(size[1]), region.y1)
+    return Region(region.split, x0, y0, x1, y1)
+
+
+def _plan_session(
+    scene: Scene, region: Region, obstacles: Obstacles, agent: str, index: int, plan: PreparePlan
+) -> Planned:
+    city, seed = scene.city, plan.seed * 1000 + index
+    path = plan_trajectory(city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s)
+    offset = np.array([*np.round(path.poses[0, :2]), path.ground_z[0]])
+    origin = city.origin.moved(*(float(v) for v in offset))
+    meta = SessionMeta(
+        agent=agent,
+        dt_s=plan.dt_s,
+        grid=grid_values(scene.grid),
+        origin=asdict(origin),
+        seed=seed,
+        frames=plan.frames,
+        velocity_frame="world",
+        split=region.split,
+        fill=plan.fill,
+        procedural=city.procedural,
+        attribution=city.attribution,
+        sources=[asdict(s) for s in city.sources],
+    )
+    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
+    return Planned(f"{agent}_{stamp}", path.moved(offset), meta, offset)
+
+
+def grid_values(grid: VoxelGrid) -> dict[str, Any]:
+    return {
+        "range": [*grid.lower_m, *grid.upper_m],
+        "voxel_size": list(grid.cell_m),
+        "shape": list(grid.shape),
+    }
