@@ -11,18 +11,19 @@ import torch
 from tests.core.data.test_packed import GRID, record
 from vlwm.core.data.dataset import (
     MIRROR,
+    Batch,
     EpochSampler,
     FrameDataset,
     WindowDataset,
     apply_symmetry,
     collate,
-    loader,
     mirrored_poses,
 )
 from vlwm.core.data.packed import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.geometry.frames import ego_of, relative_ego, rotate
+from vlwm.core.training.loader import make_loader
 
 
 @pytest.fixture
@@ -52,12 +53,22 @@ def test_a_past_holds_nothing_of_the_future(dataset: WindowDataset) -> None:
     torch.testing.assert_close(plan.ego[..., :2], batch.poses[:, 4:, :2])
 
 
+def test_a_plan_has_the_headings_of_its_poses() -> None:
+    poses = torch.randn(3, 10, 13, generator=torch.Generator().manual_seed(0))
+    poses[..., 3:7] /= poses[..., 3:7].norm(dim=-1, keepdim=True)
+    ground, zero = torch.randn(3, 10), torch.zeros(3, dtype=torch.int64)
+    batch = Batch(torch.zeros(3, 10, 4, dtype=torch.uint8), poses, ground, zero, zero)
+    expected = ego_of(poses[:, 4:].numpy(), ground[:, 4:].numpy())
+    np.testing.assert_allclose(batch.plan(4).ego.numpy(), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_workers_and_restarts_change_nothing(dataset: WindowDataset, workers: int) -> None:
     dataset.mirror, dataset.seed = True, 5
-    whole = list(loader(dataset, EpochSampler(len(dataset), 2, seed=1, epoch=3)))
+    every = EpochSampler(len(dataset), 2, seed=1, epoch=3)
+    whole = list(make_loader(dataset, every, workers=0, pin=False))
     sampler = EpochSampler(len(dataset), 2, seed=1, epoch=3, first=4)
-    rest = list(loader(dataset, sampler, workers=workers))
+    rest = list(make_loader(dataset, sampler, workers=workers, pin=False))
     assert len(sampler) == len(rest)
     for a, b in zip(whole[2:], rest, strict=True):
         assert all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("bits", "poses", "symmetry"))

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from vlwm.core.data.packed import PackedStore
 from vlwm.core.data.windows import Window
-from vlwm.core.geometry.frames import anchor_poses, ego_of
+from vlwm.core.geometry.frames import ORIENTATION, anchor_poses
 
 IDENTITY = 0
 MIRROR = 4
@@ -97,8 +97,9 @@ class Batch:
     def plan(self, history: int) -> Plan:
         """The true motion of the frames after `history`."""
         poses, ground = self.poses[:, history:], self.ground_z[:, history:]
-        ego = ego_of(poses.cpu().double().numpy(), ground.cpu().double().numpy())
-        return Plan(torch.from_numpy(ego).to(poses), poses)
+        x, y, z, w = poses[..., ORIENTATION].unbind(-1)
+        yaw = torch.atan2(2.0 * (x * y + z * w), x * x + w * w - y * y - z * z)  # as heading_of
+        return Plan(torch.stack([poses[..., 0], poses[..., 1], ground, yaw], dim=-1), poses)
 
 
 @dataclass(frozen=True)
@@ -271,17 +272,3 @@ class EpochSampler(Sampler):
 
     def __len__(self) -> int:
         return -(-(self.count - self.first) // self.batch)
-
-
-def loader(
-    dataset: Dataset, sampler: EpochSampler, *, workers: int = 0, pin: bool = False
-) -> DataLoader:
-    """Batches of a data set in the sampler's order; `workers` changes nothing but speed."""
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=pin,
-        prefetch_factor=4 if workers else None,
-    )

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from vlwm import __version__
 from vlwm.core.city.city import City
 from vlwm.core.config import Config
 from vlwm.core.data.packed import FOLDER as PACKED
@@ -137,10 +138,12 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
     """Remember what a folder is for, and refuse to mix two preparations in one.
 
     Raises:
-        DataError: the folder was prepared from another city or in another way.
+        DataError: the folder was prepared from another city, in another way, or by a version
+            whose bytes may differ.
     """
     sources = [asdict(s) for s in city.sources]
     wanted = {
+        "generator": f"vlwm {__version__}",
         "city": city.name,
         "sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
         "grid": grid_values(grid),
