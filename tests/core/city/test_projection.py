@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlwm.core.city.projection import project, zone_of
+from vlwm.core.city.projection import from_earth_centered, project, unproject, zone_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,16 @@ def test_axis_order_and_origin() -> None:
     metres = project(origin, "EPSG:6677")
     np.testing.assert_allclose(metres[0], [0, 0, 12.5], atol=1e-6)
     assert metres[1, 1] == pytest.approx(1109.6, abs=1.0) and abs(metres[1, 0]) < 1e-6
+
+
+def test_there_and_back_again() -> None:
+    rng = np.random.default_rng(0)
+    places = np.column_stack([rng.uniform(35, 36.5, 50), rng.uniform(139, 140.5, 50), np.zeros(50)])
+    back = unproject(project(places, "EPSG:6677")[:, :2], "EPSG:6677")
+    np.testing.assert_allclose(back, places[:, :2], atol=1e-9)
+
+
+def test_earth_centred_metres_become_degrees() -> None:
+    a = 6378137.0
+    found = from_earth_centered(np.array([[a + 7.0, 0, 0], [0, a, 0]]))
+    np.testing.assert_allclose(found, [[0, 0, 7.0], [0, 90, 0]], atol=1e-8)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NODES_AT_ONCE = 2_000_000
-_MOST_NODES = 50_000_000
+_MOST_NODES = 40_000_000
 _EDGE = 1e-9
 
 
@@ -26,7 +26,7 @@ class PlanGrid:
     def over(cls, bounds: tuple[float, float, float, float], spacing_m: float) -> PlanGrid:
         """The smallest grid that covers x from, y from, x to, y to.
 
-        The spacing doubles until the grid has at most 50 million nodes: two towns far apart must
+        The spacing doubles until the grid has at most 40 million nodes: two towns far apart must
         not fill the memory with the country between them.
         """
         while (bounds[2] - bounds[0]) * (bounds[3] - bounds[1]) > _MOST_NODES * spacing_m**2:

@@ -76,7 +76,7 @@ class _Reader:
     def __init__(self, area: Area | None, strict: bool) -> None:
         self.area = area
         self.strict = strict
-        self.zone = Zone(None if area is None else zone_of(*area.middle))
+        self.zone = Zone() if area is None else Zone(zone_of(*area.middle), guessed=True)
         self.collector = Collector(area, strict=strict)
         self.relief: Relief | None = None
         self.used: list[Source] = []
@@ -152,8 +152,9 @@ class _Reader:
                 raise source.broken(0, text)
             self.collector.notes.append(f"{source.member}: {text}")
         self.used += [leaf.source for leaf in leaves.found]
-        for batch in tile_batches(source, leaves, self.zone):
+        for batch in tile_batches(leaves, self.zone):
             self._take(batch, source)
+        self.collector.notes += leaves.notes
 
     def _read_relief(self, source: Source) -> None:
         if source.format == "obj":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
-from scipy.spatial import Delaunay, QhullError, cKDTree
+from scipy.spatial import Delaunay, cKDTree
 
 from vlwm.core.city.raster import PlanGrid, nodes_under
 
@@ -23,6 +23,8 @@ _NEIGHBOURS = 5
 _NEIGHBOUR_M = 60.0
 _SMOOTHING_NODES = 1.0
 _BESIDE = 12
+_RIM_M = 50.0
+_NEAREST = 16
 _BESIDE_M = 20.0
 _ABOVE_M = 6.0
 
@@ -132,18 +134,38 @@ def _median_of_neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def interpolate(points: NDArray[np.float64], grid: PlanGrid) -> NDArray[np.float64]:
-    """Heights (nx, ny) of a grid's nodes: linear between scattered points (N, 3), flat beyond.
+    """Heights (nx, ny) of a grid's nodes through scattered points (N, 3), continuous everywhere.
 
-    Linear on the Delaunay triangles of the points; beyond them as high as the nearest point.
+    Linear on the Delaunay triangles of the points and of a rim about the grid, whose heights are
+    the mean of the nearest points weighted by the inverse square of the distance: beyond the last
+    building the ground neither jumps nor runs away.
     """
+    rim = _rim(grid)
     heights = np.full(grid.shape, np.nan)
-    try:
-        triangles = points[Delaunay(points[:, :2]).simplices]
-    except QhullError:  # fewer than three points, or all on one line
-        triangles = np.zeros((0, 3, 3))
+    around = np.column_stack([rim, _weighted(points, rim)])
+    known = np.concatenate([points, around])
+    triangles = known[Delaunay(known[:, :2]).simplices]
     for hits in nodes_under(triangles, grid):
         heights[hits.i, hits.j] = hits.z
-    beyond = np.isnan(heights)
-    _, nearest = cKDTree(points[:, :2]).query(grid.nodes()[beyond])
-    heights[beyond] = points[nearest, 2]
+    left = np.isnan(heights)
+    heights[left] = _weighted(points, grid.nodes()[left])
     return heights
+
+
+def _rim(grid: PlanGrid) -> NDArray[np.float64]:
+    """Plan points (M, 2) on a rectangle just outside the grid, about 50 m apart."""
+    low = np.array([grid.x0, grid.y0]) - grid.spacing_m
+    high = low + (np.array(grid.shape) + 1) * grid.spacing_m
+    along = [np.linspace(low[k], high[k], int((high[k] - low[k]) / _RIM_M) + 2) for k in (0, 1)]
+    sides = [(x, y) for x in along[0] for y in (low[1], high[1])]
+    sides += [(x, y) for y in along[1][1:-1] for x in (low[0], high[0])]
+    return np.array(sides)
+
+
+def _weighted(points: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean height (M,) of the nearest points (N, 3) about plan points (M, 2)."""
+    count = min(_NEAREST, len(points))
+    distance, near = cKDTree(points[:, :2]).query(at, k=count)
+    weight = 1.0 / np.maximum(distance.reshape(len(at), count), 1e-3) ** 2
+    heights = points[:, 2][near.reshape(len(at), count)]
+    return (weight * heights).sum(axis=1) / weight.sum(axis=1)

@@ -26,7 +26,6 @@ from vlwm.core.city.batch import BUILDING, Batch, Skipped
 from vlwm.core.city.projection import from_earth_centered, project
 from vlwm.core.city.sources import Source
 from vlwm.core.city.zone import Zone
-from vlwm.core.errors import DataError
 
 _NAMES = ("gml_id", "gml:id", "gmlId", "id")
 _BASES = ("_zmin", "zmin")
@@ -51,6 +50,7 @@ class Leaves:
     found: list[Leaf] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     nested: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def find_leaves(source: Source, area: Area | None = None) -> Leaves:
@@ -118,7 +118,7 @@ def _may_touch(node: dict[str, Any], area: Area) -> bool:
     return area.may_touch(bounds, _MARGIN_M)
 
 
-def tile_batches(source: Source, leaves: Leaves, zone: Zone) -> Iterator[Batch]:
+def tile_batches(leaves: Leaves, zone: Zone) -> Iterator[Batch]:
     """One batch a leaf tile; heights above sea level.
 
     Tiles that know their heights come first, so that the others can lean on them.
@@ -143,6 +143,9 @@ def tile_batches(source: Source, leaves: Leaves, zone: Zone) -> Iterator[Batch]:
         yield _batch(leaf.source, tile, placed)
     if undulation is None and waiting:
         undulation = min(float(placed[:, :, 2].min()) for _, _, placed in waiting)
+        leaves.notes.append(
+            "tiles do not tell heights above the sea: the lowest corner is put at 0"
+        )
     for leaf, tile, placed in waiting:
         assert undulation is not None
         placed[:, :, 2] -= undulation
@@ -214,6 +217,3 @@ def _broken(source: Source, reason: str) -> Batch:
     return Batch(
         BUILDING, [], [], empty, np.zeros(0, dtype=np.int32), [Skipped(source.name, reason)]
     )
-
-
-__all__ = ["DataError", "Leaf", "Leaves", "find_leaves", "tile_batches"]
