@@ -21,6 +21,7 @@ from vlwm.core.evaluation.video import Clip, draw_clip, view_above, write_video
 from vlwm.core.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid.from_range((-8, -8, -2, 8, 8, 10), (1.0, 1.0, 1.5))
+SCALE = canvas.HeightScale(2.0, 10.0)
 WHITE = np.array(canvas.WHITE)
 
 
@@ -36,14 +37,23 @@ def test_height_is_the_top_of_the_highest_cell():
     assert np.isnan(height[0, 0])
 
 
+def test_ground_is_the_layer_of_z_0_however_thick_it_is():
+    coarse = VoxelGrid.from_range((-8, -8, -2, 8, 8, 150), (1.0, 1.0, 5.0))
+    cells = np.zeros(coarse.shape, np.uint8)
+    cells[..., 0] = 1
+    scale = canvas.HeightScale.of(coarse, cells)
+    assert (scale.ground_m, scale.top_m) == (3.0, 10.0)
+    assert (from_above(cells, coarse, scale) == np.array(canvas.GROUND)).all()
+
+
 def test_ahead_is_up_and_left_is_left():
-    picture = from_above(one_tower(15, 15), GRID, 10.0)  # farthest ahead, farthest left
+    picture = from_above(one_tower(15, 15), GRID, SCALE)  # farthest ahead, farthest left
     assert (picture[0, 0] != WHITE).any()
     assert (picture[-1, -1] == WHITE).all()
 
 
 def test_in_the_cut_up_is_up_and_ahead_is_right():
-    picture = in_cut(one_tower(15, 8, layers=1), GRID, 10.0, 8)
+    picture = in_cut(one_tower(15, 8, layers=1), GRID, SCALE, 8)
     assert (picture[-1, -1] != WHITE).any()
     assert (picture[0] == WHITE).all() and (picture[:, 0] == WHITE).all()
 
@@ -101,14 +111,12 @@ def test_charts_survive_scores_that_do_not_exist():
 
 def test_fixed_view_places_a_frame_by_its_ego_frame():
     cells = one_tower(12, 8)  # 4.5 m ahead
-    still = view_above(cells, np.zeros(4), GRID, 20.0, 10.0)
-    moved = view_above(cells, np.array([3.0, 0.0, 0.0, 0.0]), GRID, 20.0, 10.0)
-    turned = view_above(cells, np.array([0.0, 0.0, 0.0, np.pi / 2]), GRID, 20.0, 10.0)
+    still = view_above(cells, np.zeros(4), GRID, 20.0, SCALE)
+    moved = view_above(cells, np.array([3.0, 0.0, 0.0, 0.0]), GRID, 20.0, SCALE)
+    turned = view_above(cells, np.array([0.0, 0.0, 0.0, np.pi / 2]), GRID, 20.0, SCALE)
 
     def place(picture):
-        rows, columns = np.nonzero(
-            (picture == canvas.colour_of_height(np.array(5.5), 10.0)).all(-1)
-        )
+        rows, columns = np.nonzero((picture == SCALE.colours(np.array(5.5))).all(-1))
         return rows.mean(), columns.mean()
 
     pixels_per_m = still.shape[0] / 40.0

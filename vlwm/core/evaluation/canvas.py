@@ -16,6 +16,7 @@ import numpy as np
 
 from vlwm.core.errors import DataError
 from vlwm.core.files import atomic_path
+from vlwm.core.geometry.grid import VoxelGrid
 
 Colour = tuple[int, int, int]
 
@@ -71,14 +72,43 @@ def height_colours() -> np.ndarray:
     return cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0]
 
 
-def colour_of_height(height_m: np.ndarray, top_m: float) -> np.ndarray:
-    """uint8 (..., 3) for heights above ground in metres; NaN is white, at most 2 m is grey."""
-    share = np.nan_to_num(height_m) / max(top_m, 1.0)
-    picture = height_colours()[np.clip(share * 255, 0, 255).astype(np.uint8)]
-    picture = np.where((height_m <= 2.0)[..., None], np.array(GROUND, np.uint8), picture)
-    return np.where(np.isnan(height_m)[..., None], np.array(WHITE, np.uint8), picture).astype(
-        np.uint8
-    )
+@dataclass(frozen=True)
+class HeightScale:
+    """Colours of heights above the terrain under the vehicle.
+
+    Attributes:
+        ground_m: what reaches no higher is drawn as ground.
+        top_m: end of the scale.
+    """
+
+    ground_m: float
+    top_m: float
+
+    @classmethod
+    def of(cls, grid: VoxelGrid, *frames: np.ndarray) -> HeightScale:
+        """A scale up to the highest occupied cell of uint8 (..., X, Y, Z), in steps of 10 m.
+
+        Ground is what lies within the layer of z = 0, and at least up to 2 m.
+        """
+        occupied = [f.any(axis=tuple(range(f.ndim - 1))) for f in frames]
+        layers = np.flatnonzero(np.any(occupied, axis=0))
+        tops = (np.arange(grid.shape[2]) + 1) * grid.cell_m[2] + grid.lower_m[2]
+        highest = float(tops[layers[-1]]) if len(layers) else 0.0
+        ground = float(tops[np.clip(grid.ground_slice, 0, len(tops) - 1)])
+        return cls(max(2.0, ground), max(10.0, 10.0 * float(np.ceil(highest / 10.0))))
+
+    def colours(self, height_m: np.ndarray) -> np.ndarray:
+        """uint8 (..., 3) for heights in metres; ground is grey, NaN is white."""
+        share = np.nan_to_num(height_m) / self.top_m
+        picture = height_colours()[np.clip(share * 255, 0, 255).astype(np.uint8)]
+        low = (height_m <= self.ground_m)[..., None]
+        picture = np.where(low, np.array(GROUND, np.uint8), picture)
+        return np.where(np.isnan(height_m)[..., None], np.array(WHITE, np.uint8), picture)
+
+    @property
+    def ground_words(self) -> str:
+        """For the legend."""
+        return f"ground, up to {self.ground_m:g} m"
 
 
 @dataclass(frozen=True)
@@ -159,14 +189,16 @@ def legend(
     return column
 
 
-def height_bar(image: np.ndarray, top_m: float, at: tuple[int, int], width: int = 200) -> None:
-    """The height colours from the ground to `top_m` with labels, from (column, row)."""
+def height_bar(
+    image: np.ndarray, scale: HeightScale, at: tuple[int, int], width: int = 200
+) -> None:
+    """The height colours from the ground to the top with labels, from (column, row)."""
     column, row = at
-    heights = np.linspace(0.0, top_m, width)[None].repeat(12, axis=0)
-    image[row - 10 : row + 2, column : column + width] = colour_of_height(heights, top_m)
+    heights = np.linspace(0.0, scale.top_m, width)[None].repeat(12, axis=0)
+    image[row - 10 : row + 2, column : column + width] = scale.colours(heights)
     cv2.rectangle(image, (column, row - 10), (column + width, row + 2), FAINT, 1)
     for share in (0.0, 0.5, 1.0):
-        words = f"{share * top_m:.0f} m"
+        words = f"{share * scale.top_m:.0f} m"
         text(image, words, (column + round(share * width), row + 19), size=0.48, anchor="centre")
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from vlwm.core.evaluation import canvas
-from vlwm.core.evaluation.canvas import Axes, Colour
+from vlwm.core.evaluation.canvas import Axes, Colour, HeightScale
 from vlwm.core.geometry.grid import VoxelGrid
 
 _PANEL = 300  # pixels along one side of a view from above
@@ -50,22 +50,24 @@ def height_above(cells: np.ndarray, grid: VoxelGrid) -> np.ndarray:
     return np.where(cells.any(-1), height, np.nan)
 
 
-def from_above(cells: np.ndarray, grid: VoxelGrid, top_m: float) -> np.ndarray:
+def from_above(cells: np.ndarray, grid: VoxelGrid, scale: HeightScale) -> np.ndarray:
     """uint8 (X, Y, 3): the frame seen from above, ahead is up."""
-    return canvas.colour_of_height(height_above(cells, grid), top_m)[::-1, ::-1]
+    return scale.colours(height_above(cells, grid))[::-1, ::-1]
 
 
-def in_cut(cells: np.ndarray, grid: VoxelGrid, top_m: float, row: int) -> np.ndarray:
+def in_cut(cells: np.ndarray, grid: VoxelGrid, scale: HeightScale, row: int) -> np.ndarray:
     """uint8 (Z, X, 3): the cut along the heading through cells [:, row]; up is up, ahead right."""
     height = grid.axis_centers()[2] + grid.cell_m[2] / 2
     solid = np.where(cells[:, row].T > 0, height[:, None], np.nan)
-    return canvas.colour_of_height(solid, top_m)[::-1]
+    return scale.colours(solid)[::-1]
 
 
 def row_of_cut(frames: WindowFrames) -> int:
-    """Index along y where the true frames, past and future, hold most occupied cells."""
+    """Index along y, in the inner half, where the true frames hold most occupied cells."""
     held = frames.past.sum(axis=(0, 1, 3), dtype=np.int64)
-    return int(np.argmax(held + frames.truth.sum(axis=(0, 1, 3), dtype=np.int64)))
+    held = held + frames.truth.sum(axis=(0, 1, 3), dtype=np.int64)
+    edge = len(held) // 4
+    return edge + int(np.argmax(held[edge : len(held) - edge]))
 
 
 def difference_above(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -146,26 +148,28 @@ def draw_window(
         title: first line, such as the method and the place.
         notes: second line (attribution, threshold).
     """
-    top_m = _top_of(frames, grid)
+    scale = HeightScale.of(grid, frames.past, frames.truth, frames.forecast)
     cut = row_of_cut(frames)
-    layout = _Layout(grid, min(grid.upper_m[2], top_m + 10.0), float(grid.axis_centers()[1][cut]))
+    layout = _Layout(
+        grid, min(grid.upper_m[2], scale.top_m + 10.0), float(grid.axis_centers()[1][cut])
+    )
     image = canvas.blank(*layout.size)
     _headings(image, layout, title, notes)
-    for row, (name, panels) in enumerate(_rows(frames, grid, top_m, cut)):
+    for row, (name, panels) in enumerate(_rows(frames, grid, scale, cut)):
         middle = layout.row_top(row) + _PANEL // 2
         canvas.text_upright(image, name, (16, middle), size=0.7)
         for number, panel in enumerate(panels):
             _draw_panel(image, layout, panel, row, number)
-    _legend(image, top_m, (_LEFT, image.shape[0] - 28))
+    _legend(image, scale, (_LEFT, image.shape[0] - 28))
     return image
 
 
 def _headings(image: np.ndarray, layout: _Layout, title: str, notes: Sequence[str]) -> None:
     canvas.text(image, title, (_LEFT, 26), size=0.7, bold=True)
-    canvas.text(image, "   ".join(notes), (_LEFT, 52), size=0.52, colour=canvas.FAINT)
-    canvas.text(image, "From above", (_LEFT, _TOP - 2), size=0.6, bold=True)
+    canvas.text(image, "   ".join(notes), (_LEFT, 50), size=0.52, colour=canvas.FAINT)
+    canvas.text(image, "From above", (_LEFT, _TOP - 8), size=0.6, bold=True)
     words = f"Vertical cut along the heading at y = {layout.cut_y_m:+.1f} m"
-    canvas.text(image, words, (layout.cut_left, _TOP - 2), size=0.6, bold=True)
+    canvas.text(image, words, (layout.cut_left, _TOP - 8), size=0.6, bold=True)
 
 
 def _draw_panel(image: np.ndarray, layout: _Layout, panel: _Panel, row: int, number: int) -> None:
@@ -189,12 +193,12 @@ class _Panel:
 
 
 def _rows(
-    frames: WindowFrames, grid: VoxelGrid, top_m: float, cut: int
+    frames: WindowFrames, grid: VoxelGrid, scale: HeightScale, cut: int
 ) -> list[tuple[str, list[_Panel]]]:
     shown = np.unique(np.linspace(0, len(frames.horizons_s) - 1, _SHOWN).round().astype(int))
 
     def plain(cells: np.ndarray, words: str) -> _Panel:
-        return _Panel(words, from_above(cells, grid, top_m), in_cut(cells, grid, top_m, cut))
+        return _Panel(words, from_above(cells, grid, scale), in_cut(cells, grid, scale, cut))
 
     def difference(h: int) -> _Panel:
         forecast, truth = frames.forecast[h], frames.truth[h]
@@ -218,14 +222,6 @@ def _at(frames: WindowFrames, h: int) -> str:
 def _iou(forecast: np.ndarray, truth: np.ndarray) -> str:
     union = np.count_nonzero((forecast > 0) | (truth > 0))
     return f"{np.count_nonzero((forecast > 0) & (truth > 0)) / union:.2f}" if union else "-"
-
-
-def _top_of(frames: WindowFrames, grid: VoxelGrid) -> float:
-    """Top of the colour scale: the highest truth or forecast of the window, in steps of 10 m."""
-    every = [frames.past, frames.truth, frames.forecast]
-    layers = np.flatnonzero(np.any([f.any(axis=(0, 1, 2)) for f in every], axis=0))
-    highest = (layers[-1] + 1) * grid.cell_m[2] + grid.lower_m[2] if len(layers) else 10.0
-    return float(max(10.0, 10.0 * np.ceil(highest / 10.0)))
 
 
 def _vehicle(image: np.ndarray, axes: Axes) -> None:
@@ -261,12 +257,12 @@ def _ticks(ends: tuple[float, float]) -> list[float]:
     return [step * n for n in range(first, int(np.floor(high / step - 0.1)) + 1)]
 
 
-def _legend(image: np.ndarray, top_m: float, at: tuple[int, int]) -> None:
+def _legend(image: np.ndarray, scale: HeightScale, at: tuple[int, int]) -> None:
     column, row = at
     canvas.text(image, "height above ground:", (column, row), size=0.52)
-    canvas.height_bar(image, top_m, (column + 190, row))
+    canvas.height_bar(image, scale, (column + 190, row))
     entries: list[tuple[Colour, str]] = [
-        (canvas.GROUND, "ground, up to 2 m"),
+        (canvas.GROUND, scale.ground_words),
         (canvas.WHITE, "empty"),
         (canvas.AGREED, "agreed"),
         (canvas.MISSED, "missed (true, not forecast)"),

@@ -53,7 +53,7 @@ def clip_of(subject: Subject, index: int) -> Clip:
 def notes_of(subject: Subject) -> list[str]:
     """What has to stand on every picture: where the city is from, and the threshold."""
     found = ["procedural city"] if subject.store.procedural else []
-    if subject.store.attribution:
+    if subject.store.attribution and not subject.store.procedural:
         found.append(_ascii(subject.store.attribution))
     if subject.judge.model is not None:
         found.append(f"threshold {subject.judge.thresholds.model:.2f}")

@@ -16,7 +16,7 @@ import numpy as np
 
 from vlwm.core.errors import MachineError
 from vlwm.core.evaluation import canvas
-from vlwm.core.evaluation.canvas import Axes
+from vlwm.core.evaluation.canvas import Axes, HeightScale
 from vlwm.core.evaluation.picture import height_above
 from vlwm.core.files import atomic_path
 from vlwm.core.geometry.frames import from_ego, relative_ego, to_ego
@@ -90,22 +90,22 @@ def draw_clip(
     now = len(clip.past) - 1
     ego = relative_ego(clip.ego[now], clip.ego)
     half = _half_view_m(ego, grid)
-    top_m = _top_m(clip, grid)
+    scale = HeightScale.of(grid, clip.past, clip.truth)
     for step, time_s in enumerate(clip.times_s):
         image = canvas.blank(_TOP + _SIDE + _BOTTOM, 4 * (_SIDE + _GAP) + _GAP)
         canvas.text(image, clip.title, (_GAP, 28), size=0.65, bold=True)
         canvas.text(image, "   ".join(notes), (_GAP, 50), size=0.5, colour=canvas.FAINT)
         words = f"t = {time_s:+.1f} s"
         canvas.text(image, words, (image.shape[1] - _GAP, 32), size=0.9, anchor="right", bold=True)
-        _draw_panels(image, clip, ego, step, grid, half, top_m)
-        _foot(image, top_m)
+        _draw_panels(image, clip, ego, step, grid, half, scale)
+        _foot(image, scale)
         still = step in (now, len(clip.times_s) - 1)
         yield image, _RATE * (2 if still else 1) // 2
 
 
 def _draw_panels(
     image: np.ndarray, clip: Clip, ego: np.ndarray, step: int, grid: VoxelGrid,
-    half: float, top_m: float,
+    half: float, scale: HeightScale,
 ) -> None:  # fmt: skip
     now = len(clip.past) - 1
     frames = [clip.past[min(step, now)]]
@@ -118,7 +118,7 @@ def _draw_panels(
         words = f"{name}: {clip.forecast_name}" if name == "forecast" else name
         if number < len(frames):
             at = ego[min(step, now) if number == 0 else step]
-            axes.paste(image, view_above(frames[number], at, grid, half, top_m))
+            axes.paste(image, view_above(frames[number], at, grid, half, scale))
             _vehicle(image, axes, at)
         if number >= 2 and ahead >= 0:
             words += f"   IoU {_iou(frames[number], frames[1])}"
@@ -128,7 +128,7 @@ def _draw_panels(
 
 
 def view_above(
-    cells: np.ndarray, ego: np.ndarray, grid: VoxelGrid, half_m: float, top_m: float
+    cells: np.ndarray, ego: np.ndarray, grid: VoxelGrid, half_m: float, scale: HeightScale
 ) -> np.ndarray:
     """A frame in the fixed view, uint8 (side, side, 3); outside its grid a pale tint.
 
@@ -137,7 +137,7 @@ def view_above(
         ego: float64 (4,): where the frame lies in the view.
         grid: the grid.
         half_m: half the side of the view, metres.
-        top_m: top of the height colours.
+        scale: of the height colours.
     """
     offset = half_m * (1.0 - (2.0 * np.arange(_SIDE) + 1.0) / _SIDE)
     x, y = np.meshgrid(offset, offset, indexing="ij")  # rows go back, columns go right
@@ -145,7 +145,7 @@ def view_above(
     index = grid.index_of(points)
     inside = np.all((index >= 0) & (index < grid.shape), axis=-1)
     ix, iy = (np.where(inside, index[..., axis], 0) for axis in (0, 1))
-    picture = canvas.colour_of_height(height_above(cells, grid)[ix, iy], top_m)
+    picture = scale.colours(height_above(cells, grid)[ix, iy])
     return np.where(inside[..., None], picture, _OUT_OF_GRID)
 
 
@@ -168,18 +168,12 @@ def _iou(forecast: np.ndarray, truth: np.ndarray) -> str:
     return f"{np.count_nonzero(forecast & truth) / union:.2f}" if union else "-"
 
 
-def _top_m(clip: Clip, grid: VoxelGrid) -> float:
-    layers = np.flatnonzero(clip.past.any((0, 1, 2)) | clip.truth.any((0, 1, 2)))
-    highest = (layers[-1] + 1) * grid.cell_m[2] + grid.lower_m[2] if len(layers) else 10.0
-    return float(max(10.0, 10.0 * np.ceil(highest / 10.0)))
-
-
-def _foot(image: np.ndarray, top_m: float) -> None:
+def _foot(image: np.ndarray, scale: HeightScale) -> None:
     row = image.shape[0] - 34
     canvas.text(image, "height above ground:", (_GAP, row), size=0.52)
-    canvas.height_bar(image, top_m, (_GAP + 190, row))
+    canvas.height_bar(image, scale, (_GAP + 190, row))
     tint = (int(_OUT_OF_GRID[0]), int(_OUT_OF_GRID[1]), int(_OUT_OF_GRID[2]))
-    entries = [(canvas.GROUND, "ground, up to 2 m"), (tint, "outside the grid")]
+    entries = [(canvas.GROUND, scale.ground_words), (tint, "outside the grid")]
     end = canvas.legend(image, entries, (_GAP + 440, row))
     words = "every frame lies at the true pose, as it is scored; view fixed at t = 0"
     canvas.text(image, words, (end + 10, row), size=0.5, colour=canvas.FAINT)
