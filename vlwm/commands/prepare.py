@@ -29,21 +29,25 @@ def prepare(
         str, typer.Option("--config", help="Preset or file that says the grid.")
     ] = "finetune_tokyo",
     frames: Annotated[
-        int | None, typer.Option("--frames", min=2, help="Frames of a session.  [default: 500]")
+        int | None, typer.Option("--frames", min=2, help="Frames of a session; default 500.")
     ] = None,
     sessions: Annotated[
-        int | None, typer.Option("--sessions", min=1, help="Sessions in all.  [default: 10]")
+        int | None, typer.Option("--sessions", min=1, help="Sessions in all; default 10.")
     ] = None,
     agents: Annotated[
-        str | None, typer.Option("--agents", help="drone, rover or both.  [default: both]")
+        str | None, typer.Option("--agents", help="drone, rover or both; default both.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed.  [default: 42]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed; default 42.")] = None,
     fill: Annotated[
-        str | None, typer.Option("--fill", help="surface or solid.  [default: surface]")
+        str | None, typer.Option("--fill", help="surface or solid; default surface.")
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Processes; 0 takes every core.")
     ] = 0,
+    area: Annotated[
+        str | None,
+        typer.Option("--area", metavar="MESH|LAT,LON,RADIUS", help="Only this part of the city."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first broken building.")
     ] = False,
@@ -77,7 +81,7 @@ def prepare(
         dt_s=resolved.frame_dt_s,
     )
     target = output or Path(resolved.data_root)
-    city = read_input(resolved, input_, plan.seed, strict)
+    city = read_input(resolved, input_, plan.seed, strict, area)
     _tell_city(city)
     if dry_run:
         _show_plan(outline(city, resolved, target, plan), target, json_)
@@ -104,14 +108,31 @@ def _fill(text: str | None) -> str | None:
     raise UsageError(f"--fill {text} is unknown", remedy="use surface or solid")
 
 
-def read_input(config: Config, inputs: list[Path] | None, seed: int, strict: bool) -> City:
+def read_input(
+    config: Config, inputs: list[Path] | None, seed: int, strict: bool, area: str | None
+) -> City:
     """The city of a config or of the operator's inputs."""
+    from vlwm.commands._output import note
+    from vlwm.core.city.area import Area
     from vlwm.core.city.procedural import procedural_city
     from vlwm.core.city.read import read_city
+    from vlwm.core.errors import UsageError
 
     if config.prepare.source == "procedural" and not inputs:
+        if area is not None:
+            raise UsageError("a procedural city has no --area", remedy="give real tiles by --input")
         return procedural_city(config.prepare.procedural_size_m, seed)
-    return read_city(inputs or [Path(config.prepare.input)], strict=strict)
+
+    def tell(name: str, done: int, total: int) -> None:
+        if total > 50 and done % 50 == 0:
+            note(f"reading {name}: {done} of {total} files")
+
+    return read_city(
+        inputs or [Path(config.prepare.input)],
+        strict=strict,
+        area=None if area is None else Area.parse(area),
+        on_source=tell,
+    )
 
 
 def _tell_city(city: City) -> None:
