@@ -101,6 +101,7 @@ def test_wrong_use_is_named() -> None:
     assert isinstance(raised("stray"), UsageError)
     assert "--stage both_of_them" in str(raised("--stage", "both_of_them"))
     assert "--gpu-ids x" in str(raised("--gpu-ids", "x"))
+    assert isinstance(raised("--gpu-ids", "16,17"), MachineError)
     assert "max_epochs" in str(raised("--set", "max_epoch=3"))
     assert isinstance(raised("--lr", "-1"), ConfigError)
     assert isinstance(raised("--config", "test_local", "--gpu-ids", "17"), MachineError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -83,7 +84,12 @@ def train(
         ),
     ] = False,
     gpu_ids: Annotated[
-        str | None, typer.Option(help="GPU to use. [0]", rich_help_panel=_RUN)
+        str | None,
+        typer.Option(
+            metavar="IDS",
+            help="GPUs, comma-separated; several train together. [0]",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     workers: Annotated[
         int | None,
@@ -154,6 +160,7 @@ def train(
         load_config(config, set_ or (), note), stage, data, batch_size, lr, epochs, seed, workers,
         amp,
     )  # fmt: skip
+    gpus = _gpus(gpu_ids)
     options = TrainOptions(
         work_dir=work_dir,
         stage=stage,
@@ -161,7 +168,7 @@ def train(
         resume_from=resume_from,
         from_scratch=from_scratch,
         eval_only=eval_only,
-        gpu_id=_gpu_id(gpu_ids),
+        gpu_id=gpus[0] if gpus else None,
         compile=compile_,
         wandb=WandbOptions(wandb_project, wandb_run_name, tags) if wandb else None,
         command=_command(),
@@ -169,6 +176,8 @@ def train(
     if dry_run:
         _show_plan(plan, options, json_)
         return
+    if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(_over_several(gpus, work_dir))
     with StopSignal() as stop, _progress_on_stderr():
         from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
 
@@ -215,14 +224,26 @@ def _changed(config: Any, values: dict[str, Any]) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def _gpu_id(text: str | None) -> int | None:
+def _gpus(text: str | None) -> tuple[int, ...]:
+    """GPU numbers of `--gpu-ids`; none where it was left out."""
     from vlwm.core.errors import UsageError
 
-    if text is None:
-        return None
-    if not text.isdigit():
-        raise UsageError(f"--gpu-ids {text} is not the number of one GPU", remedy="use 0, 1, …")
-    return int(text)
+    words = [] if text is None else [word for word in text.split(",") if word]
+    if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
+        raise UsageError(
+            f"--gpu-ids {text} are not numbers of GPUs", remedy="write them as 0 or 0,1"
+        )
+    return tuple(map(int, words))
+
+
+def _over_several(gpus: tuple[int, ...], work_dir: Path) -> int:
+    """Start one process per GPU with this same command line; the run's exit code."""
+    from vlwm.core.run_folder import RunFolder
+    from vlwm.core.training.launch import launch, refuse_missing_gpus
+
+    refuse_missing_gpus(gpus)
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+    return launch(sys.argv[1:], len(gpus), RunFolder(work_dir), visible)
 
 
 def _command() -> str:

@@ -184,6 +184,8 @@ def test_a_building_in_two_files_is_taken_once(tmp_path: Path) -> None:
     write_members(tmp_path / "b.gml", gml_member(solid(5.001), "same"))
     city = read_city([tmp_path])
     assert len(city.feature_ids) == 2 and city.report.duplicates == 1
+    write_members(tmp_path / "a.gml", gml_member(solid(5), "same"), gml_member(solid(5), "same"))
+    assert read_city([tmp_path]).feature_ids == ["same"]
 
 
 def test_the_finer_of_two_files_is_taken(tmp_path: Path) -> None:
@@ -240,6 +242,8 @@ def test_files_that_are_not_read_are_named(plateau: Path) -> None:
 
 def test_a_broken_feature_is_left_out_and_named(tmp_path: Path) -> None:
     bad = solid(5).replace("139.76", "NaN", 1)
+    with pytest.raises(DataError, match=r"no building.*1 features were left out, the first b0"):
+        read_city([write_gml(tmp_path / "a.gml", bad)])
     none = "<bldg:measuredHeight>-9999</bldg:measuredHeight>"
     path = write_gml(tmp_path / "a.gml", solid(5), bad, none, solid(-9999), solid(5))
     city = read_city([path])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vlwm.core.config import Config
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import WandbOptions
 from vlwm.core.training.wandb_log import WandbSink
@@ -33,7 +34,7 @@ def read_back(folder: Path) -> list[dict[str, Any]]:
 def test_an_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    sink = WandbSink(RunFolder(tmp_path), WandbOptions(tags=("a",)), {"seed": 1})
+    sink = WandbSink(RunFolder(tmp_path), WandbOptions(tags=("a",)), Config())
     sink.write(record("tokenizer", 10, **{"train/loss": 0.7}))
     sink.write(record("world", 10, **{"train/loss": 0.5, "pred/mean": 0.01}))
     sink.close()
@@ -57,7 +58,7 @@ def test_an_error_of_wandb_is_noted_and_the_run_goes_on(
             raise wandb.errors.CommError("the network is gone")
 
     monkeypatch.setattr(wandb, "init", lambda **options: Broken())
-    sink = WandbSink(RunFolder(tmp_path), WandbOptions(), {})
+    sink = WandbSink(RunFolder(tmp_path), WandbOptions(), Config())
     sink.write(record("world", 1))
     sink.write(record("world", 2))
     sink.close()
@@ -78,5 +79,5 @@ def test_a_login_that_fails_falls_back_to_offline(
     monkeypatch.setenv("WANDB_API_KEY", "none")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(wandb, "init", init)
-    WandbSink(RunFolder(tmp_path), WandbOptions(), {}).write(record("world", 1))
+    WandbSink(RunFolder(tmp_path), WandbOptions(), Config()).write(record("world", 1))
     assert tried == ["online", "offline"]

@@ -95,14 +95,17 @@ class ToyTask:
         loss = error.mean()
         return LossReport(loss, {"focal": loss}, {"pred/max": error.max()})
 
+    def exchange(self) -> None:
+        pass
+
     def end_step(self, bad: Tensor) -> None:
         self.drawn = torch.where(bad, self.drawn, self.drawn + torch.rand(()))
 
-    def validate(self, tick: Callable[[], None]) -> dict[str, float]:
+    def validate(self, pause: Callable[[bool], None], size: int) -> dict[str, float]:
         total = 0.0
         for batch in self.batches(999, 0):
             self.hook("validate")
-            tick()
+            pause(False)
             total += float(self.loss(batch).total) + float(torch.rand(())) * 0
         return {"epoch/val_loss": total}
 

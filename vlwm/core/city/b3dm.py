@@ -55,7 +55,7 @@ def read_b3dm(data: bytes) -> Tile:
     """
     try:
         return _read(data)
-    except (struct.error, KeyError, IndexError, ValueError, TypeError, UnicodeDecodeError) as error:
+    except (struct.error, LookupError, ValueError, TypeError, AttributeError) as error:
         raise BrokenTile(f"the tile is damaged: {error!r}") from error
 
 

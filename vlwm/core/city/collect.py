@@ -77,19 +77,26 @@ class Collector:
     def _take(self, batch: Batch, naming: str) -> None:
         bounds = batch.bounds()
         keep = np.zeros(len(batch.names), dtype=bool)
-        for i, name in enumerate(batch.names):
-            key = tuple(np.round(bounds[i].ravel(), 1)) if naming == "shells" else name
-            keep[i] = self._is_new((batch.kind, key), bounds[i], batch.lods[i], naming)
-        kept = batch.chosen(keep)
         start = len(self.names)
-        for i, row in enumerate(np.flatnonzero(keep)):
-            key = tuple(np.round(bounds[row].ravel(), 1)) if naming == "shells" else kept.names[i]
-            self._known.setdefault((batch.kind, key), []).append(start + i)
-        self.names += kept.names
-        self.lods += kept.lods
-        self.kinds += [batch.kind] * len(kept.names)
-        self._alive += [True] * len(kept.names)
-        self._bounds += list(bounds[keep])
+        keys: list[tuple[str, object]] = []
+        for i, name in enumerate(batch.names):
+            given: object = _shell_key(bounds[i]) if naming == "shells" else name
+            key = (batch.kind, given)
+            keep[i] = self._is_new(key, bounds[i], batch.lods[i], naming)
+            if not keep[i]:
+                continue
+            keys.append(key)
+            if naming != "shells":  # one file may hold two shells of the same extent
+                self._known.setdefault(key, []).append(len(self.names))
+            self.names.append(name)
+            self.lods.append(batch.lods[i])
+            self.kinds.append(batch.kind)
+            self._alive.append(True)
+            self._bounds.append(bounds[i])
+        if naming == "shells":
+            for i, key in enumerate(keys):
+                self._known.setdefault(key, []).append(start + i)
+        kept = batch.chosen(keep)
         self._triangles.append(kept.triangles)
         self._owners.append(kept.owners.astype(np.int64) + start)
 
@@ -166,6 +173,10 @@ class Collector:
     def alive_kinds(self) -> list[str]:
         """Kinds of the features of `joined`."""
         return [k for k, alive in zip(self.kinds, self._alive, strict=True) if alive]
+
+
+def _shell_key(bounds: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(np.round(bounds.ravel(), 1).tolist())
 
 
 def _covered_share(batch: Batch, grid: PlanGrid, fine: NDArray[np.bool_]) -> NDArray[np.float64]:

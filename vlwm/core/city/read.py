@@ -182,7 +182,12 @@ class _Reader:
                 remedy="latitude comes first; or give another --area",
             )
         where = str(self.used[0].place.path) if self.used else None
-        return DataError("no building in any file", where=where, remedy="give another --input")
+        what = "no building in any file"
+        if self.collector.skipped:
+            _, name, reason = self.collector.skipped[0]
+            count = len(self.collector.skipped)
+            what += f"; {count} features were left out, the first {name}: {reason}"
+        return DataError(what, where=where, remedy="give another --input")
 
     def city(self, inputs: Sequence[Path]) -> City:
         """Everything joined, about the middle of it all.

@@ -60,17 +60,17 @@ def find_leaves(source: Source, area: Area | None = None) -> Leaves:
         DataError: the file is no tile set.
     """
     leaves = Leaves()
-    _read_set(source, np.eye(4), area, leaves, 0)
+    try:
+        _read_set(source, np.eye(4), area, leaves, 0)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise source.broken(0, f"not a tile set: {error}") from error
     return leaves
 
 
 def _read_set(
     source: Source, matrix: NDArray[np.float64], area: Area | None, leaves: Leaves, depth: int
 ) -> None:
-    try:
-        root = json.loads(source.read())["root"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise source.broken(0, f"not a tile set: {error}") from error
+    root = json.loads(source.read())["root"]
     stack: list[tuple[dict[str, Any], NDArray[np.float64], str]] = [(root, matrix, "REPLACE")]
     while stack:
         node, above, refine = stack.pop()

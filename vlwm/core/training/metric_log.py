@@ -40,10 +40,14 @@ class MetricLog:
         folder: the stage's run folder.
         stage: "tokenizer" or "world".
         sinks: further takers of each record.
+        writes: False for a process that leaves writing to another one.
     """
 
-    def __init__(self, folder: RunFolder, stage: str, sinks: tuple[Sink, ...] = ()) -> None:
+    def __init__(
+        self, folder: RunFolder, stage: str, sinks: tuple[Sink, ...] = (), *, writes: bool = True
+    ) -> None:
         self.folder = folder.create()
+        self.writes = writes
         self.stage = stage
         self.sinks = sinks
         self._file = open(folder.metrics_jsonl, "ab")  # noqa: SIM115 - closed by close()
@@ -52,6 +56,8 @@ class MetricLog:
 
     def write(self, kind: str, epoch: int, step: int, numbers: Mapping[str, float]) -> None:
         """Append a record; numbers that are not finite become null."""
+        if not self.writes:
+            return
         finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         head = {"time": round(time.time(), 3), "kind": kind, "stage": self.stage}
         record = {**head, "epoch": epoch, "step": step, **finite}
@@ -75,10 +81,12 @@ class MetricLog:
         """Bytes of metrics.jsonl that are safe on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        return self._file.tell()
+        return self.folder.metrics_jsonl.stat().st_size
 
     def rewind(self, offset: int, step: int) -> None:
         """Cut the file at `offset`; what stood behind it goes to metrics.lost.jsonl."""
+        if not self.writes:
+            return
         path = self.folder.metrics_jsonl
         self._file.close()
         lost = path.read_bytes()[offset:]

@@ -36,15 +36,17 @@ class StageSettings:
 
     epochs: int
     batch_size: int
+    """samples of a global batch, all processes together"""
     lr: float
 
     @classmethod
-    def of(cls, config: Config, stage: str) -> StageSettings:
+    def of(cls, config: Config, stage: str, processes: int = 1) -> StageSettings:
         """Stage 1 has epochs, rate and frames a step of its own; the rest is shared."""
+        own = config.tokenizer
         if stage == "tokenizer":
-            own = config.tokenizer
-            return cls(own.max_epochs, own.samples_per_gpu, own.lr)
-        return cls(config.max_epochs, config.data.samples_per_gpu, config.optimizer.lr)
+            return cls(own.max_epochs, own.samples_per_gpu * processes, own.lr)
+        batch = config.data.samples_per_gpu * processes
+        return cls(config.max_epochs, batch, config.optimizer.lr)
 
 
 class Clock:

@@ -21,12 +21,15 @@ from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.begin import goes_on, set_aside
 from vlwm.core.training.data import TrainData, open_data, refuse_what_is_missing
 from vlwm.core.training.options import TrainOptions, TrainResult
+from vlwm.core.training.ranks import join_ranks
 from vlwm.core.training.run_context import Run, open_run_context
 from vlwm.core.training.signals import StopSignal
 from vlwm.core.training.stages import train_tokenizer, train_world
 from vlwm.core.training.weights import refuse_missing_weights
 
 log = logging.getLogger("vlwm.training")
+
+_PATIENCE_OF_RANKS_S = 30.0  # a launcher repeats a signal that its workers have had already
 
 
 def train(config: Config, options: TrainOptions, stop: StopSignal | None = None) -> TrainResult:
@@ -46,22 +49,31 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
         with StopSignal() as stop:
             return train(config, options, stop)
     refuse_what_is_missing(config)
-    if not options.eval_only:
-        _make_way(config, options)
-    with open_run_context(config, options, stop) as run:
-        data = _open_data(run)
-        if options.eval_only:
-            return _judge(run, data)
-        if options.stage != "world":
-            tokenizer = train_tokenizer(run, data)
-            if options.stage == "tokenizer":
-                return TrainResult(run.folder.path, tokenizer, None)
+    with join_ranks() as ranks:
+        stop.patience_s = _PATIENCE_OF_RANKS_S if ranks.size > 1 else stop.patience_s
+        ranks.lead_does(lambda: _make_way(config, options))
+        with open_run_context(config, options, stop, ranks) as run:
+            return _train(run)
+
+
+def _train(run: Run) -> TrainResult:
+    data = _open_data(run)
+    if not run.options.eval_only:
+        if run.options.stage != "world":
+            train_tokenizer(run, data)
+        if run.options.stage == "tokenizer":
+            return TrainResult(run.folder.path, find_checkpoint(run.folder.tokenizer.path), None)
         train_world(run, data)
+    run.ranks.wait()
+    if run.ranks.lead:
         return _judge(run, data)
+    return TrainResult(run.folder.path, run.folder.best, None)
 
 
 def _make_way(config: Config, options: TrainOptions) -> None:
     """Go on with an unfinished run of the same config, and move any other run aside."""
+    if options.eval_only:
+        return
     folder = RunFolder(options.work_dir)
     if goes_on(folder, config, options):
         if not options.resume and options.resume_from is None:
@@ -72,9 +84,12 @@ def _make_way(config: Config, options: TrainOptions) -> None:
 
 
 def _open_data(run: Run) -> TrainData:
+    """The data; the lead makes and packs what is missing before the others look."""
     run.status.update(phase="prepare")
-    data = open_data(run.config, run.tick)
-    if not run.options.eval_only:
+    data = run.ranks.lead_does(lambda: open_data(run.config, run.tick))
+    if data is None:
+        data = open_data(run.config, run.tick)
+    if run.ranks.lead and not run.options.eval_only:
         write_json(run.folder.config_json, run.config.to_dict())
         data.splits.write(run.folder.splits_json)
     return data

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from vlwm.core.config import Config
-from vlwm.core.errors import MachineError, VlwmError
-from vlwm.core.files import write_json
+from vlwm.core.errors import MachineError, StoppedError, VlwmError
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.metric_log import Sink, close_log_file, open_log_file
 from vlwm.core.training.options import TrainOptions
+from vlwm.core.training.ranks import PeerLost, Ranks
 from vlwm.core.training.signals import StopRequested, StopSignal
 from vlwm.core.training.status import StatusWriter
 from vlwm.core.training.wandb_log import WandbSink
@@ -34,6 +34,7 @@ class Run:
     status: StatusWriter
     stop: StopSignal
     sinks: tuple[Sink, ...]
+    ranks: Ranks
 
     def tick(self) -> None:
         """Between pieces of long work: beat the heart, and leave when a signal has come."""
@@ -47,30 +48,37 @@ class Run:
 
 
 @contextmanager
-def open_run_context(config: Config, options: TrainOptions, stop: StopSignal) -> Iterator[Run]:
+def open_run_context(
+    config: Config, options: TrainOptions, stop: StopSignal, ranks: Ranks
+) -> Iterator[Run]:
     """Open a run's files, and write into status.json how it ended.
 
     Raises:
         VlwmError: what ended the run; a signal as StoppedError or InterruptedRunError.
     """
     folder = RunFolder(options.work_dir).create()
-    device = choose_device(options.gpu_id)
+    device = choose_device(options.gpu_id) if ranks.size == 1 else ranks.device()
     status = StatusWriter(
-        folder, device=describe(device), config=config.name, work_dir=str(folder.path)
-    )
-    handler = open_log_file(folder.path)
-    wandb = None if options.wandb is None else WandbSink(folder, options.wandb, config.to_dict())
-    run = Run(config, options, folder, device, status, stop, () if wandb is None else (wandb,))
+        folder, writes=ranks.lead, device=describe(device), config=config.name,
+        work_dir=str(folder.path), processes=ranks.size,
+    )  # fmt: skip
+    handler = open_log_file(folder.path) if ranks.lead else None
+    wandb = WandbSink(folder, options.wandb, config) if options.wandb and ranks.lead else None
+    sinks = () if wandb is None else (wandb,)
     ended: dict[str, object] = {"state": "failed", "exit_code": 1}
     try:
         status.update(phase="start", next=options.command)
-        yield run
+        yield Run(config, options, folder, device, status, stop, sinks, ranks)
         ended = {"state": "done", "phase": "done", "exit_code": 0, "eta_s": 0.0,
                  "next": f"vlwm eval {folder.path} --split test"}  # fmt: skip
     except StopRequested:
         error = stop.error(options.command)
         ended = {"state": "stopped", "exit_code": error.exit_code}
         raise error from None
+    except PeerLost as lost:
+        status.writes = True  # the lost one may be the lead
+        ended = {"state": "stopped", "exit_code": StoppedError.exit_code, "message": str(lost)}
+        raise StoppedError(lost.what, remedy=f"go on with: {options.command}") from lost
     except VlwmError as error:
         ended = {"state": "failed", "exit_code": error.exit_code, "message": str(error)}
         log.error("%s", error)
@@ -79,12 +87,8 @@ def open_run_context(config: Config, options: TrainOptions, stop: StopSignal) ->
         if wandb is not None:
             wandb.close(failed=ended["exit_code"] != 0)
         status.update(**ended)
-        close_log_file(handler)
-
-
-def write_inputs(run: Run) -> None:
-    """The resolved config, beside the run."""
-    write_json(run.folder.config_json, run.config.to_dict())
+        if handler is not None:
+            close_log_file(handler)
 
 
 def choose_device(gpu_id: int | None) -> torch.device:

@@ -1,6 +1,6 @@
 """SIGTERM and Ctrl-C as a flag that the loop asks for, so that a checkpoint can be written first.
 
-The first signal only raises the flag; a second one, half a second later or more, ends the process
+The first signal only raises the flag; a second one, a moment later, ends the process
 at once. (Launchers often send the same signal twice, to the process and to its group.) A thread
 listens on Python's wake-up pipe, so both work while the main thread is inside a long operation.
 Forked children take no part: stopping them is their parent's business.
@@ -18,7 +18,6 @@ from typing import Any
 from vlwm.core.errors import InterruptedRunError, StoppedError, VlwmError
 
 _WATCHED = (signal.SIGTERM, signal.SIGINT)
-_GRACE_S = 0.5
 _listening: list[int] = []  # wake-up pipes of this process
 
 
@@ -27,10 +26,16 @@ class StopRequested(Exception):
 
 
 class StopSignal:
-    """Context manager that turns the first SIGTERM or SIGINT into `received`."""
+    """Context manager that turns the first SIGTERM or SIGINT into `received`.
+
+    Attributes:
+        received: the signal's number.
+        patience_s: a second signal counts only this long after the first.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.patience_s = 0.2
         self._since_s = 0.0
         self._before: dict[int, Any] = {}
         self._write = self._old_pipe = -1
@@ -66,7 +71,7 @@ class StopSignal:
     def _note(self, number: int) -> None:
         if self.received is None:
             self.received, self._since_s = number, time.monotonic()
-        elif time.monotonic() - self._since_s > _GRACE_S:
+        elif time.monotonic() - self._since_s > self.patience_s:
             os._exit(128 + number)
 
     def __bool__(self) -> bool:

@@ -21,6 +21,7 @@ from vlwm.core.training.progress import StageSettings
 from vlwm.core.training.randomness import seed_everything
 from vlwm.core.training.run_context import Run
 from vlwm.core.training.run_state import RunState
+from vlwm.core.training.speed import compile_networks
 from vlwm.core.training.step import Stepper, autocast_type
 from vlwm.core.training.task import Task
 from vlwm.core.training.tokenizer_task import TokenizerTask
@@ -53,7 +54,7 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
     if "decoder.conv_out.bias" in given.fresh:
         model.init_output_rate(torch.from_numpy(data.column))
     fresh = () if given.none else given.fresh
-    task = TokenizerTask(model, data, run.config, run.device, run.workers(), fresh)
+    task = TokenizerTask(model, data, run.config, run.device, run.workers(), run.ranks, fresh)
     _fit(run, data, task, folder, source)
     return folder.best
 
@@ -68,7 +69,7 @@ def train_world(run: Run, data: TrainData) -> Path:
     source = _source(run, data, run.folder, "world")
     seed_everything(run.config.seed)
     model = WorldModel(run.config, data.grid).to(run.device)
-    task = WorldTask(model, data, run.config, run.device, run.workers())
+    task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks)
     if source is None:
         model.set_prior(data.column)
         given = initial_weights(run.config, run.options, model, "world")
@@ -111,19 +112,22 @@ def _source(run: Run, data: TrainData, folder: RunFolder, stage: str) -> Found |
 
 def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found | None) -> None:
     config = run.config
-    settings = StageSettings.of(config, task.stage)
+    settings = StageSettings.of(config, task.stage, run.ranks.size)
+    if run.options.compile:
+        compile_networks(task.module)
     stepper = Stepper(
         task,
         build_optimizer(task.module, config.optimizer, settings.lr),
         config.grad_clip,
         run.device,
         autocast_type(config.amp, run.device),
-        settings.batch_size,
+        settings.batch_size // run.ranks.size,
+        run.ranks,
     )
     state = RunState(
         task, stepper, config, Watch(config.health), identity(config.seed, data.data_hash)
     )
-    metrics = MetricLog(folder, task.stage, run.sinks)
+    metrics = MetricLog(folder, task.stage, run.sinks, writes=run.ranks.lead)
     trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)
     try:
         if source is None:

@@ -20,11 +20,13 @@ class StatusWriter:
 
     Args:
         folder: the run folder (the root one, in both stages).
+        writes: False for a process that leaves writing to another one.
         fields: what stays the same: device, config name, work_dir.
     """
 
-    def __init__(self, folder: RunFolder, **fields: Any) -> None:
+    def __init__(self, folder: RunFolder, *, writes: bool = True, **fields: Any) -> None:
         self.folder = folder
+        self.writes = writes
         now = time.time()
         self.values: dict[str, Any] = {
             "version": 1,
@@ -59,6 +61,8 @@ class StatusWriter:
             self._write()
 
     def _write(self) -> None:
+        if not self.writes:
+            return
         self.values["heartbeat"] = time.time()
         self.folder.write_status(self.values)
         self._written = time.monotonic()

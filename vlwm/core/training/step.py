@@ -1,8 +1,8 @@
 """One optimizer step over a global batch, in as many microbatches as the memory asks for.
 
-Losses are means over samples, so the gradients of microbatches add up to the global batch's. When
-memory runs out the microbatch is halved and the whole step is tried again from the same random
-state: training goes on as if it had begun with the smaller microbatch.
+Losses are means over samples, so the gradients of microbatches, and of the shares of several
+processes, add up to the global batch's. When memory runs out anywhere, all halve the microbatch and
+try the whole step again from the same random state: training goes on as if it had begun so.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vlwm.core.config import GradClipConfig
 from vlwm.core.errors import TrainingError
 from vlwm.core.training.meter import Numbers, merge
 from vlwm.core.training.optimizer import clip_gradients, guarded_step
+from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Task, batch_size, flatten, microbatches
 
 log = logging.getLogger("vlwm.training")
@@ -55,6 +56,7 @@ class Stepper:
         device: where the batches go.
         precision: autocast type, or None for float32.
         microbatch: samples per backward pass at most; halved when memory runs out.
+        ranks: the processes that share each batch.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Stepper:
         device: torch.device,
         precision: torch.dtype | None,
         microbatch: int,
+        ranks: Ranks | None = None,
     ) -> None:
         self.task = task
         self.optimizer = optimizer
@@ -72,33 +75,54 @@ class Stepper:
         self.device = device
         self.precision = precision
         self.microbatch = microbatch
+        self.ranks = Ranks() if ranks is None else ranks
+        self._names: tuple[str, ...] = ()
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         half = precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
 
-    def __call__(self, batch: Any, step: int) -> StepResult:
-        """One step; `batch` is a dataclass of tensors with `.to(device)`.
+    def __call__(self, batch: Any, step: int, samples: int) -> StepResult:
+        """One step.
+
+        Args:
+            batch: this process's share, a dataclass of tensors with `.to(device)`; None where
+                there are fewer samples than processes.
+            step: its number.
+            samples: of the global batch.
 
         Raises:
             TrainingError: a single sample does not fit into memory.
         """
         before = _device_random_state(self.device)
         while True:
-            try:
-                return self._attempt(batch, step)
-            except torch.OutOfMemoryError as error:
-                self._shrink(batch, error)
-                _restore_device_random_state(before, self.device)
+            numbers, full = self._accumulate(batch, step, samples)
+            if not self.ranks.any(full)[0]:
+                return self._apply(numbers)
+            self.shrink(-(-samples // self.ranks.size))
+            _restore_device_random_state(before, self.device)
 
-    def _attempt(self, batch: Any, step: int) -> StepResult:
+    def _accumulate(self, batch: Any, step: int, samples: int) -> tuple[Numbers, bool]:
+        """Gradients of this process's share; True where memory ran out."""
         self.task.begin_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: Numbers = {}
-        for part, weight in microbatches(batch, self.microbatch):
-            with self._autocast():
-                report = self.task.loss(part.to(self.device))
-            self.scaler.scale(report.total * weight).backward()
-            merge(numbers, flatten(report), weight)
+        try:
+            for part in () if batch is None else microbatches(batch, self.microbatch):
+                weight = batch_size(part) / samples
+                with self._autocast():
+                    report = self.task.loss(part.to(self.device))
+                self.scaler.scale(report.total * weight).backward()
+                merge(numbers, flatten(report), weight)
+        except torch.OutOfMemoryError:
+            return {}, True
+        return numbers, False
+
+    def _apply(self, numbers: Numbers) -> StepResult:
+        """Add up over processes, clip, and step unless something is not finite."""
+        self._names = tuple(sorted(numbers)) or self._names
+        numbers = self.ranks.combine(numbers, self._names)
+        self.ranks.sum_gradients(self.parameters)
+        self.task.exchange()  # from here on nothing can fail for a lost partner
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.clip)
         lost = ~torch.isfinite(numbers["train/loss"])
@@ -114,10 +138,17 @@ class Stepper:
             return nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
-    def _shrink(self, batch: Any, error: torch.OutOfMemoryError) -> None:
-        """Halve the microbatch; at one sample, save activations; then give up."""
+    def shrink(self, samples: int) -> None:
+        """Halve the microbatch; at one sample, save activations; then give up.
+
+        Args:
+            samples: that were asked for at once.
+
+        Raises:
+            TrainingError: there is nothing left to give up.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        size = min(self.microbatch, batch_size(batch))
+        size = min(self.microbatch, samples)
         if size > 1:
             self.microbatch = (size + 1) // 2
             log.warning("out of memory: microbatch %d from now on, same batch", self.microbatch)
@@ -127,7 +158,7 @@ class Stepper:
             raise TrainingError(
                 "one sample does not fit into memory, even with recomputed activations",
                 remedy="use a GPU with more memory, --amp, or a coarser voxel_size",
-            ) from error
+            )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

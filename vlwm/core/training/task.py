@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from vlwm.core.model.report import LossReport
 
 Tick = Callable[[], None]
-"""Called between batches of long work: beats the heart, and raises when a signal has come."""
+"""Called between pieces of long work: beats the heart, and raises when a signal has come."""
+
+Pause = Callable[[bool], None]
+"""Called between validation batches, by all processes alike: as `Tick`; told that memory ran out
+for any of them, it raises `MemoryShort` for all."""
+
+
+class MemoryShort(Exception):
+    """Memory ran out in a validation; it is tried again with smaller batches."""
 
 
 class Task(Protocol):
@@ -44,12 +52,21 @@ class Task(Protocol):
         """Before each step (again when a step is tried again): forget what a failed try left."""
         ...
 
+    def exchange(self) -> None:
+        """Before the weights move: share between processes what `end_step` will need."""
+        ...
+
     def end_step(self, bad: Tensor) -> None:
         """After each step; `bad` (boolean scalar on the device) says that it was skipped."""
         ...
 
-    def validate(self, tick: Tick) -> dict[str, float]:
-        """Numbers on the validation split, "epoch/val_loss" among them."""
+    def validate(self, pause: Pause, size: int) -> dict[str, float]:
+        """Numbers on the validation split, "epoch/val_loss" among them.
+
+        Args:
+            pause: called after each batch.
+            size: samples of a batch at most.
+        """
         ...
 
     def numbers(self) -> dict[str, float]:
@@ -69,6 +86,18 @@ class Task(Protocol):
         ...
 
 
+def judge_all(batches: Iterable[Any], judge: Callable[[Any], None], pause: Pause) -> None:
+    """Judge every batch that is not None, pausing after each; MemoryShort where one is too big."""
+    for batch in batches:
+        full = False
+        try:
+            if batch is not None:
+                judge(batch)
+        except torch.OutOfMemoryError:
+            full = True
+        pause(full)
+
+
 B = TypeVar("B")
 
 
@@ -77,13 +106,12 @@ def batch_size(batch: Any) -> int:
     return len(getattr(batch, dataclasses.fields(batch)[0].name))
 
 
-def microbatches(batch: B, size: int) -> Iterator[tuple[B, float]]:
-    """Slices of at most `size` samples of a dataclass of tensors, each with its share of all."""
-    total = batch_size(batch)
-    for start in range(0, total, size):
+def microbatches(batch: B, size: int) -> Iterator[B]:
+    """Slices of at most `size` samples of a dataclass of tensors."""
+    for start in range(0, batch_size(batch), size):
         fields = dataclasses.fields(batch)  # type: ignore[arg-type]
         part = {f.name: getattr(batch, f.name)[start : start + size] for f in fields}
-        yield dataclasses.replace(batch, **part), min(size, total - start) / total  # type: ignore[type-var]
+        yield dataclasses.replace(batch, **part)  # type: ignore[type-var]
 
 
 def flatten(report: LossReport) -> dict[str, Tensor]:

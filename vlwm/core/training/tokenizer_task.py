@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vlwm.core.config import Config
-from vlwm.core.data.dataset import EpochSampler, FrameBatch, FrameDataset, apply_symmetry
+from vlwm.core.data.dataset import FrameBatch, FrameDataset, apply_symmetry
 from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss
@@ -20,8 +21,9 @@ from vlwm.core.model.quantizer import CodebookHealth
 from vlwm.core.model.report import LossReport
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.training.data import TrainData
-from vlwm.core.training.loader import make_loader
-from vlwm.core.training.task import Tick
+from vlwm.core.training.loader import epoch_batches, share_of
+from vlwm.core.training.ranks import Ranks
+from vlwm.core.training.task import Pause, judge_all
 
 
 class TokenizerTask:
@@ -33,6 +35,7 @@ class TokenizerTask:
         config: size, batch, symmetries, seed.
         device: where batches go.
         workers: loader processes.
+        ranks: the processes that share each batch.
         fresh: names of parameters that no weights covered; for `warmup_fresh_iters` steps only
             they move. Empty where all are fresh.
     """
@@ -47,10 +50,11 @@ class TokenizerTask:
         config: Config,
         device: torch.device,
         workers: int,
+        ranks: Ranks,
         fresh: tuple[str, ...] = (),
     ) -> None:
         self.module = model
-        self.config, self.device, self.workers = config, device, workers
+        self.config, self.device, self.workers, self.ranks = config, device, workers, ranks
         self.shape = data.grid.shape
         square = self.shape[0] == self.shape[1] and config.data.symmetries
         self.train_set = FrameDataset(
@@ -70,12 +74,14 @@ class TokenizerTask:
 
     def batches(self, epoch: int, first_sample: int) -> Any:
         """Frames of one epoch in its own order."""
-        size = self.config.tokenizer.samples_per_gpu
-        sampler = EpochSampler(
-            len(self.train_set), size, seed=self.config.seed, epoch=epoch, first=first_sample
+        return epoch_batches(
+            self.train_set,
+            self.config.tokenizer.samples_per_gpu * self.ranks.size,
+            self.config.seed,
+            (epoch, first_sample),
+            self.ranks,
+            self.workers,
         )
-        pin = self.device.type == "cuda"
-        return make_loader(self.train_set, sampler, workers=self.workers, pin=pin)
 
     def begin_step(self, step: int) -> None:
         """Choose what moves in this step, and forget what a failed try left."""
@@ -100,33 +106,40 @@ class TokenizerTask:
         parts = {**occupancy_parts(occupancy), "vq": quantized.vq_loss}
         return LossReport(total, parts, occupancy_stats(occupancy))
 
+    def exchange(self) -> None:
+        """Encoder outputs and codes of the whole global batch, in one order everywhere."""
+        width = self.codebook.sums.shape[1]
+        nothing = (torch.empty(0, width, device=self.device),
+                   torch.empty(0, dtype=torch.int64, device=self.device))  # fmt: skip
+        flat, indices = (torch.cat(part) for part in zip(nothing, *self._outputs, strict=True))
+        self._outputs = [(self.ranks.gather_rows(flat.float()), self.ranks.gather_rows(indices))]
+
     def end_step(self, bad: Tensor) -> None:
         """Let the codebook follow, once per global batch."""
         outputs, self._outputs = self._outputs, []
         if not bool(bad):
-            flat, indices = (torch.cat(part) for part in zip(*outputs, strict=True))
-            self.codebook.update(flat, indices)
+            self.codebook.update(*outputs[0])
 
-    def validate(self, tick: Tick) -> dict[str, float]:
+    def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Loss and round-trip IoU over the validation frames."""
         histogram = ProbabilityHistogram()
-        total, seen = 0.0, 0
-        sampler = EpochSampler(
-            len(self.val_set), self.config.tokenizer.samples_per_gpu, shuffle=False
-        )
-        for batch in make_loader(self.val_set, sampler, workers=0, pin=False):
+        sums = np.zeros(2)  # loss over frames, frames
+
+        def judge(batch: FrameBatch) -> None:
             batch = batch.to(self.device)
             truth = unpack_bits(batch.bits, self.shape)
             quantized = self.module.quantize(self.module.encode(truth))
             logits = self.module.decode(quantized.z_q)
             loss = occupancy_loss(logits, truth, self.config.loss).total
             loss = loss + self.config.tokenizer.vq_weight * quantized.vq_loss
-            total += float(loss) * len(truth)
-            seen += len(truth)
             histogram.add(torch.sigmoid(logits.float()), truth)
-            tick()
+            sums[:] += float(loss) * len(truth), len(truth)
+
+        judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        self.ranks.sum_array(sums)
+        self.ranks.sum_array(histogram.counts)
         self.threshold, iou = histogram.best_threshold()
-        numbers = {"epoch/val_loss": total / seen, "val/threshold": self.threshold}
+        numbers = {"epoch/val_loss": float(sums[0] / sums[1]), "val/threshold": self.threshold}
         return numbers if iou is None else {**numbers, "val/iou": iou}
 
     def numbers(self) -> dict[str, float]:

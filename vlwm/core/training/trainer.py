@@ -27,11 +27,12 @@ from vlwm.core.training.metric_log import MetricLog
 from vlwm.core.training.optimizer import Schedule, set_lr
 from vlwm.core.training.progress import Clock, Progress, StageSettings
 from vlwm.core.training.randomness import untouched_randomness
+from vlwm.core.training.ranks import PeerLost
 from vlwm.core.training.reporter import Reporter
 from vlwm.core.training.run_state import RunState
 from vlwm.core.training.signals import StopRequested, StopSignal
 from vlwm.core.training.status import StatusWriter
-from vlwm.core.training.task import batch_size
+from vlwm.core.training.task import MemoryShort
 
 log = logging.getLogger("vlwm.training")
 
@@ -70,6 +71,7 @@ class Trainer:
         self.metrics = metrics
         self.status = status
         self.stop = stop
+        self.ranks = state.stepper.ranks
         self.clock = Clock()
         self.keeper = Keeper(folder, config.checkpoint_config)
         self.reporter = Reporter(state, config, folder, metrics, status, self.clock)
@@ -82,6 +84,7 @@ class Trainer:
 
         Raises:
             StopRequested: a signal came; last.pth is written.
+            PeerLost: another process died; the others write last.pth, all the same bytes.
             TrainingError: the run diverged again and again, or memory does not suffice.
             MachineError: the disk is full; the older checkpoint stays.
         """
@@ -96,6 +99,10 @@ class Trainer:
         except StopRequested:
             self._save("save")
             raise
+        except PeerLost:
+            if self.state.stepper.device.type == "cpu":  # a GPU may hang in what the lost one owes
+                self.keeper.save_last(self._content())
+            raise
         return self.state.at
 
     def _run_epoch(self) -> None:
@@ -103,16 +110,15 @@ class Trainer:
         self.task.module.train()
         for batch in self.clock.waits(self.task.batches(at.epoch, at.sample)):
             set_lr(state.stepper.optimizer, self.schedule.lr(at.step) * at.lr_factor)
-            result = state.stepper(batch, at.step)
+            samples = min(self.settings.batch_size, self.task.samples() - at.sample)
+            result = state.stepper(batch, at.step, samples)
             state.meter.add(result.numbers, result.skipped)
             state.watch.note(at.step, result.fault)
             at.step += 1
-            at.sample += batch_size(batch)
-            self.clock.step_done(batch_size(batch))
+            at.sample += samples
+            self.clock.step_done(samples)
             if at.step % self.config.log_config.interval == 0:
                 self._log()
-            if self.clock.since_save_s() > 60.0 * self.config.checkpoint_config.minutes:
-                self._save_in_time()
             self._tick()
 
     def _close_epoch(self) -> None:
@@ -124,7 +130,9 @@ class Trainer:
         at.epoch += 1
         at.sample = 0
         self._show("save")
-        self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
+        self.ranks.lead_does(
+            lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
+        )
         self.clock.saved()
         self._show(self.task.stage)
 
@@ -134,7 +142,7 @@ class Trainer:
         self._show("validate")
         self.task.module.eval()
         with untouched_randomness(), torch.no_grad():
-            numbers = self.task.validate(self._tick)
+            numbers = self._validation_numbers()
         self.reporter.validation(numbers)
         loss = numbers["epoch/val_loss"]
         better = math.isfinite(loss) and (at.best is None or loss < at.best)
@@ -142,13 +150,34 @@ class Trainer:
             at.best = loss
         return better
 
+    def _validation_numbers(self) -> dict[str, float]:
+        stepper = self.state.stepper
+        while True:
+            try:
+                return self.task.validate(self._pause, stepper.microbatch)
+            except MemoryShort:
+                stepper.shrink(stepper.microbatch)
+
     def _tick(self) -> None:
-        """Between steps and between validation batches: beat, and leave when a signal has come."""
+        """Between steps: beat, checkpoint when it is time, leave when a signal has come."""
         at = self.state.at
         left_s = self.clock.eta_s(self.total_steps - at.step)
         self.status.beat(step=at.step, epoch=at.epoch, eta_s=left_s)
-        if self.stop:
+        late = self.clock.since_save_s() > 60.0 * self.config.checkpoint_config.minutes
+        stop, due = self.ranks.any(bool(self.stop), late and self.ranks.lead)
+        if stop:
             raise StopRequested
+        if due:
+            self._save_in_time()
+
+    def _pause(self, full: bool = False) -> None:
+        """Between validation batches: beat, and leave when a signal has come or memory ran out."""
+        self.status.beat()
+        stop, full = self.ranks.any(bool(self.stop), full)
+        if stop:
+            raise StopRequested
+        if full:
+            raise MemoryShort
 
     def _show(self, phase: str) -> None:
         at = self.state.at
@@ -172,12 +201,13 @@ class Trainer:
     def begin(self) -> None:
         """Write the first checkpoint and read it back."""
         self._show("save")
-        self.keeper.begin(self._content())
+        self.ranks.lead_does(lambda: self.keeper.begin(self._content()))
         self.clock.saved()
 
     def resume(self, content: dict[str, Any], where: str | Path) -> None:
         """Stand where the checkpoint was taken; numbers logged after it are set aside."""
-        self.keeper.sweep()
+        if self.ranks.lead:
+            self.keeper.sweep()
         self.state.restore(content, where)
         self.metrics.rewind(content["metrics_offset"], content["step"])
 
@@ -186,7 +216,7 @@ class Trainer:
 
     def _save(self, phase: str) -> None:
         self._show(phase)
-        self.keeper.save_last(self._content())
+        self.ranks.lead_does(lambda: self.keeper.save_last(self._content()))
         self.clock.saved()
 
     def _save_in_time(self) -> None:
@@ -207,6 +237,7 @@ class Trainer:
             )
         skipped = self.state.watch.skipped
         self.resume(found.content, found.path)
+        self.ranks.wait()  # all have read the file that is now replaced
         at = self.state.at
         at.rollbacks = before.rollbacks + 1
         at.lr_factor = before.lr_factor * health.rollback_lr_factor

@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from vlwm.core.config import Config
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import WandbOptions
 
@@ -29,7 +30,7 @@ class WandbSink:
         config: the resolved config, plain values.
     """
 
-    def __init__(self, folder: RunFolder, options: WandbOptions, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: RunFolder, options: WandbOptions, config: Config) -> None:
         self._run: Any = None
         self._errors: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError)
         try:
@@ -44,7 +45,7 @@ class WandbSink:
                     project=options.project,
                     name=options.run_name,
                     tags=list(options.tags),
-                    config=dict(config),
+                    config=config.to_dict(),
                     dir=str(folder.path),
                     id=_run_id(folder),
                     resume="allow",

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vlwm.core.config import Config
-from vlwm.core.data.dataset import Batch, EpochSampler, WindowDataset
+from vlwm.core.data.dataset import Batch, WindowDataset
 from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.evaluation.prior import ColumnPrior
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.model.report import LossReport
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
-from vlwm.core.training.loader import make_loader
-from vlwm.core.training.task import Tick
+from vlwm.core.training.loader import epoch_batches, share_of
+from vlwm.core.training.ranks import Ranks
+from vlwm.core.training.task import Pause, judge_all
 
 _THRESHOLDS = ("threshold", "threshold_plan", "threshold_tokenizer")
 
@@ -30,6 +32,8 @@ class WorldTask:
         data: train and validation windows.
         config: batch, workers, mirror, seed.
         device: where batches go.
+        workers: loader processes.
+        ranks: the processes that share each batch.
     """
 
     stage = "world"
@@ -42,9 +46,11 @@ class WorldTask:
         config: Config,
         device: torch.device,
         workers: int,
+        ranks: Ranks,
     ) -> None:
         self.module = model
         self.config, self.device, self.data, self.workers = config, device, data, workers
+        self.ranks = ranks
         history = config.history_frames
         self.train_set = WindowDataset(
             data.store, data.train, history, mirror=config.data.mirror, seed=config.seed
@@ -60,12 +66,14 @@ class WorldTask:
 
     def batches(self, epoch: int, first_sample: int) -> Any:
         """Windows of one epoch in its own order."""
-        size = self.config.data.samples_per_gpu
-        sampler = EpochSampler(
-            len(self.train_set), size, seed=self.config.seed, epoch=epoch, first=first_sample
+        return epoch_batches(
+            self.train_set,
+            self.config.data.samples_per_gpu * self.ranks.size,
+            self.config.seed,
+            (epoch, first_sample),
+            self.ranks,
+            self.workers,
         )
-        pin = self.device.type == "cuda"
-        return make_loader(self.train_set, sampler, workers=self.workers, pin=pin)
 
     def loss(self, batch: Batch) -> LossReport:
         """The model's own."""
@@ -74,10 +82,13 @@ class WorldTask:
     def begin_step(self, step: int) -> None:
         """Nothing to prepare."""
 
+    def exchange(self) -> None:
+        """Nothing to share."""
+
     def end_step(self, bad: Tensor) -> None:
         """Nothing follows a step."""
 
-    def validate(self, tick: Tick) -> dict[str, float]:
+    def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's."""
         history = self.config.history_frames
         meter = ValidationMeter(
@@ -85,18 +96,21 @@ class WorldTask:
             with_baseline=self.baseline_iou is None,
         )  # fmt: skip
         planned = ProbabilityHistogram()
-        total, seen = 0.0, 0
-        for batch in self._val_batches():
+        sums = np.zeros(2)  # loss over windows, windows
+
+        def judge(batch: Batch) -> None:
             batch = batch.to(self.device)
-            past, size = batch.past(history), len(batch.index)
-            total += float(self.module.loss(batch).total) * size
-            seen += size
+            past = batch.past(history)
+            sums[:] += float(self.module.loss(batch).total) * len(batch.index), len(batch.index)
             meter.add(batch, self.module.forecast(past).logits)
             truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
             given = self.module.forecast(past, batch.plan(history)).logits
             planned.add(torch.sigmoid(given.float()), truth)
-            tick()
-        return self._take(meter.numbers(), planned) | {"epoch/val_loss": total / seen}
+
+        judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        for counts in (sums, meter.probabilities.counts, meter.baseline, planned.counts):
+            self.ranks.sum_array(counts)
+        return self._take(meter.numbers(), planned) | {"epoch/val_loss": float(sums[0] / sums[1])}
 
     def _take(self, numbers: dict[str, float], planned: ProbabilityHistogram) -> dict[str, float]:
         """Keep the thresholds, and the baseline that stays the same for every epoch."""
@@ -110,11 +124,6 @@ class WorldTask:
         elif self.baseline_iou is not None:
             numbers["val/iou_memory_baseline"] = self.baseline_iou
         return numbers
-
-    def _val_batches(self) -> Any:
-        size = self.config.data.samples_per_gpu
-        sampler = EpochSampler(len(self.val_set), size, shuffle=False)
-        return make_loader(self.val_set, sampler, workers=0, pin=False)
 
     def numbers(self) -> dict[str, float]:
         """Nothing beyond the loss's own."""
