@@ -12,10 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests import fake_machine as fake
 from vlwm.commands import train as command
 from vlwm.core.config import Config
 from vlwm.core.errors import ConfigError, DataError, MachineError, UsageError, VlwmError
 from vlwm.core.training.options import TrainOptions, TrainResult
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -58,13 +61,15 @@ def test_flags_go_over_set_and_both_over_the_config(
     asked: list[tuple[Config, TrainOptions]], tmp_path: Path
 ) -> None:
     words = "--config test_local --set optimizer.lr=5e-5 --set max_epochs=9 --lr 3e-4 "
-    words += "--batch-size 2 --seed 7 --workers 5 --no-amp --from-scratch --gpu-ids 1 --resume"
+    words += "--batch-size 2 --seed 7 --workers 5 --no-amp --from-scratch --gpu-ids 1 --resume "
+    words += "--keep 3"
     assert invoke(*words.split(), "--data", str(tmp_path)).exit_code == 0
     ((config, options),) = asked
     assert config.optimizer.lr == 3e-4 and config.max_epochs == 9 and config.seed == 7
     assert (config.data.samples_per_gpu, config.data.workers_per_gpu) == (2, 5)
     assert config.data_root == str(tmp_path) and not config.amp
     assert options.from_scratch and options.resume and options.gpu_id == 1
+    assert config.checkpoint_config.max_keep_ckpts == 3
 
 
 def test_under_the_tokenizer_stage_the_flags_mean_that_stage(
@@ -147,6 +152,44 @@ def test_a_dry_run_misses_what_training_would_miss(
     assert isinstance(raised("--dry-run"), DataError)
     (tmp_path / "d" / "drone_1" / "occupancy").mkdir(parents=True)
     assert "--from-scratch" in str(raised("--dry-run", "--data", "d"))
+
+
+def auto(environ: dict[str, str], folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`vlwm train --auto --dry-run` as a process of its own."""
+    command = [sys.executable, "-m", "vlwm", "train", "--auto", "--dry-run", *words]
+    return subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT), **environ}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+
+
+def test_auto_looks_at_the_machine_and_writes_nothing(tmp_path: Path) -> None:
+    done = auto(fake.shell(None), tmp_path, "--config", "test_local", "--json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert "gpu: none" in plan["auto"] and "made-up city" in plan["auto"]
+    assert plan["batch_size"]["world"] == 4 and not list(tmp_path.iterdir())
+
+
+def test_auto_refuses_a_gpu_that_torch_does_not_reach(tmp_path: Path) -> None:
+    library = fake.build_nvml(tmp_path)
+    done = auto(fake.shell(library, fake.A100_80), tmp_path, "--config", "test_local")
+    assert done.returncode == 3 and "torch does not reach it" in done.stderr
+    hidden = fake.shell(library, fake.A100_80, CUDA_VISIBLE_DEVICES="")
+    assert auto(hidden, tmp_path, "--config", "test_local").returncode == 0
+
+
+def test_auto_under_a_launcher_wants_one_batch_for_all(tmp_path: Path) -> None:
+    environ = fake.shell(None, WORLD_SIZE="2")
+    done = auto(environ, tmp_path, "--config", "test_local")
+    assert done.returncode == 2 and "--gpu-ids" in done.stderr
+
+
+def test_beginning_anew_is_not_part_of_the_command_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/vlwm", "train", "--auto", "--no-resume"])
+    assert command._command() == "vlwm train --auto --resume"
 
 
 def test_the_guides_vram_table_is_read_between_its_rows() -> None:

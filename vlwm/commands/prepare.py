@@ -68,6 +68,7 @@ def prepare(
     from vlwm.core.config import load_config
     from vlwm.core.data.prepare import PreparePlan, outline
     from vlwm.core.data.prepare import prepare as make
+    from vlwm.core.hardware.host import usable_workers
 
     resolved = load_config(config, set_ or (), note)
     defaults = resolved.prepare
@@ -151,14 +152,6 @@ def _tell_city(city: City) -> None:
         note(f"▲ left out: {feature} in {file}: {reason}")
     if len(report.skipped) > 5:
         note(f"▲ left out: {len(report.skipped)} in all")
-
-
-def usable_workers() -> int:
-    """Cores that this process is granted: a container's quota is less than what it shows."""
-    from vlwm.core.hardware.host import read_host
-    from vlwm.core.hardware.machine import Machine
-
-    return max(1, int(read_host(Machine()).usable_cpus or 1))
 
 
 def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:

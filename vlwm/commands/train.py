@@ -66,14 +66,35 @@ def train(
             help="Change any key of the config, such as optimizer.lr=5e-5.",
         ),
     ] = None,
-    resume: Annotated[
+    auto: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the newest checkpoint in --work-dir.", rich_help_panel=_RUN
+            "--auto",
+            help="Look at this machine, choose batch, precision and workers, prepare what is "
+            "downloaded, go on with a run that is here, and say why.",
+            rich_help_panel=_RUN,
         ),
     ] = False,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on from the newest checkpoint in --work-dir, or begin anew beside it.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
     resume_from: Annotated[
         Path | None, typer.Option(help="Go on from this checkpoint.", rich_help_panel=_RUN)
+    ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Keep the newest N of epoch_*.pth; -1 keeps all. [config]",
+            min=-1,
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     eval_only: Annotated[
         bool,
@@ -142,8 +163,9 @@ def train(
 
     Run the same command again after an interruption and it goes on.
 
-    Examples: [cyan]vlwm train --config test_local --work-dir ./test_out --epochs 2[/],
-    [cyan]vlwm train --resume[/], [cyan]vlwm train --set optimizer.lr=5e-5 --stage world[/]
+    Examples: [cyan]vlwm train --auto[/], [cyan]vlwm train --config test_local --work-dir
+    ./test_out --epochs 2[/], [cyan]vlwm train --resume[/], [cyan]vlwm train --set
+    optimizer.lr=5e-5 --stage world[/]
     """
     from vlwm.commands._output import note
     from vlwm.core.config import load_config
@@ -158,14 +180,15 @@ def train(
     tags = tuple(t for word in [*(wandb_tags or []), *(more or [])] for t in word.split(",") if t)
     plan = _with_flags(
         load_config(config, set_ or (), note), stage, data, batch_size, lr, epochs, seed, workers,
-        amp,
+        amp, keep,
     )  # fmt: skip
     gpus = _gpus(gpu_ids)
     options = TrainOptions(
         work_dir=work_dir,
         stage=stage,
-        resume=resume,
+        resume=resume is True,
         resume_from=resume_from,
+        anew=resume is False,
         from_scratch=from_scratch,
         eval_only=eval_only,
         gpu_id=gpus[0] if gpus else None,
@@ -173,16 +196,24 @@ def train(
         wandb=WandbOptions(wandb_project, wandb_run_name, tags) if wandb else None,
         command=_command(),
     )
+    flags: tuple[str, ...] = ()
+    if auto:
+        from vlwm.commands._auto import choose_for_this_machine
+        from vlwm.core.training.auto import Fixed
+
+        fixed = Fixed(batch_size is not None, workers is not None, amp is not None)
+        choice = choose_for_this_machine(plan, options, gpus, fixed, writes=not dry_run)
+        plan, options, flags = choice.config, choice.options, choice.flags
     if dry_run:
         _show_plan(plan, options, json_)
         return
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
-        raise typer.Exit(_over_several(gpus, work_dir))
+        raise typer.Exit(_over_several(gpus, work_dir, flags))
     with StopSignal() as stop, _progress_on_stderr():
         from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
 
         result = train_run(plan, options, stop)
-    _show_result(result, json_)
+    _show_result(result, json_, options)
 
 
 def _with_flags(
@@ -195,6 +226,7 @@ def _with_flags(
     seed: int | None,
     workers: int | None,
     amp: bool | None,
+    keep: int | None,
 ) -> Config:
     """The config with the flags put over it; rate, batch and epochs are those of the stage."""
     own: dict[str, object] = {"lr": lr, "max_epochs": epochs, "samples_per_gpu": batch_size}
@@ -210,7 +242,8 @@ def _with_flags(
             },
         )
     rest: dict[str, object] = {"data_root": None if data is None else str(data), "seed": seed}
-    return _changed(config, {**rest, "amp": amp, "data": {"workers_per_gpu": workers}})
+    rest |= {"amp": amp, "checkpoint_config": {"max_keep_ckpts": keep}}
+    return _changed(config, {**rest, "data": {"workers_per_gpu": workers}})
 
 
 def _changed(config: Any, values: dict[str, Any]) -> Any:
@@ -236,20 +269,21 @@ def _gpus(text: str | None) -> tuple[int, ...]:
     return tuple(map(int, words))
 
 
-def _over_several(gpus: tuple[int, ...], work_dir: Path) -> int:
-    """Start one process per GPU with this same command line; the run's exit code."""
+def _over_several(gpus: tuple[int, ...], work_dir: Path, flags: tuple[str, ...]) -> int:
+    """Start one process per GPU with this command line and more flags; the run's exit code."""
     from vlwm.core.run_folder import RunFolder
     from vlwm.core.training.launch import launch, refuse_missing_gpus
 
     refuse_missing_gpus(gpus)
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
-    return launch(sys.argv[1:], len(gpus), RunFolder(work_dir), visible)
+    return launch([*sys.argv[1:], *flags], len(gpus), RunFolder(work_dir), visible)
 
 
 def _command() -> str:
     """The command line that goes on with this run."""
     words = ["vlwm", *sys.argv[1:]] if Path(sys.argv[0]).stem in ("vlwm", "__main__") else ["vlwm"]
     words = words if "train" in words else ["vlwm", "train"]
+    words = [word for word in words if word != "--no-resume"]
     return shlex.join(words if "--resume" in words else [*words, "--resume"])
 
 
@@ -279,7 +313,7 @@ def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
     print_table("plan (nothing is written)", ("", ""), rows)
 
 
-def _show_result(result: TrainResult, json_: bool) -> None:
+def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> None:
     from vlwm.commands._output import emit_json, note, print_table
 
     next_command = f"vlwm eval {result.work_dir} --split test"
@@ -290,6 +324,7 @@ def _show_result(result: TrainResult, json_: bool) -> None:
                 "checkpoint": str(result.checkpoint),
                 "scores": result.scores,
                 "notes": list(result.notes),
+                "auto": None if options.auto is None else options.auto.paragraph,
                 "next": next_command,
             }
         )

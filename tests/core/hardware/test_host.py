@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import fake_machine as fake
-from vlwm.core.hardware.host import CpuMeter, read_host
+from vlwm.core.hardware.host import CpuMeter, read_host, usable_workers
 from vlwm.core.hardware.machine import Machine
 from vlwm.core.hardware.mounts import disk_space, mount_of, read_mounts, resolved
 
@@ -32,6 +32,7 @@ def test_unknown_is_none(tmp_path: Path) -> None:
     host = read_host(Machine(tmp_path, {}))
     assert (host.cpus, host.usable_cpus, host.ram_bytes, host.usable_ram_bytes) == (None,) * 4
     assert host.shm_bytes is None and not host.in_container
+    assert usable_workers(Machine(tmp_path, {})) == 1
     assert read_mounts(Machine(tmp_path, {})) == ()
     assert CpuMeter(Machine(tmp_path, {})).read() is None
 
@@ -51,6 +52,7 @@ def test_limits_of_cgroup_v2_and_its_parents(box: fake.FakeMachine) -> None:
     )
     host = read_host(Machine(box.root, {}))
     assert (host.cpu_quota, host.usable_cpus) == (3.5, 3.5)
+    assert usable_workers(Machine(box.root, {})) == 3
     assert host.usable_ram_bytes == 8 * GIB and host.ram_used_bytes == 2 * GIB
     assert host.pids_limit == 512
 

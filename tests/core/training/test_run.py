@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 import torch
 
 from vlwm.core.config import load_config
+from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
 from vlwm.core.model.checkpoint import load_checkpoint, load_world_model
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.training import data
 from vlwm.core.training.begin import goes_on, set_aside
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run import train
@@ -34,6 +37,13 @@ def test_the_run_folder_holds_what_it_should(tiny: Any, whole_run: Path) -> None
     status = RunFolder(whole_run).read_status()
     assert status is not None
     assert (status["state"], status["phase"], status["exit_code"]) == ("done", "done", 0)
+    first = RunFolder(whole_run).tokenizer
+    assert {"config.json", "splits.json", "logs", "metrics.jsonl", "best.pth"} <= {
+        p.name for p in first.path.iterdir()
+    }
+    assert read_json(first.config_json) == read_json(whole_run / "config.json")
+    assert (first.read_status() or {})["state"] == "done"
+    assert "tokenizer epoch 1" in next(first.path.glob("train_*.log")).read_text()
     records = tiny.lines(RunFolder(whole_run))
     named = set().union(*records)
     assert set(_NUMBERS.split()) <= named
@@ -213,3 +223,27 @@ def test_weights_that_cover_the_tokenizer_leave_stage_1_out(
     given = load_checkpoint(weights)["model"]
     kept = load_checkpoint(tmp_path / "run" / "best.pth")["model"]
     assert all(torch.equal(kept[f"vae.{name}"], value) for name, value in given.items())
+
+
+def test_a_folder_that_cannot_be_written_ends_the_run_at_once(tiny: Any, tiny_data: Path) -> None:
+    code, _, err = tiny.finish(Path("/sys/vlwm_run"), tiny_data)
+    assert code == 3 and "/sys/vlwm_run" in err and "step 1" not in err
+
+
+def test_the_log_says_what_was_guessed_about_the_data(
+    tiny: Any, tiny_data: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = data.open_splits
+
+    def dealt(*words: Any) -> Splits:
+        return replace(plain(*words), note="sessions are dealt whole")
+
+    monkeypatch.setattr(data, "open_splits", dealt)
+    opened = data.open_data(
+        load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}")), lambda: None
+    )
+    assert "data: sessions are dealt whole" in caplog.text
+    caplog.clear()
+    opened.store.notes.extend(f"drone_{i}: 0.1 s between frames" for i in range(9))
+    data._tell(opened.store, opened.splits)
+    assert caplog.text.count("s between frames") == 4 and "5 more notes" in caplog.text

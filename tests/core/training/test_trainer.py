@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
 import json
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlwm.core.errors import TrainingError
+from vlwm.core.config import CheckpointConfig
+from vlwm.core.errors import MachineError, TrainingError
 from vlwm.core.model.checkpoint import load_checkpoint, newest_valid
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.randomness import seed_everything
@@ -368,3 +371,43 @@ def test_random_states_survive_a_checkpoint() -> None:
     restore_random_state(state)
     again = (random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist())
     assert drawn == again
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_at_a_checkpoint_keeps_the_older_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    trainer = toy.start(tmp_path, toy.config(epochs=2), toy.ToyTask())
+    before = trainer.keeper.folder.last.read_bytes()
+
+    def full(value: Any, handle: Any) -> None:
+        handle.write(b"half of a checkpoint")
+        raise OSError(code, "no room")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(MachineError) as error:
+        trainer.fit()
+    assert error.value.remedy and error.value.exit_code == 3
+    assert trainer.keeper.folder.last.read_bytes() == before
+    monkeypatch.undo()
+    again = toy.start(tmp_path, toy.config(epochs=2), toy.ToyTask())
+    assert again.fit().epoch == 2 and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_disk_that_takes_no_checkpoint_shows_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(value: Any, handle: Any) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(MachineError, match="read-only"):
+        toy.start(tmp_path, toy.config(), toy.ToyTask())
+
+
+def test_only_the_newest_periodic_checkpoints_are_kept(tmp_path: Path) -> None:
+    cfg = toy.config(epochs=5)
+    cfg = replace(cfg, checkpoint_config=CheckpointConfig(1, max_keep_ckpts=2))
+    run(tmp_path, cfg)
+    names = sorted(path.name for path in tmp_path.glob("*.pth"))
+    assert names == ["best.pth", "epoch_4.pth", "epoch_5.pth", "last.pth"]

@@ -32,7 +32,7 @@ from vlwm.core.cloud.software_checks import (
 from vlwm.core.cloud.storage import lasting_folder
 from vlwm.core.cloud.tensorboard import Board, board_of
 from vlwm.core.hardware.advice import Advice, advise
-from vlwm.core.hardware.gpu import GpuReport, read_gpus, visible
+from vlwm.core.hardware.gpu import GpuReport, chosen, read_gpus, visible
 from vlwm.core.hardware.host import Host, read_host
 from vlwm.core.hardware.machine import Machine
 from vlwm.core.hardware.torch_build import TorchBuild, ask_torch
@@ -49,6 +49,8 @@ class Question:
     """ask no host"""
     probe: bool = True
     """write a few megabytes to see whether that works"""
+    gpus: tuple[int, ...] = ()
+    """numbers of the visible GPUs that will train; the first one where none is given"""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,11 @@ def look(
     )
 
 
-def quick_look(question: Question) -> Findings:
+def quick_look(question: Question, *, ask_gpus: Callable[[], GpuReport] = read_gpus) -> Findings:
     """What costs no time: hardware, disk and how long the folder lasts."""
     machine = question.machine
-    provider, host, report = detect(machine), read_host(machine), read_gpus()
-    advice = advise(visible(report, machine.environ), host)
+    provider, host, report = detect(machine), read_host(machine), ask_gpus()
+    advice = advise(chosen(visible(report, machine.environ), question.gpus), host)
     checks = (
         *_hardware(report, host, advice, machine, provider),
         *_places(question, provider),

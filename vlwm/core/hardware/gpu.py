@@ -200,6 +200,17 @@ def visible(report: GpuReport, environ: Mapping[str, str]) -> tuple[Gpu, ...]:
     return tuple(found)
 
 
+def chosen(gpus: tuple[Gpu, ...], numbers: tuple[int, ...]) -> tuple[Gpu, ...]:
+    """The GPUs of these numbers, the one with the least free memory first; all where none is given.
+
+    A batch that is the same for all of them has to fit the fullest one.
+    """
+    picked = [gpus[n] for n in numbers if n < len(gpus)]
+    if not picked:
+        return gpus
+    return tuple(sorted(picked, key=lambda gpu: gpu.memory_free_bytes or 0))
+
+
 def _named(gpus: tuple[Gpu, ...], word: str) -> Gpu | None:
     if word.isdigit():
         return gpus[int(word)] if int(word) < len(gpus) else None

@@ -68,6 +68,11 @@ def read_host(machine: Machine) -> Host:
     )
 
 
+def usable_workers(machine: Machine | None = None) -> int:
+    """Cores that this process is granted, at least one: a quota is less than what a box shows."""
+    return max(1, int(read_host(machine or Machine()).usable_cpus or 1))
+
+
 def _cpus(machine: Machine) -> int | None:
     for line in (machine.text("/proc/self/status") or "").splitlines():
         if line.startswith("Cpus_allowed_list:"):

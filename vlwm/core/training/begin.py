@@ -24,10 +24,19 @@ _FILES = (
     "epoch_*.pth", "best.pth", "last.pth", "logs", "train_*.log", "config.json", "splits.json",
     "metrics.jsonl", "metrics.lost.jsonl", "status.json", "scores.json", "*.png", "wandb",
 )  # fmt: skip
+_SAME_RUN = (
+    "data_root", "point_cloud_range", "voxel_size", "history_frames", "future_frames", "frame_dt_s",
+)  # fmt: skip
+_LOOSE = {
+    "model": ("checkpoint_activations",),
+    "tokenizer": ("max_epochs", "lr", "samples_per_gpu", "warmup_fresh_iters"),
+}
 
 
 def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
     """Whether this command continues the run that lies in the folder."""
+    if options.anew:
+        return False
     if options.resume or options.resume_from is not None:
         return True
     if not folder.holds_a_run():
@@ -57,6 +66,31 @@ def _stored(path: Path) -> dict[str, Any] | None:
 def comparable(config: Config) -> dict[str, Any]:
     """The config without what changes no number."""
     return _comparable(config.to_dict())
+
+
+def continues(folder: RunFolder, config: Config) -> bool:
+    """Whether the run in the folder is of the same data and the same network.
+
+    Epochs, rates, batches and precision may differ: such a run can go on under this config.
+    """
+    stored = _stored(folder.config_json)
+    if stored is None or not folder.holds_a_run():
+        return False
+    wanted = comparable(config)
+    same = all(stored.get(key) == wanted[key] for key in _SAME_RUN)
+    return same and all(
+        _without(stored.get(key, {}), loose) == _without(wanted[key], loose)
+        for key, loose in _LOOSE.items()
+    )
+
+
+def stored_config(folder: RunFolder) -> dict[str, Any] | None:
+    """The config of the run in the folder as plain values; None where none can be read."""
+    return _stored(folder.config_json)
+
+
+def _without(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:

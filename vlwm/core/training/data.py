@@ -1,8 +1,4 @@
-"""The data of a run: opened, and made first where the config says how.
-
-Only a procedural city is made without being asked; everything else is a sentence with the command
-that provides it.
-"""
+"""The data of a run: opened, and made first where the config says how."""
 
 from __future__ import annotations
 
@@ -17,14 +13,18 @@ from vlwm.core.config import Config
 from vlwm.core.data.packed import PackedStore
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.data.windows import Window, frame_rows, windows_of
-from vlwm.core.errors import DataError
 from vlwm.core.evaluation.prior import MOST_FRAMES, evenly
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.training.preparing import (
+    is_to_be_prepared,
+    prepare_data,
+    refuse_what_is_missing,
+)
 from vlwm.core.training.task import Tick
 
 log = logging.getLogger("vlwm.training")
 
-_LATER = {"nuscenes": "nuScenes", "uavscenes": "UAVScenes"}
+_MOST_NOTES = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +57,18 @@ class TrainData:
         return self.store.grid
 
 
-def open_data(config: Config, tick: Tick) -> TrainData:
-    """Open the packed frames of a config, preparing a procedural city first where it is missing.
+def open_data(config: Config, tick: Tick, *, from_raw: bool = False) -> TrainData:
+    """Open the packed frames of a config, making them first where it says how.
+
+    Args:
+        from_raw: prepare city models too, not only a procedural city.
 
     Raises:
         DataError: no data, another grid, an empty split, or a data set whose reader is not there.
     """
     root = Path(config.data_root)
-    if config.prepare.source == "procedural" and not (root / "splits.json").exists():
-        _prepare_procedural(config, root, tick)
+    if is_to_be_prepared(config, from_raw=from_raw):
+        prepare_data(config, tick)
     refuse_what_is_missing(config)
 
     def packed(name: str, done: int, total: int) -> None:
@@ -77,7 +80,17 @@ def open_data(config: Config, tick: Tick) -> TrainData:
     for file, reason in store.damaged:
         log.warning("left out: %s, %s", file, reason)
     splits = open_splits(store, grid.horizontal_half_diagonal_m, config.seed)
+    _tell(store, splits)
     return _choose(store, splits, config)
+
+
+def _tell(store: PackedStore, splits: Splits) -> None:
+    """Log what was guessed about the data, and what their splits are not."""
+    notes = [*store.notes, *([splits.note] if splits.note else [])]
+    for note in notes[-_MOST_NOTES:]:
+        log.warning("data: %s", note)
+    if len(notes) > _MOST_NOTES:
+        log.warning("data: %d more notes of this kind", len(notes) - _MOST_NOTES)
 
 
 def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
@@ -104,52 +117,3 @@ def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
         "; procedural city, not a real one" if store.procedural else "",
     )  # fmt: skip
     return data
-
-
-def refuse_what_is_missing(config: Config) -> None:
-    """Say what to type where there is no session.
-
-    Raises:
-        DataError: the folder holds none, and nobody is going to make them.
-    """
-    root = Path(config.data_root)
-    if any(root.glob("*/occupancy")):
-        return
-    if config.prepare.source == "procedural":
-        return
-    if config.dataset in _LATER:
-        raise DataError(
-            f"the reader of {_LATER[config.dataset]} comes in a later version, and there are no "
-            "session folders yet",
-            where=root,
-            remedy="train on session folders instead (--config finetune_tokyo --data DIR), or "
-            "try --config test_local",
-        )
-    raise DataError(
-        "there are no sessions to train on",
-        where=root,
-        remedy=f"make them with: vlwm prepare --input {config.prepare.input} --output {root} "
-        f"--config {config.name}; or give --data DIR, or try --config test_local",
-    )
-
-
-def _prepare_procedural(config: Config, root: Path, tick: Tick) -> None:
-    """Build the made-up city of a config and its sessions; goes on where it was stopped."""
-    from vlwm.core.city.procedural import procedural_city
-    from vlwm.core.data.prepare import PreparePlan, default_workers, prepare
-
-    wanted = config.prepare
-    log.info("preparing a procedural city of %g m in %s", wanted.procedural_size_m, root)
-    city = procedural_city(wanted.procedural_size_m, wanted.seed)
-    tick()
-    plan = PreparePlan(
-        frames=wanted.frames,
-        sessions=wanted.sessions,
-        agents=wanted.agents,
-        seed=wanted.seed,
-        fill=wanted.fill,
-        workers=default_workers(),
-        dt_s=config.frame_dt_s,
-    )
-    report = prepare(city, config, root, plan, lambda session, done, total: tick())
-    log.info("prepared %d frames of %d sessions", report.frames, report.sessions)

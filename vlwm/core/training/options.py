@@ -21,6 +21,16 @@ class WandbOptions:
 
 
 @dataclass(frozen=True)
+class Auto:
+    """What `--auto` leaves to the run: its reasons, and where its probe begins."""
+
+    paragraph: str
+    """what was chosen and why"""
+    microbatch: int | None = None
+    """windows in a backward pass that the VRAM table grants; None for the whole batch"""
+
+
+@dataclass(frozen=True)
 class TrainOptions:
     """How to run; what to train stands in the config."""
 
@@ -32,6 +42,10 @@ class TrainOptions:
     """go on from the newest checkpoint of the run folder"""
     resume_from: Path | None = None
     """go on from this checkpoint"""
+    anew: bool = False
+    """begin anew, whatever the run folder holds; that is moved aside"""
+    auto: Auto | None = None
+    """prepare city models, try the batch before training; None without `--auto`"""
     from_scratch: bool = False
     """do without the weights that the config names"""
     eval_only: bool = False
@@ -49,6 +63,11 @@ class TrainOptions:
         if self.stage not in STAGES:
             raise UsageError(
                 f"--stage {self.stage} is unknown", remedy=f"use one of {', '.join(STAGES)}"
+            )
+        if self.anew and (self.resume or self.resume_from is not None):
+            raise UsageError(
+                "--no-resume and going on from a checkpoint exclude each other",
+                remedy="leave one of them out",
             )
 
 

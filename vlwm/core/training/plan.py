@@ -21,8 +21,8 @@ from vlwm.core.hardware.gpu import Gpu, read_gpus
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.begin import goes_on
-from vlwm.core.training.data import refuse_what_is_missing
 from vlwm.core.training.options import TrainOptions
+from vlwm.core.training.preparing import holds_sessions, refuse_what_is_missing
 from vlwm.core.training.progress import StageSettings
 from vlwm.core.training.run_context import choose_device, describe
 from vlwm.core.training.step import autocast_type
@@ -39,7 +39,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
         DataError: data or weights are missing, as they would be when training.
         MachineError: the GPU asked for is not there.
     """
-    refuse_what_is_missing(config)
+    refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     folder = RunFolder(options.work_dir)
     on = goes_on(folder, config, options)
     if not on:
@@ -51,7 +51,9 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
     sizes = _parameters(config, grid)
     disk = sum(_checkpoint_gb(config, stage, sizes) for stage in stages)
     gpu = _gpu(device)
+    auto = {} if options.auto is None else {"auto": options.auto.paragraph}
     return {
+        **auto,
         "config": config.name,
         "work_dir": str(folder.path),
         "begins": "goes on" if on else ("moves the run there aside" if _runs(folder) else "fresh"),
@@ -126,8 +128,10 @@ def _checkpoint_gb(config: Config, stage: str, sizes: dict[str, int]) -> float:
 
 def _data(config: Config) -> dict[str, Any]:
     frames = _train_frames(config)
-    root = Path(config.data_root)
-    state = "prepared" if any(root.glob("*/occupancy")) else "a procedural city is made first"
+    made = "a procedural city is made first"
+    if config.prepare.source != "procedural":
+        made = f"prepared first from {config.prepare.input}"
+    state = "prepared" if holds_sessions(Path(config.data_root)) else made
     return {"state": state, "train_sessions": len(frames), "train_frames": sum(frames)}
 
 

@@ -19,8 +19,9 @@ from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.begin import goes_on, set_aside
-from vlwm.core.training.data import TrainData, open_data, refuse_what_is_missing
+from vlwm.core.training.data import TrainData, open_data
 from vlwm.core.training.options import TrainOptions, TrainResult
+from vlwm.core.training.preparing import refuse_what_is_missing
 from vlwm.core.training.ranks import join_ranks
 from vlwm.core.training.run_context import Run, open_run_context
 from vlwm.core.training.signals import StopSignal
@@ -48,7 +49,7 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
     if stop is None:
         with StopSignal() as stop:
             return train(config, options, stop)
-    refuse_what_is_missing(config)
+    refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     with join_ranks() as ranks:
         stop.patience_s = _PATIENCE_OF_RANKS_S if ranks.size > 1 else stop.patience_s
         ranks.lead_does(lambda: _make_way(config, options))
@@ -57,6 +58,8 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
 
 
 def _train(run: Run) -> TrainResult:
+    if run.options.auto is not None:
+        log.info("%s", run.options.auto.paragraph)
     data = _open_data(run)
     if not run.options.eval_only:
         if run.options.stage != "world":
@@ -86,7 +89,8 @@ def _make_way(config: Config, options: TrainOptions) -> None:
 def _open_data(run: Run) -> TrainData:
     """The data; the lead makes and packs what is missing before the others look."""
     run.status.update(phase="prepare")
-    data = run.ranks.lead_does(lambda: open_data(run.config, run.tick))
+    auto = run.options.auto is not None
+    data = run.ranks.lead_does(lambda: open_data(run.config, run.tick, from_raw=auto))
     if data is None:
         data = open_data(run.config, run.tick)
     if run.ranks.lead and not run.options.eval_only:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch
 
 from vlwm.core.config import Config
 from vlwm.core.errors import MachineError, StoppedError, VlwmError
+from vlwm.core.hardware.host import usable_workers
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.metric_log import Sink, close_log_file, open_log_file
 from vlwm.core.training.options import TrainOptions
@@ -43,8 +43,8 @@ class Run:
             raise StopRequested
 
     def workers(self) -> int:
-        """Loader processes: those of the config, no more than there are cores."""
-        return min(self.config.data.workers_per_gpu, len(os.sched_getaffinity(0)))
+        """Loader processes: those of the config, no more than the cores that are granted."""
+        return min(self.config.data.workers_per_gpu, usable_workers())
 
 
 @contextmanager

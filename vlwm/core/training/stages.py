@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from vlwm.core.errors import DataError
+from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
@@ -15,8 +18,9 @@ from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.health import Watch
 from vlwm.core.training.identity import identity
-from vlwm.core.training.metric_log import MetricLog
+from vlwm.core.training.metric_log import MetricLog, close_log_file, open_log_file
 from vlwm.core.training.optimizer import build_optimizer
+from vlwm.core.training.probe import probe
 from vlwm.core.training.progress import StageSettings
 from vlwm.core.training.randomness import seed_everything
 from vlwm.core.training.run_context import Run
@@ -55,8 +59,29 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
         model.init_output_rate(torch.from_numpy(data.column))
     fresh = () if given.none else given.fresh
     task = TokenizerTask(model, data, run.config, run.device, run.workers(), run.ranks, fresh)
-    _fit(run, data, task, folder, source)
+    with _own_tree(run, data, folder):
+        _fit(run, data, task, folder, source)
     return folder.best
+
+
+@contextmanager
+def _own_tree(run: Run, data: TrainData, folder: RunFolder) -> Iterator[None]:
+    """Config, splits, log and status of stage 1 in its own folder too."""
+    if not run.ranks.lead:
+        yield
+        return
+    folder.create()
+    write_json(folder.config_json, run.config.to_dict())
+    data.splits.write(folder.splits_json)
+    handler = open_log_file(folder.path)
+    run.status.copy = folder
+    try:
+        yield
+        run.status.copy = None  # else the run's own end is copied
+        done = {"state": "done", "phase": "done", "exit_code": 0, "eta_s": 0.0}
+        folder.write_status({**run.status.values, **done})
+    finally:
+        close_log_file(handler)
 
 
 def train_world(run: Run, data: TrainData) -> Path:
@@ -131,14 +156,36 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
     trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)
     try:
         if source is None:
+            _probe(run, state, settings, grow=True)
             trainer.begin()
         else:
             trainer.resume(source.content, source.path)
             log.info("%s: going on at step %d from %s", task.stage, state.at.step, source.path)
             _note_other_data(source, data)
+            _probe(run, state, settings, grow=False)
         trainer.fit()
     finally:
         metrics.close()
+
+
+def _probe(run: Run, state: RunState, settings: StageSettings, *, grow: bool) -> None:
+    """With `--auto`: try the batch, and say what was found."""
+    auto, stage = run.options.auto, state.task.stage
+    if auto is None or state.at.epoch >= settings.epochs:
+        return
+    run.status.update(phase="probe", stage=stage)
+    stepper = state.stepper
+    first = stepper.microbatch
+    if grow and stage == "world" and auto.microbatch is not None:
+        first = min(first, auto.microbatch)
+    found = probe(state, settings, run.stop, first, grow=grow)
+    steps = settings.epochs * -(-state.task.samples() // settings.batch_size) - state.at.step
+    log.info(
+        "%s: the probe ran batches of %d as microbatches of %d in %.3g s a step and at most "
+        "%.1f GB; %d steps are about %.1f h, validation apart",
+        stage, settings.batch_size, found.microbatch, found.step_s, found.memory_gb, steps,
+        steps * found.step_s / 3600,
+    )  # fmt: skip
 
 
 def _note_other_data(source: Found, data: TrainData) -> None:

@@ -47,6 +47,8 @@ class StatusWriter:
             "next": None,
             **fields,
         }
+        self.copy: RunFolder | None = None
+        """the stage's own folder, which holds the same tree"""
         self._written = 0.0
 
     def update(self, **fields: Any) -> None:
@@ -65,4 +67,6 @@ class StatusWriter:
             return
         self.values["heartbeat"] = time.time()
         self.folder.write_status(self.values)
+        if self.copy is not None:
+            self.copy.write_status(self.values)
         self._written = time.monotonic()
