@@ -190,6 +190,8 @@ class DataConfig:
     """mirror windows left to right at random in stage 2"""
     symmetries: bool = True
     """turn and mirror single frames at random in stage 1"""
+    cache_tokens: bool = True
+    """keep the frozen tokenizer's codes of each frame in the run folder; changes no number"""
 
     def __post_init__(self) -> None:
         value = self.samples_per_gpu

@@ -5,6 +5,7 @@
       logs/events.out.*   train_YYYYMMDD_HHMMSS.log
       config.json  splits.json  metrics.jsonl  status.json  scores.json
       tokenizer/                       the same tree for stage 1
+      tokens/                          codes of frames, made again where they are missing
 
 Nothing here knows torch: the dashboard reads these files while another process trains.
 """

@@ -144,10 +144,18 @@ class WorldModel(nn.Module):
         return Forecast(logits, motion.ego, motion.poses, motion.log_sigma)
 
     def _tokens(self, voxels: Tensor) -> Tensor:
-        """Codes (B, F, C, h, w) of frames; no gradient."""
-        with torch.no_grad():
-            flat = self.vae.embed(self.vae.tokenise(voxels.flatten(0, 1)))
-        return flat.unflatten(0, voxels.shape[:2])
+        """Tokens (B, F, C, h, w) of frames; no gradient."""
+        return self._embedded(self._codes(voxels))
+
+    @torch.no_grad()
+    def _codes(self, voxels: Tensor) -> Tensor:
+        """Codes int64 (B, F, h, w) of frames."""
+        return self.vae.tokenise(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
+
+    @torch.no_grad()
+    def _embedded(self, codes: Tensor) -> Tensor:
+        """Tokens (B, F, C, h, w) of codes (B, F, h, w)."""
+        return self.vae.embed(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
     def _motion(self, past: Past, tokens: Tensor | None) -> Motion:
         context = None
@@ -228,11 +236,17 @@ class WorldModel(nn.Module):
 
     # Loss
 
-    def loss(self, batch: Batch) -> LossReport:
-        """The composite over a batch; means over its windows."""
+    def loss(self, batch: Batch, codes: Tensor | None = None) -> LossReport:
+        """The composite over a batch; means over its windows.
+
+        Args:
+            codes: int64 (B, F, h, w) of all frames, where they are known already.
+        """
         voxels = self.voxels(batch.bits, batch.symmetry)
         past, plan = batch.past(self.history), batch.plan(self.history)
-        tokens = self._tokens(voxels) if self.config.model.use_tokens else None
+        if codes is None and self.config.model.use_tokens:
+            codes = self._codes(voxels)
+        tokens = None if codes is None else self._embedded(codes)
         motion = self._motion(past, tokens)
         planned = planned_half(batch)
         ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
@@ -249,8 +263,8 @@ class WorldModel(nn.Module):
         parts["pose"] = self.pose.loss(motion, truth)
         weights = self.config.loss
         total = torch.stack([f.total for f in frames]).mean() + weights.pose_weight * parts["pose"]
-        if tokens is not None:
-            parts["token"] = self._token_loss(voxels, tokens, past, ego)
+        if codes is not None and tokens is not None:
+            parts["token"] = self._token_loss(codes, tokens, past, ego)
             total = total + weights.token_weight * parts["token"]
         return LossReport(total, parts, _stats(frames))
 
@@ -263,13 +277,11 @@ class WorldModel(nn.Module):
             logits = self._logits(*given)
         return occupancy_loss(logits, truth, self.config.loss)
 
-    def _token_loss(self, voxels: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
+    def _token_loss(self, codes: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
         """Cross-entropy of each frame's codes from the true ones before it."""
         track = torch.cat([self._past_ego(past), ego], dim=1)
         logits, _ = self._transform(tokens[:, :-1], track)
-        with torch.no_grad():
-            codes = self.vae.tokenise(voxels[:, 1:].flatten(0, 1)).unflatten(0, logits.shape[:2])
-        return token_loss(logits, codes)
+        return token_loss(logits, codes[:, 1:])
 
 
 def planned_half(batch: Batch) -> Tensor:

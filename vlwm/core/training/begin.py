@@ -94,7 +94,7 @@ def _without(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    data = {k: v for k, v in values.get("data", {}).items() if k != "workers_per_gpu"}
+    data = _without(values.get("data", {}), ("workers_per_gpu", "cache_tokens"))
     return {**values, "data": data}
 
 

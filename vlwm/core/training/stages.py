@@ -94,7 +94,8 @@ def train_world(run: Run, data: TrainData) -> Path:
     source = _source(run, data, run.folder, "world")
     seed_everything(run.config.seed)
     model = WorldModel(run.config, data.grid).to(run.device)
-    task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks)
+    tokens = run.folder.path / "tokens"
+    task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     if source is None:
         model.set_prior(data.column)
         given = initial_weights(run.config, run.options, model, "world")

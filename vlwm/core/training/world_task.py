@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
+from vlwm.core.training.token_cache import FrameCodes
 
 _THRESHOLDS = ("threshold", "threshold_plan", "threshold_tokenizer")
 
@@ -34,6 +36,7 @@ class WorldTask:
         device: where batches go.
         workers: loader processes.
         ranks: the processes that share each batch.
+        tokens: folder in which the codes of frames are kept; None computes them each time.
     """
 
     stage = "world"
@@ -47,6 +50,7 @@ class WorldTask:
         device: torch.device,
         workers: int,
         ranks: Ranks,
+        tokens: Path | None = None,
     ) -> None:
         self.module = model
         self.config, self.device, self.data, self.workers = config, device, data, workers
@@ -57,6 +61,9 @@ class WorldTask:
         )
         self.val_set = WindowDataset(data.store, data.val, history)
         self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
+        wanted = config.model.use_tokens and config.model.freeze_vae
+        keep = tokens if config.data.cache_tokens else None
+        self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
         self.thresholds: dict[str, float] = {}
         self.baseline_iou: float | None = None
 
@@ -76,8 +83,8 @@ class WorldTask:
         )
 
     def loss(self, batch: Batch) -> LossReport:
-        """The model's own."""
-        return self.module.loss(batch)
+        """The model's own, on codes that are known where the tokenizer is frozen."""
+        return self.module.loss(batch, None if self.codes is None else self.codes.of(batch))
 
     def begin_step(self, step: int) -> None:
         """Nothing to prepare."""
