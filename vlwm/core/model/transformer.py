@@ -1,8 +1,11 @@
 """OccWorld's space-time transformer over token maps, with its pose branch (arXiv 2311.16038, 3.3).
 
-A U over resolutions: at each, every place attends over time (causally), the pose attends over time
-and to the tokens of its frame, and convolutions mix places; 2 × 2 convolutions halve and double the
-map, skips are concatenated. Names and shapes are OccWorld's; widths and map sizes are free.
+Two streams run through one U over resolutions: the tokens of the frames so far, which know their
+own time, and the queries, which know the time of the frame that they ask for. At each resolution
+every place of the queries attends (causally) to the tokens of that place, the pose's queries attend
+to the pose's tokens and to the queries of their frame, and the same convolutions mix the places of
+both streams; 2 × 2 convolutions halve and double the map, skips are concatenated. Names, shapes and
+function are OccWorld's (benchmarks/occworld_parity.py); widths and map sizes are free.
 
 Axes: B batch, F frames, C channels, h, w the token map, K codes.
 """
@@ -10,6 +13,7 @@ Axes: B batch, F frames, C channels, h, w the token map, K codes.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +78,7 @@ def pose_block(width: int, heads: int) -> nn.ModuleList:
 
 
 class ConvBlock(nn.Module):
-    """Norm over the map, two convolutions, shortcut."""
+    """Norm over the map, two convolutions, shortcut, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, normed: tuple[int, ...]) -> None:
         super().__init__()
@@ -85,8 +89,8 @@ class ConvBlock(nn.Module):
             self.shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv2(functional.gelu(self.conv1(self.ln(x))))
-        return hidden + (self.shortcut(x) if hasattr(self, "shortcut") else x)
+        hidden = self.conv2(functional.relu(self.conv1(self.ln(x))))
+        return functional.relu(hidden + (self.shortcut(x) if hasattr(self, "shortcut") else x))
 
 
 def _mlp(width_in: int, width_out: int) -> nn.Sequential:
@@ -100,7 +104,7 @@ class TokenTransformer(nn.Module):
         channels: of each resolution, the middle last; the first is the width of a token.
         codes: size of the codebook.
         map_size: h, w.
-        frames: longest sequence.
+        frames: longest sequence, the frame to be predicted included.
         heads, layers: attention heads, temporal blocks per resolution.
     """
 
@@ -153,41 +157,86 @@ class TokenTransformer(nn.Module):
             tokens: (B, F, C, h, w).
             pose: (B, F, C).
         """
-        frames = torch.arange(tokens.shape[1], device=tokens.device)
-        x = tokens + self.temporal_embeddings(frames)[None, :, :, None, None]
-        pose = pose + self.pose_temporal_embeddings(frames)
-        skips: list[tuple[Tensor, Tensor]] = []
+        places = Streams.over_time(tokens, self.temporal_embeddings.weight[..., None, None])
+        poses = Streams.over_time(pose, self.pose_temporal_embeddings.weight)
+        skips: list[tuple[Streams, Streams]] = []
         for i, convs in enumerate(self.encoders):
-            x, pose = self._attend(x, pose, self.temporal_attentions_en[i], self.pose_attn_en[i])
-            x, pose = _each(convs, x), self.pose_en[i](pose)
-            skips.append((x, pose))
-            x = _each(self.downsamples[i], x)
-        x, pose = _each(self.mid, x), self.pose_mid(pose)
+            queries, asked = self._attend(
+                places, poses, self.temporal_attentions_en[i], self.pose_attn_en[i]
+            )
+            places = Streams(places.known, queries).each(convs)
+            poses = Streams(poses.known, asked).through(self.pose_en[i])
+            skips.append((places, poses))
+            places = places.each(self.downsamples[i])
+        places, poses = places.each(self.mid), poses.through(self.pose_mid)
         for i, convs in enumerate(self.decoders):
             skip, pose_skip = skips.pop()
-            x = _fitted(_each(self.upsamples[i], x), skip.shape[-2:])
-            x = torch.cat([x, skip], dim=2)
-            pose = torch.cat([self.pose_up[i](pose), pose_skip], dim=-1)
-            x, pose = self._attend(x, pose, self.temporal_attentions_de[i], self.pose_attn_de[i])
-            x, pose = _each(convs, x), self.pose_de[i](pose)
-        return _each(self.conv_out, x), self.pose_out(pose)
+            places = places.each(self.upsamples[i]).joined(skip)
+            poses = poses.through(self.pose_up[i]).joined(pose_skip)
+            queries, asked = self._attend(
+                places, poses, self.temporal_attentions_de[i], self.pose_attn_de[i]
+            )
+            places = Streams(places.known, queries).each(convs)
+            poses = Streams(poses.known, asked).through(self.pose_de[i])
+        return _each(self.conv_out, places.queries), self.pose_out(poses.queries)
 
     def _attend(
-        self, x: Tensor, pose: Tensor, blocks: nn.ModuleList, pose_blocks: nn.ModuleList
+        self, places: Streams, poses: Streams, blocks: nn.ModuleList, pose_blocks: nn.ModuleList
     ) -> tuple[Tensor, Tensor]:
-        b, f, c, h, w = x.shape
-        places = x.permute(0, 3, 4, 1, 2).reshape(b * h * w, f, c)
+        """New queries of the places (B, F, C, h, w) and of the pose (B, F, C)."""
+        b, f, c, h, w = places.queries.shape
+        known, asked = (
+            x.permute(0, 3, 4, 1, 2).reshape(b * h * w, f, c)
+            for x in (places.known, places.queries)
+        )
         for attention, norm1, forward, norm2 in blocks:
-            places = norm1(places + attention(places, places, causal=True))
-            places = norm2(places + forward(places))
-        x = places.view(b, h, w, f, c).permute(0, 3, 4, 1, 2)
-        tokens = x.flatten(3).transpose(2, 3).reshape(b * f, h * w, c)
+            asked = norm1(asked + attention(asked, known, causal=True))
+            asked = norm2(asked + forward(asked))
+        asked = asked.view(b, h, w, f, c).permute(0, 3, 4, 1, 2)
+        frames = asked.flatten(3).transpose(2, 3).reshape(b * f, h * w, c)
+        pose = poses.queries
         for own, norm1, cross, norm2, forward, norm3 in pose_blocks:
-            pose = norm1(pose + own(pose, pose, causal=True))
-            seen = cross(pose.reshape(b * f, 1, c), tokens, causal=False).view(b, f, c)
+            pose = norm1(pose + own(pose, poses.known, causal=True))
+            seen = cross(pose.reshape(b * f, 1, c), frames, causal=False).view(b, f, c)
             pose = norm2(pose + seen)
             pose = norm3(pose + forward(pose))
-        return x, pose
+        return asked, pose
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The frames so far and the queries for the next ones, with the same axes.
+
+    Attributes:
+        known, queries: (B, F, C, h, w) of places, or (B, F, C) of the pose.
+    """
+
+    known: Tensor
+    queries: Tensor
+
+    @classmethod
+    def over_time(cls, x: Tensor, times: Tensor) -> Streams:
+        """Frames with their own time, and asking for the next; `times` (frames + 1, C, …)."""
+        count = x.shape[1]
+        return cls(x + times[:count], x + times[1 : count + 1])
+
+    def each(self, module: nn.Module) -> Streams:
+        """A module of maps, applied to every frame of both."""
+        return Streams(_each(module, self.known), _each(module, self.queries))
+
+    def through(self, module: nn.Module) -> Streams:
+        """A module of vectors, applied to both."""
+        return Streams(module(self.known), module(self.queries))
+
+    def joined(self, skip: Streams) -> Streams:
+        """Channels beside those of a skip; maps are padded to its size."""
+        if self.known.ndim == 3:
+            return Streams(*(torch.cat(pair, dim=-1) for pair in self._pairs(skip)))
+        size = skip.known.shape[-2:]
+        return Streams(*(torch.cat([_fitted(x, size), y], 2) for x, y in self._pairs(skip)))
+
+    def _pairs(self, skip: Streams) -> list[tuple[Tensor, Tensor]]:
+        return [(self.known, skip.known), (self.queries, skip.queries)]
 
 
 def _stacks(widths: list[int], block: object, heads: int, count: int) -> nn.ModuleList:
