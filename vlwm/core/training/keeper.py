@@ -2,7 +2,7 @@
 
     last.pth      newest: by time, at each epoch's end, on signals
     epoch_N.pth   every `interval` epochs and at the end
-    best.pth      lowest validation loss
+    best.pth      lowest validation loss; in stage 1, highest IoU of the round trip
 The three may be names of one file on the disk; each is replaced by rename, never written into.
 """
 

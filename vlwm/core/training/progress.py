@@ -23,7 +23,7 @@ class Progress:
     step: int = 0
     """steps done in all"""
     best: float | None = None
-    """lowest validation loss so far"""
+    """the task's merit of the best validation so far"""
     lr_factor: float = 1.0
     """product of the factors of all roll-backs"""
     rollbacks: int = 0

@@ -69,6 +69,10 @@ class Task(Protocol):
         """
         ...
 
+    def merit(self, numbers: dict[str, float]) -> float:
+        """How good these numbers of `validate` are; best.pth is where this is highest."""
+        ...
+
     def numbers(self) -> dict[str, float]:
         """More numbers for a log line, read only when one is due."""
         ...

@@ -137,17 +137,17 @@ class Trainer:
         self._show(self.task.stage)
 
     def _validate(self) -> bool:
-        """Numbers of the validation split; True where its loss is the lowest so far."""
+        """Numbers of the validation split; True where the task finds them the best so far."""
         at = self.state.at
         self._show("validate")
         self.task.module.eval()
         with untouched_randomness(), torch.no_grad():
             numbers = self._validation_numbers()
         self.reporter.validation(numbers)
-        loss = numbers["epoch/val_loss"]
-        better = math.isfinite(loss) and (at.best is None or loss < at.best)
+        merit = self.task.merit(numbers)
+        better = math.isfinite(merit) and (at.best is None or merit > at.best)
         if better:
-            at.best = loss
+            at.best = merit
         return better
 
     def _validation_numbers(self) -> dict[str, float]:

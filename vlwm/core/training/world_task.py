@@ -132,6 +132,10 @@ class WorldTask:
             numbers["val/iou_memory_baseline"] = self.baseline_iou
         return numbers
 
+    def merit(self, numbers: dict[str, float]) -> float:
+        """The lowest validation loss."""
+        return -numbers["epoch/val_loss"]
+
     def numbers(self) -> dict[str, float]:
         """Nothing beyond the loss's own."""
         return {}
