@@ -87,7 +87,7 @@ def test_a_run_leaves_the_files_of_the_run_folder(tmp_path: Path) -> None:
     assert [r["kind"] for r in records].count("val") == 3
     assert len([r for r in records if r["kind"] == "train"]) == 18
     best = min(r["epoch/val_loss"] for r in records if r["kind"] == "val")
-    assert load_checkpoint(tmp_path / "best.pth")["best"] == best
+    assert load_checkpoint(tmp_path / "best.pth")["best"] == -best
 
 
 def test_the_learning_rate_follows_the_schedule(tmp_path: Path) -> None:
