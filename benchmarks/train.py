@@ -10,6 +10,7 @@ procedural city, each in a process of its own, so that its peak memory is its ow
     stage1_ratio    seconds of a plain step of the tokenizer over ours
     stage2_ratio    seconds of a plain step of the world model over ours
     memory_ratio    peak memory of stage 2, ours over plain                    (goal: 0.5 or less)
+    saving          the last two again with model.checkpoint_activations
 
 On a GPU also peak_gb_by_batch, windows_per_s and mfu (share of the peak rate in bf16 or fp16).
 """
@@ -49,7 +50,7 @@ from vlwm.core.training.task import batch_size
 from vlwm.core.training.tokenizer_task import TokenizerTask
 from vlwm.core.training.world_task import WorldTask
 
-PARTS = ("loader", "stage1_ours", "stage1_plain", "stage2_ours", "stage2_plain")
+PARTS = ("loader", "stage1_ours", "stage1_plain", "stage2_ours", "stage2_saving", "stage2_plain")
 LOADED_WINDOWS = 4
 GPU_BATCHES = (1, 2, 3, 4, 6, 8)
 PEAK_FLOPS = {(8, 0): 312e12, (8, 6): 71e12, (8, 9): 165e12, (9, 0): 989e12}
@@ -165,13 +166,15 @@ def measure_stage(
         steps.append(time.perf_counter() - loaded)
         losses.append(float(result.numbers["train/loss"]))
     load_s, step_s = statistics.median(loads[1:]), statistics.median(steps[1:])
-    found = {
+    found: dict[str, Any] = {
         "seconds": load_s + step_s,
         "loader_share": load_s / (load_s + step_s),
         "peak_gb": peak_gb(),
         "loss": losses[0],
     }
-    return found if plain else {**found, "profile": profile(lambda: stepper(batch, 9, count))}
+    if options.part.endswith("_ours"):
+        found["profile"] = profile(lambda: stepper(batch, 9, count))
+    return found
 
 
 def _our_loader(task: Any) -> Callable[[], None]:
@@ -275,6 +278,9 @@ def measure_part(options: argparse.Namespace) -> dict[str, Any]:
     if options.part == "loader":
         return measure_loader(config, data)
     stage, kind = options.part.split("_")
+    if kind == "saving":
+        model = replace(config.model, checkpoint_activations=True)
+        config = replace(config, model=model)
     return measure_stage(config, data, options, int(stage[-1]), plain=kind == "plain")
 
 
@@ -299,23 +305,34 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     gpu = found.pop("gpu", {})
     return {
         "loader_ratio": round(found["loader"]["plain_s"] / found["loader"]["ours_s"], 2),
-        **{
-            f"stage{n}_ratio": round(
-                found[f"stage{n}_plain"]["seconds"] / found[f"stage{n}_ours"]["seconds"], 3
-            )
-            for n in (1, 2)
+        "stage1_ratio": _times(found, "stage1", "ours"),
+        "stage2_ratio": _times(found, "stage2", "ours"),
+        "memory_ratio": _memory(found, "stage2", "ours"),
+        "saving": {
+            "stage2_ratio": _times(found, "stage2", "saving"),
+            "memory_ratio": _memory(found, "stage2", "saving"),
         },
-        "memory_ratio": round(
-            found["stage2_ours"]["peak_gb"] / found["stage2_plain"]["peak_gb"], 3
-        ),
         **gpu,
         "parts": found,
     }
 
 
+def _times(found: dict[str, Any], stage: str, kind: str) -> float:
+    """How many times faster than plain."""
+    seconds = found[f"{stage}_plain"]["seconds"] / found[f"{stage}_{kind}"]["seconds"]
+    return round(seconds, 3)
+
+
+def _memory(found: dict[str, Any], stage: str, kind: str) -> float:
+    """Peak memory over the plain one's."""
+    peak = found[f"{stage}_{kind}"]["peak_gb"] / found[f"{stage}_plain"]["peak_gb"]
+    return round(peak, 3)
+
+
 def show(found: dict[str, Any]) -> None:
     for name in ("loader_ratio", "stage1_ratio", "stage2_ratio", "memory_ratio"):
         print(f"{name:14s} {found[name]:8.2f}")
+    print(f"{'saving':14s} {found['saving']}")
     for name, part in found["parts"].items():
         told = ", ".join(f"{k} {v:.4g}" for k, v in part.items() if isinstance(v, float))
         print(f"{name:14s} {told}")

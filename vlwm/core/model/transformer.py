@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 class FeedForward(nn.Module):
@@ -97,6 +98,13 @@ def _mlp(width_in: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
 
 
+def _over_time(block: nn.ModuleList, asked: Tensor, known: Tensor) -> Tensor:
+    """One temporal block on queries (N, F, C), which look at what is known (N, F, C)."""
+    attention, norm1, forward, norm2 = block
+    asked = norm1(asked + attention(asked, known, causal=True))
+    return norm2(asked + forward(asked))
+
+
 class TokenTransformer(nn.Module):
     """Predicts the codes of the next frame from the frames so far.
 
@@ -106,6 +114,9 @@ class TokenTransformer(nn.Module):
         map_size: h, w.
         frames: longest sequence, the frame to be predicted included.
         heads, layers: attention heads, temporal blocks per resolution.
+
+    Attributes:
+        recompute: temporal blocks keep their input alone and run again in the backward pass.
     """
 
     def __init__(
@@ -119,6 +130,7 @@ class TokenTransformer(nn.Module):
         pose_layers: int = 2,
     ) -> None:
         super().__init__()
+        self.recompute = False
         *widths, middle = channels
         entry = [widths[0], *widths[:-1]]
         self.sizes = [map_size]
@@ -189,9 +201,11 @@ class TokenTransformer(nn.Module):
             x.permute(0, 3, 4, 1, 2).reshape(b * h * w, f, c)
             for x in (places.known, places.queries)
         )
-        for attention, norm1, forward, norm2 in blocks:
-            asked = norm1(asked + attention(asked, known, causal=True))
-            asked = norm2(asked + forward(asked))
+        for block in blocks:
+            if self.recompute and torch.is_grad_enabled():
+                asked = checkpoint(_over_time, block, asked, known, use_reentrant=False)
+            else:
+                asked = _over_time(block, asked, known)
         asked = asked.view(b, h, w, f, c).permute(0, 3, 4, 1, 2)
         frames = asked.flatten(3).transpose(2, 3).reshape(b * f, h * w, c)
         pose = poses.queries

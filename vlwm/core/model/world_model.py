@@ -176,6 +176,7 @@ class WorldModel(nn.Module):
             steps = torch.cat([steps, torch.zeros_like(steps[:, :1])], dim=1)
         x = self.token_in(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
         x = x + self.step_in(steps)[..., None, None]
+        self.transformer.recompute = self.config.model.checkpoint_activations
         return self.transformer(x, self.pose_in(steps))
 
     @torch.no_grad()
