@@ -63,8 +63,12 @@ class Planned:
 
 def _built(city: City) -> NDArray[np.float64]:
     """Middles (N, 2) of the squares of the plan in which something stands."""
-    squares = np.unique(np.floor(city.mesh.vertices[:, :2] / _BUILT_CELL_M), axis=0)
-    return (squares + 0.5) * _BUILT_CELL_M
+    squares = np.floor(city.mesh.vertices[:, :2] / _BUILT_CELL_M).astype(np.int64)
+    lowest = squares.min(axis=0)
+    columns = int(np.ptp(squares[:, 1])) + 1
+    keys = np.unique((squares - lowest) @ (columns, 1))  # one number sorts faster than two
+    found = np.stack(np.divmod(keys, columns), axis=1) + lowest
+    return np.asarray((found + 0.5) * _BUILT_CELL_M)
 
 
 def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:

@@ -41,6 +41,8 @@ from vlwm.core.geometry.frames import (
 AGENTS = ("drone", "rover")
 DEFAULT_STEP_S = 0.5
 _OCCUPANCY = re.compile(r"^(\d{6})_occupancy\.npz$")
+_MEMBER = b"occupancy.npy"
+_FIXED = (20, 0, 8, 0, 0x21)  # version, flags, deflate, 00:00:00, 1980-01-01
 _KEYS = (
     ("position", "xyz"),
     ("orientation", "xyzw"),
@@ -277,8 +279,11 @@ def read_occupancy(path: Path) -> NDArray[np.uint8]:
         DataError: the file is missing, damaged, or holds something else.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as opened:
-            array = opened["occupancy"]
+        raw = path.read_bytes()
+        array = _own_npz(raw)
+        if array is None:
+            with np.load(io.BytesIO(raw), allow_pickle=False) as opened:
+                array = opened["occupancy"]
     except FileNotFoundError as error:
         raise DataError("no such frame", where=path) from error
     except (OSError, ValueError, KeyError, EOFError, zlib.error, struct.error, BadZipFile) as error:
@@ -286,6 +291,30 @@ def read_occupancy(path: Path) -> NDArray[np.uint8]:
     if array.ndim != 3 or array.dtype.kind not in "buif":
         raise _damaged(path, f"an array {array.dtype} of shape {array.shape}")
     return (array != 0).astype(np.uint8)
+
+
+def _own_npz(raw: bytes) -> NDArray[Any] | None:
+    """The array of a file that `npz_bytes` wrote, inflated by ISA-L; None for any other file.
+
+    Several times as fast as `np.load`; whatever looks odd, damage included, is left to that.
+    """
+    header = struct.Struct("<4s5H3I2H")
+    if len(raw) < header.size + len(_MEMBER):
+        return None
+    magic, *fixed, crc, packed, size, name, extra = header.unpack_from(raw)
+    start = header.size + len(_MEMBER)
+    if (magic, tuple(fixed), name, extra) != (b"PK\x03\x04", _FIXED, len(_MEMBER), 0):
+        return None
+    tail = raw[start + packed :]
+    if raw[header.size : start] != _MEMBER or tail != _zip_end((crc, packed, size, name)):
+        return None
+    try:
+        body = igzip_lib.decompress(raw[start : start + packed], flag=igzip_lib.DECOMP_DEFLATE)
+    except igzip_lib.IsalError:  # type: ignore[misc]  # its stub says an instance
+        return None
+    if len(body) != size or isal_zlib.crc32(body) != crc:
+        return None
+    return np.asarray(npy_format.read_array(io.BytesIO(body), allow_pickle=False))
 
 
 def _damaged(path: Path, reason: str) -> DataError:
@@ -304,14 +333,17 @@ def npz_bytes(occupancy: NDArray[np.uint8]) -> bytes:
     npy_format.write_array(body, np.ascontiguousarray(occupancy), allow_pickle=False)
     raw = body.getvalue()
     packed = igzip_lib.compress(raw, level=1, flag=igzip_lib.COMP_DEFLATE)
-    name = b"occupancy.npy"
-    sizes = (isal_zlib.crc32(raw), len(packed), len(raw), len(name))
-    fixed = (20, 0, 8, 0, 0x21)  # version, flags, deflate, 00:00:00, 1980-01-01
-    local = struct.pack("<4s5H3I2H", b"PK\x03\x04", *fixed, *sizes, 0) + name
-    central = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, *fixed, *sizes, 0, 0, 0, 0, 0, 0) + name
-    at = len(local) + len(packed)
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(central), at, 0)
-    return local + packed + central + end
+    sizes = (isal_zlib.crc32(raw), len(packed), len(raw), len(_MEMBER))
+    local = struct.pack("<4s5H3I2H", b"PK\x03\x04", *_FIXED, *sizes, 0) + _MEMBER
+    return local + packed + _zip_end(sizes)
+
+
+def _zip_end(sizes: tuple[int, int, int, int]) -> bytes:
+    """What follows the member in the zip; sizes are CRC-32, packed, unpacked, of the name."""
+    central = struct.pack("<4s6H3I5H2I", b"PK\x01\x02", 20, *_FIXED, *sizes, 0, 0, 0, 0, 0, 0)
+    central += _MEMBER
+    at = struct.calcsize("<4s5H3I2H") + len(_MEMBER) + sizes[1]
+    return central + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, len(central), at, 0)
 
 
 def write_occupancy(path: Path, occupancy: NDArray[np.uint8]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vlwm.core.city.terrain import Terrain
 
@@ -61,13 +61,13 @@ def step(
     new = state.copy()
     speed, turn, climb = state[..., 4], state[..., 5], state[..., 6]
     limit = np.minimum(vehicle.turn_rad_s, vehicle.lateral_m_s2 / np.maximum(speed, 0.1))
-    wished_turn = np.clip(command[..., 1], -limit, limit)
-    push = np.clip((command[..., 0] - speed) / _LAG_S, -1, 1) * vehicle.acceleration_m_s2
+    wished_turn = _within(command[..., 1], -limit, limit)
+    push = _within((command[..., 0] - speed) / _LAG_S, -1, 1) * vehicle.acceleration_m_s2
     low, high = vehicle.speed_m_s
-    new[..., 4] = np.clip(speed + push * step_s, low, high)
+    new[..., 4] = _within(speed + push * step_s, low, high)
     new[..., 5] = turn + (wished_turn - turn) * (step_s / _LAG_S)
-    lift = np.clip((command[..., 2] - climb) / _LAG_S, -2.0, 2.0)
-    new[..., 6] = np.clip(climb + lift * step_s, -vehicle.climb_m_s, vehicle.climb_m_s)
+    lift = _within((command[..., 2] - climb) / _LAG_S, -2.0, 2.0)
+    new[..., 6] = _within(climb + lift * step_s, -vehicle.climb_m_s, vehicle.climb_m_s)
     heading = state[..., 3] + 0.5 * (turn + new[..., 5]) * step_s
     mean_speed = 0.5 * (speed + new[..., 4])
     middle = 0.5 * (state[..., 3] + heading)
@@ -76,6 +76,11 @@ def step(
     new[..., 2] += 0.5 * (climb + new[..., 6]) * step_s
     new[..., 3] = heading
     return new
+
+
+def _within(values: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
+    """`np.clip` without its checks, which cost more than the work on a fan of commands."""
+    return np.asarray(np.minimum(np.maximum(values, low), high))
 
 
 def tilt(
