@@ -176,3 +176,23 @@ def test_full_size_is_built_and_stepped() -> None:
     report.total.backward()
     optimizer.step()
     assert torch.isfinite(report.total) and not torch.equal(before, parameters[-1].detach())
+
+
+def test_gradients_sent_back_summand_by_summand_are_those_of_the_whole() -> None:
+    config = small()
+    batch, grads, totals = batch_of(config), [], []
+
+    def take(summand: torch.Tensor) -> torch.Tensor:
+        summand.backward()
+        return summand.detach()
+
+    for way in (take, None):
+        model = model_of(config)
+        report = model.loss(batch) if way is None else model.loss(batch, take=way)
+        if report.total.requires_grad:
+            report.total.backward()
+        totals.append(report.total.detach())
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert torch.equal(*totals) and grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], rtol=1e-4, atol=1e-6)

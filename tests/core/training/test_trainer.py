@@ -227,7 +227,7 @@ def test_when_going_back_does_not_help_the_run_ends_with_a_remedy(tmp_path: Path
 
 def test_a_loss_that_runs_away_goes_back_too(tmp_path: Path) -> None:
     class Runaway(toy.ToyTask):  # type: ignore[name-defined,misc]
-        def loss(self, batch: Any) -> Any:
+        def loss(self, batch: Any, take: Any = None) -> Any:
             report = super().loss(batch)
             report.total = report.total * (1000.0 if self.step > 8 else 1.0)
             return report

@@ -86,7 +86,7 @@ class ToyTask:
     def begin_step(self, step: int) -> None:
         self.step = step
 
-    def loss(self, batch: ToyBatch) -> LossReport:
+    def loss(self, batch: ToyBatch, take: Any = None) -> LossReport:
         self.hook("step")
         if len(batch.x) > self.memory:
             raise torch.OutOfMemoryError("injected")

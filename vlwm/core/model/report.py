@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+Take = Callable[[Tensor], Tensor]
+"""Given a summand of a loss as soon as it is known; answers what is added up: the summand itself,
+or, where its gradient was sent back at once, its value alone."""
+
+
+def as_it_is(summand: Tensor) -> Tensor:
+    """The `Take` that leaves gradients to the caller of the loss."""
+    return summand
 
 
 @dataclass
@@ -12,7 +22,7 @@ class LossReport:
     """A loss over one batch, as means over its samples.
 
     Attributes:
-        total: scalar to minimise.
+        total: scalar to minimise; without a graph where all of its summands were taken.
         parts: weighted or plain terms by name ("focal", "dice", "mean", "token", "pose", "vq").
         stats: scalars to watch ("pred/mean", "pred/min", "pred/max", "target/mean", …).
     """

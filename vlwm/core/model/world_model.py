@@ -15,7 +15,7 @@ Axes: B batch, P past and H future frames, X, Y, Z cells, C token channels, h, w
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory import Memory, ego_memory
 from vlwm.core.model.memory_net import VOTE_BIAS, VOTE_SCALE, MemoryNet
 from vlwm.core.model.pose import Motion, PoseModule, true_state
-from vlwm.core.model.report import LossReport
+from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.transformer import TokenTransformer
 
@@ -237,11 +237,13 @@ class WorldModel(nn.Module):
 
     # Loss
 
-    def loss(self, batch: Batch, codes: Tensor | None = None) -> LossReport:
+    def loss(self, batch: Batch, codes: Tensor | None = None, take: Take = as_it_is) -> LossReport:
         """The composite over a batch; means over its windows.
 
         Args:
             codes: int64 (B, F, h, w) of all frames, where they are known already.
+            take: given each summand as soon as it is known. One that sends the gradient back at
+                once lets a single summand's graph live at a time: none depends on another's.
         """
         voxels = self.voxels(batch.bits, batch.symmetry)
         past, plan = batch.past(self.history), batch.plan(self.history)
@@ -249,24 +251,26 @@ class WorldModel(nn.Module):
             codes = self._codes(voxels)
         tokens = None if codes is None else self._embedded(codes)
         motion = self._motion(past, tokens)
+        truth = true_state(batch.poses[:, self.history :], motion.state.shape[-1])
+        pose, weights = self.pose.loss(motion, truth), self.config.loss
+        total = take(weights.pose_weight * pose)
         planned = planned_half(batch)
         ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
         maps = self._roll_out(past, tokens, ego)
-        frames = [
-            self._frame_loss(given, voxels[:, self.history + h])
-            for h, given in enumerate(self._frames(voxels, past, ego, motion, planned, maps))
-        ]
+        frames = []
+        for h, given in enumerate(self._frames(voxels, past, ego, motion, planned, maps)):
+            frame = self._frame_loss(given, voxels[:, self.history + h])
+            total = total + take(frame.total / self.future)
+            frames.append(replace(frame, total=frame.total.detach()))
         parts = {
             name: torch.stack([getattr(f, name) for f in frames]).mean()
             for name in ("focal", "dice", "mean")
         }
-        truth = true_state(batch.poses[:, self.history :], motion.state.shape[-1])
-        parts["pose"] = self.pose.loss(motion, truth)
-        weights = self.config.loss
-        total = torch.stack([f.total for f in frames]).mean() + weights.pose_weight * parts["pose"]
+        parts["pose"] = pose.detach()
         if codes is not None and tokens is not None:
-            parts["token"] = self._token_loss(codes, tokens, past, ego)
-            total = total + weights.token_weight * parts["token"]
+            token = self._token_loss(codes, tokens, past, ego)
+            total = total + take(weights.token_weight * token)
+            parts["token"] = token.detach()
         return LossReport(total, parts, _stats(frames))
 
     def _frame_loss(

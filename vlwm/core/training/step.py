@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,13 +110,21 @@ class Stepper:
         try:
             for part in () if batch is None else microbatches(batch, self.microbatch):
                 weight = batch_size(part) / samples
+                send_back = partial(self._send_back, weight)
                 with self._autocast():
-                    report = self.task.loss(part.to(self.device))
-                self.scaler.scale(report.total * weight).backward()
+                    report = self.task.loss(part.to(self.device), send_back)
+                send_back(report.total)
                 merge(numbers, flatten(report), weight)
         except torch.OutOfMemoryError:
             return {}, True
         return numbers, False
+
+    def _send_back(self, weight: float, summand: Tensor) -> Tensor:
+        """Add a summand's gradient at once, which lets go of its graph; its value."""
+        if summand.requires_grad:  # not where all that it depends on is frozen
+            with torch.autocast(self.device.type, enabled=False):
+                self.scaler.scale(summand * weight).backward()
+        return summand.detach()
 
     def _apply(self, numbers: Numbers) -> StepResult:
         """Add up over processes, clip, and step unless something is not finite."""

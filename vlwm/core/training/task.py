@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vlwm.core.model.report import LossReport
+from vlwm.core.model.report import LossReport, Take, as_it_is
 
 Tick = Callable[[], None]
 """Called between pieces of long work: beats the heart, and raises when a signal has come."""
@@ -44,8 +44,12 @@ class Task(Protocol):
         """The epoch's global batches from a sample on; the same ones whenever asked again."""
         ...
 
-    def loss(self, batch: Any) -> LossReport:
-        """The loss of a (micro)batch on the device, as means over its samples."""
+    def loss(self, batch: Any, take: Take = as_it_is) -> LossReport:
+        """The loss of a (micro)batch on the device, as means over its samples.
+
+        Args:
+            take: sends back the gradient of a summand; what is not given to it is in the total.
+        """
         ...
 
     def begin_step(self, step: int) -> None:

@@ -18,7 +18,7 @@ from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss
 from vlwm.core.model.quantizer import CodebookHealth
-from vlwm.core.model.report import LossReport
+from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
@@ -92,7 +92,7 @@ class TokenizerTask:
             for name in self._trained:
                 parameters[name].requires_grad_(not alone or name in self.fresh)
 
-    def loss(self, batch: FrameBatch) -> LossReport:
+    def loss(self, batch: FrameBatch, take: Take = as_it_is) -> LossReport:
         """Composite of the round trip, and the quantizer's loss."""
         truth = apply_symmetry(unpack_bits(batch.bits, self.shape), batch.symmetry)
         z = self.module.encode(truth)

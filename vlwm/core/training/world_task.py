@@ -15,7 +15,7 @@ from vlwm.core.data.dataset import Batch, WindowDataset
 from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.evaluation.prior import ColumnPrior
 from vlwm.core.evaluation.validation import ValidationMeter
-from vlwm.core.model.report import LossReport
+from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
@@ -82,9 +82,9 @@ class WorldTask:
             self.workers,
         )
 
-    def loss(self, batch: Batch) -> LossReport:
+    def loss(self, batch: Batch, take: Take = as_it_is) -> LossReport:
         """The model's own, on codes that are known where the tokenizer is frozen."""
-        return self.module.loss(batch, None if self.codes is None else self.codes.of(batch))
+        return self.module.loss(batch, None if self.codes is None else self.codes.of(batch), take)
 
     def begin_step(self, step: int) -> None:
         """Nothing to prepare."""
