@@ -196,3 +196,15 @@ def test_gradients_sent_back_summand_by_summand_are_those_of_the_whole() -> None
     assert torch.equal(*totals) and grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         torch.testing.assert_close(grad, grads[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_frames_asked_for_one_by_one_are_those_of_the_whole_sequence() -> None:
+    torch.manual_seed(0)
+    transformer = TokenTransformer((16, 24, 32), 20, (13, 13), 10, heads=4, layers=2).eval()
+    tokens, pose = torch.randn(2, 9, 16, 13, 13), torch.randn(2, 9, 16)
+    whole, _ = transformer(tokens, pose)
+    held: list[torch.Tensor] = []
+    for count in range(4, 10):
+        new = tokens[:, :4] if count == 4 else tokens[:, count - 1 : count]
+        asked = transformer.next_logits(new, held)
+        torch.testing.assert_close(asked, whole[:, count - 1], rtol=1e-4, atol=1e-5)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 GROUP_NORM_EPS = 1e-6
 
@@ -21,6 +23,18 @@ GROUP_NORM_EPS = 1e-6
 def group_norm(channels: int) -> nn.GroupNorm:
     """Up to 32 groups, as many as divide the channels."""
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=GROUP_NORM_EPS)
+
+
+def thrifty(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`work(x)` that keeps x alone for the backward pass and makes the rest again there.
+
+    What is made again ends at the input of the last product or convolution in `work`, whose own
+    result nobody needs: of `conv(silu(norm(x)))` that is the norm and the silu, which cost little.
+    """
+    if not torch.is_grad_enabled():
+        return work(x)
+    result: Tensor = checkpoint(work, x, use_reentrant=False, preserve_rng_state=False)
+    return result
 
 
 class ResBlock(nn.Module):
@@ -36,8 +50,8 @@ class ResBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(functional.silu(self.norm1(x)))
-        hidden = self.conv2(functional.silu(self.norm2(hidden)))
+        hidden = thrifty(lambda x: self.conv1(functional.silu(self.norm1(x))), x)
+        hidden = thrifty(lambda h: self.conv2(functional.silu(self.norm2(h))), hidden)
         return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + hidden
 
 

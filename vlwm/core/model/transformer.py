@@ -13,12 +13,14 @@ Axes: B batch, F frames, C channels, h, w the token map, K codes.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+
+from vlwm.core.model.blocks import thrifty
+from vlwm.core.model.streams import Streams, by_place, each
 
 
 class FeedForward(nn.Module):
@@ -30,7 +32,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(functional.gelu(self.fc1(x)))
+        return thrifty(lambda x: self.fc2(functional.gelu(self.fc1(x))), x)
 
 
 class Attention(nn.Module):
@@ -98,10 +100,12 @@ def _mlp(width_in: int, width_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
 
 
-def _over_time(block: nn.ModuleList, asked: Tensor, known: Tensor) -> Tensor:
+def _over_time(
+    block: nn.ModuleList, asked: Tensor, known: Tensor, *, causal: bool = True
+) -> Tensor:
     """One temporal block on queries (N, F, C), which look at what is known (N, F, C)."""
     attention, norm1, forward, norm2 = block
-    asked = norm1(asked + attention(asked, known, causal=True))
+    asked = norm1(asked + attention(asked, known, causal=causal))
     return norm2(asked + forward(asked))
 
 
@@ -188,19 +192,59 @@ class TokenTransformer(nn.Module):
             queries, asked = self._attend(
                 places, poses, self.temporal_attentions_de[i], self.pose_attn_de[i]
             )
-            places = Streams(places.known, queries).each(convs)
+            last = i == len(self.decoders) - 1  # nobody asks what is known there
+            known = places.known if last else each(convs, places.known)
+            places = Streams(known, each(convs, queries))
             poses = Streams(poses.known, asked).through(self.pose_de[i])
-        return _each(self.conv_out, places.queries), self.pose_out(poses.queries)
+        return each(self.conv_out, places.queries), self.pose_out(poses.queries)
+
+    @torch.no_grad()
+    def next_logits(self, tokens: Tensor, held: list[Tensor]) -> Tensor:
+        """Code logits (B, K, h, w) of the frame after the last one, as `forward` gives them.
+
+        What is known of a frame depends on no other frame, so it is made once and held.
+
+        Args:
+            tokens: (B, n, C, h, w), frames that `held` knows nothing of.
+            held: [] for the first frames; afterwards what the call before left in it.
+        """
+        first = held[0].shape[1] if held else 0
+        count, times = first + tokens.shape[1], self.temporal_embeddings.weight[..., None, None]
+        places = Streams(tokens + times[first:count], tokens[:, -1:] + times[count : count + 1])
+        skips: list[Streams] = []
+        sites = iter(range(2 * len(self.encoders)))
+        for i, convs in enumerate(self.encoders):
+            blocks = self.temporal_attentions_en[i]
+            places = self._ask(places, blocks, held, next(sites)).each(convs)
+            skips.append(places)
+            places = places.each(self.downsamples[i])
+        places = places.each(self.mid)
+        for i, convs in enumerate(self.decoders):
+            places = places.each(self.upsamples[i]).joined(skips.pop())
+            blocks = self.temporal_attentions_de[i]
+            places = self._ask(places, blocks, held, next(sites)).each(convs)
+        return each(self.conv_out, places.queries)[:, 0]
+
+    def _ask(
+        self, places: Streams, blocks: nn.ModuleList, held: list[Tensor], site: int
+    ) -> Streams:
+        """The one query of each place looks at all frames that are held, the new ones included."""
+        if site == len(held):
+            held.append(places.known)
+        else:
+            held[site] = torch.cat([held[site], places.known], dim=1)
+        b, _, c, h, w = places.queries.shape
+        known, asked = (by_place(x) for x in (held[site], places.queries))
+        for block in blocks:
+            asked = _over_time(block, asked, known, causal=False)
+        return Streams(places.known, asked.view(b, h, w, 1, c).permute(0, 3, 4, 1, 2))
 
     def _attend(
         self, places: Streams, poses: Streams, blocks: nn.ModuleList, pose_blocks: nn.ModuleList
     ) -> tuple[Tensor, Tensor]:
         """New queries of the places (B, F, C, h, w) and of the pose (B, F, C)."""
         b, f, c, h, w = places.queries.shape
-        known, asked = (
-            x.permute(0, 3, 4, 1, 2).reshape(b * h * w, f, c)
-            for x in (places.known, places.queries)
-        )
+        known, asked = (by_place(x) for x in (places.known, places.queries))
         for block in blocks:
             if self.recompute and torch.is_grad_enabled():
                 asked = checkpoint(_over_time, block, asked, known, use_reentrant=False)
@@ -215,42 +259,6 @@ class TokenTransformer(nn.Module):
             pose = norm2(pose + seen)
             pose = norm3(pose + forward(pose))
         return asked, pose
-
-
-@dataclass(frozen=True)
-class Streams:
-    """The frames so far and the queries for the next ones, with the same axes.
-
-    Attributes:
-        known, queries: (B, F, C, h, w) of places, or (B, F, C) of the pose.
-    """
-
-    known: Tensor
-    queries: Tensor
-
-    @classmethod
-    def over_time(cls, x: Tensor, times: Tensor) -> Streams:
-        """Frames with their own time, and asking for the next; `times` (frames + 1, C, …)."""
-        count = x.shape[1]
-        return cls(x + times[:count], x + times[1 : count + 1])
-
-    def each(self, module: nn.Module) -> Streams:
-        """A module of maps, applied to every frame of both."""
-        return Streams(_each(module, self.known), _each(module, self.queries))
-
-    def through(self, module: nn.Module) -> Streams:
-        """A module of vectors, applied to both."""
-        return Streams(module(self.known), module(self.queries))
-
-    def joined(self, skip: Streams) -> Streams:
-        """Channels beside those of a skip; maps are padded to its size."""
-        if self.known.ndim == 3:
-            return Streams(*(torch.cat(pair, dim=-1) for pair in self._pairs(skip)))
-        size = skip.known.shape[-2:]
-        return Streams(*(torch.cat([_fitted(x, size), y], 2) for x, y in self._pairs(skip)))
-
-    def _pairs(self, skip: Streams) -> list[tuple[Tensor, Tensor]]:
-        return [(self.known, skip.known), (self.queries, skip.queries)]
 
 
 def _stacks(widths: list[int], block: object, heads: int, count: int) -> nn.ModuleList:
@@ -269,14 +277,3 @@ def _convs(
     return nn.Sequential(
         ConvBlock(channels_in, channels_out, first), ConvBlock(channels_out, channels_out, second)
     )
-
-
-def _each(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a module of maps to every frame, (B, F, C, h, w)."""
-    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-def _fitted(x: Tensor, size: torch.Size) -> Tensor:
-    """Pad with zeros at the far side to a size that halving lost."""
-    down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
-    return functional.pad(x, (0, right, 0, down)) if down or right else x

@@ -174,23 +174,28 @@ class WorldModel(nn.Module):
         steps = step_features(ego)
         if steps.shape[1] < tokens.shape[1]:
             steps = torch.cat([steps, torch.zeros_like(steps[:, :1])], dim=1)
-        x = self.token_in(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
-        x = x + self.step_in(steps)[..., None, None]
         self.transformer.recompute = self.config.model.checkpoint_activations
-        return self.transformer(x, self.pose_in(steps))
+        return self.transformer(self._enter(tokens, steps), self.pose_in(steps))
 
     @torch.no_grad()
     def _roll_out(self, past: Past, tokens: Tensor | None, ego: Tensor) -> Tensor | None:
         """Token maps (B, H, C, h, w) of the future, each from the ones before it."""
         if tokens is None:
             return None
-        track = torch.cat([self._past_ego(past), ego], dim=1)
-        known = tokens[:, : self.history]
+        steps = step_features(torch.cat([self._past_ego(past), ego], dim=1))
+        held: list[Tensor] = []
+        maps = tokens[:, : self.history]
         for k in range(self.future):
-            logits, _ = self._transform(known, track[:, : self.history + k + 1])
-            codes = logits[:, -1].argmax(dim=1)
-            known = torch.cat([known, self.vae.embed(codes)[:, None]], dim=1)
-        return known[:, self.history :]
+            done = 0 if k == 0 else self.history + k - 1
+            here = self._enter(maps[:, done:], steps[:, done : self.history + k])
+            codes = self.transformer.next_logits(here, held).argmax(dim=1)
+            maps = torch.cat([maps, self.vae.embed(codes)[:, None]], dim=1)
+        return maps[:, self.history :]
+
+    def _enter(self, tokens: Tensor, steps: Tensor) -> Tensor:
+        """Tokens (B, F, C, h, w) with the steps (B, F, 5) that lead on from them."""
+        x = self.token_in(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
+        return x + self.step_in(steps)[..., None, None]
 
     def _frames(
         self,
