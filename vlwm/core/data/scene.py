@@ -46,7 +46,7 @@ class Scene:
         reach = grid.horizontal_half_diagonal_m + 1.0
         window = (ego[0] - reach, ego[1] - reach, ego[0] + reach, ego[1] + reach)
         ground = TriangleTiles.build(self.city.terrain.triangles(window))
-        occupancy |= ground.voxelize_ego(ego, grid)
+        ground.voxelize_ego(ego, grid, occupancy, keep=True)
         return fill_solid(occupancy) if self.fill == "solid" else occupancy
 
 

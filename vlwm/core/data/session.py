@@ -329,9 +329,9 @@ def npz_bytes(occupancy: NDArray[np.uint8]) -> bytes:
     What `np.savez_compressed` writes, twenty times faster and with the same bytes every time: one
     member "occupancy.npy" in a zip (PKWARE APPNOTE 4.3) with a fixed date.
     """
-    body = io.BytesIO()
-    npy_format.write_array(body, np.ascontiguousarray(occupancy), allow_pickle=False)
-    raw = body.getvalue()
+    cells, header = np.ascontiguousarray(occupancy), io.BytesIO()
+    npy_format.write_array_header_1_0(header, npy_format.header_data_from_array_1_0(cells))
+    raw = b"".join((header.getvalue(), cells.data))  # one copy of the cells, not three
     packed = igzip_lib.compress(raw, level=1, flag=igzip_lib.COMP_DEFLATE)
     sizes = (isal_zlib.crc32(raw), len(packed), len(raw), len(_MEMBER))
     local = struct.pack("<4s5H3I2H", b"PK\x03\x04", *_FIXED, *sizes, 0) + _MEMBER

@@ -39,7 +39,7 @@ def voxelize(
         ValueError: `triangles` or `out` of another shape or kind.
     """
     corners = _as_triangles(triangles)
-    occupancy = _empty(grid, out)
+    occupancy = _writable(grid, out, False)
     mark_triangles(corners, np.array(grid.lower_m), np.array(grid.cell_m), occupancy)
     return occupancy
 
@@ -146,12 +146,18 @@ class TriangleTiles:
         return found[np.linalg.norm(nearest - center, axis=1) <= radius_m]
 
     def voxelize_ego(
-        self, ego: ArrayLike, grid: VoxelGrid, out: NDArray[np.uint8] | None = None
+        self,
+        ego: ArrayLike,
+        grid: VoxelGrid,
+        out: NDArray[np.uint8] | None = None,
+        *,
+        keep: bool = False,
     ) -> NDArray[np.uint8]:
         """Occupancy (X, Y, Z) of 0/1 around an ego frame (4,): x, y, ground_z, yaw.
 
         Args:
             out: C-contiguous uint8 (X, Y, Z) to overwrite and return instead of a new array.
+            keep: leave what `out` holds and mark in addition.
 
         Raises:
             ValueError: an ego frame that is not four finite numbers, or `out` of another shape.
@@ -161,7 +167,7 @@ class TriangleTiles:
             raise ValueError(f"an ego frame is four finite numbers, not {frame.tolist()}")
         corners = from_ego(_plan_corners(grid), frame)[:, :2]
         window = self._window(corners.min(axis=0), corners.max(axis=0))
-        occupancy = _empty(grid, out)
+        occupancy = _writable(grid, out, keep)
         mark_tiles(
             self.triangles,
             self.starts,
@@ -201,12 +207,13 @@ def _as_triangles(triangles: ArrayLike) -> NDArray[np.float64]:
     return corners
 
 
-def _empty(grid: VoxelGrid, out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+def _writable(grid: VoxelGrid, out: NDArray[np.uint8] | None, keep: bool) -> NDArray[np.uint8]:
     if out is None:
         return np.zeros(grid.shape, dtype=np.uint8)
     if out.shape != grid.shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(
             f"out must be C-contiguous uint8 {grid.shape}, not {out.dtype} {out.shape}"
         )
-    out.fill(0)
+    if not keep:
+        out.fill(0)
     return out
