@@ -26,7 +26,7 @@ from vlwm.core.training.randomness import seed_everything
 from vlwm.core.training.run_context import Run
 from vlwm.core.training.run_state import RunState
 from vlwm.core.training.speed import compile_networks
-from vlwm.core.training.step import Stepper, autocast_type
+from vlwm.core.training.step import Stepper, autocast_type, first_microbatch
 from vlwm.core.training.task import Task
 from vlwm.core.training.tokenizer_task import TokenizerTask
 from vlwm.core.training.trainer import Trainer
@@ -147,7 +147,7 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
         config.grad_clip,
         run.device,
         autocast_type(config.amp, run.device),
-        settings.batch_size // run.ranks.size,
+        first_microbatch(run.device, settings.batch_size // run.ranks.size, data.grid.num_cells),
         run.ranks,
     )
     state = RunState(

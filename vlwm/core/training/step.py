@@ -26,6 +26,8 @@ from vlwm.core.training.task import Task, batch_size, flatten, microbatches
 
 log = logging.getLogger("vlwm.training")
 
+_CELLS_AT_ONCE = 5_000_000  # one frame of the full grid
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -45,6 +47,21 @@ def autocast_type(amp: bool, device: torch.device) -> torch.dtype | None:
         return None
     major, _ = torch.cuda.get_device_capability(device)
     return torch.bfloat16 if major >= 8 else torch.float16
+
+
+def first_microbatch(device: torch.device, share: int, cells: int) -> int:
+    """Samples in a backward pass to begin with.
+
+    A GPU takes all at once. A CPU gains nothing from more at once than keep its cores busy, and
+    one sample at a time needs the memory of one.
+
+    Args:
+        share: of a global batch, that this process has.
+        cells: of a frame.
+    """
+    if device.type != "cpu":
+        return max(1, share)
+    return max(1, min(share, _CELLS_AT_ONCE // cells))
 
 
 class Stepper:
