@@ -200,6 +200,10 @@ class DataConfig:
         _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
 
 
+PATTERNS = ("random", "survey", "orbit", "canyon", "patrol", "revisit")
+"""names of the ways that vehicles can go; 'mix' is all that suit a vehicle, in turn"""
+
+
 @dataclass(frozen=True)
 class PrepareConfig:
     """What `vlwm prepare` writes when no option says otherwise."""
@@ -214,20 +218,33 @@ class PrepareConfig:
     """number of sessions, all agents together"""
     agents: tuple[str, ...] = ("drone", "rover")
     """vehicles, taken in turn"""
+    patterns: tuple[str, ...] = ("mix",)
+    """where they go, taken in turn: random, survey, orbit, canyon, patrol, revisit; 'mix' is all"""
     seed: int = 42
     """seed of city, regions and trajectories"""
     fill: str = "surface"
     """'surface': cells met by a surface; 'solid': the inside of closed buildings too"""
     procedural_size_m: float = 800.0
     """side of the procedural city, metres"""
+    lidar: bool = False
+    """write a lidar scan of every frame, about 1 MB each; not used in training"""
+    lidar_model: str = "HDL-32E"
+    """whose beams, range and noise the scans have: 'HDL-32E' (32 beams) or 'VLP-16' (16)"""
+    camera: bool = False
+    """write a picture of every frame, 900 x 1600 pixels; not used in training"""
 
     def __post_init__(self) -> None:
+        good = self.lidar_model in ("HDL-32E", "VLP-16")
+        _require(good, "prepare.lidar_model", self.lidar_model, "use 'HDL-32E' or 'VLP-16'")
         good = self.source in ("tiles", "procedural")
         _require(good, "prepare.source", self.source, "use 'tiles' or 'procedural'")
         good = self.fill in ("surface", "solid")
         _require(good, "prepare.fill", self.fill, "use 'surface' or 'solid'")
         good = bool(self.agents) and all(a in ("drone", "rover") for a in self.agents)
         _require(good, "prepare.agents", self.agents, "use 'drone', 'rover' or both")
+        good = bool(self.patterns) and set(self.patterns) <= {"mix", *PATTERNS}
+        known = ", ".join(("mix", *PATTERNS))
+        _require(good, "prepare.patterns", self.patterns, f"use some of {known}")
 
 
 @dataclass(frozen=True)

@@ -48,17 +48,17 @@ class Obstacles:
 
         +inf outside the window and, while planning, where nothing is near enough for a visit.
         """
-        i, j, inside = self._squares(xy)
+        i, j, inside = self.squares(xy)
         found = self.wide[i, j] if planning else self.tops[i, j]
         allowed = inside & self.built[i, j] if planning else inside
         return np.where(allowed, found, np.float32(np.inf))
 
     def on_streets(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether points (..., 2) lie on `streets`."""
-        i, j, inside = self._squares(xy)
+        i, j, inside = self.squares(xy)
         return np.asarray(inside & self.streets[i, j])
 
-    def _squares(
+    def squares(
         self, xy: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Squares of points, those outside put on the border, and which points are inside."""

@@ -7,6 +7,7 @@ session keeps to one part of its region, and the obstacle maps of the last parts
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.city import City
 from vlwm.core.data.obstacles import Obstacles, obstacles_in
+from vlwm.core.data.patterns import MIX, RANDOM, pattern_of
 from vlwm.core.data.scene import Scene
 from vlwm.core.data.session import SessionMeta
 from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectory import Trajectory, plan_trajectory
 from vlwm.core.data.vehicle import VEHICLES
+from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 
 _FIRST_DAY = datetime(2024, 1, 1)
@@ -39,7 +42,10 @@ class PreparePlan:
         frames: of one session.
         sessions: in all.
         agents: taken in turn.
+        patterns: taken in turn, apart for each split and agent; "mix" is all that suit an agent.
         workers: processes; the bytes do not depend on it.
+        lidar: name of the lidar whose scans are written, of `sensors.LIDARS`; None: no scans.
+        camera: whether pictures are written.
     """
 
     frames: int
@@ -49,6 +55,9 @@ class PreparePlan:
     fill: str = "surface"
     workers: int = 1
     dt_s: float = 0.5
+    lidar: str | None = None
+    camera: bool = False
+    patterns: tuple[str, ...] = (MIX,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +101,24 @@ def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -
         vehicle = VEHICLES[agent]
         return obstacles_in(scene.buildings, window, vehicle.margin_m, vehicle.map_m)
 
+    for index, (split, agent, pattern) in enumerate(deal_patterns(plan)):
+        piece = _piece(regions[split], built, [plan.seed, index])
+        yield _plan_session(scene, piece, map_of(piece, agent), agent, pattern, index, plan)
+
+
+def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
+    """(split, agent, pattern) of each session; in every split the first pattern comes first.
+
+    Raises:
+        UsageError: an agent follows none of the plan's patterns.
+    """
+    turns: Counter[tuple[str, str]] = Counter()
+    dealt = []
     for index, split in enumerate(deal_sessions(plan.sessions)):
         agent = plan.agents[index % len(plan.agents)]
-        piece = _piece(regions[split], built, [plan.seed, index])
-        yield _plan_session(scene, piece, map_of(piece, agent), agent, index, plan)
+        dealt.append((split, agent, pattern_of(plan.patterns, agent, turns[split, agent])))
+        turns[split, agent] += 1
+    return dealt
 
 
 def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
@@ -114,11 +137,37 @@ def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Regio
     return Region(region.split, x0, y0, x1, y1)
 
 
+def _path(
+    city: City, region: Region, obstacles: Obstacles, agent: str, pattern: str,
+    seed: int, plan: PreparePlan,
+) -> tuple[Trajectory, str]:  # fmt: skip
+    """A path, and its pattern: where the mix names one that finds no way here, it is random."""
+
+    def along(name: str) -> Trajectory:
+        return plan_trajectory(
+            city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s,
+            pattern=name, roads=city.roads,
+        )  # fmt: skip
+
+    try:
+        return along(pattern), pattern
+    except DataError:
+        if MIX not in plan.patterns or pattern == RANDOM:
+            raise
+        return along(RANDOM), RANDOM
+
+
 def _plan_session(
-    scene: Scene, region: Region, obstacles: Obstacles, agent: str, index: int, plan: PreparePlan
+    scene: Scene,
+    region: Region,
+    obstacles: Obstacles,
+    agent: str,
+    pattern: str,
+    index: int,
+    plan: PreparePlan,
 ) -> Planned:
     city, seed = scene.city, plan.seed * 1000 + index
-    path = plan_trajectory(city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s)
+    path, pattern = _path(city, region, obstacles, agent, pattern, seed, plan)
     offset = np.array([*np.round(path.poses[0, :2]), path.ground_z[0]])
     origin = city.origin.moved(*(float(v) for v in offset))
     meta = SessionMeta(
@@ -130,6 +179,7 @@ def _plan_session(
         frames=plan.frames,
         velocity_frame="world",
         split=region.split,
+        pattern=pattern,
         fill=plan.fill,
         procedural=city.procedural,
         attribution=city.attribution,

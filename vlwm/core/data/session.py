@@ -62,6 +62,7 @@ class SessionMeta:
         origin: world (0, 0, 0): {"crs", "easting", "northing", "height"}; None: without a place.
         velocity_frame: 'world' or 'body'; None: decided by agreement with finite differences.
         split: 'train', 'val' or 'test' for a session planned inside a region, else None.
+        pattern: name of the way it goes, for a planned session.
     """
 
     agent: str
@@ -72,6 +73,7 @@ class SessionMeta:
     frames: int | None = None
     velocity_frame: str | None = None
     split: str | None = None
+    pattern: str | None = None
     fill: str = "surface"
     procedural: bool = False
     attribution: str = ""

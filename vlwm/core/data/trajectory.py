@@ -1,10 +1,10 @@
 """Where vehicles go: drones and rovers with varying speed, turns and climbs, never through a wall.
 
-A vehicle is a unicycle (position, heading, speed, turn rate, climb) whose commands follow slowly
-varying wishes. Twice a second it looks several seconds ahead along a fan of commands, drops those
-that would touch an obstacle or leave its region, and takes the one nearest to its wish; in a dead
-end it goes back some steps and tries another way. Motion is integrated at 20 Hz and every tenth
-state is a frame, so velocities are those of the instant and know nothing of the next frame.
+A vehicle is a unicycle (position, heading, speed, turn rate, climb) whose commands follow the
+wishes of a pattern. Twice a second it looks several seconds ahead along a fan of commands, drops
+those that would touch an obstacle or leave its region, and takes the one nearest to its wish; in a
+dead end it goes back some steps and tries another way. Motion is integrated at 20 Hz and every
+tenth state is a frame, so velocities are those of the instant and know nothing of the next frame.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Terrain
-from vlwm.core.data.obstacles import NOTHING, SLACK_M, Obstacles
+from vlwm.core.data.obstacles import Obstacles
+from vlwm.core.data.patterns import BY_NAME, RANDOM, Pattern
 from vlwm.core.data.splits import Region
-from vlwm.core.data.vehicle import STEP_S, VEHICLES, Vehicle, lie_on, smooth, step, tilt
+from vlwm.core.data.vehicle import STEP_S, Vehicle, lie_on, smooth, step, tilt
+from vlwm.core.data.wishes import DECISION_S
+from vlwm.core.data.world import World
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import finite_difference_velocity, quaternion_from_rpy
 
@@ -25,7 +29,6 @@ _LOOK_S = 5.0
 _LOOK_STEP_S = 0.25
 _SINK_S = 1.5
 _ROUNDING_S = 0.6
-_DECISION_S = 0.5
 _TRIES = 12
 _START_TRIES = 1000
 _BACKWARD_DECISIONS = 8
@@ -54,31 +57,6 @@ class Trajectory:
         return Trajectory(self.agent, self.times_s, poses, self.ground_z - offset[2])
 
 
-@dataclass(frozen=True)
-class _World:
-    """What the planner asks about places."""
-
-    obstacles: Obstacles
-    terrain: Terrain
-    region: Region
-    vehicle: Vehicle
-
-    def free(self, states: NDArray[np.float64], *, planning: bool = True) -> NDArray[np.bool_]:
-        """Whether states (..., 7) are inside the region and clear of every surface.
-
-        Plans keep `SLACK_M` more than what is checked when the path is done.
-        """
-        slack = SLACK_M if planning else 0.0
-        xy, z, vehicle = states[..., :2], states[..., 2], self.vehicle
-        inside = self.region.inside(xy, slack)
-        top = self.obstacles.top(xy, planning=planning)
-        if vehicle.climb_m_s == 0.0:
-            return np.asarray(inside & (top <= NOTHING))
-        ground = self.terrain.height(xy)
-        low = vehicle.height_m[0] - 3.0 + slack
-        return np.asarray(inside & (z > top + vehicle.margin_m + slack) & (z > ground + low))
-
-
 def plan_trajectory(
     terrain: Terrain,
     obstacles: Obstacles,
@@ -87,6 +65,9 @@ def plan_trajectory(
     frames: int,
     seed: int,
     dt_s: float = 0.5,
+    *,
+    pattern: str = RANDOM,
+    roads: Roads | None = None,
 ) -> Trajectory:
     """A collision-free path of `frames` frames inside `region`.
 
@@ -95,34 +76,41 @@ def plan_trajectory(
         obstacles: of the vehicle's margin, over the region.
         region: rectangle of the city's frame in which every pose stays.
         seed: another seed, another path.
+        pattern: a name of `patterns.BY_NAME` that suits the agent.
+        roads: of the city, for patterns that follow them.
 
     Raises:
         DataError: no such path was found; where and why is said.
     """
-    world = _World(obstacles, terrain, region, VEHICLES[agent])
+    style = BY_NAME[pattern]
+    world = World(
+        obstacles, terrain, region, style.vehicle(agent),
+        confined=style.confined, turns_off=pattern != RANDOM, roads=roads,
+    )  # fmt: skip
     rng = np.random.default_rng([seed, 0x7247])
     per_frame = round(dt_s / STEP_S)
     steps = (frames - 1) * per_frame + 2 + round(_ROUNDING_S / STEP_S)
     for _ in range(_TRIES):
-        start = _start(world, rng)
-        states = None if start is None else _drive(world, start, steps, rng)
+        start = _start(world, style, rng)
+        states = None if start is None else _drive(world, style, start, steps, rng)
         if states is not None and world.free(states := _rounded(states), planning=False).all():
             return _as_trajectory(states, world, agent, frames, per_frame, dt_s)
     raise DataError(
-        f"no way for a {agent} of {frames} frames was found in the {region.split} region",
-        remedy="take fewer --frames, another --seed, or a place with more open space",
+        f"no way for a {agent} of {frames} frames was found in the {region.split} region "
+        f"(pattern {pattern})",
+        remedy="take fewer --frames, another --seed or --pattern, or a place with more open space",
     )
 
 
-def _start(world: _World, rng: np.random.Generator) -> NDArray[np.float64] | None:
+def _start(world: World, style: Pattern, rng: np.random.Generator) -> NDArray[np.float64] | None:
     """A free state with free space ahead, for a vehicle on the ground in the streets, or None."""
     region, vehicle = world.region, world.vehicle
-    on_ground = vehicle.climb_m_s == 0.0
+    on_street = vehicle.climb_m_s == 0.0 or style.on_streets
     for _ in range(_START_TRIES):
         x, y = rng.uniform(region.x0, region.x1), rng.uniform(region.y0, region.y1)
         speed = rng.uniform(*vehicle.speed_m_s)
         state = np.array([x, y, 0.0, rng.uniform(-np.pi, np.pi), speed, 0.0, 0.0])
-        if on_ground and not world.obstacles.on_streets(state[:2]):
+        if on_street and not world.obstacles.on_streets(state[:2]):
             continue
         ground = float(world.terrain.height(state[:2]))
         state[2] = ground + rng.uniform(*vehicle.height_m) + vehicle.ride_m
@@ -132,16 +120,20 @@ def _start(world: _World, rng: np.random.Generator) -> NDArray[np.float64] | Non
 
 
 def _drive(
-    world: _World, start: NDArray[np.float64], steps: int, rng: np.random.Generator
+    world: World,
+    style: Pattern,
+    start: NDArray[np.float64],
+    steps: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
     """States (steps, 7) at `STEP_S`, or None where every way ends."""
-    per_decision = round(_DECISION_S / STEP_S)
+    per_decision = round(DECISION_S / STEP_S)
     decisions = -(-steps // per_decision)
     pieces: list[NDArray[np.float64]] = []
-    wishes = _Wishes(world.vehicle, rng)
+    wishes = style.make(world, rng)
     state, left = start, 30 + decisions // 2
     while len(pieces) < decisions:
-        command = _choose(world, state, wishes.next(world, state), rng)
+        command = _choose(world, state, wishes.next(state), rng)
         if command is None:
             left -= 1
             if left == 0 or not pieces:
@@ -149,40 +141,12 @@ def _drive(
             back = min(len(pieces), 1 + int(rng.integers(_BACKWARD_DECISIONS)))
             state = pieces[-back][0]
             del pieces[-back:]
-            wishes = _Wishes(world.vehicle, rng)
+            wishes.lost()
             continue
         piece = _roll(state, command, world, per_decision + 1, STEP_S)
         pieces.append(piece[:-1])
         state = piece[-1]
     return np.concatenate(pieces)[:steps]
-
-
-class _Wishes:
-    """Slowly varying wishes: each is drawn anew after a while, at its own moments.
-
-    A wish for speed or turn lasts up to 6 s, one for height long enough to get there.
-    """
-
-    def __init__(self, vehicle: Vehicle, rng: np.random.Generator) -> None:
-        self.vehicle, self.rng = vehicle, rng
-        self.left = np.zeros(3)
-        self.speed, self.turn, self.height = 0.0, 0.0, 0.0
-
-    def next(self, world: _World, state: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wished (speed, turn rate, climb) for the next decision."""
-        vehicle, rng = self.vehicle, self.rng
-        self.left -= _DECISION_S
-        due = self.left <= 0
-        self.left[due] = (rng.uniform(1.5, 6.0, 3) * (1.0, 1.0, 3.0))[due]
-        if due[0]:
-            self.speed = rng.uniform(*vehicle.speed_m_s)
-        if due[1]:
-            self.turn = rng.choice([0.0, 1.0, 1.0]) * rng.normal(0.0, 0.45 * vehicle.turn_rad_s)
-        if due[2]:
-            self.height = rng.uniform(*vehicle.height_m)
-        ground = float(world.terrain.height(state[:2]))
-        climb = np.clip(0.5 * (ground + self.height - state[2]), -1, 1) * vehicle.climb_m_s
-        return np.array([self.speed, self.turn, climb])
 
 
 def _fan(vehicle: Vehicle, speed: float) -> NDArray[np.float64]:
@@ -199,12 +163,14 @@ def _fan(vehicle: Vehicle, speed: float) -> NDArray[np.float64]:
 
 
 def _choose(
-    world: _World,
+    world: World,
     state: NDArray[np.float64],
     wish: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
     """The feasible command nearest to the wish, or None."""
+    if world.turns_off and _feasible(world, state, wish[None])[0]:
+        return wish
     commands = np.concatenate([wish[None], _fan(world.vehicle, state[4])])
     feasible = _feasible(world, state, commands)
     if not feasible.any():
@@ -217,24 +183,28 @@ def _choose(
 
 
 def _feasible(
-    world: _World, state: NDArray[np.float64], commands: NDArray[np.float64]
+    world: World, state: NDArray[np.float64], commands: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Which commands (K, 3) stay clear for the time looked ahead.
 
-    A sinking drone levels off after `_SINK_S`: held for the whole time, no sink would end low.
+    A sinking drone levels off after `_SINK_S`: held for the whole time, no sink would end low. In a
+    world that turns off, going straight on after that is as good: a corner is no circle.
     """
     sinking = round(_SINK_S / _LOOK_STEP_S)
     first = _roll(state, commands, world, sinking + 1, _LOOK_STEP_S)
     level = np.maximum(commands, [-np.inf, -np.inf, 0.0])
     count = round(_LOOK_S / _LOOK_STEP_S) + 1 - sinking
-    rest = _roll(first[-1], level, world, count, _LOOK_STEP_S)
-    return np.asarray(world.free(first).all(axis=0) & world.free(rest).all(axis=0))
+    rest = world.free(_roll(first[-1], level, world, count, _LOOK_STEP_S)).all(axis=0)
+    if world.turns_off:
+        straight = level * [1.0, 0.0, 1.0]
+        rest |= world.free(_roll(first[-1], straight, world, count, _LOOK_STEP_S)).all(axis=0)
+    return np.asarray(world.free(first).all(axis=0) & rest)
 
 
 def _roll(
     state: NDArray[np.float64],
     command: NDArray[np.float64],
-    world: _World,
+    world: World,
     count: int,
     step_s: float,
 ) -> NDArray[np.float64]:
@@ -245,8 +215,8 @@ def _roll(
     for k in range(count):
         out[k] = now
         now = step(now, command, vehicle, step_s)
-        if vehicle.climb_m_s == 0.0:
-            now[..., 2] = world.terrain.height(now[..., :2]) + vehicle.ride_m
+    if vehicle.climb_m_s == 0.0:
+        out[..., 2] = world.terrain.height(out[..., :2]) + vehicle.ride_m
     return out
 
 
@@ -257,7 +227,7 @@ def _rounded(states: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _as_trajectory(
     states: NDArray[np.float64],
-    world: _World,
+    world: World,
     agent: str,
     frames: int,
     per_frame: int,

@@ -142,8 +142,11 @@ def _plan(config: Config, root: Path) -> PreparePlan:
         frames=begun.get("frames", wanted.frames),
         sessions=begun.get("sessions", wanted.sessions),
         agents=tuple(begun.get("agents", wanted.agents)),
+        patterns=tuple(begun.get("patterns", ("random",) if begun else wanted.patterns)),
         seed=begun.get("seed", wanted.seed),
         fill=begun.get("fill", wanted.fill),
         workers=usable_workers(),
         dt_s=config.frame_dt_s,
+        lidar=begun.get("lidar", wanted.lidar_model if wanted.lidar else None),
+        camera=begun.get("camera", wanted.camera),
     )
