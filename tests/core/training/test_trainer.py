@@ -175,6 +175,64 @@ def test_out_of_memory_goes_on_as_if_begun_with_the_smaller_microbatch(tmp_path:
     assert_same_run(tmp_path / "small", tmp_path / "shrunk")
 
 
+@pytest.mark.parametrize("at", ["step:1", "step:14", "validate:1", "validate:8"])
+def test_out_of_memory_anywhere_halves_the_microbatch_and_the_run_goes_on(
+    tmp_path: Path, at: str
+) -> None:
+    """First step, a later epoch's, first and later validation; as if shrunk from there on."""
+    phase, number = at.split(":")
+    asked: dict[str, Any] = {}
+    runs = {}
+    for name in ("short", "planned"):
+        seed_everything(1)
+        task = toy.ToyTask()
+        trainer = toy.build(tmp_path / name, toy.config(), task, microbatch=4)
+        calls = {"step": 0, "validate": 0}
+
+        def hook(here: str, name=name, calls=calls, task=task, trainer=trainer) -> None:
+            calls[here] += 1
+            validating = not task.module.training
+            if here != ("validate" if phase == "validate" else "step"):
+                return
+            if calls[here] == int(number) and name == "short":
+                task.memory = 2
+                asked.update(step=trainer.state.at.step, validating=validating)
+
+        task.hook = hook
+        trainer.begin()
+        if name == "planned":  # the microbatch is two from the step on that ran out of memory
+            plain = trainer.state.stepper
+
+            def step(batch: Any, at: int, samples: int, plain=plain) -> Any:
+                if at >= asked["step"]:
+                    plain.microbatch = 2
+                return plain(batch, at, samples)
+
+            trainer.state.stepper = Wrapped(plain, step)
+        trainer.fit()
+        runs[name] = trainer
+    assert asked["validating"] == (phase == "validate")
+    assert runs["short"].state.at.epoch == 3
+    assert runs["short"].state.stepper.microbatch == 2
+    short, planned = (r.task.module.state_dict() for r in runs.values())
+    assert same(dict(short), dict(planned))
+    losses = [[r["train/loss"] for r in lines(tmp_path / n) if r["kind"] == "train"] for n in runs]
+    assert losses[0] == losses[1]
+
+
+class Wrapped:
+    """A stepper with another `__call__`."""
+
+    def __init__(self, stepper: Any, call: Any) -> None:
+        self.__dict__["stepper"], self.__dict__["call"] = stepper, call
+
+    def __call__(self, *words: Any) -> Any:
+        return self.call(*words)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stepper, name)
+
+
 def test_out_of_memory_at_one_sample_saves_activations_then_ends_in_a_sentence(
     tmp_path: Path,
 ) -> None:
@@ -223,6 +281,28 @@ def test_bad_steps_in_a_row_go_back_at_a_lower_rate(tmp_path: Path) -> None:
 def test_when_going_back_does_not_help_the_run_ends_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not finite.*2 returns.*lower --lr to 1e-5"):
         run(tmp_path, toy.config(bad_steps=3, max_rollbacks=2), spoil=lambda step: step > 2)
+
+
+def test_a_slow_loader_and_a_filling_disk_are_told_everywhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Slow(toy.ToyTask):  # type: ignore[name-defined,misc]
+        def batches(self, epoch: int, first_sample: int) -> Any:
+            for batch in super().batches(epoch, first_sample):
+                time.sleep(0.02)
+                yield batch
+
+    health = {"starving_share": 0.3, "disk_free_gb": 1e9}
+    trainer = toy.build(tmp_path, toy.config(epochs=1, **health), Slow())
+    trainer.begin()
+    trainer.fit()
+    records = [r for r in lines(tmp_path) if r["kind"] == "train"]
+    assert records[-1]["health/starving"] == records[-1]["health/disk"] == 1.0
+    status = RunFolder(tmp_path).read_status()
+    assert status is not None
+    told = {sign["name"]: sign["remedy"] for sign in status["health"]}
+    assert "--workers" in told["starving"] and "free some space" in told["disk"]
+    assert caplog.text.count("raise --workers") == 1  # once, while it lasts
 
 
 def test_a_loss_that_runs_away_goes_back_too(tmp_path: Path) -> None:
@@ -392,6 +472,32 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_older_one(
     monkeypatch.undo()
     again = toy.start(tmp_path, toy.config(epochs=2), toy.ToyTask())
     assert again.fit().epoch == 2 and not list(tmp_path.glob(".*.tmp"))
+
+
+def test_after_a_full_disk_keep_makes_room_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --keep nothing is removed, and the sentence names it; with it, the oldest go."""
+    cfg = replace(toy.config(epochs=4), checkpoint_config=CheckpointConfig(1))
+    run(tmp_path, cfg).metrics.close()
+    longer = replace(cfg, max_epochs=5)
+    plain, real = torch.save, sorted(tmp_path.glob("epoch_*.pth"))
+
+    def full_with_three(value: Any, handle: Any) -> None:
+        if len(list(tmp_path.glob("epoch_*.pth"))) > 2:
+            raise OSError(errno.ENOSPC, "no room")
+        plain(value, handle)
+
+    monkeypatch.setattr(torch, "save", full_with_three)
+    trainer = toy.start(tmp_path, longer, toy.ToyTask())
+    with pytest.raises(MachineError, match="--keep 2"):
+        trainer.fit()
+    trainer.metrics.close()
+    assert sorted(tmp_path.glob("epoch_*.pth")) == real
+    kept = replace(longer, checkpoint_config=CheckpointConfig(1, max_keep_ckpts=2))
+    assert toy.start(tmp_path, kept, toy.ToyTask()).fit().epoch == 5
+    names = sorted(path.name for path in tmp_path.glob("epoch_*.pth"))
+    assert names == ["epoch_4.pth", "epoch_5.pth"]
 
 
 def test_a_disk_that_takes_no_checkpoint_shows_before_the_first_step(

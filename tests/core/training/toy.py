@@ -40,6 +40,7 @@ from vlwm.core.training.run_state import RunState
 from vlwm.core.training.signals import StopRequested, StopSignal
 from vlwm.core.training.status import StatusWriter
 from vlwm.core.training.step import Stepper
+from vlwm.core.training.task import judge_all, microbatches
 from vlwm.core.training.trainer import Trainer
 
 
@@ -102,12 +103,15 @@ class ToyTask:
         self.drawn = torch.where(bad, self.drawn, self.drawn + torch.rand(()))
 
     def validate(self, pause: Callable[[bool], None], size: int) -> dict[str, float]:
-        total = 0.0
-        for batch in self.batches(999, 0):
+        total = [0.0]
+
+        def judge(batch: ToyBatch) -> None:
             self.hook("validate")
-            pause(False)
-            total += float(self.loss(batch).total) + float(torch.rand(())) * 0
-        return {"epoch/val_loss": total}
+            total[0] += float(self.loss(batch).total) + float(torch.rand(())) * 0
+
+        shares = (part for batch in self.batches(999, 0) for part in microbatches(batch, size))
+        judge_all(shares, judge, pause)
+        return {"epoch/val_loss": total[0]}
 
     def merit(self, numbers: dict[str, float]) -> float:
         return -numbers["epoch/val_loss"]

@@ -8,6 +8,7 @@ The three may be names of one file on the disk; each is replaced by rename, neve
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.config import CheckpointConfig
+from vlwm.core.errors import MachineError
 from vlwm.core.files import atomic_path
 from vlwm.core.model.checkpoint import load_checkpoint, save_checkpoint
 from vlwm.core.run_folder import RunFolder
@@ -36,13 +38,26 @@ class Keeper:
         load_checkpoint(self.folder.last)
 
     def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
+        """Remove what a killed process left half-written, and make room as far as is allowed."""
         for path in self.folder.path.glob(".*.pth.*.tmp"):
             path.unlink(missing_ok=True)
+        self._prune()
 
     def save_last(self, content: dict[str, Any]) -> None:
-        """Replace last.pth; the old one stays where this fails."""
-        save_checkpoint(self.folder.last, content)
+        """Replace last.pth; the old one stays where this fails.
+
+        Raises:
+            MachineError: the disk is full or read-only.
+        """
+        try:
+            save_checkpoint(self.folder.last, content)
+        except MachineError as error:
+            if self._could_prune() and _full(error.__cause__):
+                error.remedy = f"{error.remedy}; --keep 2 keeps only the newest two epoch_*.pth"
+            raise
+
+    def _could_prune(self) -> bool:
+        return self.config.max_keep_ckpts < 1 and len(self._periodic()) > 2
 
     def close_epoch(self, epoch: int, content: dict[str, Any], *, best: bool, end: bool) -> None:
         """Write last.pth and give it the other names that are due after `epoch` epochs."""
@@ -57,10 +72,17 @@ class Keeper:
         """Keep the newest `max_keep_ckpts` periodic checkpoints; -1 keeps all."""
         if self.config.max_keep_ckpts < 1:
             return
-        periodic = [p for p in self.folder.checkpoints() if p.name.startswith("epoch_")]
-        for path in periodic[: -self.config.max_keep_ckpts]:
+        for path in self._periodic()[: -self.config.max_keep_ckpts]:
             path.unlink(missing_ok=True)
             log.info("removed %s (max_keep_ckpts)", path.name)
+
+    def _periodic(self) -> list[Path]:
+        """epoch_*.pth, oldest first."""
+        return [p for p in self.folder.checkpoints() if p.name.startswith("epoch_")]
+
+
+def _full(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _second_name(source: Path, target: Path) -> None:
