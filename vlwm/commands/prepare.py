@@ -37,9 +37,25 @@ def prepare(
     agents: Annotated[
         str | None, typer.Option("--agents", help="drone, rover or both; default both.")
     ] = None,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pattern",
+            metavar="NAME,...",
+            help="Ways to go, in turn: random, survey, orbit, canyon, patrol, revisit; mix is all.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed; default 42.")] = None,
     fill: Annotated[
         str | None, typer.Option("--fill", help="surface or solid; default surface.")
+    ] = None,
+    lidar: Annotated[
+        bool | None,
+        typer.Option("--lidar/--no-lidar", help="Write lidar scans, 1 MB a frame; default off."),
+    ] = None,
+    camera: Annotated[
+        bool | None,
+        typer.Option("--camera/--no-camera", help="Write pictures, 900 x 1600; default off."),
     ] = None,
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Processes; 0 takes every core.")
@@ -53,6 +69,14 @@ def prepare(
     ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key.")
+    ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Draw a map and a contact sheet into the data folder."),
+    ] = False,
+    preview_file: Annotated[
+        Path | None,
+        typer.Option("--preview-file", metavar="FILE", help="Draw them here; a PNG file."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the city and say what would be made.")
@@ -76,10 +100,13 @@ def prepare(
         frames=frames or defaults.frames,
         sessions=sessions or defaults.sessions,
         agents=_agents(agents) or defaults.agents,
+        patterns=_patterns(pattern) or defaults.patterns,
         seed=defaults.seed if seed is None else seed,
         fill=_fill(fill) or defaults.fill,
         workers=workers or usable_workers(),
         dt_s=resolved.frame_dt_s,
+        lidar=defaults.lidar_model if _or(lidar, defaults.lidar) else None,
+        camera=_or(camera, defaults.camera),
     )
     target = output or Path(resolved.data_root)
     city = read_input(resolved, input_, plan.seed, strict, area)
@@ -92,6 +119,10 @@ def prepare(
     _show(done, target, json_)
 
 
+def _or(option: bool | None, default: bool) -> bool:
+    return default if option is None else option
+
+
 def _agents(text: str | None) -> tuple[str, ...] | None:
     from vlwm.core.errors import UsageError
 
@@ -99,6 +130,19 @@ def _agents(text: str | None) -> tuple[str, ...] | None:
     if text is None or text in known:
         return known.get(text) if text else None
     raise UsageError(f"--agents {text} is unknown", remedy="use drone, rover or both")
+
+
+def _patterns(given: list[str] | None) -> tuple[str, ...]:
+    """Names as they were given, repeated or with commas between."""
+    from vlwm.core.config import PATTERNS
+    from vlwm.core.errors import UsageError
+
+    names = tuple(n.strip() for text in given or () for n in text.split(",") if n.strip())
+    unknown = [n for n in names if n not in ("mix", *PATTERNS)]
+    if unknown:
+        known = ", ".join(("mix", *PATTERNS))
+        raise UsageError(f"--pattern {unknown[0]} is unknown", remedy=f"use some of {known}")
+    return names
 
 
 def _fill(text: str | None) -> str | None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,19 @@ import numpy as np
 from vlwm import __version__
 from vlwm.core.city.city import City
 from vlwm.core.config import Config
+from vlwm.core.data.making import OnFrames, make_session
 from vlwm.core.data.packed import FOLDER as PACKED
 from vlwm.core.data.packed import PackedStore
-from vlwm.core.data.planning import Planned, PreparePlan, grid_values, plan_sessions, regions_of
-from vlwm.core.data.scene import Scene, default_workers, make_frames
-from vlwm.core.data.session import read_occupancy, write_meta, write_pose
+from vlwm.core.data.planning import (
+    Planned,
+    PreparePlan,
+    deal_patterns,
+    grid_values,
+    plan_sessions,
+    regions_of,
+)
+from vlwm.core.data.scene import Scene, default_workers
+from vlwm.core.data.sensors import LIDARS
 from vlwm.core.data.splits import (
     NAMES,
     PLAN_FILE,
@@ -35,16 +42,14 @@ from vlwm.core.data.splits import (
 )
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
-from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 _BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
+_BYTES_PER_PICTURE = 80_000.0  # measured in Marunouchi
+_EARLIER = {"lidar": None, "camera": False, "patterns": ["random"]}  # a folder without these keys
 
 __all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "outline", "prepare"]
-
-OnFrames = Callable[[str, int, int], None]
-"""called with (session, frames done, frames in all)"""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def prepare(
         DataError: the place is too small, or `output` holds other data.
         MachineError: the disk has no room.
     """
+    deal_patterns(plan)
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     started = time.monotonic()
     _check_room(output, grid, plan)
@@ -86,13 +92,13 @@ def prepare(
     _claim(output, city, grid, plan)
     written, sessions = 0, list[Planned]()
     for planned in plan_sessions(scene, regions, plan):
-        written += _make_session(output / planned.name, planned, scene, plan, on_frames)
+        written += make_session(output / planned.name, planned, scene, plan, on_frames)
         sessions.append(planned)
     rate = written / max(time.monotonic() - started, 1e-9)
     store = PackedStore.open(output, grid)
     if _drop_damaged(store, sessions):
         for planned in sessions:
-            written += _make_session(output / planned.name, planned, scene, plan, on_frames)
+            written += make_session(output / planned.name, planned, scene, plan, on_frames)
         store = PackedStore.open(output, grid)
     splits.write(output / "splits.json")
     return _report(store, splits, plan, city, written, rate)
@@ -115,12 +121,18 @@ def outline(city: City, config: Config, output: Path, plan: PreparePlan) -> dict
         "grid": list(grid.shape),
         "bytes": _bytes_needed(grid, plan),
         "splits": {name: dealt.count(name) * plan.frames for name in NAMES},
+        "dealt": [{"split": s, "agent": a, "pattern": p} for s, a, p in deal_patterns(plan)],
         "inside_m": {name: [round(s, 1) for s in regions[name].sides] for name in NAMES},
     }
 
 
 def _bytes_needed(grid: VoxelGrid, plan: PreparePlan) -> int:
-    return round(plan.sessions * plan.frames * (grid.num_cells * _BYTES_PER_CELL + 2000))
+    frame = grid.num_cells * _BYTES_PER_CELL + 2000.0
+    if plan.lidar is not None:
+        frame += LIDARS[plan.lidar].beams * 16
+    if plan.camera:
+        frame += _BYTES_PER_PICTURE
+    return round(plan.sessions * plan.frames * frame)
 
 
 def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan) -> None:
@@ -155,7 +167,7 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
     path = output / PLAN_FILE
     if path.exists():
         known = read_json(path)
-        other = [k for k in wanted if known.get(k) != wanted[k]]
+        other = [k for k in wanted if known.get(k, _EARLIER.get(k)) != wanted[k]]
         if other:
             raise DataError(
                 f"this folder was prepared with another {', '.join(other)}",
@@ -166,33 +178,6 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
         write_json(path, wanted)
 
 
-def _make_session(
-    folder: Path, planned: Planned, scene: Scene, plan: PreparePlan, on_frames: OnFrames
-) -> int:
-    """Make what is missing of a session; the number of frames that were made.
-
-    In a finished session, files that are there are whole, or else the packed store finds out.
-    """
-    finished = (folder / "session.json").exists()
-    for name in ("", "occupancy", "poses"):
-        remove_temporaries(make_folder(folder / name))
-    path = planned.trajectory
-    for i in range(plan.frames):
-        pose = folder / "poses" / f"{i:06d}.json"
-        if not (finished and pose.exists()):
-            write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]))
-    ego = ego_of(path.poses, path.ground_z)
-    ego[:, :3] += planned.offset
-    jobs = [(str(_frame_path(folder, i)), ego[i]) for i in range(plan.frames)]
-    missing = [j for j in jobs if not _is_there(Path(j[0]), scene.grid, read=not finished)]
-    on_frames(planned.name, plan.frames - len(missing), plan.frames)
-    for done, _ in enumerate(make_frames(scene, missing, plan.workers), 1):
-        on_frames(planned.name, plan.frames - len(missing) + done, plan.frames)
-    if not finished:
-        write_meta(folder, planned.meta)
-    return len(missing)
-
-
 def _drop_damaged(store: PackedStore, sessions: list[Planned]) -> bool:
     """Delete damaged files of our own sessions; whether there were any."""
     ours = {store.root / planned.name for planned in sessions}
@@ -200,20 +185,6 @@ def _drop_damaged(store: PackedStore, sessions: list[Planned]) -> bool:
     for file in files:
         file.unlink(missing_ok=True)
     return bool(files)
-
-
-def _frame_path(folder: Path, number: int) -> Path:
-    return folder / "occupancy" / f"{number:06d}_occupancy.npz"
-
-
-def _is_there(path: Path, grid: VoxelGrid, *, read: bool) -> bool:
-    """Whether a frame exists and, with `read`, is whole."""
-    if not path.exists():
-        return False
-    try:
-        return not read or read_occupancy(path).shape == grid.shape
-    except DataError:
-        return False
 
 
 def _report(

@@ -21,13 +21,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.city import City
+from vlwm.core.data.recording import Recorder
 from vlwm.core.data.session import write_occupancy
 from vlwm.core.errors import MachineError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
 
-Job = tuple[str, NDArray[np.float64]]
-"""the file of a frame, and its ego frame (4,) in the city's frame"""
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is missing of one frame.
+
+    Attributes:
+        number: of the frame.
+        ego: (4,), its ego frame in the city's frame.
+        occupancy, lidar, image: files to make; None where there is nothing to do.
+    """
+
+    number: int
+    ego: NDArray[np.float64]
+    occupancy: Path | None = None
+    lidar: Path | None = None
+    image: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,22 +66,27 @@ class Scene:
 
 
 _scene: Scene | None = None  # of a forked worker
+_recorder: Recorder | None = None
 
 
-def make_frames(scene: Scene, jobs: list[Job], workers: int) -> Iterator[None]:
-    """Make frames, and yield after each.
+def make_frames(
+    scene: Scene, jobs: list[Job], workers: int, recorder: Recorder | None = None
+) -> Iterator[None]:
+    """Make frames, and yield after each; `recorder` makes scans and pictures.
 
     Raises:
         MachineError: a worker was killed from outside, as the kernel does when memory is short.
     """
     if workers <= 1 or len(jobs) < 2:
-        for path, ego in jobs:
-            write_occupancy(Path(path), scene.frame(ego))
+        for job in jobs:
+            _make(scene, recorder, job)
             yield None
         return
-    global _scene
-    _scene = scene
-    scene.frame(jobs[0][1])  # compile before forking
+    global _scene, _recorder
+    _scene, _recorder = scene, recorder
+    scene.frame(jobs[0].ego)  # compile before forking
+    if recorder is not None:
+        recorder.compile()
     context = multiprocessing.get_context("fork")
     chunk = max(1, min(16, len(jobs) // (4 * workers)))
     pool = ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(),))
@@ -95,7 +115,14 @@ def _begin_worker(parent: int) -> None:
 
 def _make_frame(job: Job) -> None:
     assert _scene is not None
-    write_occupancy(Path(job[0]), _scene.frame(job[1]))
+    _make(_scene, _recorder, job)
+
+
+def _make(scene: Scene, recorder: Recorder | None, job: Job) -> None:
+    if job.occupancy is not None:
+        write_occupancy(job.occupancy, scene.frame(job.ego))
+    if recorder is not None:
+        recorder.record(job.number, job.lidar, job.image)
 
 
 def default_workers() -> int:
