@@ -19,7 +19,7 @@ from vlwm.core.evaluation.baselines import (
     predicted_track,
 )
 from vlwm.core.evaluation.judge import Judge
-from vlwm.core.evaluation.learned import LEARNED, Thresholds
+from vlwm.core.evaluation.learned import LEARNED, LearnedForecasts, Thresholds
 from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.evaluation.windows import windows_in
@@ -159,14 +159,54 @@ def test_a_poisoned_future_leaves_the_methods_without_learning_unchanged():
         assert all(torch.equal(clean[method], dirty[method]) for method in PREDICTED)
 
 
-def test_a_poisoned_future_leaves_the_world_model_unchanged():
-    """The real model, as the judge asks it in the predicted track."""
+def living_model(**parts: object) -> WorldModel:
+    """A model none of whose parts is silent: untrained, what begins at zero would hide a leak."""
     torch.manual_seed(0)
-    model = WorldModel(model_config(), GRID).eval()
+    values = model_config().to_dict()
+    model = WorldModel(config_from_dict({**values, "model": {**values["model"], **parts}}), GRID)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+VARIANTS = ({}, {"pose_dof": 6}, {"use_tokens": False}, {"use_memory": False})
+
+
+@pytest.mark.parametrize("parts", VARIANTS, ids=str)
+def test_a_poisoned_future_leaves_the_world_model_unchanged(parts):
+    """The real model, as the judge asks it in the predicted track."""
+    model = living_model(**parts)
     clean, dirty = make_batch(), poisoned(make_batch())
     before, after = (model.forecast(b.past(HISTORY)) for b in (clean, dirty))
     assert bool(torch.isfinite(before.logits).all())
-    assert torch.equal(before.logits, after.logits) and torch.equal(before.ego, after.ego)
+    for name in ("logits", "ego", "poses", "log_sigma"):
+        assert torch.equal(getattr(before, name), getattr(after, name)), name
+
+
+def test_the_living_model_answers_to_its_past_and_to_a_plan():
+    """Else the test above would hold for a model that answers to nothing."""
+    model, batch = living_model(), make_batch()
+    free = model.forecast(batch.past(HISTORY)).logits
+    other = replace(batch, bits=batch.bits.flip(1))
+    assert not torch.equal(free, model.forecast(other.past(HISTORY)).logits)
+    assert not torch.equal(free, model.forecast(batch.past(HISTORY), batch.plan(HISTORY)).logits)
+
+
+def test_another_future_changes_nothing_that_is_counted_of_the_model():
+    """Through the judge's own path; the plan track answers to the plan, so that is finite noise."""
+    judge, clean = make_judge(living_model()), make_batch(1)
+    noise = torch.rand_like(clean.poses[:, HISTORY:])
+    dirty = poisoned(clean)
+    dirty.poses[:, HISTORY:], dirty.ground_z[:, HISTORY:] = noise, 3.0
+    (truth,) = (window.truth for window in windows_in(clean, HISTORY, GRID))
+    before, after = (
+        LearnedForecasts(judge.model, batch, HISTORY, judge.thresholds) for batch in (clean, dirty)
+    )
+    assert not torch.equal(before.plan_logits, after.plan_logits)
+    for h in range(FUTURE):
+        assert torch.equal(before.probability(0, h), after.probability(0, h))
+        assert torch.equal(*(f.planes(0, h, truth[h])["model"] for f in (before, after)))
 
 
 def test_the_world_model_is_judged_in_both_tracks():
