@@ -69,6 +69,17 @@ def test_agents_are_taken_in_turn_or_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("rover_*"))) == 3 and not list(tmp_path.glob("drone_*"))
 
 
+def test_patterns_by_name_and_a_preview(tmp_path: Path) -> None:
+    options = ("--pattern", "orbit", "--pattern", "patrol", "--preview")
+    result = small(tmp_path / "out", *options)
+    assert result.exit_code == 0, result.exception
+    told = [json.loads(p.read_text()) for p in tmp_path.glob("out/*/session.json")]
+    assert {(t["agent"], t["pattern"]) for t in told} == {("drone", "orbit"), ("rover", "patrol")}
+    for name in ("preview.png", "preview_frames.png"):
+        assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
+        assert name in result.stderr
+
+
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_a_place_too_small_says_how_large_it_must_be(tmp_path: Path, dry: list[str]) -> None:
     result = small(tmp_path / "out", *dry, "--set", "prepare.procedural_size_m=250")
@@ -78,6 +89,8 @@ def test_a_place_too_small_says_how_large_it_must_be(tmp_path: Path, dry: list[s
 
 def test_wrong_options_are_usage_errors(tmp_path: Path) -> None:
     assert "--agents tank" in fault(small(tmp_path, "--agents", "tank"), UsageError)
+    assert "--pattern zigzag" in fault(small(tmp_path, "--pattern", "orbit,zigzag"), UsageError)
+    assert "no rover follows" in fault(small(tmp_path, "--pattern", "orbit"), UsageError)
     assert "--fill jelly" in fault(small(tmp_path, "--fill", "jelly"), UsageError)
     assert "test_local" in fault(run("--config", "test_locl"), ConfigError)
     assert run("--frames", 1).exit_code == 2

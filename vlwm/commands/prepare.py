@@ -116,7 +116,19 @@ def prepare(
         return
     with frame_progress(plan.sessions * plan.frames) as report:
         done = make(city, resolved, target, plan, report)
+    if preview or preview_file:
+        _draw_preview(city, resolved, target, preview_file or target / "preview.png")
     _show(done, target, json_)
+
+
+def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:
+    from vlwm.commands._output import note
+    from vlwm.core.evaluation.preview import write_preview
+    from vlwm.core.geometry.grid import VoxelGrid
+
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    for drawn in write_preview(city, target, grid, file):
+        note(f"drawn: {drawn}")
 
 
 def _or(option: bool | None, default: bool) -> bool:

@@ -6,6 +6,7 @@ only. Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by colou
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -200,6 +201,14 @@ def height_bar(
     for share in (0.0, 0.5, 1.0):
         words = f"{share * scale.top_m:.0f} m"
         text(image, words, (column + round(share * width), row + 19), size=0.48, anchor="centre")
+
+
+def ascii_words(words: str) -> str:
+    """An attribution in ASCII, all that OpenCV's fonts know; the score sheet holds the original."""
+    if "PLATEAU" in words:
+        return "city model: Project PLATEAU (MLIT Japan), CC BY 4.0"
+    plain = " ".join(re.sub(r"[^ -~]+", " ", words).split())
+    return plain if len(plain) <= 110 else plain[:107] + "..."
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

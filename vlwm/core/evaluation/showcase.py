@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from vlwm.core.evaluation.canvas import ascii_words
 from vlwm.core.evaluation.curves import write_curves, write_reliability
 from vlwm.core.evaluation.evaluator import Scores, Subject
 from vlwm.core.evaluation.picture import WindowFrames, write_window_picture
@@ -54,18 +54,10 @@ def notes_of(subject: Subject) -> list[str]:
     """What has to stand on every picture: where the city is from, and the threshold."""
     found = ["procedural city"] if subject.store.procedural else []
     if subject.store.attribution and not subject.store.procedural:
-        found.append(_ascii(subject.store.attribution))
+        found.append(ascii_words(subject.store.attribution))
     if subject.judge.model is not None:
         found.append(f"threshold {subject.judge.thresholds.model:.2f}")
     return found
-
-
-def _ascii(words: str) -> str:
-    """An attribution in ASCII, all that OpenCV's fonts know; the score sheet holds the original."""
-    if "PLATEAU" in words:
-        return "city model: Project PLATEAU (MLIT Japan), CC BY 4.0"
-    plain = " ".join(re.sub(r"[^ -~]+", " ", words).split())
-    return plain if len(plain) <= 110 else plain[:107] + "..."
 
 
 def telling_window(subject: Subject) -> int:
