@@ -13,7 +13,7 @@ from __future__ import annotations
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,8 +202,19 @@ class Found:
     refused: tuple[str, ...] = field(default=())
 
 
-def newest_valid(folder: str | Path, *, expect_grid: VoxelGrid | None = None) -> Found | None:
+def newest_valid(
+    folder: str | Path,
+    *,
+    expect_grid: VoxelGrid | None = None,
+    wanted: Callable[[dict[str, Any]], bool] | None = None,
+) -> Found | None:
     """The newest readable checkpoint of a run folder: last.pth, then the others by date.
+
+    Args:
+        folder: the run folder.
+        expect_grid: the grid it must have been trained on.
+        wanted: looks at a content; the newest one that it likes goes before newer ones, which are
+            taken where it likes none.
 
     Returns:
         None where there is no checkpoint at all.
@@ -216,11 +227,18 @@ def newest_valid(folder: str | Path, *, expect_grid: VoxelGrid | None = None) ->
         run.checkpoints(), key=lambda p: (p == run.last, p.stat().st_mtime_ns), reverse=True
     )
     refused: list[str] = []
+    newest: Found | None = None
     for path in paths:
         try:
-            return Found(path, load_checkpoint(path, expect_grid=expect_grid), tuple(refused))
+            found = Found(path, load_checkpoint(path, expect_grid=expect_grid), tuple(refused))
         except CheckpointError as error:
             refused.append(str(error))
+            continue
+        if wanted is None or wanted(found.content):
+            return found
+        newest = newest or found
+    if newest is not None:
+        return newest
     if refused:
         raise CheckpointError(f"no checkpoint can be read; {refused[0]}", where=folder)
     return None

@@ -27,7 +27,8 @@ from vlwm.core.config import HealthConfig
 
 Record = Mapping[str, float]
 
-_LINES_FOR_A_MEAN = 5  # log lines before a loss can be called a spike
+_LINES_FOR_A_MEAN = 5  # log lines that make a mean to compare with
+_YOUNG = 10.0  # how much more than that a spike must be before
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,18 @@ def _skipped(r: Record, _c: HealthConfig, _: bool) -> str | None:
     return f"{count} of the last steps were not finite and were skipped" if count else None
 
 
-def is_spike(loss: float, running_mean: float | None, config: HealthConfig) -> bool:
-    """Whether a loss stands far above the mean of those before it."""
-    return running_mean is not None and loss > config.spike_factor * abs(running_mean)
+def is_spike(
+    loss: float, running_mean: float | None, config: HealthConfig, *, young: bool = False
+) -> bool:
+    """Whether a loss stands far above the mean of those before it, which are few where `young`."""
+    if running_mean is None:
+        return False
+    return loss > config.spike_factor * (_YOUNG if young else 1.0) * abs(running_mean)
 
 
 def _spike(r: Record, c: HealthConfig, _: bool) -> str | None:
     loss, mean = r.get("train/loss"), r.get("running_loss")
-    if loss is not None and is_spike(loss, mean, c):
+    if loss is not None and is_spike(loss, mean, c, young=bool(r.get("young"))):
         return f"loss {loss:.3g} stands far above its running mean {mean:.3g}"
     return None
 
@@ -188,7 +193,7 @@ class Watch:
         """Follow the running mean of the logged loss; a spike does not move it."""
         if loss is None:
             return
-        if is_spike(loss, self.known_loss(), self.config):
+        if is_spike(loss, self.running_loss, self.config, young=self.young):
             self.spikes += 1
             return
         self.spikes = 0
@@ -196,9 +201,10 @@ class Watch:
         before = loss if self.running_loss is None else self.running_loss
         self.running_loss = before + (loss - before) * max(0.1, 1.0 / self.lines)
 
-    def known_loss(self) -> float | None:
-        """The running mean, once it rests on enough lines to compare with."""
-        return self.running_loss if self.lines >= _LINES_FOR_A_MEAN else None
+    @property
+    def young(self) -> bool:
+        """Whether the running mean rests on few lines."""
+        return self.lines < _LINES_FOR_A_MEAN
 
     def calm_down(self, skipped: int) -> None:
         """After a roll-back: keep the count of all skipped steps, begin the rows anew."""
@@ -219,7 +225,7 @@ class Watch:
     def calm(self) -> bool:
         """Whether a checkpoint taken now is a good one to go back to."""
         self._settle()
-        return self.in_a_row == 0 and self.spikes == 0
+        return was_calm(self.state())
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -232,3 +238,8 @@ class Watch:
         self._pending = []
         for name, value in state.items():
             setattr(self, name, list(value) if name == "unreported" else value)
+
+
+def was_calm(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint with this state of the watch is a good one to go back to."""
+    return state["in_a_row"] == 0 and state["spikes"] == 0

@@ -76,9 +76,8 @@ class Reporter:
     def _examine(self, numbers: Mapping[str, float], first_epoch: bool) -> list[Finding]:
         watch, at = self.state.watch, self.state.at
         record = {**numbers, "disk_free_gb": free_bytes(self.folder.path) / 1e9}
-        mean = watch.known_loss()
-        if mean is not None:
-            record["running_loss"] = mean
+        if watch.running_loss is not None:
+            record |= {"running_loss": watch.running_loss, "young": float(watch.young)}
         watch.note_loss(numbers.get("train/loss"))
         found = examine(record, self.config.health, first_epoch=first_epoch, step=at.step)
         known = {old["name"] for old in self.status.values["health"]}

@@ -6,6 +6,7 @@ follows its moving means after each step that was not skipped, once per global b
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ class TokenizerTask:
 
     def merit(self, numbers: dict[str, float]) -> float:
         """The round trip's IoU: the loss rises on unseen blocks while that still rises."""
-        return numbers["val/iou"]
+        return numbers.get("val/iou", -math.inf)  # frames without any count have no IoU
 
     def numbers(self) -> dict[str, float]:
         """Use of the codebook."""

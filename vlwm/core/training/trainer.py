@@ -21,7 +21,7 @@ from vlwm.core.config import Config
 from vlwm.core.errors import TrainingError
 from vlwm.core.model.checkpoint import newest_valid
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.health import Finding
+from vlwm.core.training.health import Finding, was_calm
 from vlwm.core.training.keeper import Keeper
 from vlwm.core.training.metric_log import MetricLog
 from vlwm.core.training.optimizer import Schedule, set_lr
@@ -129,11 +129,12 @@ class Trainer:
             best = self._validate()
         at.epoch += 1
         at.sample = 0
-        self._show("save")
-        self.ranks.lead_does(
-            lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
-        )
-        self.clock.saved()
+        if end or self.state.watch.calm():  # a run that goes wrong keeps its last good checkpoint
+            self._show("save")
+            self.ranks.lead_does(
+                lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
+            )
+            self.clock.saved()
         self._show(self.task.stage)
 
     def _validate(self) -> bool:
@@ -220,14 +221,16 @@ class Trainer:
         self.clock.saved()
 
     def _save_in_time(self) -> None:
-        if self.state.watch.calm():  # a run that goes wrong keeps its last good checkpoint
+        if self.state.watch.calm():
             self._save("save")
             self._show(self.task.stage)
 
     def _roll_back(self, reason: str) -> None:
         """Back to the last good checkpoint at a lower rate; after several, give up."""
         health, before = self.config.health, self.state.at
-        found = newest_valid(self.keeper.folder.path)
+        found = newest_valid(
+            self.keeper.folder.path, wanted=lambda content: was_calm(content["health"])
+        )
         if before.rollbacks >= health.max_rollbacks or found is None:
             raise TrainingError(
                 f"training diverged, {reason}, and {before.rollbacks} returns to the last good "
