@@ -1,9 +1,9 @@
 """The sensors that vehicles carry: named real models, and where they hang on the body.
 
-Sensor frames. LIDAR: x forward, y left, z up. CAM_FRONT: x right, y down, z forward. The extrinsics
-in `session.json: sensors` lead from the sensor to the body; a drone's sensors look down a little,
-for at 60 m a level lidar would see no ground. A scan is taken at one instant: it is what a driver
-gives after removing the motion of the vehicle.
+Sensor frames. LIDAR: x forward, y left, z up. CAM_FRONT: x right, y down, z forward. The
+extrinsics in `session.json: sensors` lead from the sensor to the body. A drone's sensors look down
+a little: its lidar still sees straight ahead, and ground from 60 m, which level it would not. A
+scan is taken at one instant: it is what a driver gives after removing the motion of the vehicle.
 
 Data sheets: Velodyne HDL-32E (63-9113) and VLP-16 (63-9243) user's manuals; the camera has picture
 size and focal length of nuScenes' CAM_FRONT (Caesar et al., 2020).
@@ -121,7 +121,7 @@ _OPTICAL: Quaternion = (-0.5, 0.5, -0.5, 0.5)  # x right, y down, z forward
 
 MOUNTS: Mapping[str, Mapping[str, Mount]] = {
     "drone": {
-        LIDAR: Mount((0.0, 0.0, -0.2), _looking(20.0, _LEVEL)),
+        LIDAR: Mount((0.0, 0.0, -0.2), _looking(10.0, _LEVEL)),
         CAMERA: Mount((0.2, 0.0, -0.1), _looking(8.0, _OPTICAL)),
     },
     "rover": {
