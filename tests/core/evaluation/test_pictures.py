@@ -133,6 +133,14 @@ def make_clip() -> Clip:
     return Clip(frames.past, frames.truth, frames.forecast, frames.forecast, ego, times, "m", "w")
 
 
+def test_true_outlines_lie_over_forecasts_and_over_nothing_else():
+    pictures = [image for image, _ in draw_clip(make_clip(), GRID)]
+    for step, image in enumerate(pictures):
+        panels = np.array_split(image[100:480], 4, axis=1)  # between the words above and below
+        drawn = [bool((panel == np.array(canvas.FALSE)).all(-1).any()) for panel in panels]
+        assert drawn == [False, False, step > 3, step > 3], step
+
+
 def test_video_holds_every_picture(tmp_path):
     path = tmp_path / "out.mp4"
     count = write_video(path, [make_clip()], GRID)

@@ -129,7 +129,9 @@ def _names(image: np.ndarray, methods: Sequence[str], words: str, at: tuple[int,
         cv2.circle(image, (column + 13, row - 5), width + 2, _COLOURS[method], -1, cv2.LINE_AA)
         canvas.text(image, method, (column + 34, row), size=0.52)
         row += 26
-    canvas.text(image, words, (column, row + 10), size=0.45, colour=canvas.FAINT)
+    for line, note in enumerate((words, "empty: 0 throughout, not drawn")):
+        at = (column, row + 10 + 20 * line)
+        canvas.text(image, note, at, size=0.45, colour=canvas.FAINT)
 
 
 def draw_reliability(sheet: Mapping[str, Any]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The camera stands still over the place where the forecast is made (the last past pose, its heading
 up); the vehicle and its grid move. Every frame is placed by the true pose, as it is scored: a
-forecast that misjudges the motion shows as houses that drift.
+forecast that misjudges the motion shows as houses that drift out of the true outlines.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def _draw_panels(
 ) -> None:  # fmt: skip
     now = len(clip.past) - 1
     frames = [clip.past[min(step, now)]]
+    first_s = clip.times_s[now + 1]
     ahead = step - now - 1
     if ahead >= 0:
         frames += [part[ahead] for part in (clip.truth, clip.forecast, clip.memory)]
@@ -119,12 +120,21 @@ def _draw_panels(
         if number < len(frames):
             at = ego[min(step, now) if number == 0 else step]
             axes.paste(image, view_above(frames[number], at, grid, half, scale))
+            if number >= 2:
+                _true_outlines(image, axes, frames[1], at, grid, half, scale)
             _vehicle(image, axes, at)
+        else:
+            middle = (left + _SIDE // 2, _TOP + _SIDE // 2)
+            later = f"from t = {first_s:+.1f} s"
+            canvas.text(image, later, middle, size=0.6, colour=canvas.FAINT, anchor="centre")
+        if number == 0 and ahead >= 0:
+            words += ", as last seen"
         if number >= 2 and ahead >= 0:
             words += f"   IoU {_iou(frames[number], frames[1])}"
         axes.frame(image)
         canvas.text(image, words, (left, _TOP - 8), size=0.55)
-        axes.scale_bar(image, -20.0, "20 m")
+        if number < len(frames):
+            axes.scale_bar(image, -20.0, "20 m")
 
 
 def view_above(
@@ -139,14 +149,33 @@ def view_above(
         half_m: half the side of the view, metres.
         scale: of the height colours.
     """
+    height, inside = _heights_in_view(cells, ego, grid, half_m)
+    return np.where(inside[..., None], scale.colours(height), _OUT_OF_GRID)
+
+
+def _heights_in_view(
+    cells: np.ndarray, ego: np.ndarray, grid: VoxelGrid, half_m: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Height of what is seen from above (side, side), NaN where nothing is; where the grid is."""
     offset = half_m * (1.0 - (2.0 * np.arange(_SIDE) + 1.0) / _SIDE)
     x, y = np.meshgrid(offset, offset, indexing="ij")  # rows go back, columns go right
     points = to_ego(np.stack([x, y, np.full_like(x, ego[2])], -1), ego)
     index = grid.index_of(points)
     inside = np.all((index >= 0) & (index < grid.shape), axis=-1)
     ix, iy = (np.where(inside, index[..., axis], 0) for axis in (0, 1))
-    picture = scale.colours(height_above(cells, grid)[ix, iy])
-    return np.where(inside[..., None], picture, _OUT_OF_GRID)
+    return height_above(cells, grid)[ix, iy], inside
+
+
+def _true_outlines(
+    image: np.ndarray, axes: Axes, truth: np.ndarray, ego: np.ndarray, grid: VoxelGrid,
+    half: float, scale: HeightScale,
+) -> None:  # fmt: skip
+    """Draw the outlines of what truly stands above the ground over a forecast."""
+    height, inside = _heights_in_view(truth, ego, grid, half)
+    stands = (inside & (np.nan_to_num(height, nan=-np.inf) > scale.ground_m)).astype(np.uint8)
+    outlines, _ = cv2.findContours(stands, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    corner = (axes.left, axes.top)
+    cv2.drawContours(image, outlines, -1, canvas.FALSE, 2, cv2.LINE_AA, offset=corner)
 
 
 def _half_view_m(ego: np.ndarray, grid: VoxelGrid) -> float:
@@ -175,5 +204,7 @@ def _foot(image: np.ndarray, scale: HeightScale) -> None:
     tint = (int(_OUT_OF_GRID[0]), int(_OUT_OF_GRID[1]), int(_OUT_OF_GRID[2]))
     entries = [(canvas.GROUND, scale.ground_words), (tint, "outside the grid")]
     end = canvas.legend(image, entries, (_GAP + 440, row))
+    cv2.line(image, (end, row - 4), (end + 22, row - 4), canvas.FALSE, 2, cv2.LINE_AA)
+    canvas.text(image, "true outlines", (end + 30, row), size=0.52)
     words = "every frame lies at the true pose, as it is scored; view fixed at t = 0"
-    canvas.text(image, words, (end + 10, row), size=0.5, colour=canvas.FAINT)
+    canvas.text(image, words, (end + 160, row), size=0.5, colour=canvas.FAINT)
