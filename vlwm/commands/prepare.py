@@ -238,6 +238,7 @@ def _show(report: PrepareReport, target: Path, json_: bool) -> None:
         ["frames", f"{report.frames} ({report.written} made now)"],
         ["occupied", f"{100 * report.occupied_share:.2f} % of all cells"],
         ["ground", f"{100 * report.ground_share:.1f} % of the occupied"],
+        ["ground below the grid", f"{100 * report.ground_below_share:.1f} % of the columns"],
         ["rate", f"{report.frames_per_s:.1f} frames/s"],
         ["splits", ", ".join(f"{k} {v}" for k, v in report.splits.items())],
         ["attribution", report.attribution],

@@ -18,6 +18,7 @@ import pytest
 
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.read import read_city
+from vlwm.core.city.terrain import Terrain
 from vlwm.core.config import Config, load_config
 from vlwm.core.data.packed import PackedStore
 from vlwm.core.data.prepare import PreparePlan, PrepareReport, prepare
@@ -27,6 +28,7 @@ from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of, from_ego
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.mesh import TriangleMesh
 
 PLAN = PreparePlan(frames=14, sessions=4, agents=("drone", "rover"), seed=3)
 SIZE_M = 500.0
@@ -59,6 +61,7 @@ def grid() -> VoxelGrid:
 def test_report_and_folders(prepared: tuple[Path, PrepareReport]) -> None:
     folder, report = prepared
     assert (report.sessions, report.frames, report.procedural) == (4, 56, True)
+    assert report.ground_below_share == 0.0
     assert sum(report.splits.values()) == 56 and set(report.splits) == set(NAMES)
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name != ".packed")
     assert [n.split("_")[0] for n in names] == ["drone", "drone", "rover", "rover"]
@@ -143,6 +146,22 @@ def test_sessions_differ(prepared: tuple[Path, PrepareReport]) -> None:
 def test_another_plan_in_the_same_folder_is_refused(prepared: tuple[Path, PrepareReport]) -> None:
     with pytest.raises(DataError, match="another seed"):
         make(prepared[0], seed=4)
+
+
+def test_the_share_of_ground_below_the_grid_is_told(tmp_path: Path) -> None:
+    """On a slope of a third all ground farther than 6 m downhill lies below -2 m."""
+    city = procedural_city(SIZE_M, 3)
+    heights = -np.arange(0.0, 3000.0, 10.0)[:, None] / 3 * np.ones((1, 300))
+    slope = Terrain(-1500.0, -1500.0, 10.0, heights)
+    low = (
+        city.mesh.vertices
+        + np.array([0.0, 0.0, 1.0]) * slope.height(city.mesh.vertices[:, :2])[:, None]
+    )
+    steep = dataclasses.replace(city, terrain=slope, mesh=TriangleMesh(low, city.mesh.faces))
+    plan = dataclasses.replace(PLAN, patterns=("random",))
+    found = prepare(steep, config(), tmp_path / "steep", plan).ground_below_share
+    half, bottom = grid().upper_m[0], -grid().lower_m[2]
+    assert found == pytest.approx((half - 3 * bottom) / (2 * half), abs=0.03)
 
 
 def test_solid_fills_buildings(tmp_path: Path, prepared: tuple[Path, PrepareReport]) -> None:

@@ -23,7 +23,6 @@ from vlwm.core.data.sensors import describe_sensors
 from vlwm.core.data.session import read_occupancy, write_meta, write_pose
 from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, remove_temporaries
-from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 OnFrames = Callable[[str, int, int], None]
@@ -45,8 +44,7 @@ def make_session(
         pose = folder / "poses" / f"{i:06d}.json"
         if not (finished and pose.exists()):
             write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]))
-    ego = ego_of(path.poses, path.ground_z)
-    ego[:, :3] += planned.offset
+    ego = planned.ego()
     jobs = [_job(folder, i, ego[i], plan, scene.grid, not finished) for i in range(plan.frames)]
     missing = [job for job in jobs if job.occupancy or job.lidar or job.image]
     on_frames(planned.name, plan.frames - len(missing), plan.frames)

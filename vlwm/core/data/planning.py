@@ -26,6 +26,7 @@ from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectory import Trajectory, plan_trajectory
 from vlwm.core.data.vehicle import VEHICLES
 from vlwm.core.errors import DataError
+from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 _FIRST_DAY = datetime(2024, 1, 1)
@@ -68,6 +69,12 @@ class Planned:
     trajectory: Trajectory
     meta: SessionMeta
     offset: NDArray[np.float64]
+
+    def ego(self) -> NDArray[np.float64]:
+        """Ego frames (N, 4) in the city's frame."""
+        ego = ego_of(self.trajectory.poses, self.trajectory.ground_z)
+        ego[:, :3] += self.offset
+        return ego
 
 
 def _built(city: City) -> NDArray[np.float64]:

@@ -42,6 +42,7 @@ from vlwm.core.data.splits import (
 )
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
+from vlwm.core.geometry.frames import from_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles
 
@@ -54,12 +55,20 @@ __all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "outli
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What was made."""
+    """What was made.
+
+    Attributes:
+        occupied_share: of all cells.
+        ground_share: of the occupied cells, those that are lowest in their column.
+        ground_below_share: of the columns, those whose ground leaves the grid at the bottom.
+        written, kept: frames made now, and frames that were there.
+    """
 
     sessions: int
     frames: int
     occupied_share: float
     ground_share: float
+    ground_below_share: float
     frames_per_s: float
     splits: dict[str, int]
     written: int = 0
@@ -101,7 +110,8 @@ def prepare(
             written += make_session(output / planned.name, planned, scene, plan, on_frames)
         store = PackedStore.open(output, grid)
     splits.write(output / "splits.json")
-    return _report(store, splits, plan, city, written, rate)
+    below = _ground_below(sessions, city, grid)
+    return _report(store, splits, plan, city, written, rate, below)
 
 
 def outline(city: City, config: Config, output: Path, plan: PreparePlan) -> dict[str, Any]:
@@ -188,7 +198,13 @@ def _drop_damaged(store: PackedStore, sessions: list[Planned]) -> bool:
 
 
 def _report(
-    store: PackedStore, splits: Splits, plan: PreparePlan, city: City, written: int, rate: float
+    store: PackedStore,
+    splits: Splits,
+    plan: PreparePlan,
+    city: City,
+    written: int,
+    rate: float,
+    below: float,
 ) -> PrepareReport:
     occupied, ground = _shares(store)
     return PrepareReport(
@@ -196,6 +212,7 @@ def _report(
         frames=len(store),
         occupied_share=occupied,
         ground_share=ground,
+        ground_below_share=below,
         frames_per_s=round(rate, 2),
         splits={name: splits.counts(store)[name] for name in NAMES},
         written=written,
@@ -227,3 +244,18 @@ def _shares(store: PackedStore) -> tuple[float, float]:
         lowest += int(occupancy.any(axis=2).sum())
     share = cells / (len(rows) * store.grid.num_cells)
     return round(share, 6), round(lowest / max(1, cells), 6)
+
+
+def _ground_below(sessions: list[Planned], city: City, grid: VoxelGrid) -> float:
+    """Share of the columns whose ground lies below the grid: steep places lose it there.
+
+    Over at most 200 frames, evenly spread, and every fourth column each way.
+    """
+    ego = np.concatenate([s.ego() for s in sessions])
+    x, y, _ = (axis[::4] for axis in grid.axis_centers())
+    columns = np.stack([*np.meshgrid(x, y, indexing="ij"), np.zeros((len(x), len(y)))], axis=-1)
+    shares = []
+    for row in np.unique(np.linspace(0, len(ego) - 1, _SHARES_FRAMES).astype(int)):
+        ground = city.terrain.height(from_ego(columns, ego[row])[..., :2])
+        shares.append(float((ground - ego[row, 2] < grid.lower_m[2]).mean()))
+    return round(float(np.mean(shares)), 6)
