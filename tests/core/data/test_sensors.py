@@ -228,6 +228,7 @@ def test_pictures_are_900_by_1600(prepared: Path) -> None:
     for file in files[:3]:
         picture = read_picture(file)
         assert picture.shape == (900, 1600, 3) and picture.std() > 5.0
+        assert b"procedural city, not real data" in file.read_bytes()[:64]
 
 
 def test_lidar_points_land_on_the_depth_of_the_picture(

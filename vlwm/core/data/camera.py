@@ -38,6 +38,7 @@ _WALLS = np.array(
     dtype=np.float64,
 )
 _FADE_STEPS = 1024
+_LONGEST_COMMENT = 65_533
 
 
 def paint(
@@ -147,12 +148,18 @@ def _side(triangle: NDArray[np.float64], place: NDArray[np.float64]) -> int:
     return 0 if towards >= 0.0 else 1
 
 
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write red, green, blue (H, W, 3) as JPEG by rename; not flushed, see `session.write_meta`."""
+def write_picture(path: Path, picture: NDArray[np.uint8], comment: str = "") -> None:
+    """Write red, green, blue (H, W, 3) as JPEG by rename; not flushed, see `session.write_meta`.
+
+    Args:
+        comment: stands in the file as its JPEG comment: whose data the picture shows.
+    """
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     _, packed = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    raw, text = packed.tobytes(), comment.encode()[:_LONGEST_COMMENT]
+    noted = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text if text else b""
     with atomic_path(path, flush=False) as temporary:
-        temporary.write_bytes(packed.tobytes())
+        temporary.write_bytes(raw[:2] + noted + raw[2:])
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

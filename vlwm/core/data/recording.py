@@ -78,7 +78,7 @@ class Recorder:
         pattern: str | None,
         camera: bool,
     ) -> None:
-        self.poses = path.poses
+        self.poses, self.attribution = path.poses, city.attribution
         places = path.poses[:, :2] + offset[:2]
         low, high = places.min(axis=0), places.max(axis=0)
         self.scanner: LidarScanner | None = None
@@ -111,4 +111,4 @@ class Recorder:
         if lidar is not None and self.scanner is not None:
             write_lidar(lidar, self.scanner.scan(self.poses[number], number))
         if image is not None and self.view is not None:
-            write_picture(image, self.view.picture(self.poses[number]))
+            write_picture(image, self.view.picture(self.poses[number]), self.attribution)
