@@ -50,6 +50,7 @@ def test_the_run_folder_holds_what_it_should(tiny: Any, whole_run: Path) -> None
     model, content = load_world_model(whole_run / "best.pth")
     assert not model.training and 0.0 < content["threshold"] < 1.0
     assert {"git", "torch", "vlwm"} <= set(content["versions"]) and content["seed"] == 42
+    assert len(content["data_hash"]) >= 16
     assert read_json(whole_run / "scores.json")["threshold"] == content["threshold"]
 
 
@@ -77,6 +78,65 @@ def test_signals_in_both_stages_and_other_workers_change_no_bit(
         assert status["exit_code"] == code
     assert tiny.finish(folder, tiny_data, "--resume", "--workers", "2")[0] == 0
     tiny.assert_same_run(whole_run, folder)
+
+
+PHASES = ("start", "prepare", "tokenizer", "save", "validate", "world", "eval")
+
+
+def wait_for_phase(folder: Path, phase: str, child: Any) -> bool:
+    """Wait until status.json tells of a phase; False where the run was over before it was seen."""
+    while child.poll() is None:
+        status = RunFolder(folder).read_status() if (folder / "status.json").exists() else None
+        if status is not None and status["pid"] == child.pid and status["phase"] == phase:
+            return True
+        time.sleep(0.002)
+    return False
+
+
+@pytest.mark.endurance
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_in_every_phase(
+    tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path, number: int, code: int
+) -> None:
+    """One run, stopped in each phase in turn, each time within ten seconds; then as if never."""
+    folder, met = tmp_path / "run", 0
+    for phase in PHASES:
+        child = tiny.process(folder, tiny_data)
+        if wait_for_phase(folder, phase, child):
+            child.send_signal(number)
+            sent = time.monotonic()
+            _, err = child.communicate(timeout=60)
+            took = time.monotonic() - sent
+            print(
+                f"{signal.Signals(number).name} in {phase}: exit {child.returncode}, {took:.1f} s"
+            )
+            assert child.returncode == code, err
+            assert took < 10
+            met += 1
+        else:
+            child.communicate()
+    assert met == len(PHASES)
+    assert tiny.finish(folder, tiny_data)[0] == 0
+    tiny.assert_same_run(whole_run, folder)
+
+
+@pytest.mark.endurance
+def test_a_signal_while_compiling_is_answered_at_once(
+    tiny: Any, tmp_path: Path, tiny_data: Path
+) -> None:
+    """Compilation asks for no signal and takes minutes; the first checkpoint is written before."""
+    folder = tmp_path / "run"
+    child = tiny.process(folder, tiny_data, "--compile")
+    assert wait_for_phase(folder, "compile", child), child.communicate()
+    time.sleep(1.0)
+    child.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 75 and time.monotonic() - sent < 10
+    assert "all that was done is kept: go on with" in err
+    assert load_checkpoint(folder / "tokenizer" / "last.pth")["step"] == 0
+    status = RunFolder(folder).read_status()
+    assert status is not None and (status["state"], status["exit_code"]) == ("stopped", 75)
 
 
 def killed_runs(tiny: Any, root: Path, tiny_data: Path, kills: int, seed: int) -> list[Path]:

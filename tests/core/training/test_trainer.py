@@ -374,6 +374,26 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_exactly(
     assert_same_run(whole, tmp_path)
 
 
+def test_work_that_never_asks_is_left_at_once_where_it_would_lose_nothing() -> None:
+    """As while compiling: after a moment of grace another thread ends the process."""
+    program = (
+        "import os, time; from vlwm.core.training import signals; signals.GRACE_S = 0.2\n"
+        "with signals.StopSignal() as stop, stop.leaving_at_once(lambda: os._exit(75)):\n"
+        "    print('here', flush=True)\n"
+        "    while True: sum(range(10**6))\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "here\n"
+    child.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    child.communicate(timeout=60)
+    assert child.returncode == 75 and time.monotonic() - sent < 5
+    stop = StopSignal()
+    stop.received = signal.SIGTERM
+    with pytest.raises(StopRequested), stop.leaving_at_once(lambda: None):
+        raise AssertionError("not entered")
+
+
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     child = process(tmp_path, "pause_s=20")
     assert child.stdout is not None and child.stdout.readline() == "training\n"

@@ -42,7 +42,13 @@ class Probed:
 
 
 def probe(
-    state: RunState, settings: StageSettings, stop: StopSignal, first: int, *, grow: bool
+    state: RunState,
+    settings: StageSettings,
+    stop: StopSignal,
+    first: int,
+    *,
+    grow: bool,
+    every_shape: bool = False,
 ) -> Probed:
     """Try the stage; only the stepper's microbatch is different afterwards.
 
@@ -52,6 +58,8 @@ def probe(
         stop: leave when a signal comes.
         first: microbatch to begin with.
         grow: double it while it fits; a run that goes on keeps its own where that fits.
+        every_shape: try the last batch of an epoch and the whole validation too, so that all that
+            can be compiled is.
 
     Raises:
         StopRequested: a signal came; nothing is changed.
@@ -64,7 +72,9 @@ def probe(
     found = first
     try:
         step_s = _try_steps(state, settings, stop, first, grow=grow)
-        _try_validation(state, stop)
+        if every_shape:
+            _try_last_batch(state, settings, stop)
+        _try_validation(state, stop, whole=every_shape)
         found = state.stepper.microbatch
     finally:
         state.stepper.optimizer.zero_grad(set_to_none=True)
@@ -96,6 +106,15 @@ def _try_steps(
     return _step(stepper, batch, at.step, samples, stop)
 
 
+def _try_last_batch(state: RunState, settings: StageSettings, stop: StopSignal) -> None:
+    """A step of the few samples that are left at the end of an epoch."""
+    at, samples = state.at, state.task.samples()
+    left = samples % settings.batch_size
+    if left:
+        batch = next(iter(state.task.batches(at.epoch, samples - left)))
+        _step(state.stepper, batch, at.step, left, stop)
+
+
 def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSignal) -> float:
     """One step with all of its waiting; seconds."""
     started = time.perf_counter()
@@ -107,15 +126,18 @@ def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSig
     return time.perf_counter() - started
 
 
-def _try_validation(state: RunState, stop: StopSignal) -> None:
-    """Judge one batch; a microbatch too large for it shrinks."""
+def _try_validation(state: RunState, stop: StopSignal, *, whole: bool) -> None:
+    """Judge one batch, or all; a microbatch too large for it shrinks."""
     stepper = state.stepper
 
     def pause(full: bool) -> None:
         stopped, short = stepper.ranks.any(bool(stop), full)
         if stopped:
             raise StopRequested
-        raise MemoryShort if short else _Enough
+        if short:
+            raise MemoryShort
+        if not whole:
+            raise _Enough
 
     state.task.module.eval()
     with torch.no_grad():

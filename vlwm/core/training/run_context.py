@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,13 @@ class Run:
         self.status.beat()
         if self.stop:
             raise StopRequested
+
+    def leave(self) -> None:
+        """End the process from another thread after a signal, where nothing would be lost."""
+        error = self.stop.error(self.options.command)
+        self.status.update(state="stopped", exit_code=error.exit_code)
+        log.warning("%s", error)
+        os._exit(error.exit_code)
 
     def workers(self) -> int:
         """Loader processes: those of the config, no more than the cores that are granted."""

@@ -12,11 +12,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 from vlwm.core.errors import InterruptedRunError, StoppedError, VlwmError
 
+GRACE_S = 3.0
 _WATCHED = (signal.SIGTERM, signal.SIGINT)
 _listening: list[int] = []  # wake-up pipes of this process
 
@@ -37,6 +40,7 @@ class StopSignal:
         self.received: int | None = None
         self.patience_s = 0.2
         self._since_s = 0.0
+        self._leave: Callable[[], None] | None = None
         self._before: dict[int, Any] = {}
         self._write = self._old_pipe = -1
 
@@ -71,8 +75,34 @@ class StopSignal:
     def _note(self, number: int) -> None:
         if self.received is None:
             self.received, self._since_s = number, time.monotonic()
+            timer = threading.Timer(GRACE_S, self._leave_now)
+            timer.daemon = True
+            timer.start()
         elif time.monotonic() - self._since_s > self.patience_s:
             os._exit(128 + number)
+
+    @contextmanager
+    def leaving_at_once(self, leave: Callable[[], None]) -> Iterator[None]:
+        """Long work that would lose nothing, such as compilation, which never asks for a signal.
+
+        Args:
+            leave: ends the process, on another thread, where the work goes on for `GRACE_S`
+                after a signal.
+
+        Raises:
+            StopRequested: a signal has come before.
+        """
+        if self:
+            raise StopRequested
+        self._leave = leave
+        try:
+            yield
+        finally:
+            self._leave = None
+
+    def _leave_now(self) -> None:
+        if self._leave is not None:
+            self._leave()
 
     def __bool__(self) -> bool:
         return self.received is not None

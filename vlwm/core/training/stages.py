@@ -164,6 +164,8 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
             log.info("%s: going on at step %d from %s", task.stage, state.at.step, source.path)
             _note_other_data(source, data)
             _probe(run, state, settings, grow=False)
+        if run.options.compile:
+            _compile(run, state, settings)
         trainer.fit()
     finally:
         metrics.close()
@@ -179,7 +181,8 @@ def _probe(run: Run, state: RunState, settings: StageSettings, *, grow: bool) ->
     first = stepper.microbatch
     if grow and stage == "world" and auto.microbatch is not None:
         first = min(first, auto.microbatch)
-    found = probe(state, settings, run.stop, first, grow=grow)
+    with run.stop.leaving_at_once(run.leave):
+        found = probe(state, settings, run.stop, first, grow=grow)
     steps = settings.epochs * -(-state.task.samples() // settings.batch_size) - state.at.step
     log.info(
         "%s: the probe ran batches of %d as microbatches of %d in %.3g s a step and at most "
@@ -187,6 +190,16 @@ def _probe(run: Run, state: RunState, settings: StageSettings, *, grow: bool) ->
         stage, settings.batch_size, found.microbatch, found.step_s, found.memory_gb, steps,
         steps * found.step_s / 3600,
     )  # fmt: skip
+
+
+def _compile(run: Run, state: RunState, settings: StageSettings) -> None:
+    """Meet every shape of the stage before training begins, while a signal costs nothing."""
+    if state.at.epoch >= settings.epochs:
+        return
+    run.status.update(phase="compile", stage=state.task.stage)
+    with run.stop.leaving_at_once(run.leave):
+        micro = state.stepper.microbatch
+        probe(state, settings, run.stop, micro, grow=False, every_shape=True)
 
 
 def _note_other_data(source: Found, data: TrainData) -> None:
