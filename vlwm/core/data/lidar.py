@@ -8,6 +8,7 @@ diffuse surface. What the surfaces are made of is not in the city models and is 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -86,8 +87,10 @@ def _collect(
 
 def write_lidar(path: Path, points: NDArray[np.float32]) -> None:
     """Write one scan by rename; not flushed, see `session.write_meta`."""
-    with atomic_path(path, flush=False) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, points, allow_pickle=False)
+    buffer = io.BytesIO()  # NumPy's own writing to a full disk raises an error that has no number
+    np.save(buffer, points, allow_pickle=False)
+    with atomic_path(path, flush=False) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_lidar(path: Path) -> NDArray[np.float32]:
