@@ -21,6 +21,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from vlwm.core.data.session import Session, list_sessions
+from vlwm.core.data.workers import each
 from vlwm.core.errors import DataError
 from vlwm.core.files import atomic_path, make_folder, read_json, write_json
 from vlwm.core.geometry.grid import VoxelGrid
@@ -71,19 +72,21 @@ class PackedStore:
         *,
         strict: bool = False,
         on_session: Callable[[str, int, int], None] = lambda name, done, total: None,
+        workers: int = 1,
     ) -> PackedStore:
         """Open the store of a data folder, packing sessions that are new or changed.
 
         Args:
             strict: a damaged frame is an error instead of left out.
             on_session: called with (name, done, total) for each session that is packed.
+            workers: processes that pack, a session each.
 
         Raises:
             DataError: no sessions, another grid, or, with `strict`, a damaged frame.
         """
         folder = Path(root)
         paths = list_sessions(folder)
-        entries = _up_to_date(folder, paths, grid, strict, on_session)
+        entries = _up_to_date(folder, paths, grid, strict, on_session, workers)
         return _load(cls, folder, grid, entries)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,23 +193,30 @@ def _up_to_date(
     grid: VoxelGrid,
     strict: bool,
     on_session: Callable[[str, int, int], None],
+    workers: int,
 ) -> list[dict[str, Any]]:
     folder = make_folder(root / FOLDER)
     known = _read_index(folder, grid)
-    entries = []
-    changed = set(known) != {p.name for p in paths}
-    for number, path in enumerate(paths):
-        signature = _signature(path)
+    signatures = {path.name: _signature(path) for path in paths}
+
+    def is_old(path: Path) -> bool:
         entry = known.get(path.name)
         whole = entry is not None and _is_whole(folder, entry, grid)
-        if entry is None or not whole or entry["signature"] != signature:
-            on_session(path.name, number, len(paths))
-            entry = _pack(folder, path, grid, strict) | {"signature": signature}
-            changed = True
-        if strict and entry["damaged"]:
-            file, reason = entry["damaged"][0]
-            raise DataError(reason, where=file)
-        entries.append(entry)
+        return entry is None or not whole or entry["signature"] != signatures[path.name]
+
+    old = [path for path in paths if is_old(path)]
+    number = {path.name: place for place, path in enumerate(paths)}
+    packed = dict(known)
+    made = each(lambda path: _pack(folder, path, grid, strict), old, workers)
+    for path, entry in zip(old, made, strict=True):
+        on_session(path.name, number[path.name], len(paths))
+        packed[path.name] = entry | {"signature": signatures[path.name]}
+    entries = [packed[path.name] for path in paths]
+    damaged = [d for entry in entries for d in entry["damaged"]]
+    if strict and damaged:
+        file, reason = damaged[0]
+        raise DataError(reason, where=file)
+    changed = bool(old) or set(known) != {p.name for p in paths}
     if changed:
         write_json(folder / "index.json", {**_header(grid), "sessions": entries})
         for file in {folder / f"{name}.bits" for name in set(known) - {p.name for p in paths}}:

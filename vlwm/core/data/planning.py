@@ -25,6 +25,7 @@ from vlwm.core.data.session import SessionMeta
 from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectory import Trajectory, plan_trajectory
 from vlwm.core.data.vehicle import VEHICLES
+from vlwm.core.data.workers import each
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
@@ -32,7 +33,8 @@ from vlwm.core.geometry.grid import VoxelGrid
 _FIRST_DAY = datetime(2024, 1, 1)
 _BUILT_CELL_M = 50.0
 _SESSION_SIDE_M = 1200.0
-_MAPS = 8
+_MAPS = 4
+_AT_ONCE = 5
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str
 
 
 def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -> Iterator[Planned]:
+    """Every session in order, planned some at a time by the plan's workers."""
     built = _built(scene.city)
 
     @lru_cache(_MAPS)
@@ -108,9 +111,17 @@ def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -
         vehicle = VEHICLES[agent]
         return obstacles_in(scene.buildings, window, vehicle.margin_m, vehicle.map_m)
 
-    for index, (split, agent, pattern) in enumerate(deal_patterns(plan)):
+    dealt = deal_patterns(plan)
+
+    def planned(index: int) -> Planned:
+        split, agent, pattern = dealt[index]
         piece = _piece(regions[split], built, [plan.seed, index])
-        yield _plan_session(scene, piece, map_of(piece, agent), agent, pattern, index, plan)
+        return _plan_session(scene, piece, map_of(piece, agent), agent, pattern, index, plan)
+
+    at_once = _AT_ONCE * max(1, plan.workers)
+    for start in range(0, len(dealt), at_once):
+        some = range(start, min(start + at_once, len(dealt)))
+        yield from list(each(planned, some, plan.workers))  # before the frames fork their own
 
 
 def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:

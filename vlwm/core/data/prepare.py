@@ -32,7 +32,7 @@ from vlwm.core.data.planning import (
     plan_sessions,
     regions_of,
 )
-from vlwm.core.data.scene import Scene, default_workers
+from vlwm.core.data.scene import Scene
 from vlwm.core.data.sensors import LIDARS
 from vlwm.core.data.splits import (
     NAMES,
@@ -40,6 +40,7 @@ from vlwm.core.data.splits import (
     Splits,
     deal_sessions,
 )
+from vlwm.core.data.workers import default_workers
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import from_ego
@@ -104,11 +105,11 @@ def prepare(
         written += make_session(output / planned.name, planned, scene, plan, on_frames)
         sessions.append(planned)
     rate = written / max(time.monotonic() - started, 1e-9)
-    store = PackedStore.open(output, grid)
+    store = PackedStore.open(output, grid, workers=plan.workers)
     if _drop_damaged(store, sessions):
         for planned in sessions:
             written += make_session(output / planned.name, planned, scene, plan, on_frames)
-        store = PackedStore.open(output, grid)
+        store = PackedStore.open(output, grid, workers=plan.workers)
     splits.write(output / "splits.json")
     below = _ground_below(sessions, city, grid)
     return _report(store, splits, plan, city, written, rate, below)

@@ -6,15 +6,9 @@ end with their parent, even when that is killed.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +17,7 @@ from numpy.typing import NDArray
 from vlwm.core.city.city import City
 from vlwm.core.data.recording import Recorder
 from vlwm.core.data.session import write_occupancy
-from vlwm.core.errors import MachineError
+from vlwm.core.data.workers import each
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
 
@@ -65,10 +59,6 @@ class Scene:
         return fill_solid(occupancy) if self.fill == "solid" else occupancy
 
 
-_scene: Scene | None = None  # of a forked worker
-_recorder: Recorder | None = None
-
-
 def make_frames(
     scene: Scene, jobs: list[Job], workers: int, recorder: Recorder | None = None
 ) -> Iterator[None]:
@@ -77,45 +67,12 @@ def make_frames(
     Raises:
         MachineError: a worker was killed from outside, as the kernel does when memory is short.
     """
-    if workers <= 1 or len(jobs) < 2:
-        for job in jobs:
-            _make(scene, recorder, job)
-            yield None
-        return
-    global _scene, _recorder
-    _scene, _recorder = scene, recorder
-    scene.frame(jobs[0].ego)  # compile before forking
-    if recorder is not None:
-        recorder.compile()
-    context = multiprocessing.get_context("fork")
-    chunk = max(1, min(16, len(jobs) // (4 * workers)))
-    pool = ProcessPoolExecutor(workers, context, _begin_worker, (os.getpid(),))
-    try:
-        yield from pool.map(_make_frame, jobs, chunksize=chunk)
-    except BrokenProcessPool as error:
-        raise MachineError(
-            f"one of {workers} worker processes was killed, probably for want of memory",
-            remedy="run the same command with fewer --workers; it goes on where it stopped",
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when it ends, however that happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _make_frame(job: Job) -> None:
-    assert _scene is not None
-    _make(_scene, _recorder, job)
+    if workers > 1 and len(jobs) > 1:  # compile before forking
+        scene.frame(jobs[0].ego)
+        if recorder is not None:
+            recorder.compile()
+    chunk = max(1, min(16, len(jobs) // (4 * max(1, workers))))
+    yield from each(partial(_make, scene, recorder), jobs, workers, chunk=chunk)
 
 
 def _make(scene: Scene, recorder: Recorder | None, job: Job) -> None:
@@ -123,8 +80,3 @@ def _make(scene: Scene, recorder: Recorder | None, job: Job) -> None:
         write_occupancy(job.occupancy, scene.frame(job.ego))
     if recorder is not None:
         recorder.record(job.number, job.lidar, job.image)
-
-
-def default_workers() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
