@@ -1,17 +1,16 @@
 """The `vlwm` command: registers the commands and turns known errors into sentences.
 
 Nothing heavy is imported here or at the top of a command's module: `vlwm --help` starts neither
-torch nor NumPy. Errors of the library are `VlwmError`s and end as one sentence with their exit
-code; anything else is a bug and says where its traceback lies.
+torch nor NumPy. `vlwm COMMAND --help` is answered by that command alone, before the options of the
+group are parsed: parsing them costs Typer an import of pydantic, half of the time. Errors of the
+library are `VlwmError`s and end as one sentence with their exit code; anything else is a bug and
+says where its traceback lies.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,10 +66,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        app()
+        if not _help_of_one_command(sys.argv[1:]):
+            app()
     except VlwmError as error:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         print(f"vlwm: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
@@ -83,9 +83,30 @@ def main() -> None:
         sys.exit(1)
 
 
+def _help_of_one_command(words: list[str]) -> bool:
+    """Answer `vlwm COMMAND --help`; False where something else was typed."""
+    if len(words) != 2 or words[1] not in ("-h", "--help") or "_VLWM_COMPLETE" in os.environ:
+        return False
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    if words[0] not in commands:
+        return False
+    commands[words[0]].main(words[1:], prog_name=f"vlwm {words[0]}")
+    return True
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
 def _report_bug(error: Exception, debug: bool) -> None:
+    import tempfile
+    import traceback
+    from pathlib import Path
+
     if debug:
-        traceback.print_exc()
+        _print_traceback()
         return
     log = Path(tempfile.gettempdir()) / f"vlwm-error-{os.getpid()}.log"
     log.write_text(traceback.format_exc(), encoding="utf-8")

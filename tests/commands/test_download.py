@@ -85,6 +85,30 @@ def test_a_list_of_links_is_fetched_and_unpacked(
     assert len(site.requests) == before
 
 
+def test_what_a_form_gave_may_be_files_and_parts_of_one_tree(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    entries = json.loads(catalogue.read_text())
+    entries[1] |= {"together": True, "extract": "midair"}
+    catalogue.write_text(json.dumps(entries))
+    for number in (1, 2):
+        with zipfile.ZipFile(tmp_path / f"part{number}.zip", "w") as opened:
+            opened.writestr(f"samples/{number}.txt", str(number))
+    links, data = tmp_path / "links.txt", tmp_path / "d"
+    links.write_text("part1.zip\nabsent.zip\n")
+    base = ("--midair", "--catalog", catalogue, "--data-dir", data, "--links")
+    with pytest.raises(DataError, match=r"absent\.zip is neither an address nor a file"):
+        vlwm(*base, links)
+    links.write_text("# two parts\npart1.zip\n")
+    vlwm(*base, links)
+    vlwm(*base, tmp_path / "part2.zip")
+    got = {p.name: p.read_text() for p in (data / "midair/samples").iterdir()}
+    assert got == {"1.txt": "1", "2.txt": "2"}
+    assert (tmp_path / "part1.zip").exists() and not (data / "midair/part1.zip").exists()
+    again = json.loads(vlwm(*base, tmp_path / "part2.zip", "--json").stdout)
+    assert again["fetched"][0]["was_there"] is True
+
+
 def test_a_failure_ends_with_its_code_after_the_others(
     site: Any, catalogue: Path, tmp_path: Path
 ) -> None:

@@ -15,45 +15,97 @@ if TYPE_CHECKING:
     from vlwm.core.fetch.download import Download, OnProgress
 
 
+_WHAT, _PART, _FROM, _HOW = "What to fetch", "Only a part of it", "From where", "How to run"
+
+
 def download(
     everything: Annotated[
-        bool, typer.Option("--all", help="Everything that stands behind no form.")
+        bool,
+        typer.Option("--all", help="Everything that stands behind no form.", rich_help_panel=_WHAT),
     ] = False,
-    plateau: Annotated[bool, typer.Option("--plateau", help="PLATEAU city models.")] = False,
+    plateau: Annotated[
+        bool, typer.Option("--plateau", help="PLATEAU city models.", rich_help_panel=_WHAT)
+    ] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="OccWorld's weights.", rich_help_panel=_WHAT)
+    ] = False,
+    nuscenes: Annotated[
+        bool,
+        typer.Option(
+            "--nuscenes", help="nuScenes mini; trainval with --links.", rich_help_panel=_WHAT
+        ),
+    ] = False,
+    uavscenes: Annotated[
+        bool, typer.Option("--uavscenes", help="UAVScenes.", rich_help_panel=_WHAT)
+    ] = False,
+    tartanair: Annotated[
+        bool, typer.Option("--tartanair", help="TartanAir.", rich_help_panel=_WHAT)
+    ] = False,
+    midair: Annotated[
+        bool, typer.Option("--midair", help="Mid-Air, with --links.", rich_help_panel=_WHAT)
+    ] = False,
     ward: Annotated[
         list[str] | None,
-        typer.Option("--ward", metavar="CODE", help="Only these wards or cities, such as 13101."),
+        typer.Option(
+            "--ward",
+            metavar="CODE",
+            help="Only these wards or cities, such as 13101.",
+            rich_help_panel=_PART,
+        ),
     ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", metavar="FORMAT", help="obj, citygml or 3dtiles.")
+        str | None,
+        typer.Option(
+            "--format", metavar="FORMAT", help="obj, citygml or 3dtiles.", rich_help_panel=_PART
+        ),
     ] = None,
-    models: Annotated[bool, typer.Option("--models", help="OccWorld's weights.")] = False,
-    nuscenes: Annotated[bool, typer.Option("--nuscenes", help="nuScenes (mini).")] = False,
-    uavscenes: Annotated[bool, typer.Option("--uavscenes", help="UAVScenes.")] = False,
     scene: Annotated[
-        list[str] | None, typer.Option("--scene", metavar="NAME", help="Only these of UAVScenes.")
+        list[str] | None,
+        typer.Option(
+            "--scene", metavar="NAME", help="Only these of UAVScenes.", rich_help_panel=_PART
+        ),
     ] = None,
-    tartanair: Annotated[bool, typer.Option("--tartanair", help="TartanAir.")] = False,
     env: Annotated[
-        list[str] | None, typer.Option("--env", metavar="NAME", help="Only these of TartanAir.")
+        list[str] | None,
+        typer.Option(
+            "--env", metavar="NAME", help="Only these of TartanAir.", rich_help_panel=_PART
+        ),
     ] = None,
-    midair: Annotated[bool, typer.Option("--midair", help="Mid-Air (with --links).")] = False,
     links: Annotated[
-        Path | None, typer.Option("--links", help="List of addresses that a form gave you.")
+        Path | None,
+        typer.Option(
+            "--links",
+            metavar="FILE",
+            help="What a form gave you: a list of addresses or files, or an archive.",
+            rich_help_panel=_FROM,
+        ),
     ] = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(
+            "--catalog", help="Another catalogue of the same form.", rich_help_panel=_FROM
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", help="Folder of all data.", rich_help_panel=_HOW)
+    ] = Path("data"),
     list_: Annotated[
-        bool, typer.Option("--list", help="What there is: size, licence, place; fetch nothing.")
+        bool,
+        typer.Option(
+            "--list",
+            help="What there is: size, licence, place; fetch nothing.",
+            rich_help_panel=_HOW,
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Bytes, disk and time; fetch nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Bytes, disk and time; fetch nothing.", rich_help_panel=_HOW
+        ),
     ] = False,
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Folder of all data.")] = Path(
-        "data"
-    ),
-    catalog: Annotated[
-        Path | None, typer.Option("--catalog", help="Another catalogue of the same form.")
-    ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_HOW)
+    ] = False,
 ) -> None:
     """Fetch data and weights; run it again after an interruption and it goes on.
 

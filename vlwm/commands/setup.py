@@ -15,23 +15,41 @@ if TYPE_CHECKING:
     from vlwm.core.cloud.checks import Findings
     from vlwm.core.monitoring.words import Glyphs
 
+_LOOK, _MEND, _OUT = "What to look at", "Mending", "Results"
 _NOT_FIT = 3
 _PIPE_WIDTH = 200
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def setup(
-    data_dir: Annotated[Path, typer.Option(help="Folder that data would go to.")] = Path("data"),
-    work_dir: Annotated[Path, typer.Option(help="Run folder of vlwm train.")] = Path("checkpoints"),
+    data_dir: Annotated[
+        Path, typer.Option(help="Folder that data would go to.", rich_help_panel=_LOOK)
+    ] = Path("data"),
+    work_dir: Annotated[
+        Path, typer.Option(help="Run folder of vlwm train.", rich_help_panel=_LOOK)
+    ] = Path("checkpoints"),
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Ask no host on the network.", rich_help_panel=_LOOK),
+    ] = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Mend what can be mended; asks before each.")
+        bool,
+        typer.Option(
+            "--fix", help="Mend what can be mended; asks before each.", rich_help_panel=_MEND
+        ),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --fix: do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="With --fix: do not ask.", rich_help_panel=_MEND)
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Write nothing; say what --fix would run.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Write nothing; say what --fix would run.", rich_help_panel=_MEND
+        ),
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no host on the network.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUT)
+    ] = False,
     root: Annotated[
         Path, typer.Option("--root", hidden=True, help="Folder that stands for /.")
     ] = Path("/"),

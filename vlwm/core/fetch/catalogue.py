@@ -4,7 +4,7 @@ An entry is `{name, group, url, file, bytes, sha256, licence}`; `file` is relati
 folder (`pretrained/…` lies beside it, where the configs look). Further keys are optional:
 `default` (part of a plain `vlwm download`), `optional` (not part of `--all`), `extract` (folder),
 `about_bytes` (a size that is only about right), `format` and `ward` (PLATEAU), `how` (what a person
-has to do where a form stands before the file).
+has to do where a form stands before the file), `together` (its archives are parts of one tree).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Entry:
     format: str | None = None
     ward: str | None = None
     scenes: bool = False
+    together: bool = False
     how: str | None = None
 
     def path(self, data_dir: Path) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.fetch.archive import extract
 from vlwm.core.fetch.catalogue import Entry
 from vlwm.core.fetch.transfer import Policy, Transfer
-from vlwm.core.files import free_bytes, make_folder, read_json, write_json
+from vlwm.core.files import atomic_path, free_bytes, make_folder, read_json, write_json
+
+_PACKED = (".zip", ".tgz", ".tar.gz", ".tar")
 
 OnProgress = Callable[[Entry, int, "int | None"], None]
 
@@ -83,6 +86,9 @@ class Download:
             return Fetched(entry, path, _bytes_of(path), True)
         if entry.url is None:
             raise _by_hand(entry)
+        if entry.url.startswith("file://"):
+            path = Path(unquote(urlsplit(entry.url).path))
+            return Fetched(entry, path, _bytes_of(path), False, self._take(entry, path))
         if entry.url.startswith("hf://"):
             self._from_hub(entry, path)
         elif path.name == "tileset.json":
@@ -114,6 +120,15 @@ class Download:
         if tuple(self.only) == ("*",):
             write_json(self._marker(entry), {"files": len(files), "bytes": path.stat().st_size})
         return len(files)
+
+    def _take(self, entry: Entry, path: Path) -> int:
+        """A file that the operator has: unpacked where it lies, or copied into the data folder."""
+        make_folder(entry.path(self.data_dir).parent)
+        if entry.extract is not None:
+            return self._unpack(entry, path)
+        with atomic_path(entry.path(self.data_dir)) as temporary:
+            shutil.copyfile(path, temporary)
+        return 0
 
     def _tiles(self, entry: Entry, path: Path) -> None:
         """A 3D Tiles tree: the tileset, and the content of its leaves (parents are simplified)."""
@@ -156,33 +171,62 @@ class Download:
 
 
 def entries_of_links(entry: Entry, links: Path) -> list[Entry]:
-    """Entries for a list of addresses that the operator was given, one a line.
+    """Entries for what a form gave: an archive, or a list of addresses and files, one a line.
+
+    Files are looked for beside the list.
 
     Raises:
-        UsageError: the file holds no address.
-        DataError: the file cannot be read.
+        UsageError: the list names nothing.
+        DataError: the list or a file that it names cannot be read.
     """
+    if links.name.endswith(_PACKED):
+        return [_linked(entry, _local(links, links))]
     try:
-        lines = links.read_text(encoding="utf-8").split()
+        lines = links.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the list of links cannot be read: {error}", where=links) from error
-    urls = [line for line in lines if line.startswith(("http://", "https://"))]
-    if not urls:
+        raise DataError(
+            f"the list of links cannot be read: {error}",
+            where=links,
+            remedy="give the text file with one address a line, or the archive itself",
+        ) from error
+    named = [text for line in lines if (text := line.strip()) and not text.startswith("#")]
+    if not named:
         raise UsageError("no address in the list of links", where=links, remedy="one a line")
-    return [_linked(entry, url) for url in urls]
+    return [_linked(entry, _address(text, links)) for text in named]
+
+
+def _address(text: str, links: Path) -> str:
+    """A line of the list as an address."""
+    if text.startswith(("http://", "https://")):
+        return text
+    return _local(links.parent / text, links)
+
+
+def _local(path: Path, links: Path) -> str:
+    if not path.is_file():
+        raise DataError(
+            f"{path.name} is neither an address nor a file",
+            where=links,
+            remedy="one address that begins with http, or one file, a line",
+        )
+    return path.resolve().as_uri()
 
 
 def _linked(entry: Entry, url: str) -> Entry:
     name = unquote(urlsplit(url).path).rpartition("/")[2] or "download"
     folder = entry.extract or entry.file
-    packed = name.endswith((".zip", ".tgz", ".tar.gz", ".tar"))
     return replace(
         entry,
         name=name,
         url=url,
         file=f"{folder}/{name}",
-        extract=f"{folder}/{name.split('.')[0]}" if packed else None,
+        extract=_unpacked(entry, name, folder) if name.endswith(_PACKED) else None,
     )
+
+
+def _unpacked(entry: Entry, name: str, folder: str) -> str:
+    """Parts of one tree go into one folder; independent archives each into their own."""
+    return folder if entry.together else f"{folder}/{name.split('.')[0]}"
 
 
 def _by_hand(entry: Entry) -> DataError:
