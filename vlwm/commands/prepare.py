@@ -207,7 +207,7 @@ def _tell_city(city: City) -> None:
     for file, feature, reason in report.skipped[:5]:
         note(f"▲ left out: {feature} in {file}: {reason}")
     if len(report.skipped) > 5:
-        note(f"▲ left out: {len(report.skipped)} in all")
+        note(f"▲ left out: {len(report.skipped)} in all, each named in city_report.json")
 
 
 def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:

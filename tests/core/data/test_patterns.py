@@ -98,8 +98,8 @@ def test_every_pattern_varies_and_keeps_its_distance(
     town: tuple[City, Region], pattern: str, agent: str
 ) -> None:
     city, region = town
-    path = path_of(city, region, pattern, agent, 60)
-    assert len(path.poses) == 60 and region.inside(path.poses[:, :2], 0.0).all()
+    path = path_of(city, region, pattern, agent, 40)
+    assert len(path.poses) == 40 and region.inside(path.poses[:, :2], 0.0).all()
     assert clearance(city, path) >= VEHICLES[agent].margin_m
     speed = np.linalg.norm(path.poses[:, 7:9], axis=1)
     low, high = VEHICLES[agent].speed_m_s
@@ -123,7 +123,7 @@ def test_500_frames_in_the_densest_tile_keep_their_distance(
 
 def test_a_canyon_is_flown_below_the_roofs(marunouchi: City) -> None:
     """Within 40 m something stands higher than the drone, and never anything below it."""
-    path = path_of(marunouchi, densest(marunouchi), "canyon", "drone", 80)
+    path = path_of(marunouchi, densest(marunouchi), "canyon", "drone", 50)
     triangles = marunouchi.mesh.triangles()
     tops = triangles[triangles[:, :, 2].min(axis=1) > 3.0]  # walls' upper halves and roofs
     corners = tops.reshape(-1, 3)
@@ -132,7 +132,7 @@ def test_a_canyon_is_flown_below_the_roofs(marunouchi: City) -> None:
         near = np.hypot(corners[:, 0] - x, corners[:, 1] - y) < 40.0
         higher.append((corners[near, 2] > z).any())
     assert np.mean(higher) > 0.95
-    random = path_of(marunouchi, densest(marunouchi), "random", "drone", 80)
+    random = path_of(marunouchi, densest(marunouchi), "random", "drone", 50)
     assert path.poses[:, 2].mean() < random.poses[:, 2].mean()
 
 
@@ -144,7 +144,7 @@ def test_a_patrol_follows_real_roads(shared_data: Path) -> None:
     roads = city.roads.mask(grid)
 
     def share(pattern: str) -> float:
-        xy = path_of(city, region, pattern, "rover", 120, seed=1).poses[:, :2]
+        xy = path_of(city, region, pattern, "rover", 80, seed=1).poses[:, :2]
         i, j = np.rint(xy - (grid.x0, grid.y0)).astype(int).T
         return float(roads[i, j].mean())
 
@@ -155,7 +155,7 @@ def test_a_patrol_follows_real_roads(shared_data: Path) -> None:
 def test_a_revisit_comes_back_later_from_another_side(
     town: tuple[City, Region], agent: str
 ) -> None:
-    path = path_of(*town, "revisit", agent, 200)
+    path = path_of(*town, "revisit", agent, 160)
     xy, heading = path.poses[:, :2], np.arctan2(path.poses[:, 8], path.poses[:, 7])
     apart = np.linalg.norm(xy[:, None] - xy[None], axis=-1)
     later = path.times_s[None] - path.times_s[:, None] > 20.0
@@ -173,13 +173,13 @@ def test_an_orbit_goes_round_and_a_survey_goes_in_lines() -> None:
     region, terrain = Region("train", -150, -150, 150, 150), Terrain.flat(0, (-150, -150, 150, 150))
 
     def headings(pattern: str) -> np.ndarray:
-        path = plan_trajectory(terrain, everywhere, region, "drone", 300, 1, pattern=pattern)
+        path = plan_trajectory(terrain, everywhere, region, "drone", 240, 1, pattern=pattern)
         return np.arctan2(path.poses[:, 8], path.poses[:, 7])
 
     off_axis = np.abs(np.mod(headings("survey") + np.pi / 4, np.pi / 2) - np.pi / 4)
     assert (off_axis < np.radians(12)).mean() > 0.6
     counts, _ = np.histogram(headings("orbit"), 8, (-np.pi, np.pi))
-    assert counts.min() > 300 / 8 * 0.4
+    assert counts.min() > 240 / 8 * 0.4
 
 
 def test_ways_keep_off_the_walls_and_join_what_is_joined(town: tuple[City, Region]) -> None:

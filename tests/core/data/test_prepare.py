@@ -164,6 +164,15 @@ def test_the_share_of_ground_below_the_grid_is_told(tmp_path: Path) -> None:
     assert found == pytest.approx((half - 3 * bottom) / (2 * half), abs=0.03)
 
 
+def test_every_feature_left_out_is_named(tmp_path: Path) -> None:
+    city = procedural_city(SIZE_M, 3)
+    left_out = tuple(("a.gml", f"b{k}", "a coordinate is not finite") for k in range(9))
+    broken = dataclasses.replace(city, report=dataclasses.replace(city.report, skipped=left_out))
+    prepare(broken, config(), tmp_path, dataclasses.replace(PLAN, frames=2, sessions=3))
+    told = json.loads((tmp_path / "city_report.json").read_text())
+    assert [tuple(row) for row in told["skipped"]] == list(left_out)
+
+
 def test_solid_fills_buildings(tmp_path: Path, prepared: tuple[Path, PrepareReport]) -> None:
     report = make(tmp_path / "solid", fill="solid")
     assert report.occupied_share > 1.2 * prepared[1].occupied_share

@@ -47,6 +47,9 @@ from vlwm.core.geometry.frames import from_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles
 
+CITY_FILE = "city_report.json"
+"""what was read, and every feature that was left out, by file, name and reason"""
+
 _BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
 _BYTES_PER_PICTURE = 80_000.0  # measured in Marunouchi
 _EARLIER = {"lidar": None, "camera": False, "patterns": ["random"]}  # a folder without these keys
@@ -100,6 +103,7 @@ def prepare(
     regions, splits = regions_of(city, grid, plan)
     make_folder(output)
     _claim(output, city, grid, plan)
+    write_json(output / CITY_FILE, {"city": city.name, **asdict(city.report)})
     written, sessions = 0, list[Planned]()
     for planned in plan_sessions(scene, regions, plan):
         written += make_session(output / planned.name, planned, scene, plan, on_frames)
