@@ -133,3 +133,29 @@ def test_bits_are_those_of_the_grid(shape: tuple[int, int, int]) -> None:
     assert torch.equal(pack_bits(unpack_bits(bits, shape)), bits)
     with pytest.raises(ValueError, match="do not hold"):
         unpack_bits(bits[:, :-1], shape)
+
+
+def test_blocks_that_make_their_norms_again_have_the_same_gradients() -> None:
+    """Saved for the backward pass: the input and one map inside; as it is written, six maps."""
+    from vlwm.core.model import blocks
+
+    torch.manual_seed(0)
+    block, x = blocks.ResBlock(16, 16), torch.randn(1, 16, 128, 128)
+    grads, kept = [], []
+    for worth in (blocks._WORTH_IT, 1 << 40):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(blocks, "_WORTH_IT", worth)
+            saved: dict[int, int] = {}
+
+            def note(value: torch.Tensor, saved: dict[int, int] = saved) -> torch.Tensor:
+                saved[value.data_ptr()] = value.numel()
+                return value
+
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+                result = block(x)
+        block.zero_grad()
+        result.square().sum().backward()
+        grads.append([p.grad.clone() for p in block.parameters() if p.grad is not None])
+        kept.append(sum(saved.values()) / x.numel())
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert kept[0] < 3 and kept[1] > 5

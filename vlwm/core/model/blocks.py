@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 GROUP_NORM_EPS = 1e-6
+_WORTH_IT = 1 << 18  # elements
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -30,8 +31,9 @@ def thrifty(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
     What is made again ends at the input of the last product or convolution in `work`, whose own
     result nobody needs: of `conv(silu(norm(x)))` that is the norm and the silu, which cost little.
+    Small tensors are not worth it.
     """
-    if not torch.is_grad_enabled():
+    if x.numel() < _WORTH_IT or not torch.is_grad_enabled():
         return work(x)
     result: Tensor = checkpoint(work, x, use_reentrant=False, preserve_rng_state=False)
     return result
