@@ -1,4 +1,4 @@
-"""Write the reference parts of docs/training.md from the code: options and config keys.
+"""Write the reference parts from the code: options and config keys (training.md), errors.md.
 
     python docs/generate.py            rewrites the parts between the markers
     python docs/generate.py --check    exit 1 where they have drifted
@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from error_table import table as error_table
 
 from vlwm.cli import app
 from vlwm.core.config import Config
 
-PAGE = Path(__file__).with_name("training.md")
+PAGES = {
+    Path(__file__).with_name("training.md"): ("options", "config"),
+    Path(__file__).with_name("errors.md"): ("errors",),
+}
 
 
 def meanings(cls: type) -> dict[str, str]:
@@ -81,23 +85,26 @@ def _option(parameter: Any) -> str:
     return f"| {names} | {shown} | {text} |"
 
 
-def filled(text: str) -> str:
-    """The page with its generated parts replaced."""
-    for marker, body in (("options", option_tables()), ("config", config_table())):
+def filled(text: str, markers: tuple[str, ...]) -> str:
+    """A page with its generated parts replaced."""
+    bodies = {"options": option_tables, "config": config_table, "errors": error_table}
+    for marker in markers:
         start, end = f"<!-- generated: {marker} -->", f"<!-- end: {marker} -->"
         before, rest = text.split(start)
         after = rest.split(end)[1]
-        text = f"{before}{start}\n\n{body}\n\n{end}{after}"
+        text = f"{before}{start}\n\n{bodies[marker]()}\n\n{end}{after}"
     return text
 
 
 def main() -> int:
-    old = PAGE.read_text(encoding="utf-8")
-    new = filled(old)
-    if "--check" in sys.argv:
-        return int(old != new)
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
+    drifted = False
+    for page, markers in PAGES.items():
+        old = page.read_text(encoding="utf-8")
+        new = filled(old, markers)
+        drifted |= old != new
+        if "--check" not in sys.argv:
+            page.write_text(new, encoding="utf-8")
+    return int(drifted and "--check" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def test_wards_come_from_plateaus_catalogue(
     base = ("--plateau", "--format", "citygml", "--data-dir", tmp_path / "d", "--list", "--json")
     answer = json.loads(vlwm(*base, "--ward", "13101").stdout)
     assert [e["path"] for e in answer["entries"]] == [str(tmp_path / "d/plateau/citygml/13101.zip")]
-    with pytest.raises(DataError, match="99999"):
+    with pytest.raises(DataError, match="PLATEAU's catalogue has no citygml for 99999"):
         vlwm(*base, "--ward", "99999")
     monkeypatch.setenv("VLWM_PLATEAU_API", "http://127.0.0.1:9/api")
     (tmp_path / "d/.plateau-catalogue.json").unlink()

@@ -37,6 +37,7 @@ def on(name: str, **variables: str) -> Provider:
         ("runpod", (OVERLAY,), "/root/run", "nothing"),
         ("runpod", (OVERLAY, ("/workspace", "xfs", "/dev/sdb", "")), "/workspace/run", "stop"),
         ("runpod", (OVERLAY, ("/workspace", "fuse.mfs", "mfs#x", "")), "/workspace", "machine"),
+        ("runpod", (OVERLAY, ("/workspace", "fuse", "mfs#eu", "")), "/workspace/run", "machine"),
         ("lambda", (("/", "ext4", "/dev/vda1", ""),), "/home/ubuntu/run", "nothing"),
         ("lambda", (("/", "ext4", "/dev/vda1", ""), ("/lambda/nfs/a", "nfs4", "s:/", "")),
          "/lambda/nfs/a/run", "machine"),

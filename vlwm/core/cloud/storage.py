@@ -67,7 +67,7 @@ def _judge(mount: Mount, provider: Provider) -> tuple[str, str]:
 
 def _is_volume(mount: Mount) -> bool:
     """A file system of its own, mounted as a folder for data."""
-    kinds = mount.network or mount.kind in _FILE_SYSTEMS or mount.kind.startswith("fuse.")
+    kinds = mount.network or mount.kind in _FILE_SYSTEMS or mount.kind.split(".")[0] == "fuse"
     system = any(mount.point == top or mount.point.startswith(top + "/") for top in _SYSTEM)
     return mount.point != "/" and kinds and not system and not mount.container_layer
 

@@ -46,7 +46,7 @@ class Mount:
     @property
     def network(self) -> bool:
         """Lies on another machine."""
-        return self.kind in _NETWORK
+        return self.kind in _NETWORK or (self.kind == "fuse" and self.source.startswith("mfs#"))
 
     @property
     def container_layer(self) -> bool:

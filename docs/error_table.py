@@ -1,0 +1,82 @@
+"""Every error that the code can raise, read from the code itself: docs/errors.md and its test.
+
+An error is a call of a class of the `VlwmError` family. Its words are what the sentence says at
+that place, with … for what is known only when it happens.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlwm.core import errors
+
+ROOT = Path(__file__).parents[1]
+GAP = "…"
+FAMILY = {
+    name: value.exit_code
+    for name, value in vars(errors).items()
+    if isinstance(value, type) and issubclass(value, errors.VlwmError)
+}
+
+
+@dataclass(frozen=True)
+class Raised:
+    """One place that raises."""
+
+    module: str
+    kind: str
+    words: str
+    """what happened"""
+    remedy: str | None
+    """what to do; None where the sentence says it all or another error takes it up"""
+
+    @property
+    def pieces(self) -> list[str]:
+        """The words between the gaps."""
+        pieces = (piece.strip(" ,;:'\"") for piece in self.words.split(GAP))
+        return [piece for piece in pieces if len(piece) > 3]
+
+
+def every_error() -> list[Raised]:
+    """All places in the order of the files."""
+    return [found for path in sorted((ROOT / "vlwm").rglob("*.py")) for found in _of_file(path)]
+
+
+def _of_file(path: Path) -> Iterator[Raised]:
+    module = path.relative_to(ROOT / "vlwm").with_suffix("").as_posix()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id in FAMILY and node.args:
+            remedy = next((k.value for k in node.keywords if k.arg == "remedy"), None)
+            told = None if remedy is None else _words(remedy)
+            yield Raised(module, node.func.id, _words(node.args[0]), told)
+
+
+def _words(node: ast.expr) -> str:
+    """A literal as it stands, an f-string with gaps, everything else a gap."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_words(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return _words(node.left) + _words(node.right)
+    if isinstance(node, ast.IfExp):
+        return f"{_words(node.body)} / {_words(node.orelse)}"
+    return GAP
+
+
+def table() -> str:
+    """The body of docs/errors.md."""
+    rows = [
+        f"| {FAMILY[e.kind]} | {_cell(e.words)} | {_cell(e.remedy or '')} | `{e.module}` |"
+        for e in sorted(every_error(), key=lambda e: (FAMILY[e.kind], e.module, e.words))
+    ]
+    return "\n".join(["| code | what | what to do | raised in |", "|---|---|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
