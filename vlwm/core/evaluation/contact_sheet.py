@@ -48,7 +48,7 @@ def draw_sheet(
     beside = _PANEL * 16 // 9 + _GAP
     width = _LEFT + shown * (_PANEL + _GAP)
     width += max(len(row.pictures) for row in rows) * beside + _LEFT
-    image = canvas.blank(_TOP + len(rows) * _ROW + 44, max(width, 900))
+    image = canvas.blank(_TOP + len(rows) * _ROW + 44, max(width, 1100))
     canvas.text(image, title, (_LEFT, 28), size=0.75, bold=True)
     canvas.text(image, "   ".join(notes), (_LEFT, 54), size=0.5, colour=canvas.FAINT)
     for place, row in enumerate(rows):
@@ -56,7 +56,9 @@ def draw_sheet(
     below = image.shape[0] - 28
     canvas.text(image, "highest occupied cell", (_LEFT, below), size=0.5)
     canvas.height_bar(image, scale, (_LEFT + 190, below))
-    canvas.legend(image, [(canvas.GROUND, scale.ground_words)], (_LEFT + 430, below))
+    words = [(canvas.GROUND, scale.ground_words), (canvas.WHITE, "ground below the grid")]
+    end = canvas.legend(image, words, (_LEFT + 430, below))
+    canvas.text(image, "higher ground has its height's colour", (end, below), size=0.5)
     return image
 
 
