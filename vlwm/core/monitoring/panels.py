@@ -236,8 +236,11 @@ def checkpoints(snapshot: Snapshot, room: Room) -> list[Text]:
         return [line(("none yet", FAINT))]
     lines = []
     for file in snapshot.checkpoints[: max(1, room.height)]:
-        right = line((f"{size(file.size_bytes)}  ", LABEL), (f"{span(file.age_s)} ago", ""))
-        lines.append(spread(line((clean(file.name, room.glyphs), "bold")), right, room.width))
+        name, age = clean(file.name, room.glyphs), f"{span(file.age_s)} ago"
+        right = line((f"{size(file.size_bytes)}  ", LABEL), (age, ""))
+        if len(name) + 1 + len(right) > room.width:  # the name says more than the size
+            right = line((age, ""))
+        lines.append(spread(line((name, "bold")), right, room.width))
     hidden = len(snapshot.checkpoints) - room.height
     if hidden > 0:
         lines[-1] = line((f"and {hidden + 1} older", FAINT))
