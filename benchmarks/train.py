@@ -2,8 +2,9 @@
 
     python benchmarks/train.py [--json] [--steps 2] [--windows 1] [--frames 2] [--config NAME]
 
-Plainly means float32, the loss written with torch's own operations, `np.load` of the users' npz
-files, and tokens computed in each step. Both sides take the same steps on the same samples of a
+Plainly means float32, the loss written with torch's own operations, one graph of the whole loss
+with everything that torch keeps for it, `np.load` of the users' npz files, tokens computed in each
+step and rolled out from the whole sequence. Both sides take the same steps on the same samples of a
 procedural city, each in a process of its own, so that its peak memory is its own. Seconds are of
 the processor, all threads together, so that other work on the machine weighs less.
 
@@ -28,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from torch.nn import functional
 
 from vlwm.core.config import Config, LossConfig, load_config
 from vlwm.core.data.dataset import collate
-from vlwm.core.model import world_model
+from vlwm.core.model import blocks, transformer, world_model
 from vlwm.core.model.losses import DICE_SMOOTHING, MEAN_EPSILON, OccupancyLoss
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
@@ -189,6 +191,9 @@ def _our_loader(task: Any) -> Callable[[], None]:
 
 def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callable[[], None]:
     """Make a task plain; loads the npz files of its batch."""
+    blocks.thrifty = transformer.thrifty = lambda work, x: work(x)
+    whole_loss = task.loss
+    task.loss = lambda batch, take: whole_loss(batch)  # one graph of all summands
     if stage == 1:
         rows = data.train_rows[batch.index.numpy()]
     else:
@@ -206,9 +211,18 @@ def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callabl
         tokenizer_task.unpack_bits = voxels  # type: ignore[assignment]
     else:
         world_model.occupancy_loss = unfused
+        task.module.transformer.next_logits = partial(_next_of_all, task.module.transformer)
         task.module.voxels = voxels
         task.codes = None
     return load
+
+
+def _next_of_all(model: transformer.TokenTransformer, new: Tensor, held: list[Tensor]) -> Tensor:
+    """The roll-out as it is written in the paper: the whole sequence again for each frame."""
+    held[:] = [torch.cat([*held, new], dim=1)]
+    pose = held[0].new_zeros(*held[0].shape[:3])
+    logits: Tensor = model(held[0], pose)[0]
+    return logits[:, -1]
 
 
 def profile(work: Callable[[], Any]) -> list[dict[str, Any]]:
