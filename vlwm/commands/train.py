@@ -289,8 +289,9 @@ def _command() -> str:
 
 @contextmanager
 def _progress_on_stderr() -> Iterator[None]:
-    """Show the log's lines on stderr while training."""
+    """Show the log's lines on stderr while training; errors are the command line's to say."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.levelno < logging.ERROR)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("vlwm")
     logger.setLevel(logging.INFO)
