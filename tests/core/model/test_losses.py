@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from vlwm.core.config import LossConfig
 from vlwm.core.model.losses import (
@@ -155,34 +156,31 @@ def test_dice_forbids_all_zeros_where_the_mean_term_does_not() -> None:
     assert 10 * float(loss.mean) < 0.001 and float(loss.dice) > 0.99
 
 
-MEMORY = """
-import resource, torch
-from vlwm.core.config import LossConfig
-from vlwm.core.model.losses import occupancy_loss
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most bytes that torch held at once of what `work` allocated.
 
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-def resident(): return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-
-torch.set_num_threads(1)
-few = torch.zeros(1, 9, requires_grad=True)
-occupancy_loss(few, few > 1, LossConfig()).total.backward()  # loads all code
-frames, voxels = 6, 200 * 200 * 121
-x = torch.full((frames, voxels), -4.0).requires_grad_()  # written, so that it counts as resident
-t = torch.ones(frames, voxels, dtype=torch.bool)
-before, frame = resident(), voxels * 4  # peaks before this one would only add to what is told
-loss = occupancy_loss(x, t, LossConfig()).total
-forward = peak()
-loss.backward()
-print((forward - before) / frame, (peak() - before) / frame - frames)
-"""
+    Resident memory would also tell what the kernel takes away and gives back.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kept = work()
+    assert seen.profiler is not None
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    del kept
+    return max(itertools.accumulate(event.nbytes() for event in events))
 
 
 def test_memory_beyond_the_logits_is_less_than_two_frames() -> None:
     """Forward beyond the logits, backward beyond the logits and their gradient."""
-    out = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    forward, backward = map(float, out.stdout.split())
-    assert forward < 2.0 and backward < 2.0, out.stdout
+    frames, voxels = 6, 200 * 200 * 121
+    frame, config = voxels * 4, LossConfig()
+    x = torch.full((frames, voxels), -4.0, requires_grad=True)
+    t = torch.ones(frames, voxels, dtype=torch.bool)
+    assert peak_bytes(lambda: x.detach() * 2 + 1) >= 2 * frames * frame  # it sees what is made
+    held: list[Tensor] = []
+    forward = peak_bytes(lambda: held.append(occupancy_loss(x, t, config).total))
+    backward = peak_bytes(lambda: held[0].backward())
+    assert forward < 2.0 * frame and backward < (frames + 2.0) * frame, (forward, backward)
 
 
 def test_token_loss_is_cross_entropy() -> None:
