@@ -94,6 +94,7 @@ def wait_for_phase(folder: Path, phase: str, child: Any) -> bool:
 
 
 @pytest.mark.endurance
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_in_every_phase(
     tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path, number: int, code: int
@@ -121,6 +122,7 @@ def test_a_signal_in_every_phase(
 
 
 @pytest.mark.endurance
+@pytest.mark.timeout(3600)
 def test_a_signal_while_compiling_is_answered_at_once(
     tiny: Any, tmp_path: Path, tiny_data: Path
 ) -> None:
@@ -176,6 +178,7 @@ def test_kill_9_loses_nothing_but_time(
 
 
 @pytest.mark.endurance
+@pytest.mark.timeout(3600)
 def test_kill_9_thirty_times(tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path) -> None:
     runs = killed_runs(tiny, tmp_path, tiny_data, 30, seed=1)
     assert_killed_runs_lose_nothing(runs, tiny, whole_run)

@@ -442,6 +442,7 @@ def test_kill_9_at_random_moments_loses_nothing_but_time(tmp_path: Path, whole: 
 
 
 @pytest.mark.endurance
+@pytest.mark.timeout(3600)
 def test_kill_9_thirty_times(tmp_path: Path, whole: Path) -> None:
     kill_until_done(tmp_path, 30, seed=1)
     assert_same_run(whole, tmp_path)
