@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlwm.core.config import HealthConfig
-from vlwm.core.training.health import CHECKS, Watch, examine
+from vlwm.core.training.health import CHECKS, Watch, examine, is_spike
 
 WELL = {
     "train/loss": 0.3,
@@ -94,3 +94,12 @@ def test_a_spike_does_not_move_the_mean_it_is_judged_by() -> None:
     for _ in range(3):
         watch.note_loss(100.0)
     assert "stayed above 5 times" in str(watch.diverged())
+
+
+def test_a_loss_that_passes_through_zero_is_no_spike() -> None:
+    """A Gaussian likelihood can be negative: five times nothing is nothing."""
+    config = HealthConfig()
+    for mean, loss in ((0.01, 0.2), (-0.01, 0.3), (-0.3, 0.4), (0.0, 0.3)):
+        assert not is_spike(loss, mean, config)
+    for mean, loss in ((1.0, 5.1), (-0.3, 1.0), (0.0, 0.5), (0.2, 1.1)):
+        assert is_spike(loss, mean, config)

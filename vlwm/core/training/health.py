@@ -29,6 +29,7 @@ Record = Mapping[str, float]
 
 _LINES_FOR_A_MEAN = 5  # log lines that make a mean to compare with
 _YOUNG = 10.0  # how much more than that a spike must be before
+_SMALL = 0.1  # loss; the occupancy composite settles at 0.1 to 0.5
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,15 @@ def _skipped(r: Record, _c: HealthConfig, _: bool) -> str | None:
 def is_spike(
     loss: float, running_mean: float | None, config: HealthConfig, *, young: bool = False
 ) -> bool:
-    """Whether a loss stands far above the mean of those before it, which are few where `young`."""
+    """Whether a loss stands far above the mean of those before it, which are few where `young`.
+
+    A likelihood can pass through zero, where a multiple of the mean says nothing: the distance to
+    the mean is compared with the mean's size, or with `_SMALL` where that is less.
+    """
     if running_mean is None:
         return False
-    return loss > config.spike_factor * (_YOUNG if young else 1.0) * abs(running_mean)
+    times = config.spike_factor * (_YOUNG if young else 1.0)
+    return loss - running_mean > (times - 1.0) * max(abs(running_mean), _SMALL)
 
 
 def _spike(r: Record, c: HealthConfig, _: bool) -> str | None:
