@@ -55,8 +55,8 @@ LOSSES = {
         FOCAL, dice_weight=1.0, mean_weight=WEIGHT, mean_mode="absolute"
     ),
     "focal + relative mean": replace(FOCAL, mean_weight=WEIGHT, mean_mode="relative"),
+    "focal + dice + relative mean": replace(DEFAULT, mean_weight=WEIGHT),
     "default": DEFAULT,
-    "default, mean weight 1": replace(DEFAULT, mean_weight=1.0),
 }
 GROUND_ONLY = 0.05
 TOLD = ("iou", "structure", "ratio", "cut")

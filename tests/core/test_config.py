@@ -85,7 +85,11 @@ def test_guides_defaults() -> None:
     assert (config.data.samples_per_gpu, config.data.workers_per_gpu) == (3, 8)
     assert config.load_from == "pretrained/occworld/latest.pth"
     assert (config.loss.focal_alpha, config.loss.focal_gamma) == (0.99, 2.0)
-    assert (config.loss.dice_weight, config.loss.mean_weight) == (1.0, 10.0)
+    assert (config.loss.dice_weight, config.loss.mean_mode, config.loss.mean_weight) == (
+        1.0, "relative", 1.0,
+    )  # fmt: skip
+    guides = load_config("finetune_tokyo", ("loss.mean_mode='absolute'", "loss.mean_weight=10"))
+    assert (guides.loss.mean_mode, guides.loss.mean_weight) == ("absolute", 10.0)
 
 
 def test_absent_path_falls_back_to_its_preset() -> None:

@@ -128,8 +128,8 @@ class ModelConfig:
     """let the ego-motion memory reach the forecast"""
     channels: tuple[int, ...] = (128, 256, 512)
     """channels of the transformer's resolutions, the middle last"""
-    num_heads: int = 4
-    """attention heads"""
+    num_heads: int = 8
+    """attention heads; OccWorld's weights are made for 8"""
     layers_per_level: int = 6
     """temporal attention blocks per resolution"""
     memory_channels: int = 64
@@ -162,8 +162,8 @@ class LossConfig:
     """weight of the focal loss"""
     dice_weight: float = 1.0
     """weight of the dice loss"""
-    mean_weight: float = 10.0
-    """weight of mean-matching"""
+    mean_weight: float = 1.0
+    """weight of mean-matching; the guide's 10 belongs to its 'absolute' form"""
     mean_mode: str = "relative"
     """'relative': squared log of the ratio of means; 'absolute': squared difference"""
     token_weight: float = 1.0
