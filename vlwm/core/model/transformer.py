@@ -4,9 +4,9 @@ Two streams run through one U over resolutions: the tokens of the frames so far,
 own time, and the queries, which know the time of the frame that they ask for. At each resolution
 every place of the queries attends (causally) to the tokens of that place, the pose's queries attend
 to the pose's tokens and to the queries of their frame, and the same convolutions mix the places of
-both streams; 2 × 2 convolutions halve and double the map, skips are concatenated. Names and shapes are
-OccWorld's, and with 8 heads so are the tokens' logits; the pose branch does not give OccWorld's poses.
-Widths and map sizes are free.
+both streams; 2 × 2 convolutions halve and double the map, skips are concatenated. Names and shapes
+are OccWorld's, and with 8 heads so are the tokens' logits; the pose branch does not yet give
+OccWorld's poses. Widths and map sizes are free.
 
 Axes: B batch, F frames, C channels, h, w the token map, K codes.
 """
