@@ -17,7 +17,7 @@ from vlwm.core.config import load_config
 from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
-from vlwm.core.model.checkpoint import load_checkpoint, load_world_model
+from vlwm.core.model.checkpoint import load_checkpoint, load_world_model, save_checkpoint
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training import data
 from vlwm.core.training.begin import goes_on, set_aside
@@ -266,6 +266,19 @@ def test_missing_weights_name_both_remedies(tiny: Any, tmp_path: Path, tiny_data
 def test_the_world_stage_alone_needs_a_tokenizer(
     tiny: Any, tmp_path: Path, tiny_data: Path
 ) -> None:
+    config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
+    with pytest.raises(DataError, match=r"no trained tokenizer.*--stage tokenizer"):
+        train(config, TrainOptions(tmp_path / "run", stage="world"))
+
+
+def test_a_tokenizer_without_a_step_is_not_frozen(
+    tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path
+) -> None:
+    """The checkpoint written before the first step proves the disk, not the training."""
+    content = load_checkpoint(whole_run / "tokenizer" / "last.pth")
+    folder = RunFolder(tmp_path / "run").tokenizer
+    folder.create()
+    save_checkpoint(folder.last, {**content, "step": 0, "epoch": 0})
     config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
     with pytest.raises(DataError, match=r"no trained tokenizer.*--stage tokenizer"):
         train(config, TrainOptions(tmp_path / "run", stage="world"))

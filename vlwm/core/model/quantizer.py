@@ -96,6 +96,13 @@ class CodebookHealth:
         self.generator = torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
+    def adopt(self) -> None:
+        """Go on from the codes that are there, trained elsewhere, instead of a start of its own."""
+        self.sums.copy_(self.quantizer.embedding.weight)
+        self.counts.fill_(1.0)
+        self.started = True
+
+    @torch.no_grad()
     def update(self, flat: Tensor, indices: Tensor) -> None:
         """Follow one step: encoder outputs (M, C) and the codes (M,) they chose."""
         flat, indices = flat.float(), indices.reshape(-1)
@@ -129,9 +136,7 @@ class CodebookHealth:
             nearest = torch.minimum(nearest, (rows - rows[at]).pow(2).sum(dim=1))
         weight = self.quantizer.embedding.weight
         weight.copy_(torch.stack(chosen).to(weight))
-        self.sums.copy_(weight)
-        self.counts.fill_(1.0)
-        self.started = True
+        self.adopt()
 
     def _pick(self, available: int, wanted: int) -> Tensor:
         if available >= wanted:

@@ -108,14 +108,16 @@ def train_world(run: Run, data: TrainData) -> Path:
 def _take_tokenizer(run: Run, model: WorldModel) -> float:
     """Put the trained tokenizer into the world model; its decision threshold."""
     folder = run.folder.tokenizer
-    path = next((p for p in (folder.best, folder.last) if p.exists()), None)
-    if path is None:
+    path = folder.best if folder.best.exists() else folder.last
+    content = None
+    if path.exists():
+        content = load_checkpoint(path, expect_grid=model.grid, stage="tokenizer")
+    if content is None or content["step"] == 0:  # written before its first step
         raise DataError(
             "there is no trained tokenizer to build on",
             where=folder.path,
             remedy="train it first: --stage tokenizer, or --stage both",
         )
-    content = load_checkpoint(path, expect_grid=model.grid, stage="tokenizer")
     load_weights(model.vae, content["model"], path)
     log.info("world: tokenizer of epoch %d from %s", content["epoch"], path)
     return 0.5 if content["threshold"] is None else content["threshold"]

@@ -26,6 +26,8 @@ from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 
+_CODES = "vqvae.embedding.weight"
+
 
 class TokenizerTask:
     """Trains a `Tokenizer`.
@@ -65,6 +67,9 @@ class TokenizerTask:
         size = config.tokenizer
         self.codebook = CodebookHealth(model.vqvae, size.ema_decay, size.revive_below, config.seed)
         self.fresh = fresh
+        self.alone = False  # whether only what is fresh moves
+        if fresh and _CODES not in fresh:
+            self.codebook.adopt()
         self.threshold: float | None = None
         self._trained = [n for n, p in model.named_parameters() if p.requires_grad]
         self._outputs: list[tuple[Tensor, Tensor]] = []
@@ -88,10 +93,10 @@ class TokenizerTask:
         """Choose what moves in this step, and forget what a failed try left."""
         self._outputs = []
         if self.fresh:
-            alone = step < self.config.tokenizer.warmup_fresh_iters
+            self.alone = step < self.config.tokenizer.warmup_fresh_iters
             parameters = dict(self.module.named_parameters())
             for name in self._trained:
-                parameters[name].requires_grad_(not alone or name in self.fresh)
+                parameters[name].requires_grad_(not self.alone or name in self.fresh)
 
     def loss(self, batch: FrameBatch, take: Take = as_it_is) -> LossReport:
         """Composite of the round trip, and the quantizer's loss."""
@@ -116,9 +121,9 @@ class TokenizerTask:
         self._outputs = [(self.ranks.gather_rows(flat.float()), self.ranks.gather_rows(indices))]
 
     def end_step(self, bad: Tensor) -> None:
-        """Let the codebook follow, once per global batch."""
+        """Let the codebook follow, once per global batch; loaded codes stand still in a warm-up."""
         outputs, self._outputs = self._outputs, []
-        if not bool(bad):
+        if not bool(bad) and not (self.alone and _CODES not in self.fresh):
             self.codebook.update(*outputs[0])
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
