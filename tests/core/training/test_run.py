@@ -230,9 +230,8 @@ def test_eval_only_judges_again(
     folder = tmp_path / "run"
     shutil.copytree(whole_run, folder)
     (folder / "scores.json").unlink()
-    config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
-    result = train(config, TrainOptions(folder, eval_only=True))
-    assert result.scores is not None
+    code, out, err = tiny.finish(folder, tiny_data, "--eval-only")  # as many threads as the run
+    assert code == 0 and "memory_baseline" in out, err
     assert read_json(folder / "scores.json") == read_json(whole_run / "scores.json")
 
 
