@@ -83,3 +83,19 @@ def test_a_bug_is_called_one_and_its_traceback_is_kept(tmp_path: Path) -> None:
             assert "bug in vlwm" in out.stderr and "Traceback" not in out.stderr
             (log,) = tmp_path.glob("vlwm-error-*.log")
             assert "ZeroDivisionError" in log.read_text()
+
+
+def test_help_leaves_out_what_it_never_uses_and_puts_nothing_in_its_place() -> None:
+    """rich's Markdown and traceback highlighter cost a fifth of the start."""
+    script = (
+        "import sys, contextlib, io\n"
+        "from vlwm.cli import main\n"
+        "sys.argv = ['vlwm', '--help']\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    main()\n"
+        "assert not {'rich.markdown', 'rich.traceback', 'torch', 'numpy'} & set(sys.modules)\n"
+        "from rich.markdown import Markdown\n"
+        "assert Markdown('x').parsed\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

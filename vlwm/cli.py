@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -66,6 +67,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
     try:
+        if {"-h", "--help"} & set(sys.argv[1:]) or not sys.argv[1:]:
+            _import_help_renderer()
         if not _help_of_one_command(sys.argv[1:]):
             app()
     except VlwmError as error:
@@ -81,6 +84,21 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the one place where a bug is met
         _report_bug(error, debug)
         sys.exit(1)
+
+
+def _import_help_renderer() -> None:
+    """Import Typer's help without rich's Markdown and traceback highlighter, which it never uses
+    here and which would be a fifth of the whole start (docs/decisions.md)."""
+    spared = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
+    spared = {module: name for module, name in spared.items() if module not in sys.modules}
+    for module, name in spared.items():
+        sys.modules[module] = placeholder = ModuleType(module)
+        setattr(placeholder, name, type(name, (), {}))
+    try:
+        import typer.rich_utils  # noqa: F401
+    finally:
+        for module in spared:
+            del sys.modules[module]
 
 
 def _help_of_one_command(words: list[str]) -> bool:

@@ -3,10 +3,10 @@
 Two streams run through one U over resolutions: the tokens of the frames so far, which know their
 own time, and the queries, which know the time of the frame that they ask for. At each resolution
 every place of the queries attends (causally) to the tokens of that place, the pose's queries attend
-to the pose's tokens and to the queries of their frame, and the same convolutions mix the places of
-both streams; 2 × 2 convolutions halve and double the map, skips are concatenated. Names and shapes
-are OccWorld's, and with 8 heads so are the tokens' logits; the pose branch does not yet give
-OccWorld's poses. Widths and map sizes are free.
+to the pose's tokens and to the places' queries of their frame (on the way down before those have
+looked at the past, on the way up after it), and the same convolutions mix the places of both
+streams; 2 × 2 convolutions halve and double the map, skips are concatenated. Names, shapes and,
+with 8 heads, outputs are OccWorld's (benchmarks/occworld_parity.py). Widths and map sizes are free.
 
 Axes: B batch, F frames, C channels, h, w the token map, K codes.
 """
@@ -98,7 +98,10 @@ class ConvBlock(nn.Module):
 
 
 def _mlp(width_in: int, width_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))
+    """Two linear layers, each with its ReLU: what convolutions are to places, for the pose."""
+    return nn.Sequential(
+        nn.Linear(width_in, width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU()
+    )
 
 
 def _over_time(
@@ -178,11 +181,9 @@ class TokenTransformer(nn.Module):
         poses = Streams.over_time(pose, self.pose_temporal_embeddings.weight)
         skips: list[tuple[Streams, Streams]] = []
         for i, convs in enumerate(self.encoders):
-            queries, asked = self._attend(
-                places, poses, self.temporal_attentions_en[i], self.pose_attn_en[i]
-            )
-            places = Streams(places.known, queries).each(convs)
-            poses = Streams(poses.known, asked).through(self.pose_en[i])
+            poses = self._look(poses, places.queries, self.pose_attn_en[i])
+            poses = poses.through(self.pose_en[i])
+            places = self._remember(places, self.temporal_attentions_en[i]).each(convs)
             skips.append((places, poses))
             places = places.each(self.downsamples[i])
         places, poses = places.each(self.mid), poses.through(self.pose_mid)
@@ -190,13 +191,12 @@ class TokenTransformer(nn.Module):
             skip, pose_skip = skips.pop()
             places = places.each(self.upsamples[i]).joined(skip)
             poses = poses.through(self.pose_up[i]).joined(pose_skip)
-            queries, asked = self._attend(
-                places, poses, self.temporal_attentions_de[i], self.pose_attn_de[i]
-            )
+            places = self._remember(places, self.temporal_attentions_de[i])
+            poses = self._look(poses, places.queries, self.pose_attn_de[i])
+            poses = poses.through(self.pose_de[i])
             last = i == len(self.decoders) - 1  # nobody asks what is known there
             known = places.known if last else each(convs, places.known)
-            places = Streams(known, each(convs, queries))
-            poses = Streams(poses.known, asked).through(self.pose_de[i])
+            places = Streams(known, each(convs, places.queries))
         return each(self.conv_out, places.queries), self.pose_out(poses.queries)
 
     @torch.no_grad()
@@ -240,10 +240,8 @@ class TokenTransformer(nn.Module):
             asked = _over_time(block, asked, known, causal=False)
         return Streams(places.known, asked.view(b, h, w, 1, c).permute(0, 3, 4, 1, 2))
 
-    def _attend(
-        self, places: Streams, poses: Streams, blocks: nn.ModuleList, pose_blocks: nn.ModuleList
-    ) -> tuple[Tensor, Tensor]:
-        """New queries of the places (B, F, C, h, w) and of the pose (B, F, C)."""
+    def _remember(self, places: Streams, blocks: nn.ModuleList) -> Streams:
+        """Every place of the queries looks at what is known of that place up to its frame."""
         b, f, c, h, w = places.queries.shape
         known, asked = (by_place(x) for x in (places.known, places.queries))
         for block in blocks:
@@ -251,15 +249,20 @@ class TokenTransformer(nn.Module):
                 asked = checkpoint(_over_time, block, asked, known, use_reentrant=False)
             else:
                 asked = _over_time(block, asked, known)
-        asked = asked.view(b, h, w, f, c).permute(0, 3, 4, 1, 2)
-        frames = asked.flatten(3).transpose(2, 3).reshape(b * f, h * w, c)
-        pose = poses.queries
-        for own, norm1, cross, norm2, forward, norm3 in pose_blocks:
-            pose = norm1(pose + own(pose, poses.known, causal=True))
-            seen = cross(pose.reshape(b * f, 1, c), frames, causal=False).view(b, f, c)
-            pose = norm2(pose + seen)
-            pose = norm3(pose + forward(pose))
-        return asked, pose
+        return Streams(places.known, asked.view(b, h, w, f, c).permute(0, 3, 4, 1, 2))
+
+    def _look(self, poses: Streams, queries: Tensor, blocks: nn.ModuleList) -> Streams:
+        """The pose's queries look at known poses up to their frame, then at the places' queries of
+        their frame, (B, F, C, h, w)."""
+        b, f, c = poses.queries.shape
+        frame = queries.flatten(3).transpose(2, 3).reshape(b * f, -1, c)
+        asked = poses.queries
+        for own, norm1, cross, norm2, forward, norm3 in blocks:
+            asked = norm1(asked + own(asked, poses.known, causal=True))
+            seen = cross(asked.reshape(b * f, 1, c), frame, causal=False)
+            asked = norm2(asked + seen.view(b, f, c))
+            asked = norm3(asked + forward(asked))
+        return Streams(poses.known, asked)
 
 
 def _stacks(widths: list[int], block: object, heads: int, count: int) -> nn.ModuleList:

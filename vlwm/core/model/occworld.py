@@ -1,0 +1,152 @@
+"""OccWorld itself, in its published configuration, built from the same parts as our model.
+
+    classes ─► tokenizer ─► codes ─┐
+    relative poses, command ───────┴─► transformer ─► codes and poses of the next frame ─► classes
+
+It is there to be compared with (benchmarks/occworld_parity.py): names, shapes and function are
+those of arXiv 2311.16038, so its released weights and its numbers can be told from ours. One fault
+is not repeated: which of the pose head's answers leads on in a roll-out is chosen by the last
+driving command of the past, never by a command of the future.
+
+Axes: B batch, F frames, X, Y, Z cells, C token channels, h, w the token map, K codes, M driving
+modes (right, left, straight on).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vlwm.core.config import TokenizerConfig
+from vlwm.core.model.losses import token_loss
+from vlwm.core.model.quantizer import Quantized
+from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.transformer import TokenTransformer
+
+MODES = 3
+SHAPE = (200, 200, 16)
+FREE = 17
+"""the class of Occ3D-nuScenes that stands for empty space"""
+TOKENIZER = TokenizerConfig(num_classes=18, ema_decay=0.0, commitment=1.0)
+_CHANNELS, _HEADS, _LAYERS = (128, 256, 512), 8, 6
+
+
+class PoseEncoder(nn.Module):
+    """Steps (..., 2) and one-hot commands (..., M) → pose tokens (..., C)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pose_encoder = nn.Sequential(
+            nn.Linear(2 + MODES, width), nn.ReLU(), nn.Linear(width, width)
+        )
+
+    def forward(self, steps: Tensor, modes: Tensor) -> Tensor:
+        features: Tensor = self.pose_encoder(torch.cat([steps, modes], dim=-1))
+        return features
+
+
+class PoseDecoder(nn.Module):
+    """Pose features (..., C) → a step for each driving mode (..., M, 2), metres."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.pose_decoder = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * MODES)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.pose_decoder(features).unflatten(-1, (MODES, 2))
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What is said of frames that were not seen.
+
+    Attributes:
+        logits: (B, F, K, h, w), of the codes.
+        poses: (B, F, M, 2), steps in metres, one for each driving mode.
+        chosen: (B, F, 2), the steps of the mode that was in force.
+    """
+
+    logits: Tensor
+    poses: Tensor
+    chosen: Tensor
+
+    @property
+    def codes(self) -> Tensor:
+        """The likeliest codes, int64 (B, F, h, w)."""
+        return self.logits.argmax(dim=2)
+
+
+class OccWorld(nn.Module):
+    """See the module.
+
+    Args:
+        frames: that are known in training, 15 as published; one more is predicted.
+    """
+
+    def __init__(self, frames: int = 15) -> None:
+        super().__init__()
+        self.frames = frames
+        self.vae = Tokenizer(TOKENIZER, SHAPE)
+        width, *size = self.vae.latent_shape
+        codes = TOKENIZER.codebook_size
+        self.transformer = TokenTransformer(
+            _CHANNELS, codes, (size[0], size[1]), frames + 1, _HEADS, _LAYERS
+        )
+        self.pose_encoder = PoseEncoder(width)
+        self.pose_decoder = PoseDecoder(width)
+
+    def quantize(self, classes: Tensor) -> tuple[Tensor, Quantized]:
+        """Before quantisation (B · F, C, h, w), and quantised, of classes (B, F, X, Y, Z)."""
+        frames = classes.flatten(0, 1)
+        z = torch.cat([self.vae.encode(frame[None]) for frame in frames])
+        return z, self.vae.quantize(z)
+
+    def predict(self, tokens: Tensor, steps: Tensor, modes: Tensor) -> Predicted:
+        """Teacher-forced: for each frame its next one, from it and those before.
+
+        Args:
+            tokens: (B, F, C, h, w), F at most `frames`.
+            steps: (B, F, 2), relative poses in metres.
+            modes: (B, F, M), one-hot driving commands.
+        """
+        logits, features = self.transformer(tokens, self.pose_encoder(steps, modes))
+        poses = self.pose_decoder(features)
+        return Predicted(logits, poses, (poses * modes[..., None]).sum(dim=-2))
+
+    def loss(self, predicted: Predicted, codes: Tensor) -> Tensor:
+        """Cross-entropy of the true codes int64 (B, F, h, w) of the predicted frames."""
+        return token_loss(predicted.logits, codes)
+
+    @torch.no_grad()
+    def roll_out(self, tokens: Tensor, steps: Tensor, modes: Tensor, horizon: int) -> Predicted:
+        """Frames after the past ones, each from the past and those predicted before it.
+
+        The last command of the past stays in force: what will be commanded is not known.
+
+        Args:
+            tokens, steps, modes: of the past, as in `predict`.
+            horizon: frames to predict; with the past at most `frames` + 1.
+        """
+        found: list[Predicted] = []
+        for _ in range(horizon):
+            every = self.predict(tokens, steps, modes)
+            found.append(Predicted(*(x[:, -1:] for x in _parts(every))))
+            tokens = torch.cat([tokens, self._embedded(found[-1].codes)], dim=1)
+            steps = torch.cat([steps, found[-1].chosen], dim=1)
+            modes = torch.cat([modes, modes[:, -1:]], dim=1)
+        return Predicted(*(torch.cat(x, dim=1) for x in zip(*map(_parts, found), strict=True)))
+
+    def _embedded(self, codes: Tensor) -> Tensor:
+        return self.vae.embed(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+    def class_logits(self, codes: Tensor) -> Tensor:
+        """Logits (N, X, Y, Z, classes) of codes int64 (N, h, w)."""
+        return self.vae.decode(self.vae.embed(codes))
+
+
+def _parts(predicted: Predicted) -> tuple[Tensor, Tensor, Tensor]:
+    return predicted.logits, predicted.poses, predicted.chosen
