@@ -30,6 +30,7 @@ def card(name: str, total_mib: int, free_mib: int | None, sm: tuple[int, int] = 
         (card("NVIDIA GeForce RTX 4090", 24564, 24101, (8, 9)), 2, "bf16", False, 20.0),
         (card("NVIDIA GeForce RTX 4090", 24564, 22600, (8, 9)), 1, "bf16", False, 20.0),
         (card("NVIDIA GeForce RTX 3090", 24576, 24233, (8, 6)), 2, "bf16", False, 24.0),
+        (card("NVIDIA GeForce RTX 3090", 24576, 22700, (8, 6)), 1, "bf16", False, 24.0),
         (card("NVIDIA GeForce RTX 3080", 10240, 9996, (8, 6)), 1, "bf16", True, 48.0),
         (card("Tesla T4", 15360, 15095, (7, 5)), 1, "fp16", False, 48.0),
         (card("NVIDIA H100 80GB HBM3", 81559, 81008, (9, 0)), 8, "bf16", False, 8.0),

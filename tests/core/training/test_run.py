@@ -16,7 +16,7 @@ import torch
 from vlwm.core.config import load_config
 from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError
-from vlwm.core.files import read_json
+from vlwm.core.files import read_json, write_json
 from vlwm.core.model.checkpoint import load_checkpoint, load_world_model, save_checkpoint
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training import data
@@ -141,14 +141,22 @@ def test_a_signal_while_compiling_is_answered_at_once(
     assert status is not None and (status["state"], status["exit_code"]) == ("stopped", 75)
 
 
+def wait_until_at_work(folder: Path, child: Any) -> None:
+    """Until this process, not the one before it, has opened its files."""
+    while child.poll() is None:
+        status = RunFolder(folder).read_status()
+        if status is not None and status["pid"] == child.pid:
+            return
+        time.sleep(0.01)
+
+
 def killed_runs(tiny: Any, root: Path, tiny_data: Path, kills: int, seed: int) -> list[Path]:
     """Runs that were killed at random moments, `kills` in all, each begun again to its end."""
     rng = random.Random(seed)
     runs = [root / "run_0"]
     while kills:
         child = tiny.process(runs[-1], tiny_data, "--set", "checkpoint_config.minutes=0.001")
-        while not (runs[-1] / "status.json").exists() and child.poll() is None:
-            time.sleep(0.01)
+        wait_until_at_work(runs[-1], child)
         time.sleep(rng.uniform(0.0, 4.0))
         child.kill()
         child.communicate(timeout=60)
@@ -222,6 +230,12 @@ def test_a_finished_run_is_moved_aside_never_written_over(
     assert aside is not None and {p.name for p in aside.iterdir()} == before
     assert list(folder.iterdir()) == [aside]
     assert set_aside(run, tokenizer_too=True) is None
+    shutil.rmtree(aside)
+    run.tokenizer.create()  # a process that was killed before its first checkpoint
+    write_json(run.config_json, config.to_dict())
+    assert set_aside(run, tokenizer_too=True) is None
+    run.tokenizer.metrics_jsonl.write_text("{}\n")
+    assert set_aside(run, tokenizer_too=True) is not None
 
 
 def test_eval_only_judges_again(

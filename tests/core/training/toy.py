@@ -36,6 +36,7 @@ from vlwm.core.training.metric_log import MetricLog
 from vlwm.core.training.optimizer import build_optimizer
 from vlwm.core.training.progress import StageSettings
 from vlwm.core.training.randomness import seed_everything
+from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.run_state import RunState
 from vlwm.core.training.signals import StopRequested, StopSignal
 from vlwm.core.training.status import StatusWriter
@@ -146,9 +147,11 @@ def config(epochs: int = 3, interval: int = 1, **health: Any) -> Config:
 
 
 def build(
-    folder: Path, cfg: Config, task: ToyTask, *, microbatch: int = 4, stop: StopSignal | None = None
-) -> Trainer:
+    folder: Path, cfg: Config, task: ToyTask, *, microbatch: int = 4,
+    stop: StopSignal | None = None, ranks: Ranks | None = None,
+) -> Trainer:  # fmt: skip
     """A trainer of the toy task in `folder`, on the CPU."""
+    ranks = ranks or Ranks()
     run = RunFolder(folder).create()
     settings = replace(StageSettings.of(cfg, "world"), batch_size=task.batch)
     stepper = Stepper(
@@ -158,9 +161,11 @@ def build(
         torch.device("cpu"),
         None,
         microbatch,
+        ranks,
     )
     state = RunState(task, stepper, cfg, Watch(cfg.health))
-    metrics, status = MetricLog(run, "world"), StatusWriter(run, device="cpu")
+    metrics = MetricLog(run, "world", writes=ranks.lead)
+    status = StatusWriter(run, writes=ranks.lead, device="cpu")
     return Trainer(
         state, settings, cfg, run, metrics, status, StopSignal() if stop is None else stop
     )

@@ -99,13 +99,23 @@ def _comparable(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def set_aside(folder: RunFolder, *, tokenizer_too: bool) -> Path | None:
-    """Move the run that lies in the folder into `previous_…/`; None where there is none."""
+    """Move the run that lies in the folder into `previous_…/`; None where there is none.
+
+    What a process killed before its first checkpoint has left is no run.
+    """
     patterns = (*_FILES, "tokenizer") if tokenizer_too else _FILES
     found = sorted({path for pattern in patterns for path in folder.path.glob(pattern)})
-    if not any(path.suffix == ".pth" or path.name == "tokenizer" for path in found):
+    if not any(_is_work(path) for path in found):
         return None
     target = make_folder(folder.path / time.strftime("previous_%Y%m%d_%H%M%S"))
     for path in found:
         path.rename(target / path.name)
     log.warning("the folder held another run; it is kept in %s", target)
     return target
+
+
+def _is_work(path: Path) -> bool:
+    """Whether a file or folder of a run holds something that training has made."""
+    if path.name == "tokenizer":
+        return any(path.glob("*.pth")) or any(p.stat().st_size for p in path.glob("metrics.jsonl"))
+    return path.suffix == ".pth"
