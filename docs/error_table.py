@@ -31,7 +31,7 @@ class Raised:
     words: str
     """what happened"""
     remedy: str | None
-    """what to do; None where the sentence says it all or another error takes it up"""
+    """what to do; None where nothing is told"""
 
     @property
     def pieces(self) -> list[str]:
@@ -47,25 +47,41 @@ def every_error() -> list[Raised]:
 
 def _of_file(path: Path) -> Iterator[Raised]:
     module = path.relative_to(ROOT / "vlwm").with_suffix("").as_posix()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = _named_texts(tree)
+    for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
             continue
         if node.func.id in FAMILY and node.args:
             remedy = next((k.value for k in node.keywords if k.arg == "remedy"), None)
-            told = None if remedy is None else _words(remedy)
-            yield Raised(module, node.func.id, _words(node.args[0]), told)
+            told = None if remedy is None else _words(remedy, texts)
+            yield Raised(module, node.func.id, _words(node.args[0], texts), told)
 
 
-def _words(node: ast.expr) -> str:
-    """A literal as it stands, an f-string with gaps, everything else a gap."""
+def _named_texts(tree: ast.Module) -> dict[str, str]:
+    """The texts that a file gives a name at its top."""
+    return {
+        node.targets[0].id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    }
+
+
+def _words(node: ast.expr, texts: dict[str, str]) -> str:
+    """A literal or named text as it stands, an f-string with gaps, everything else a gap."""
+    if isinstance(node, ast.Name) and node.id in texts:
+        return texts[node.id]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(_words(part) for part in node.values)
+        return "".join(_words(part, texts) for part in node.values)
     if isinstance(node, ast.BinOp):
-        return _words(node.left) + _words(node.right)
+        return _words(node.left, texts) + _words(node.right, texts)
     if isinstance(node, ast.IfExp):
-        return f"{_words(node.body)} / {_words(node.orelse)}"
+        return f"{_words(node.body, texts)} / {_words(node.orelse, texts)}"
     return GAP
 
 

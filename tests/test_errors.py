@@ -28,10 +28,10 @@ NEEDS_PROCESSES = ("the first process of the run has failed",)
 """what only several processes can meet; tests/core/training kills one of two"""
 
 
-def test_every_error_has_words_or_passes_on_anothers() -> None:
+def test_every_error_has_words_and_a_remedy() -> None:
     for error in every_error():
         assert "\n" not in error.words and not error.words.endswith("."), error
-        assert error.remedy is None or error.remedy.strip(), error
+        assert error.remedy is not None and error.remedy.strip(), error
 
 
 def test_the_key_words_of_every_error_stand_in_a_test() -> None:

@@ -450,7 +450,11 @@ def _convert_scalar(hint: type, value: Any, key: str, where: str) -> Any:
 
 
 def _wrong(key: str, value: Any, expected: str, where: str) -> ConfigError:
-    return ConfigError(f"{key} = {value!r} should be {expected}", where=where)
+    return ConfigError(
+        f"{key} = {value!r} should be {expected}",
+        where=where,
+        remedy="docs/training.md lists every key with its default",
+    )
 
 
 def list_presets() -> list[str]:

@@ -104,7 +104,9 @@ def read_config_file(path: str | Path) -> ConfigFile:
 
 def _read(path: Path, above: tuple[Path, ...]) -> ConfigFile:
     if path.resolve() in above:
-        raise ConfigError("_base_ goes round in a circle", where=path)
+        raise ConfigError(
+            "_base_ goes round in a circle", where=path, remedy="take one _base_ line away"
+        )
     evaluator = _Evaluator(path)
     names = evaluator.run()
     bases = names.pop("_base_", [])
@@ -156,10 +158,18 @@ class _Evaluator:
         try:
             tree = ast.parse(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"the config cannot be read: {error}", where=self.path) from error
+            raise ConfigError(
+                f"the config cannot be read: {error}",
+                where=self.path,
+                remedy="save it as UTF-8 text that you may read, or name a preset",
+            ) from error
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = getattr(error, "lineno", None) or 1
-            raise ConfigError("not a config file", where=f"{self.path}:{line}") from error
+            raise ConfigError(
+                "not a config file",
+                where=f"{self.path}:{line}",
+                remedy="mend that line; lines read name = value, as Python writes them",
+            ) from error
         for statement in tree.body:
             self._statement(statement)
         del self.names["__file__"]
@@ -208,7 +218,9 @@ class _Evaluator:
             return method(node)
         except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
             where = f"{self.path}:{node.lineno}"
-            raise ConfigError(f"cannot evaluate: {error}", where=where) from error
+            raise ConfigError(
+                f"cannot evaluate: {error}", where=where, remedy="write the value itself"
+            ) from error
 
     def _constant(self, node: ast.Constant) -> Any:
         return node.value
@@ -216,7 +228,11 @@ class _Evaluator:
     def _name(self, node: ast.Name) -> Any:
         if node.id not in self.names:
             where = f"{self.path}:{node.lineno}"
-            raise ConfigError(f"the name {node.id} is not defined above", where=where)
+            raise ConfigError(
+                f"the name {node.id} is not defined above",
+                where=where,
+                remedy="define it in a line before, or put a text in quotes",
+            )
         self.read.add(node.id)
         return self.names[node.id]
 

@@ -108,8 +108,14 @@ def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataErr
             "no permission to write", where=path, remedy="choose a folder that you own"
         )
     if isinstance(error, FileNotFoundError):
-        return DataError("no such file or folder", where=error.filename or path)
-    return MachineError(f"the disk answered {error.strerror or error}", where=path)
+        return DataError(
+            "no such file or folder", where=error.filename or path, remedy="check the path"
+        )
+    return MachineError(
+        f"the disk answered {error.strerror or error}",
+        where=path,
+        remedy="choose a folder on another disk, and see what dmesg says of this one",
+    )
 
 
 def make_folder(path: str | Path) -> Path:
@@ -142,13 +148,21 @@ def read_json(path: str | Path) -> Any:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DataError("no such file", where=path) from error
+        raise DataError("no such file", where=path, remedy="check the path") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the file cannot be read: {error}", where=path) from error
+        raise DataError(
+            f"the file cannot be read: {error}",
+            where=path,
+            remedy="see with ls -l whether you may read it; it should be UTF-8 text",
+        ) from error
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"line {error.lineno} is not JSON: {error.msg}", where=path) from error
+        raise DataError(
+            f"line {error.lineno} is not JSON: {error.msg}",
+            where=path,
+            remedy="mend the line, or delete the file where vlwm wrote it: it is made again",
+        ) from error
 
 
 def sha256_file(path: str | Path) -> str:

@@ -21,6 +21,7 @@ from vlwm.core.geometry.render import Pinhole, render
 
 REACH_M = 800.0
 QUALITY = 95
+_AGAIN = "run the same vlwm prepare command again; it is written anew"
 _SUN = np.array([-0.45, -0.62, 0.64]) / np.linalg.norm([-0.45, -0.62, 0.64])
 _HORIZON = np.array([205.0, 216.0, 226.0])
 _ZENITH = np.array([96.0, 146.0, 206.0])
@@ -169,9 +170,9 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         DataError: the file is missing or no whole picture.
     """
     if not path.exists():
-        raise DataError("no such picture", where=path)
+        raise DataError("no such picture", where=path, remedy=_AGAIN)
     raw = path.read_bytes()
     decoded = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
     if decoded is None or not raw.endswith(b"\xff\xd9"):
-        raise DataError("a damaged picture", where=path)
+        raise DataError("a damaged picture", where=path, remedy=_AGAIN)
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)

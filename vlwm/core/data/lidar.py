@@ -21,6 +21,7 @@ from vlwm.core.geometry.compiled import compiled
 from vlwm.core.geometry.rays import RayCaster
 
 _STREAM = 0x11DA2
+_AGAIN = "run the same vlwm prepare command again; it is written anew"
 
 
 class LidarScanner:
@@ -102,9 +103,13 @@ def read_lidar(path: Path) -> NDArray[np.float32]:
     try:
         points = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError("no such scan", where=path) from error
+        raise DataError("no such scan", where=path, remedy=_AGAIN) from error
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"a damaged scan: {error}", where=path) from error
+        raise DataError(f"a damaged scan: {error}", where=path, remedy=_AGAIN) from error
     if points.ndim != 2 or points.shape[1] != 4:
-        raise DataError(f"a scan of shape {points.shape}, not (N, 4)", where=path)
+        raise DataError(
+            f"a scan of shape {points.shape}, not (N, 4)",
+            where=path,
+            remedy="write x, y, z, intensity a point, as docs/data_format.md says",
+        )
     return np.asarray(points, dtype=np.float32)

@@ -215,7 +215,9 @@ def _up_to_date(
     damaged = [d for entry in entries for d in entry["damaged"]]
     if strict and damaged:
         file, reason = damaged[0]
-        raise DataError(reason, where=file)
+        raise DataError(
+            reason, where=file, remedy="mend it; without strict it is left out and counted"
+        )
     changed = bool(old) or set(known) != {p.name for p in paths}
     if changed:
         write_json(folder / "index.json", {**_header(grid), "sessions": entries})
@@ -270,7 +272,11 @@ def _pack(folder: Path, path: Path, grid: VoxelGrid, strict: bool) -> dict[str, 
             kept.append(place)
             crcs.append(isal_zlib.crc32(bits))
     if not kept:
-        raise DataError("every frame of this session is damaged", where=path)
+        raise DataError(
+            "every frame of this session is damaged",
+            where=path,
+            remedy="take its folder away, or make it again with vlwm prepare",
+        )
     return {
         "name": path.name,
         "numbers": session.numbers[kept].tolist(),

@@ -42,6 +42,7 @@ AGENTS = ("drone", "rover")
 DEFAULT_STEP_S = 0.5
 _OCCUPANCY = re.compile(r"^(\d{6})_occupancy\.npz$")
 _MEMBER = b"occupancy.npy"
+_POSES = "write it as docs/data_format.md says, or take the frame away"
 _FIXED = (20, 0, 8, 0, 0x21)  # version, flags, deflate, 00:00:00, 1980-01-01
 _KEYS = (
     ("position", "xyz"),
@@ -146,7 +147,9 @@ class Session:
                     raise
                 self.damaged.append((str(self.pose_path(number)), str(error)))
         if not rows:
-            raise DataError("a session without a frame that has a pose", where=self.path)
+            raise DataError(
+                "a session without a frame that has a pose", where=self.path, remedy=_POSES
+            )
         return np.array(rows, dtype=np.float64)
 
     def _settle_step(self) -> None:
@@ -215,7 +218,11 @@ def _read_meta(path: Path) -> SessionMeta:
         return SessionMeta(agent=agent, dt_s=0.0)
     values = read_json(file)
     if not isinstance(values, Mapping):
-        raise DataError("session.json is not an object", where=file)
+        raise DataError(
+            "session.json is not an object",
+            where=file,
+            remedy="write it as docs/data_format.md says, or delete it: it is optional",
+        )
     known = {k: v for k, v in values.items() if k in SessionMeta.__dataclass_fields__}
     meta = SessionMeta(**{"agent": agent, "dt_s": 0.0, **known})
     if meta.velocity_frame not in (None, "world", "body"):
@@ -237,7 +244,9 @@ def _read_pose(path: Path) -> list[float]:
     try:
         value = read_json(path)
     except DataError as error:
-        raise DataError(f"a frame has no readable pose: {error.what}", where=path) from error
+        raise DataError(
+            f"a frame has no readable pose: {error.what}", where=path, remedy=_POSES
+        ) from error
     try:
         row = []
         for key, axes in _KEYS:
@@ -247,10 +256,14 @@ def _read_pose(path: Path) -> list[float]:
             row += [float(part[a]) for a in axes]
         row += [float(value.get("ground_z", 0.0)), float(value.get("timestamp", np.nan))]
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"a pose lacks {error}", where=path) from error
+        raise DataError(f"a pose lacks {error}", where=path, remedy=_POSES) from error
     length = float(np.linalg.norm(row[3:7]))
     if not np.isfinite(row[:14]).all() or length < 1e-6:
-        raise DataError("a pose holds numbers that are not finite or no orientation", where=path)
+        raise DataError(
+            "a pose holds numbers that are not finite or no orientation",
+            where=path,
+            remedy=_POSES,
+        )
     row[3:7] = [v / length for v in row[3:7]]
     return row
 
@@ -287,7 +300,9 @@ def read_occupancy(path: Path) -> NDArray[np.uint8]:
             with np.load(io.BytesIO(raw), allow_pickle=False) as opened:
                 array = opened["occupancy"]
     except FileNotFoundError as error:
-        raise DataError("no such frame", where=path) from error
+        raise DataError(
+            "no such frame", where=path, remedy="run the vlwm prepare command of this folder again"
+        ) from error
     except (OSError, ValueError, KeyError, EOFError, zlib.error, struct.error, BadZipFile) as error:
         raise _damaged(path, str(error)) from error
     if array.ndim != 3 or array.dtype.kind not in "buif":

@@ -220,6 +220,10 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     """
     good, data = cv2.imencode(".png", image)
     if not good:
-        raise DataError("the picture cannot be encoded", where=path)
+        raise DataError(
+            "the picture cannot be encoded",
+            where=path,
+            remedy="install OpenCV anew: pip install --force-reinstall opencv-python-headless",
+        )
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())

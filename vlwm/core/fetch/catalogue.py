@@ -21,6 +21,7 @@ from vlwm.core.files import make_folder, read_json, write_json
 GROUPS = ("plateau", "models", "nuscenes", "uavscenes", "tartanair", "midair")
 FORMATS = ("obj", "citygml", "3dtiles")
 PLATEAU_API = "https://api.plateauview.mlit.go.jp/datacatalog/plateau-datasets"
+_FORM = "write a list of {name, group, url, file, bytes, sha256, licence}"
 _BUILT_IN = Path(__file__).with_name("catalogue.json")
 
 
@@ -65,21 +66,23 @@ def read_catalogue(path: Path | None = None) -> list[Entry]:
     where = path or _BUILT_IN
     values = read_json(where)
     if not isinstance(values, list):
-        raise DataError("a catalogue is a list of entries", where=where)
+        raise DataError("a catalogue is a list of entries", where=where, remedy=_FORM)
     entries = [_entry(value, index, where) for index, value in enumerate(values)]
     names = [e.name for e in entries]
     for name in names:
         if names.count(name) > 1:
-            raise DataError(f"two entries are named {name!r}", where=where)
+            raise DataError(
+                f"two entries are named {name!r}", where=where, remedy="give one another name"
+            )
     return entries
 
 
 def _entry(value: Any, index: int, where: Path) -> Entry:
     if not isinstance(value, Mapping):
-        raise DataError(f"entry {index} is not an object", where=where)
+        raise DataError(f"entry {index} is not an object", where=where, remedy=_FORM)
     missing = [k for k in ("name", "group", "url", "file") if k not in value]
     if missing:
-        raise DataError(f"entry {index} lacks {', '.join(missing)}", where=where)
+        raise DataError(f"entry {index} lacks {', '.join(missing)}", where=where, remedy=_FORM)
     known = {f.name for f in fields(Entry)}
     for key in value:
         if key not in known:
@@ -95,13 +98,21 @@ def _check(entry: Entry, where: Path) -> None:
     path = PurePosixPath(entry.file)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise DataError(
-            f"{entry.name}: the file {entry.file!r} leads out of the data folder", where=where
+            f"{entry.name}: the file {entry.file!r} leads out of the data folder",
+            where=where,
+            remedy="write it relative to the data folder, without ..",
         )
     if entry.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", entry.sha256):
-        raise DataError(f"{entry.name}: sha256 should be 64 hexadecimal digits", where=where)
+        raise DataError(
+            f"{entry.name}: sha256 should be 64 hexadecimal digits",
+            where=where,
+            remedy="copy what sha256sum prints, or write null",
+        )
     if entry.url is not None and not entry.url.startswith(("http://", "https://", "hf://")):
         raise DataError(
-            f"{entry.name}: the address should begin with http, https or hf", where=where
+            f"{entry.name}: the address should begin with http, https or hf",
+            where=where,
+            remedy="write such an address, or null and a line `how` for what needs a form",
         )
 
 

@@ -139,7 +139,11 @@ class Download:
             inside = unquote(urlsplit(uri).path).lstrip("/")
             target = path.parent / inside
             if not target.resolve().is_relative_to(path.parent.resolve()):
-                raise DataError(f"the tile {uri!r} leads out of the folder", where=path)
+                raise DataError(
+                    f"the tile {uri!r} leads out of the folder",
+                    where=path,
+                    remedy="do not use this tileset; take another --format or --catalog",
+                )
             self._file(entry, urljoin(entry.url, uri), target, None, None)
             self.progress(entry, index + 1, len(leaves))
         write_json(self._marker(entry), {"tiles": len(leaves)})
@@ -249,7 +253,11 @@ def _leaves(tileset: Any, path: Path) -> list[str]:
     try:
         found = list(_walk(tileset["root"]))
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError("this is no 3D Tiles tileset", where=path) from error
+        raise DataError(
+            "this is no 3D Tiles tileset",
+            where=path,
+            remedy="delete it and check the address in the catalogue",
+        ) from error
     return found
 
 

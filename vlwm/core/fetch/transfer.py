@@ -182,7 +182,10 @@ class Transfer:
                 self._receive(response, have)
         except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
             raise DataError(
-                f"{_address(self.url)}: {_cause(error)}", where=self.path.name
+                f"{_address(self.url)}: {_cause(error)}",
+                where=self.path.name,
+                remedy="check the address, this machine's clock and its certificates "
+                "(REQUESTS_CA_BUNDLE where a proxy has its own)",
             ) from error
         except requests.exceptions.RequestException as error:
             raise _Again(_cause(error)) from error

@@ -47,10 +47,15 @@ class VoxelGrid:
             raise ConfigError(
                 f"a grid needs 6 and 3 finite numbers, not {list(range_m)} and {list(cell_m)}",
                 where="point_cloud_range, voxel_size",
+                remedy="such as [-40, -40, -2, 40, 40, 150] and [0.4, 0.4, 1.25]",
             )
         lower, upper, cell = numbers[:3], numbers[3:6], numbers[6:]
         if min(cell) <= 0:
-            raise ConfigError(f"cells must be larger than 0 m, not {cell}", where="voxel_size")
+            raise ConfigError(
+                f"cells must be larger than 0 m, not {cell}",
+                where="voxel_size",
+                remedy="such as [0.4, 0.4, 1.25]",
+            )
         shape = [
             math.floor((hi - lo) / size + _WHOLE_CELL_TOLERANCE)
             for lo, hi, size in zip(lower, upper, cell, strict=True)
@@ -59,6 +64,7 @@ class VoxelGrid:
             raise ConfigError(
                 f"the range {list(range_m)} holds no whole cell of {cell} m",
                 where="point_cloud_range",
+                remedy="give it x, y, z from and then x, y, z to, in metres, or smaller cells",
             )
         return cls(
             lower_m=(lower[0], lower[1], lower[2]),

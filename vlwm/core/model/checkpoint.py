@@ -240,7 +240,11 @@ def newest_valid(
     if newest is not None:
         return newest
     if refused:
-        raise CheckpointError(f"no checkpoint can be read; {refused[0]}", where=folder)
+        raise CheckpointError(
+            f"no checkpoint can be read; {refused[0]}",
+            where=folder,
+            remedy="give another --work-dir, or begin anew beside it with --no-resume",
+        )
     return None
 
 
@@ -260,7 +264,11 @@ def load_world_model(
     try:
         config = config_from_dict(content["config"], where=str(path))
     except ConfigError as error:
-        raise CheckpointError(f"its config cannot be used, {error.what}", where=path) from error
+        raise CheckpointError(
+            f"its config cannot be used, {error.what}",
+            where=path,
+            remedy="use the version of vlwm that wrote it, or train it anew",
+        ) from error
     model = WorldModel(config, grid_of(content))
     load_weights(model, content["model"], path)
     return model.to(device).eval(), content

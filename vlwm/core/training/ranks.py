@@ -88,7 +88,10 @@ class Ranks:
             finally:
                 self.any(error is not None)
         elif self.any(False)[0]:
-            raise TrainingError("the first process of the run has failed")
+            raise TrainingError(
+                "the first process of the run has failed",
+                remedy="its own line above says why; status.json in the run folder has it too",
+            )
         return result
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
