@@ -54,6 +54,13 @@ def test_the_run_folder_holds_what_it_should(tiny: Any, whole_run: Path) -> None
     assert read_json(whole_run / "scores.json")["threshold"] == content["threshold"]
 
 
+def test_no_secret_of_the_environment_is_in_a_run_folder(whole_run: Path) -> None:
+    """Its process had keys of W&B, the Hub and AWS in its environment (conftest.SECRETS)."""
+    files = [path for path in whole_run.rglob("*") if path.is_file()]
+    assert len(files) > 15
+    assert not [path for path in files if b"sesame" in path.read_bytes()]
+
+
 def test_signals_in_both_stages_and_other_workers_change_no_bit(
     tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path
 ) -> None:

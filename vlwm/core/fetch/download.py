@@ -17,7 +17,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.fetch.archive import extract
 from vlwm.core.fetch.catalogue import Entry
-from vlwm.core.fetch.transfer import Policy, Transfer
+from vlwm.core.fetch.transfer import Policy, Transfer, without_secrets
 from vlwm.core.files import atomic_path, free_bytes, make_folder, read_json, write_json
 
 _PACKED = (".zip", ".tgz", ".tar.gz", ".tar")
@@ -165,7 +165,8 @@ class Download:
                 snapshot_download(**repo, local_dir=path, allow_patterns=list(self.only))
                 write_json(self._marker(entry), {"only": list(self.only)})
         except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
+            told = without_secrets(str(error)).strip()
+            reason = told.splitlines()[0] if told else "no answer"
             raise DataError(
                 f"the Hub does not give {repo['repo_id']}: {reason}",
                 where=entry.name,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -67,6 +68,7 @@ class _Validators:
     """What identifies one version of a file on the server."""
 
     url: str = ""
+    """hash of the address, whose query may hold a signature"""
     etag: str | None = None
     modified: str | None = None
     total: int | None = None
@@ -193,7 +195,7 @@ class Transfer:
     def _resumable(self) -> int:
         """Bytes of the part that may be continued; 0 after clearing one that may not."""
         have, known = self._have(), self._validators()
-        same = known.url == self.url and (known.strong or self.sha256)
+        same = known.url == _hash_of(self.url) and (known.strong or self.sha256)
         if have and same and (self.size is None or have <= self.size):
             return have
         if have:
@@ -266,7 +268,7 @@ class Transfer:
         headers = response.headers
         total = _range_total(response) if response.status_code == 206 else _length(response)
         return _Validators(
-            url=self.url,
+            url=_hash_of(self.url),
             etag=None if encoded else headers.get("ETag"),
             modified=None if encoded else headers.get("Last-Modified"),
             total=None if encoded else total,
@@ -400,6 +402,15 @@ def _address(url: str) -> str:
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
+def _hash_of(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+def without_secrets(text: str) -> str:
+    """A sentence of a library with the logins and queries taken out of its addresses."""
+    return re.sub(r"(\w+://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?", r"\1\2", text)
 
 
 def _cause(error: BaseException) -> str:
