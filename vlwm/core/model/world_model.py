@@ -14,7 +14,7 @@ Axes: B batch, P past and H future frames, X, Y, Z cells, C token channels, h, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,13 +105,29 @@ class WorldModel(nn.Module):
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
 
-    def freeze(self) -> None:
-        """Apply the config's freezes; frozen parts take no gradient."""
+    def freeze(self, fresh: Collection[str] = ()) -> tuple[str, ...]:
+        """Apply the config's freezes; frozen parts take no gradient.
+
+        Args:
+            fresh: parameters that no weights covered: what was never trained is not frozen. Those
+                of the tokenizer are: stage 1 has trained them.
+
+        Returns:
+            the parameters of frozen parts that are trained all the same.
+        """
         model = self.config.model
         self.vae.requires_grad_(not model.freeze_vae)
         if model.use_tokens:
             self.transformer.requires_grad_(not model.freeze_transformer)
         self.pose.requires_grad_(not model.freeze_pose)
+        kept = {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if name in fresh and not name.startswith("vae.") and not parameter.requires_grad
+        }
+        for parameter in kept.values():
+            parameter.requires_grad_(True)
+        return tuple(kept)
 
     @torch.no_grad()
     def set_prior(self, column: np.ndarray | Tensor) -> None:

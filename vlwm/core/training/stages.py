@@ -101,6 +101,11 @@ def train_world(run: Run, data: TrainData) -> Path:
         given = initial_weights(run.config, run.options, model, "world")
         if not given.covers("vae."):
             task.thresholds["threshold_tokenizer"] = _take_tokenizer(run, model)
+        task.train_fresh(given.fresh)
+    else:
+        task.train_fresh(source.content.get("fresh", ()))
+    if task.fresh:
+        log.info("world: %d tensors of frozen parts begin fresh: they are trained", len(task.fresh))
     _fit(run, data, task, run.folder, source)
     return run.folder.best
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,13 @@ class WorldTask:
         wanted = config.model.use_tokens and config.model.freeze_vae
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
+        self.fresh: tuple[str, ...] = ()
         self.thresholds: dict[str, float] = {}
         self.baseline_iou: float | None = None
+
+    def train_fresh(self, fresh: Collection[str]) -> None:
+        """Of what the config freezes, train the parameters that no weights covered."""
+        self.fresh = self.module.freeze(fresh)
 
     def samples(self) -> int:
         """Windows of the train split."""
@@ -141,8 +147,9 @@ class WorldTask:
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Decision thresholds, and the baseline's score on validation."""
-        return {"threshold": None, **self.thresholds, "baseline_iou": self.baseline_iou}
+        """Decision thresholds, the baseline's score on validation, and what `train_fresh` found."""
+        known = {"baseline_iou": self.baseline_iou, "fresh": list(self.fresh)}
+        return {"threshold": None, **self.thresholds, **known}
 
     def load_state(self, content: dict[str, Any]) -> None:
         """Take back what `state` gave."""
