@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.core.training.forge import Child, environment, forge
 from vlwm.core.config import load_config
 from vlwm.core.files import read_json
 from vlwm.core.model.checkpoint import load_checkpoint
@@ -29,11 +29,6 @@ TINY = (
     "lr_config.warmup_iters=2", "log_config.interval=1", "evaluation.max_windows=3",
     "evaluation.final_max_windows=1", "checkpoint_config.interval=1",
 )  # fmt: skip
-SECRETS = {
-    "WANDB_API_KEY": "sesame" + "0" * 34, "HF_TOKEN": "hf_sesame", "AWS_SESSION_TOKEN": "sesame",
-    "AWS_SECRET_ACCESS_KEY": "sesame",
-}  # fmt: skip
-"""in the environment of every process here; no run prints or writes one"""
 _TIMES = ("time", "windows_per_s", "frames_per_s", "loader_share", "memory_gb")
 
 
@@ -53,18 +48,22 @@ def command(folder: Path, data: Path, *options: str) -> list[str]:
     ]  # fmt: skip
 
 
-def process(folder: Path, data: Path, *options: str) -> subprocess.Popen[str]:
-    env = {**os.environ, **SECRETS, "OMP_NUM_THREADS": "1"}
+Process = subprocess.Popen[str] | Child
+
+
+def process(folder: Path, data: Path, *options: str, fresh: bool = False) -> Process:
+    """A run of the command; `fresh` imports everything itself, others fork after the imports."""
+    words = command(folder, data, *options)
+    if not fresh:
+        return forge().start(words[1:])
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command(folder, data, *options), stdout=pipe, stderr=pipe, text=True, env=env
-    )
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=environment())
 
 
-def finish(folder: Path, data: Path, *options: str) -> tuple[int, str, str]:
-    child = process(folder, data, *options)
+def finish(folder: Path, data: Path, *options: str, fresh: bool = False) -> tuple[int, str, str]:
+    child = process(folder, data, *options, fresh=fresh)
     out, err = child.communicate(timeout=300)
-    assert "sesame" not in out + err
+    assert "sesame" not in out + err and child.returncode is not None
     return child.returncode, out, err
 
 
@@ -72,13 +71,13 @@ def finish(folder: Path, data: Path, *options: str) -> tuple[int, str, str]:
 def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    code, out, err = finish(folder, tiny_data)
+    code, out, err = finish(folder, tiny_data, fresh=True)
     assert code == 0, err
     assert "next: vlwm eval" in out and "memory_baseline" in out
     return folder
 
 
-def wait_for(folder: Path, stage: str, step: int, child: subprocess.Popen[str]) -> None:
+def wait_for(folder: Path, stage: str, step: int, child: Process) -> None:
     """Wait until a stage has logged a step."""
     run = RunFolder(folder)
     run = run.tokenizer if stage == "tokenizer" else run

@@ -55,7 +55,7 @@ def test_the_run_folder_holds_what_it_should(tiny: Any, whole_run: Path) -> None
 
 
 def test_no_secret_of_the_environment_is_in_a_run_folder(whole_run: Path) -> None:
-    """Its process had keys of W&B, the Hub and AWS in its environment (conftest.SECRETS)."""
+    """Its process had keys of W&B, the Hub and AWS in its environment (forge.SECRETS)."""
     files = [path for path in whole_run.rglob("*") if path.is_file()]
     assert len(files) > 15
     assert not [path for path in files if b"sesame" in path.read_bytes()]
@@ -109,7 +109,7 @@ def test_a_signal_in_every_phase(
     """One run, stopped in each phase in turn, each time within ten seconds; then as if never."""
     folder, met = tmp_path / "run", 0
     for phase in PHASES:
-        child = tiny.process(folder, tiny_data)
+        child = tiny.process(folder, tiny_data, fresh=True)
         if wait_for_phase(folder, phase, child):
             child.send_signal(number)
             sent = time.monotonic()
@@ -135,7 +135,7 @@ def test_a_signal_while_compiling_is_answered_at_once(
 ) -> None:
     """Compilation asks for no signal and takes minutes; the first checkpoint is written before."""
     folder = tmp_path / "run"
-    child = tiny.process(folder, tiny_data, "--compile")
+    child = tiny.process(folder, tiny_data, "--compile", fresh=True)
     assert wait_for_phase(folder, "compile", child), child.communicate()
     time.sleep(1.0)
     child.send_signal(signal.SIGTERM)
@@ -157,12 +157,15 @@ def wait_until_at_work(folder: Path, child: Any) -> None:
         time.sleep(0.01)
 
 
-def killed_runs(tiny: Any, root: Path, tiny_data: Path, kills: int, seed: int) -> list[Path]:
+def killed_runs(
+    tiny: Any, root: Path, tiny_data: Path, kills: int, seed: int, *, fresh: bool = False
+) -> list[Path]:
     """Runs that were killed at random moments, `kills` in all, each begun again to its end."""
     rng = random.Random(seed)
     runs = [root / "run_0"]
     while kills:
-        child = tiny.process(runs[-1], tiny_data, "--set", "checkpoint_config.minutes=0.001")
+        often = ("--set", "checkpoint_config.minutes=0.001")
+        child = tiny.process(runs[-1], tiny_data, *often, fresh=fresh)
         wait_until_at_work(runs[-1], child)
         time.sleep(rng.uniform(0.0, 4.0))
         child.kill()
@@ -195,7 +198,7 @@ def test_kill_9_loses_nothing_but_time(
 @pytest.mark.endurance
 @pytest.mark.timeout(3600)
 def test_kill_9_thirty_times(tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path) -> None:
-    runs = killed_runs(tiny, tmp_path, tiny_data, 30, seed=1)
+    runs = killed_runs(tiny, tmp_path, tiny_data, 30, seed=1, fresh=True)
     assert_killed_runs_lose_nothing(runs, tiny, whole_run)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.core.training.forge import Child, forge
 from vlwm.core.config import CheckpointConfig
 from vlwm.core.errors import MachineError, TrainingError
 from vlwm.core.model.checkpoint import load_checkpoint, newest_valid
@@ -337,18 +338,14 @@ def test_tensorboard_reads_the_numbers_back(tmp_path: Path) -> None:
 # Real processes
 
 
-def process(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(_TOY), str(folder), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def process(folder: Path, *options: str) -> Child:
+    return forge().start([str(_TOY), str(folder), *options])
 
 
 def finish(folder: Path, *options: str) -> int:
     child = process(folder, *options)
     child.communicate(timeout=120)
+    assert child.returncode is not None
     return child.returncode
 
 
