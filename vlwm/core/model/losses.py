@@ -184,7 +184,12 @@ def _focal_slope(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:
 
 def token_loss(logits: Tensor, codes: Tensor) -> Tensor:
     """Cross-entropy over the codebook; logits (B, F, K, h, w), codes int64 (B, F, h, w)."""
-    return functional.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(0, 1))
+    return functional.cross_entropy(wide(logits.flatten(0, 1)), codes.flatten(0, 1))
+
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32: half precision is widened, float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def gaussian_nll(error: Tensor, log_sigma: Tensor) -> Tensor:

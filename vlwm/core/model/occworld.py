@@ -125,19 +125,20 @@ class OccWorld(nn.Module):
     def roll_out(self, tokens: Tensor, steps: Tensor, modes: Tensor, horizon: int) -> Predicted:
         """Frames after the past ones, each from the past and those predicted before it.
 
-        The last command of the past stays in force: what will be commanded is not known.
+        The last command of the past stays in force: what will be commanded is not known, and what
+        steps and modes hold beyond the past is not read.
 
         Args:
-            tokens, steps, modes: of the past, as in `predict`.
+            tokens: of the past, as in `predict`; steps and modes as many at least.
             horizon: frames to predict; with the past at most `frames` + 1.
         """
-        found: list[Predicted] = []
+        past = tokens.shape[1]
+        steps, found = steps[:, :past], list[Predicted]()
         for _ in range(horizon):
-            every = self.predict(tokens, steps, modes)
+            every = self.predict(tokens, steps, commands(modes, past, tokens.shape[1]))
             found.append(Predicted(*(x[:, -1:] for x in _parts(every))))
             tokens = torch.cat([tokens, self._embedded(found[-1].codes)], dim=1)
             steps = torch.cat([steps, found[-1].chosen], dim=1)
-            modes = torch.cat([modes, modes[:, -1:]], dim=1)
         return Predicted(*(torch.cat(x, dim=1) for x in zip(*map(_parts, found), strict=True)))
 
     def _embedded(self, codes: Tensor) -> Tensor:
@@ -146,6 +147,12 @@ class OccWorld(nn.Module):
     def class_logits(self, codes: Tensor) -> Tensor:
         """Logits (N, X, Y, Z, classes) of codes int64 (N, h, w)."""
         return self.vae.decode(self.vae.embed(codes))
+
+
+def commands(modes: Tensor, past: int, frames: int) -> Tensor:
+    """Commands (B, frames, M): those of the past, then its last one."""
+    known = modes[:, :past]
+    return torch.cat([known, known[:, -1:].expand(-1, frames - past, -1)], dim=1)
 
 
 def _parts(predicted: Predicted) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlwm.core.model.losses import wide
+
 _START_ROWS = 4096
 
 
@@ -53,9 +55,8 @@ class VectorQuantizer(nn.Module):
 
     def nearest(self, flat: Tensor) -> Tensor:
         """Index of the nearest code for rows (M, C)."""
-        codes = self.embedding.weight
-        rows = flat.float()
-        distance = codes.float().pow(2).sum(1) - 2 * rows @ codes.float().T
+        rows, codes = wide(flat), wide(self.embedding.weight)
+        distance = codes.pow(2).sum(1) - 2 * rows @ codes.T
         return distance.argmin(dim=1)
 
     def forward(self, z: Tensor) -> Quantized:
@@ -63,9 +64,9 @@ class VectorQuantizer(nn.Module):
         flat = z.movedim(1, -1).reshape(-1, z.shape[1])
         indices = self.nearest(flat).view(len(z), *z.shape[2:])
         codes = self.embed(indices)
-        loss = self.commitment * functional.mse_loss(z.float(), codes.detach().float())
+        loss = self.commitment * functional.mse_loss(wide(z), wide(codes.detach()))
         if self.by_gradient:
-            loss = loss + functional.mse_loss(codes.float(), z.detach().float())
+            loss = loss + functional.mse_loss(wide(codes), wide(z.detach()))
         return Quantized(z + (codes - z).detach(), indices, loss)
 
     def embed(self, indices: Tensor) -> Tensor:
