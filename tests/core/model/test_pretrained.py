@@ -12,6 +12,7 @@ import torch
 from vlwm.core.config import TokenizerConfig, load_config
 from vlwm.core.errors import CheckpointError
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.occworld import OccWorld
 from vlwm.core.model.pretrained import read_weights, take_weights
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
@@ -25,6 +26,18 @@ def latest(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("occworld") / "latest.pth"
     torch.save({"state_dict": state, "epoch": 200, "global_iter": 1}, path)
     return path
+
+
+def test_occworld_itself_takes_everything(latest: Path) -> None:
+    model = OccWorld()
+    given = take_weights(model, latest, "world")
+    state, _ = read_weights(latest)
+    assert given.covers_all and not given.left_over and set(given.taken) == set(state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name])
+    rows = [line.split()[1:] for line in given.table()[1:]]
+    assert sum(int(row[0]) for row in rows) == len(state)
+    assert all(row[1:] == ["0", "0"] for row in rows)
 
 
 def test_the_eighteen_class_tokenizer_takes_everything(latest: Path) -> None:
