@@ -108,6 +108,26 @@ def test_the_codebook_follows_and_revives() -> None:
     assert not [n for n in names if "count" in n or "sums" in n]
 
 
+def test_dead_codes_are_seen_and_restarted() -> None:
+    """All encoder outputs choose one code of 32; the others are restarted until all are in use."""
+    used, perplexity = {}, {}
+    for revive_below in (0.0, 0.05):
+        torch.manual_seed(0)
+        tokenizer = Tokenizer(SMALL, (16, 16, 5))
+        codes = tokenizer.vqvae.embedding.weight
+        codes.data[1:] = 1e3  # nobody chooses these
+        health = CodebookHealth(tokenizer.vqvae, 0.8, revive_below, seed=1)
+        health.adopt()
+        for _ in range(60):
+            flat = torch.randn(512, 16)
+            health.update(flat, tokenizer.vqvae.nearest(flat))
+        numbers = health.numbers()
+        used[revive_below] = numbers["codebook/used"]
+        perplexity[revive_below] = numbers["codebook/perplexity"]
+    assert used == {0.0: 1, 0.05: 32}
+    assert perplexity[0.0] < 1.1 and perplexity[0.05] > 10
+
+
 def test_codebook_state_round_trip() -> None:
     tokenizer = Tokenizer(SMALL, (16, 16, 5))
     health = CodebookHealth(tokenizer.vqvae, 0.8, 0.05, seed=1)
