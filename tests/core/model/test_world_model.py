@@ -161,9 +161,17 @@ def test_the_transformer_is_causal() -> None:
     assert not torch.allclose(logits[:, 4:], other[:, 4:])
 
 
-def test_full_size_is_built_and_stepped() -> None:
+_SHORT = ("history_frames=2", "future_frames=2")
+
+
+@pytest.mark.parametrize(
+    "window", [_SHORT, pytest.param((), marks=pytest.mark.endurance)], ids=["short", "whole"]
+)
+def test_full_size_is_built_and_stepped(window: tuple[str, ...]) -> None:
+    """The guide's grid. Frames share every weight, so a window of four meets all that one of ten
+    meets, in a third of the time."""
     config = load_config("finetune_tokyo", ["model.checkpoint_activations=True",
-                                            "model.layers_per_level=1"])  # fmt: skip
+                                            "model.layers_per_level=1", *window])  # fmt: skip
     grid = grid_of(config)
     assert grid.shape == (200, 200, 121)
     model = WorldModel(config, grid)
