@@ -43,6 +43,6 @@ def test_an_example_parses_as_typed(line: str) -> None:
 def test_each_help_has_an_example_and_its_options_in_groups() -> None:
     for name, command in COMMANDS.items():
         assert f"vlwm {name}" in " ".join((command.help or "").split()), name
-    for name in ("setup", "download", "train", "eval"):
+    for name in ("setup", "download", "prepare", "train", "eval"):
         groups = {getattr(p, "rich_help_panel", None) for p in COMMANDS[name].params}
         assert len(groups - {None}) >= 3, name

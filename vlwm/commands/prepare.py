@@ -15,27 +15,45 @@ if TYPE_CHECKING:
     from vlwm.core.config import Config
     from vlwm.core.data.prepare import OnFrames, PrepareReport
 
+_CITY, _MADE, _RUN = "City models", "What is made", "How to run"
+
 
 def prepare(
     input_: Annotated[
         list[Path] | None,
-        typer.Option("--input", help="Folder or file of city models; may be given several times."),
+        typer.Option(
+            "--input",
+            help="Folder or file of city models; may be given several times.",
+            rich_help_panel=_CITY,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", help="Data folder; the config's data_root by default."),
+        typer.Option(
+            "--output",
+            help="Data folder; the config's data_root by default.",
+            rich_help_panel=_MADE,
+        ),
     ] = None,
     config: Annotated[
-        str, typer.Option("--config", help="Preset or file that says the grid.")
+        str,
+        typer.Option("--config", help="Preset or file that says the grid.", rich_help_panel=_MADE),
     ] = "finetune_tokyo",
     frames: Annotated[
-        int | None, typer.Option("--frames", min=2, help="Frames of a session; default 500.")
+        int | None,
+        typer.Option(
+            "--frames", min=2, help="Frames of a session; default 500.", rich_help_panel=_MADE
+        ),
     ] = None,
     sessions: Annotated[
-        int | None, typer.Option("--sessions", min=1, help="Sessions in all; default 10.")
+        int | None,
+        typer.Option(
+            "--sessions", min=1, help="Sessions in all; default 10.", rich_help_panel=_MADE
+        ),
     ] = None,
     agents: Annotated[
-        str | None, typer.Option("--agents", help="drone, rover or both; default both.")
+        str | None,
+        typer.Option("--agents", help="drone, rover or both; default both.", rich_help_panel=_MADE),
     ] = None,
     pattern: Annotated[
         list[str] | None,
@@ -43,45 +61,83 @@ def prepare(
             "--pattern",
             metavar="NAME,...",
             help="Ways to go, in turn: random, survey, orbit, canyon, patrol, revisit; mix is all.",
+            rich_help_panel=_MADE,
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed; default 42.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed; default 42.", rich_help_panel=_MADE)
+    ] = None,
     fill: Annotated[
-        str | None, typer.Option("--fill", help="surface or solid; default surface.")
+        str | None,
+        typer.Option("--fill", help="surface or solid; default surface.", rich_help_panel=_CITY),
     ] = None,
     lidar: Annotated[
         bool | None,
-        typer.Option("--lidar/--no-lidar", help="Write lidar scans, 1 MB a frame; default off."),
+        typer.Option(
+            "--lidar/--no-lidar",
+            help="Write lidar scans, 1 MB a frame; default off.",
+            rich_help_panel=_MADE,
+        ),
     ] = None,
     camera: Annotated[
         bool | None,
-        typer.Option("--camera/--no-camera", help="Write pictures, 900 x 1600; default off."),
+        typer.Option(
+            "--camera/--no-camera",
+            help="Write pictures, 900 x 1600; default off.",
+            rich_help_panel=_MADE,
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes; 0 takes every core.")
+        int,
+        typer.Option(
+            "--workers", min=0, help="Processes; 0 takes every core.", rich_help_panel=_RUN
+        ),
     ] = 0,
     area: Annotated[
         str | None,
-        typer.Option("--area", metavar="MESH|LAT,LON,RADIUS", help="Only this part of the city."),
+        typer.Option(
+            "--area",
+            metavar="MESH|LAT,LON,RADIUS",
+            help="Only this part of the city.",
+            rich_help_panel=_CITY,
+        ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first broken building.")
+        bool,
+        typer.Option("--strict", help="Stop at the first broken building.", rich_help_panel=_CITY),
     ] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a config key.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a config key.", rich_help_panel=_MADE
+        ),
     ] = None,
     preview: Annotated[
         bool,
-        typer.Option("--preview", help="Draw a map and a contact sheet into the data folder."),
+        typer.Option(
+            "--preview",
+            help="Draw a map and a contact sheet into the data folder.",
+            rich_help_panel=_RUN,
+        ),
     ] = False,
     preview_file: Annotated[
         Path | None,
-        typer.Option("--preview-file", metavar="FILE", help="Draw them here; a PNG file."),
+        typer.Option(
+            "--preview-file",
+            metavar="FILE",
+            help="Draw them here; a PNG file.",
+            rich_help_panel=_RUN,
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read the city and say what would be made.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Read the city and say what would be made.", rich_help_panel=_RUN
+        ),
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_RUN)
+    ] = False,
 ) -> None:
     """Turn city models into training data; run it again after an interruption and it goes on.
 
