@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import RegularGridInterpolator
 
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory import ego_memory
+from vlwm.core.model.memory import ego_memory, resampled_memory
 
 GRID = VoxelGrid.from_range((-5, -4, -1, 5, 4, 4), (1.0, 1.0, 0.5))
 
@@ -62,3 +63,71 @@ def test_far_away_nothing_is_seen() -> None:
     far = torch.tensor([[[100.0, 0, 0, 0]]])
     memory = ego_memory(past, torch.zeros(1, 4, 4), far, GRID)
     assert not memory.frames.any() and not memory.occupied.any() and not memory.share().any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_resampling_is_linear_between_centres(seed: int) -> None:
+    """Against SciPy's interpolator on cell centres; beyond the outermost centres they hold."""
+    rng = np.random.default_rng(seed)
+    past = (rng.random((3, *GRID.shape)) < 0.3).astype(np.uint8)
+    past_ego, target = rng.normal(size=(3, 4)), rng.normal(size=4)
+    memory = resampled_memory(
+        torch.from_numpy(past)[None], torch.from_numpy(past_ego)[None],
+        torch.from_numpy(target)[None], GRID,
+    )  # fmt: skip
+    axes = GRID.axis_centers()
+    low, high = (np.array([a[end] for a in axes]) for end in (0, -1))
+    centres = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    world = np.stack([from_ego(c, target) for c in centres.reshape(-1, 3)])
+    for p, ego in enumerate(past_ego):
+        there = np.stack([to_ego(w, ego) for w in world])
+        inside = np.array([GRID.contains(t) for t in there]).reshape(GRID.shape)
+        read = RegularGridInterpolator(axes, past[p].astype(float))(np.clip(there, low, high))
+        expected = np.where(inside, read.reshape(GRID.shape), 0.0)
+        np.testing.assert_array_equal(memory.inside[0, p].permute(1, 2, 0).numpy() > 0, inside)
+        found = memory.occupied[0, p].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_resampled_by_whole_cells_and_quarter_turns_it_is_the_nearest_cell() -> None:
+    past = torch.randint(0, 2, (1, 3, 9, 9, 10), dtype=torch.uint8)
+    square = VoxelGrid.from_range((-4.5, -4.5, -1, 4.5, 4.5, 4), (1.0, 1.0, 0.5))
+    ego = torch.tensor([[[0, 0, 0, 0], [2, -1, 0.5, np.pi / 2], [-3, 1, -1, np.pi]]]).double()
+    target = torch.tensor([[1, 2, 0.5, -np.pi / 2]]).double()
+    nearest = ego_memory(past, ego, target[:, None], square)
+    memory = resampled_memory(past, ego, target, square)
+    share = nearest.share()[0, 0].permute(2, 0, 1)
+    torch.testing.assert_close(memory.mean()[0], share, atol=1e-4, rtol=0)
+    assert torch.equal(memory.seen()[0], nearest.frames[0, 0].permute(2, 0, 1) > 0)
+
+
+def test_a_wall_seen_askew_is_torn_by_the_nearest_cell_and_kept_by_resampling() -> None:
+    """A straight wall in four frames turned against each other, against its own rasterisation."""
+    grid = VoxelGrid.from_range((-20, -20, 0, 20, 20, 2), (0.8, 0.8, 1.0))
+
+    def wall(ego: np.ndarray) -> np.ndarray:
+        """Cells of the plane x = 5 in the world, crossed within half a cell's reach."""
+        along = np.linspace(-60, 60, 20001)
+        points = np.column_stack([np.full_like(along, 5.0), along, np.full_like(along, 0.5)])
+        seen = np.zeros(grid.shape, np.uint8)
+        there = to_ego(points, ego)
+        inside = np.array([grid.contains(p) for p in there])
+        for index in {tuple(grid.index_of(p)) for p in there[inside]}:
+            seen[index] = 1
+        return seen
+
+    egos = np.array(
+        [[-2.3, 0.1, 0, 0.31], [-1.1, 0.4, 0, 0.22], [0.2, 0.6, 0, 0.1], [1.3, 0.7, 0, 0]]
+    )
+    target = np.array([2.4, 0.7, 0, -0.17])
+    past = torch.from_numpy(np.stack([wall(e) for e in egos]))[None]
+    truth = torch.from_numpy(wall(target)) > 0
+    ego, to = torch.from_numpy(egos)[None], torch.from_numpy(target)[None]
+    nearest = ego_memory(past, ego, to[:, None], grid)
+    voted = (2 * nearest.occupied[0, 0] >= nearest.frames[0, 0]) & (nearest.frames[0, 0] > 0)
+    mean = resampled_memory(past, ego, to, grid).mean()[0].permute(1, 2, 0) >= 0.5
+
+    def iou(a: torch.Tensor) -> float:
+        return float((a & truth).sum() / (a | truth).sum())
+
+    assert iou(mean) > iou(voted) + 0.02

@@ -5,6 +5,11 @@ backward: the centre of each target cell goes into the source's ego frame. Ego f
 gravity-aligned, so whole columns move: a turn and shift in the plane picks the source column, the
 difference of terrain heights shifts the layers. Nothing here is learned and no gradient flows.
 
+`ego_memory` reads the nearest cell: it is the rival (docs/evaluation.md). `resampled_memory` reads
+between cell centres, frame by frame: it is what the model is given. A wall one cell thick is torn
+by nearest reading where the frames are turned against each other; four frames that each saw it on
+another raster say together where it is.
+
 Axes: B batch, P past frames, H horizons, X, Y, Z cells, C = X * Y columns.
 """
 
@@ -14,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -71,13 +77,76 @@ def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGr
     return Memory(occupied.view(full), contained.view(full), last.view(full))
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """What each past frame says about one target frame, read between cell centres.
+
+    Attributes:
+        occupied: float32 (B, P, Z, X, Y) in [0, 1], 0 where a frame's grid does not reach.
+        inside: float32 (B, P, Z, X, Y), 1 where a frame's grid contains the cell's centre, else 0.
+    """
+
+    occupied: Tensor
+    inside: Tensor
+
+    def mean(self) -> Tensor:
+        """Mean over the containing frames, (B, Z, X, Y); 0 where no frame contains the cell."""
+        return self.occupied.sum(1) / self.inside.sum(1).clamp(min=1.0)
+
+    def seen(self) -> Tensor:
+        """bool (B, Z, X, Y): cells that at least one frame contains."""
+        return self.inside.amax(1) > 0
+
+
+@torch.no_grad()
+def resampled_memory(
+    past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGrid
+) -> Resampled:
+    """Read the past frames at the cell centres of a target frame, linear between their centres.
+
+    Bilinear in the plane, linear in height; between the outermost centres and the border of a grid
+    its outermost cells hold.
+
+    Args:
+        past: uint8 (B, P, X, Y, Z) of 0 and 1.
+        past_ego: (B, P, 4), x, y, ground z, yaw in any common frame.
+        target_ego: (B, 4), in the same frame.
+        grid: the grid of all frames.
+    """
+    batch, frames, x, y, z = past.shape
+    here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
+    index_x, index_y = _source_places(here, grid)
+    corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
+    maps = past.flatten(0, 1).permute(0, 3, 1, 2).float()
+    with torch.autocast(past.device.type, enabled=False):
+        flat = functional.grid_sample(maps, corners, padding_mode="border", align_corners=False)
+        lift, reached = _layer_weights(here[:, 2] / grid.cell_m[2], z)
+        lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, z, x, y)
+    plane = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
+    inside = plane[:, None] & reached[:, :, None, None]
+    inside = inside.view(batch, frames, z, x, y).float()
+    return Resampled(lifted * inside, inside)
+
+
+def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Linear weights float32 (N, Z, Z) of source layers for each target layer, and which target
+    layers lie within the source, bool (N, Z), for frames `shift` (N,) layers higher."""
+    centre = torch.arange(layers, device=shift.device) + 0.5 + shift[:, None]
+    below = torch.floor(centre - 0.5)
+    part = (centre - 0.5 - below).float()[..., None]
+    weights = torch.zeros(*centre.shape, layers, device=shift.device)
+    for layer, share in ((below, 1 - part), (below + 1, part)):
+        weights.scatter_add_(2, layer.long().clamp(0, layers - 1)[..., None], share)
+    return weights, (centre >= 0) & (centre < layers)
+
+
 def relative_ego(reference: Tensor, ego: Tensor) -> Tensor:
-    """Ego frames (..., 4) as seen in the ego frame `reference` (4,); one outer frame."""
-    shift = ego[..., :3] - reference[:3]
-    cos, sin = torch.cos(reference[3]), torch.sin(reference[3])
+    """Ego frames (..., 4) as seen in the ego frames `reference` (..., 4); one outer frame."""
+    shift = ego[..., :3] - reference[..., :3]
+    cos, sin = torch.cos(reference[..., 3]), torch.sin(reference[..., 3])
     ahead = cos * shift[..., 0] + sin * shift[..., 1]
     left = -sin * shift[..., 0] + cos * shift[..., 1]
-    return torch.stack([ahead, left, shift[..., 2], ego[..., 3] - reference[3]], dim=-1)
+    return torch.stack([ahead, left, shift[..., 2], ego[..., 3] - reference[..., 3]], dim=-1)
 
 
 def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
@@ -90,15 +159,21 @@ def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
         Row numbers int64 (H, C), with C for places outside, and uint8 (H, C), 1 where inside.
     """
     x, y, _ = grid.shape
+    index_x, index_y = (torch.floor(place) for place in _source_places(relative, grid))
+    inside = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
+    rows = torch.where(inside, index_x * y + index_y, float(x * y))
+    return rows.long().flatten(1), inside.flatten(1).to(torch.uint8)
+
+
+def _source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """Where the centres of target columns lie in the source, in cells: float64 (N, X, Y) each."""
     centres = [torch.as_tensor(c, device=relative.device) for c in grid.axis_centers()[:2]]
     cos, sin = torch.cos(relative[:, 3])[:, None], torch.sin(relative[:, 3])[:, None]
     place_x = (cos * centres[0] + relative[:, :1])[:, :, None] - (sin * centres[1])[:, None]
     place_y = (sin * centres[0] + relative[:, 1:2])[:, :, None] + (cos * centres[1])[:, None]
-    index_x = torch.floor((place_x - grid.lower_m[0]) / grid.cell_m[0])
-    index_y = torch.floor((place_y - grid.lower_m[1]) / grid.cell_m[1])
-    inside = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
-    rows = torch.where(inside, index_x * y + index_y, float(x * y))
-    return rows.long().flatten(1), inside.flatten(1).to(torch.uint8)
+    index_x = (place_x - grid.lower_m[0]) / grid.cell_m[0]
+    index_y = (place_y - grid.lower_m[1]) / grid.cell_m[1]
+    return index_x, index_y
 
 
 def _layers(shift: int, layers: int) -> tuple[slice, slice]:

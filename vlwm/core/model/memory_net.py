@@ -1,7 +1,7 @@
 """What turns memory and tokens into a forecast: a 2-D U-Net, height folded into channels.
 
-Its answer is a residual on what memory says already: the votes of the past frames where they saw
-the cell, the column prior where none did. Untrained it *is* the memory baseline.
+Its answer is a residual on what memory says already: the mean of the resampled past frames where
+they saw the cell, the column prior where none did. Untrained it *is* that memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch.nn import functional
 from vlwm.core.model.blocks import Down, Up, group_norm, map_sizes
 
 VOTE_SCALE = 4.0
-VOTE_BIAS = 0.2
+TIE_BIAS = 0.01
+"""half of the frames are enough, whatever rounding says"""
 
 
 class Conditioned(nn.Module):

@@ -27,8 +27,8 @@ from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
-from vlwm.core.model.memory import Memory, ego_memory
-from vlwm.core.model.memory_net import VOTE_BIAS, VOTE_SCALE, MemoryNet
+from vlwm.core.model.memory import Resampled, resampled_memory
+from vlwm.core.model.memory_net import TIE_BIAS, VOTE_SCALE, MemoryNet
 from vlwm.core.model.pose import Motion, PoseModule, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ class WorldModel(nn.Module):
         )  # fmt: skip
         layers = grid.shape[2]
         self.memory_net = MemoryNet(
-            planes=(2 * layers + 1) if model.use_memory else layers,
+            planes=(self.history * layers + 1) if model.use_memory else layers,
             layers=layers,
             size=grid.shape[:2],
             channels=model.memory_channels,
@@ -221,12 +221,12 @@ class WorldModel(nn.Module):
         motion: Motion,
         planned: Tensor,
         maps: Tensor | None,
-    ) -> Iterator[tuple[Memory, Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Resampled, Tensor, Tensor | None]]:
         """What the memory net is given for each future frame."""
         past_ego = self._past_ego(past)
         sigma = motion.log_sigma[..., :_SIGMAS].detach()
         for h in range(self.future):
-            memory = ego_memory(voxels[:, : self.history], past_ego, ego[:, h : h + 1], self.grid)
+            memory = resampled_memory(voxels[:, : self.history], past_ego, ego[:, h], self.grid)
             one_hot = torch.zeros(len(ego), self.future, device=ego.device)
             one_hot[:, h] = 1.0
             unsure = torch.where(planned[:, None], torch.full_like(sigma[:, h], -5.0), sigma[:, h])
@@ -234,7 +234,7 @@ class WorldModel(nn.Module):
             parts = [one_hot, flag, unsure / 5.0, ego[:, h] / 10.0]
             yield memory, torch.cat(parts, dim=1).float(), None if maps is None else maps[:, h]
 
-    def _logits(self, memory: Memory, condition: Tensor, tokens: Tensor | None) -> Tensor:
+    def _logits(self, memory: Resampled, condition: Tensor, tokens: Tensor | None) -> Tensor:
         """Logits (B, X, Y, Z) of one future frame of each window."""
         if self.config.model.use_memory:
             planes, base = self._from_memory(memory)
@@ -246,15 +246,13 @@ class WorldModel(nn.Module):
         residual = self.memory_net(planes, condition, tokens)
         return base + residual.permute(0, 2, 3, 1)
 
-    def _from_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Input planes (B, 2Z + 1, X, Y) and base logits (B, X, Y, Z)."""
-        share, frames = memory.share()[:, 0], memory.frames[:, 0]
-        seen = frames > 0
-        votes = VOTE_SCALE * (2 * share - 1) + VOTE_BIAS
-        base = torch.where(seen, votes, self.column_logit)
-        reach = frames[..., :1].float() / self.history
-        planes = torch.cat([2 * share - 1 * seen, memory.last[:, 0].float(), reach], dim=-1)
-        return planes.permute(0, 3, 1, 2), base
+    def _from_memory(self, memory: Resampled) -> tuple[Tensor, Tensor]:
+        """Input planes (B, P · Z + 1, X, Y) and base logits (B, X, Y, Z)."""
+        votes = (VOTE_SCALE * (2 * memory.mean() - 1) + TIE_BIAS).permute(0, 2, 3, 1)
+        base = torch.where(memory.seen().permute(0, 2, 3, 1), votes, self.column_logit)
+        frames = 2 * memory.occupied - memory.inside
+        reach = memory.inside[:, :, 0].mean(dim=1, keepdim=True)
+        return torch.cat([frames.flatten(1, 2), reach], dim=1), base
 
     # Loss
 
@@ -295,7 +293,7 @@ class WorldModel(nn.Module):
         return LossReport(total, parts, _stats(frames))
 
     def _frame_loss(
-        self, given: tuple[Memory, Tensor, Tensor | None], truth: Tensor
+        self, given: tuple[Resampled, Tensor, Tensor | None], truth: Tensor
     ) -> OccupancyLoss:
         if self.config.model.checkpoint_activations and torch.is_grad_enabled():
             logits = checkpoint(self._logits, *given, use_reentrant=False)
