@@ -44,6 +44,7 @@ from vlwm.core.data.vehicle import VEHICLES
 from vlwm.core.geometry.frames import ORIENTATION, POSE_SIZE, quaternion_from_heading, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
+from vlwm.core.geometry.scratch import Scratch
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 SQUARE_M = 500.0
@@ -217,7 +218,8 @@ def measure_lidar(city: City, buildings: TriangleTiles, scans: int = 40) -> floa
 def measure(city: City, grid: VoxelGrid, frames: int, rival_frames: int) -> dict[str, Any]:
     egos = poses_in(city, densest_square(city), frames)
     few = nearest_to_the_middle(egos, rival_frames)
-    scene = Scene(TriangleTiles.build(city.mesh.triangles()), city, grid, "surface")
+    buildings = TriangleTiles.build(city.triangles, scratch=Scratch())
+    scene = Scene(buildings, city, grid, "surface")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         scene.frame(egos[0])

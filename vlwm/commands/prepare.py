@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.config import Config
     from vlwm.core.data.prepare import OnFrames, PrepareReport
+    from vlwm.core.geometry.scratch import Scratch
 
 _CITY, _MADE, _RUN = "City models", "What is made", "How to run"
 
@@ -148,6 +149,7 @@ def prepare(
     from vlwm.core.config import load_config
     from vlwm.core.data.prepare import PreparePlan, outline
     from vlwm.core.data.prepare import prepare as make
+    from vlwm.core.geometry.scratch import Scratch
     from vlwm.core.hardware.host import usable_workers
 
     resolved = load_config(config, set_ or (), note)
@@ -165,7 +167,8 @@ def prepare(
         camera=_or(camera, defaults.camera),
     )
     target = output or Path(resolved.data_root)
-    city = read_input(resolved, input_, plan.seed, strict, area)
+    scratch = Scratch(None if dry_run else target)
+    city = read_input(resolved, input_, plan.seed, strict, area, scratch)
     _tell_city(city)
     if dry_run:
         _show_plan(outline(city, resolved, target, plan), target, json_)
@@ -222,7 +225,12 @@ def _fill(text: str | None) -> str | None:
 
 
 def read_input(
-    config: Config, inputs: list[Path] | None, seed: int, strict: bool, area: str | None
+    config: Config,
+    inputs: list[Path] | None,
+    seed: int,
+    strict: bool,
+    area: str | None,
+    scratch: Scratch | None = None,
 ) -> City:
     """The city of a config or of the operator's inputs."""
     from vlwm.commands._output import note
@@ -245,6 +253,7 @@ def read_input(
         strict=strict,
         area=None if area is None else Area.parse(area),
         on_source=tell,
+        scratch=scratch,
     )
 
 

@@ -28,7 +28,6 @@ from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of, from_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.mesh import TriangleMesh
 
 PLAN = PreparePlan(frames=14, sessions=4, agents=("drone", "rover"), seed=3)
 SIZE_M = 500.0
@@ -157,7 +156,7 @@ def test_the_share_of_ground_below_the_grid_is_told(tmp_path: Path) -> None:
         city.mesh.vertices
         + np.array([0.0, 0.0, 1.0]) * slope.height(city.mesh.vertices[:, :2])[:, None]
     )
-    steep = dataclasses.replace(city, terrain=slope, mesh=TriangleMesh(low, city.mesh.faces))
+    steep = dataclasses.replace(city, terrain=slope, triangles=low.reshape(-1, 3, 3))
     plan = dataclasses.replace(PLAN, patterns=("random",))
     found = prepare(steep, config(), tmp_path / "steep", plan).ground_below_share
     half, bottom = grid().upper_m[0], -grid().lower_m[2]

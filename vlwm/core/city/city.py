@@ -1,11 +1,15 @@
 """The one type that every reader yields: triangles in metres about an origin, and the ground below.
 
+What grows with a city lies in mapped files (`Scratch`), so a city of any size takes no memory; it
+is to be looked at in pieces, or at a place.
+
 The city's frame is local east-north-up: x east, y north, z up, metres, about `Origin`. Heights are
 above sea level (T.P.) less `origin.height`. The frame of a session differs by a translation only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +18,7 @@ from numpy.typing import NDArray
 from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Terrain
 from vlwm.core.geometry.mesh import TriangleMesh
+from vlwm.core.geometry.scratch import Scratch, pieces
 
 
 @dataclass(frozen=True)
@@ -78,34 +83,44 @@ class City:
     Attributes:
         name: short name.
         origin: where the local frame lies.
-        mesh: surfaces of all features but the terrain, local frame.
+        triangles: float64 (F, 3, 3), surfaces of all features but the terrain, local frame, metres.
         feature_ids: names of the features, G of them.
-        feature_of_face: int32 (F,), the feature of each face of `mesh`.
+        feature_of_face: int32 (F,), the feature of each triangle, never falling.
         terrain: the ground.
         feature_kinds: building, bridge or vegetation, G of them; empty means buildings.
         roads: road surfaces in plan, where the source has them.
         sources: files it was read from.
         procedural: made up, not read; said wherever the city shows.
         attribution: what has to stand beside anything made of it.
+        scratch: where its arrays lie, and what is made of all of them; None is memory.
     """
 
     name: str
     origin: Origin
-    mesh: TriangleMesh
-    feature_ids: list[str]
+    triangles: NDArray[np.float64]
+    feature_ids: Sequence[str]
     feature_of_face: NDArray[np.int32]
     terrain: Terrain
-    feature_kinds: list[str] = field(default_factory=list)
+    feature_kinds: Sequence[str] = ()
     roads: Roads = field(default_factory=Roads.none)
     sources: tuple[SourceFile, ...] = ()
     procedural: bool = False
     attribution: str = ""
     report: ReadReport = field(default_factory=ReadReport)
+    scratch: Scratch | None = None
+
+    @property
+    def mesh(self) -> TriangleMesh:
+        """All surfaces at once; its faces take memory for the whole city."""
+        return TriangleMesh.from_triangles(self.triangles)
 
     @property
     def bounds_xy(self) -> tuple[float, float, float, float]:
         """(x from, y from, x to, y to) of the features, metres."""
-        low, high = self.mesh.bounds
+        low, high = np.full(2, np.inf), np.full(2, -np.inf)
+        for _, some in pieces(self.triangles):
+            low = np.minimum(low, some[:, :, :2].min(axis=(0, 1)))
+            high = np.maximum(high, some[:, :, :2].max(axis=(0, 1)))
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
     def base_heights(self) -> NDArray[np.float64]:

@@ -15,34 +15,36 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.area import Area
 from vlwm.core.city.batch import ROAD, Batch
+from vlwm.core.city.features import FeatureIndex, Features
 from vlwm.core.city.raster import PlanGrid, nodes_under
 from vlwm.core.errors import DataError
+from vlwm.core.geometry.scratch import Scratch
 
 _SAME_M = 0.1
 _COVER_M = 1.0
 _COVERED_SHARE = 0.5
+
+Key = tuple[str, object]
+"""kind of a feature, and its name or, of a shell, its bounds"""
 
 
 class Collector:
     """Features of all files so far.
 
     Attributes:
-        names, lods, kinds: of the features, with those that were replaced later.
+        features: with those that were replaced later.
         skipped: (file, feature, reason).
     """
 
-    def __init__(self, area: Area | None = None, *, strict: bool = False) -> None:
+    def __init__(
+        self, area: Area | None = None, *, strict: bool = False, scratch: Scratch | None = None
+    ) -> None:
         self._area = area
         self._strict = strict
-        self.names: list[str] = []
-        self.lods: list[int] = []
-        self.kinds: list[str] = []
-        self._alive: list[bool] = []
-        self._bounds: list[NDArray[np.float64]] = []
-        self._triangles: list[NDArray[np.float64]] = []
-        self._owners: list[NDArray[np.int64]] = []
-        self._known: dict[object, list[int]] = {}
-        self._fine: list[NDArray[np.float64]] = []
+        place = scratch or Scratch()
+        self.features = Features(place)
+        self._known = FeatureIndex(place)
+        self._fine = _FineShells(place)
         self.duplicates = 0
         self.superseded = 0
         self.outside = 0
@@ -61,7 +63,11 @@ class Collector:
         """
         for broken in batch.skipped:
             if self._strict:
-                raise DataError(f"{broken.name}: {broken.reason}", where=file)
+                raise DataError(
+                    f"{broken.name}: {broken.reason}",
+                    where=file,
+                    remedy="mend it there; without --strict it is left out and named",
+                )
             self.skipped.append((file, broken.name, broken.reason))
         if not batch.names:
             return
@@ -77,61 +83,59 @@ class Collector:
     def _take(self, batch: Batch, naming: str) -> None:
         bounds = batch.bounds()
         keep = np.zeros(len(batch.names), dtype=bool)
-        start = len(self.names)
-        keys: list[tuple[str, object]] = []
+        start = len(self.features)
+        keys: list[Key] = []
         for i, name in enumerate(batch.names):
-            given: object = _shell_key(bounds[i]) if naming == "shells" else name
-            key = (batch.kind, given)
+            key: Key = (batch.kind, _shell_key(bounds[i]) if naming == "shells" else name)
             keep[i] = self._is_new(key, bounds[i], batch.lods[i], naming)
             if not keep[i]:
                 continue
             keys.append(key)
+            number = self.features.add(name, batch.kind, batch.lods[i], bounds[i])
             if naming != "shells":  # one file may hold two shells of the same extent
-                self._known.setdefault(key, []).append(len(self.names))
-            self.names.append(name)
-            self.lods.append(batch.lods[i])
-            self.kinds.append(batch.kind)
-            self._alive.append(True)
-            self._bounds.append(bounds[i])
+                self._known.add(key, number)
         if naming == "shells":
             for i, key in enumerate(keys):
-                self._known.setdefault(key, []).append(start + i)
-        kept = batch.chosen(keep)
-        self._triangles.append(kept.triangles)
-        self._owners.append(kept.owners.astype(np.int64) + start)
+                self._known.add(key, start + i)
+        self.features.add_triangles(batch.chosen(keep), start)
+        self._known.let_go()
 
-    def _is_new(
-        self, key: tuple[str, object], bounds: NDArray[np.float64], lod: int, naming: str
-    ) -> bool:
-        same = [i for i in self._known.get(key, ()) if self._alive[i]]
-        finer = [i for i in same if self.lods[i] > lod]
+    def _is_new(self, key: Key, bounds: NDArray[np.float64], lod: int, naming: str) -> bool:
+        features = self.features
+        same = [i for i in self._known.find(key) if self._has_key(i, key) and features.is_alive(i)]
+        finer = [i for i in same if features.lod_of(i) > lod]
         if finer:
             self.superseded += 1
             return False
-        for coarser in [i for i in same if self.lods[i] < lod]:
-            self._alive[coarser] = False
+        for coarser in [i for i in same if features.lod_of(i) < lod]:
+            features.alive.put(coarser, False)
             self.superseded += 1
-        equal = [i for i in same if self.lods[i] == lod]
+        equal = [i for i in same if features.lod_of(i) == lod]
         if naming == "pieces":
-            equal = [i for i in equal if np.abs(self._bounds[i] - bounds).max() < _SAME_M]
+            equal = [i for i in equal if np.abs(features.bounds_of(i) - bounds).max() < _SAME_M]
         self.duplicates += bool(equal)
         return not equal
+
+    def _has_key(self, number: int, key: Key) -> bool:
+        kind, given = key
+        features = self.features
+        mine = (
+            features.name_of(number)
+            if isinstance(given, str)
+            else _shell_key(features.bounds_of(number))
+        )
+        return mine == given and features.kind_of(number) == kind
 
     def _without_covered(self, batch: Batch) -> Batch:
         """Shells of a batch under which no finer shell lies; finer ones are remembered."""
         if not batch.names:
             return batch
         if max(batch.lods) > 1:
-            self._fine.append(batch.triangles)
+            self._fine.add(batch.triangles)
             return batch
         bounds = batch.bounds()
         low, high = bounds[:, 0, :2].min(axis=0), bounds[:, 1, :2].max(axis=0)
-        near = [
-            t
-            for t in self._fine
-            if (t[:, :, :2].max(axis=(0, 1)) >= low).all()
-            and (t[:, :, :2].min(axis=(0, 1)) <= high).all()
-        ]
+        near = self._fine.near(low, high)
         if not near:
             return batch
         grid = PlanGrid.over((*low, *high), _COVER_M)
@@ -145,34 +149,29 @@ class Collector:
 
     def bounds(self) -> tuple[float, float, float, float] | None:
         """x from, y from, x to, y to of everything but roads; None where there is nothing."""
-        chosen = [
-            b
-            for b, kind, alive in zip(self._bounds, self.kinds, self._alive, strict=True)
-            if alive and kind != ROAD
-        ]
-        if not chosen:
-            return None
-        all_bounds = np.array(chosen)
-        low, high = all_bounds[:, 0].min(axis=0), all_bounds[:, 1].max(axis=0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        return self.features.extent(self.features.standing())
 
-    def joined(self) -> Batch:
-        """Everything that is left, as one batch in the order of reading."""
-        if not self._triangles:
-            return Batch("", [], [], np.zeros((0, 3, 3)), np.zeros(0, dtype=np.int32))
-        whole = Batch(
-            "",
-            self.names,
-            self.lods,
-            np.concatenate(self._triangles),
-            np.concatenate(self._owners).astype(np.int32),
-        )
-        self._triangles, self._owners = [], []
-        return whole.chosen(np.array(self._alive))
 
-    def alive_kinds(self) -> list[str]:
-        """Kinds of the features of `joined`."""
-        return [k for k, alive in zip(self.kinds, self._alive, strict=True) if alive]
+class _FineShells:
+    """Triangles of finer levels, file by file."""
+
+    def __init__(self, scratch: Scratch) -> None:
+        self._triangles = scratch.rows(np.float64, (3, 3))
+        self._files: list[tuple[int, int, NDArray[np.float64], NDArray[np.float64]]] = []
+
+    def add(self, triangles: NDArray[np.float64]) -> None:
+        start = len(self._triangles)
+        self._triangles.append(triangles)
+        plan = triangles[:, :, :2]
+        low, high = plan.min(axis=(0, 1)), plan.max(axis=(0, 1))
+        self._files.append((start, len(self._triangles), low, high))
+
+    def near(
+        self, low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> list[NDArray[np.float64]]:
+        """Triangles (T, 3, 3) of each file that reaches into a rectangle of the plan."""
+        met = [f for f in self._files if (f[3] >= low).all() and (f[2] <= high).all()]
+        return [self._triangles.read(start, stop) for start, stop, _, _ in met]
 
 
 def _shell_key(bounds: NDArray[np.float64]) -> tuple[float, ...]:

@@ -12,26 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from vlwm.core.city.blocks import Block, blocks_of, windows_of
 from vlwm.core.city.raster import PlanGrid, nodes_under
 from vlwm.core.city.terrain import Bounds, Terrain, interpolate, on_the_ground
+from vlwm.core.geometry.scratch import Scratch, let_go, pieces
 
 RELIEF_SPACING_M = 5.0
 MARGIN_M = 150.0
 """how far the ground reaches beyond the buildings"""
 _TOLD_M = 1.0
+_COLUMNS = 64  # of the grid, looked at together
 
 
 class Relief:
     """Heights of the relief's triangles at the nodes of a grid; NaN where none lies."""
 
-    def __init__(self, bounds: Bounds, spacing_m: float = RELIEF_SPACING_M) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        spacing_m: float = RELIEF_SPACING_M,
+        scratch: Scratch | None = None,
+    ) -> None:
         self.grid = PlanGrid.over(bounds, spacing_m)
-        self.heights = np.full(self.grid.shape, np.nan)
+        zeros = np.zeros if scratch is None else scratch.zeros
+        self.heights: NDArray[np.float64] = zeros(self.grid.shape)
+        for _, some in pieces(self.heights, _COLUMNS):
+            some[:] = np.nan
 
     def add(self, triangles: NDArray[np.float64]) -> None:
         """Lay triangles (T, 3, 3), metres; those beside the grid are ignored."""
         for hits in nodes_under(triangles, self.grid):
             self.heights[hits.i, hits.j] = hits.z
+        let_go(self.heights)
 
     def move(self, x_m: float, y_m: float) -> None:
         """Shift the frame that it is expressed in."""
@@ -40,43 +52,69 @@ class Relief:
     @property
     def covered(self) -> float:
         """Share of the nodes with a height."""
-        return float(np.isfinite(self.heights).mean())
+        known = sum(int(np.isfinite(some).sum()) for _, some in pieces(self.heights, _COLUMNS))
+        return known / self.heights.size
 
 
-def lay_ground(bases: NDArray[np.float64], bounds: Bounds, relief: Relief | None) -> Terrain:
+def lay_ground(
+    bases: NDArray[np.float64],
+    bounds: Bounds,
+    relief: Relief | None,
+    scratch: Scratch | None = None,
+) -> Terrain:
     """Terrain over `bounds` through relief and bases (N, 3) of buildings."""
-    if relief is None or relief.covered == 0.0:
-        return Terrain.from_points(bases, bounds)
-    grid, heights = relief.grid, relief.heights
-    known = np.isfinite(heights)
-    if not known.all():
-        heights = _fill(heights, known, grid, bases)
+    covered = relief.covered if relief is not None else 0.0
+    if relief is None or covered == 0.0:
+        return Terrain.from_points(bases, bounds, scratch=scratch)
+    grid = relief.grid
+    heights = relief.heights if covered == 1.0 else _fill(relief, bases, scratch)
     return Terrain(grid.x0, grid.y0, grid.spacing_m, heights)
 
 
 def _fill(
-    heights: NDArray[np.float64],
-    known: NDArray[np.bool_],
-    grid: PlanGrid,
-    bases: NDArray[np.float64],
+    relief: Relief, bases: NDArray[np.float64], scratch: Scratch | None
 ) -> NDArray[np.float64]:
-    nodes = grid.nodes()
+    heights, grid = relief.heights, relief.grid
+    filled = (np.zeros if scratch is None else scratch.zeros)(grid.shape)
+    for block in blocks_of(grid):
+        if not np.isfinite(heights[block.where]).all():
+            points = _around_holes(relief, block, bases)
+            block.add(interpolate(points, block.grid, block.rim), filled)
+            let_go(heights, filled)
+    for part, _, _ in windows_of(grid.shape, 0):
+        known = np.isfinite(heights[part])
+        filled[part] = np.where(known, heights[part], filled[part])
+        let_go(heights, filled)
+    return filled
+
+
+def _around_holes(relief: Relief, block: Block, bases: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The relief's nodes (N, 3) beside those without a height, and the bases well beyond it."""
+    heights = relief.heights[block.sight]
+    grid = block.rim
+    known = np.isfinite(heights)
     rim = known & ~binary_erosion(known, border_value=1)
-    points = np.column_stack([nodes[rim], heights[rim]])
-    bases = on_the_ground(bases)
-    at = np.round((bases[:, :2] - (grid.x0, grid.y0)) / grid.spacing_m).astype(np.int64)
+    points = np.column_stack([grid.nodes()[rim], heights[rim]])
+    ground = on_the_ground(block.points(bases))
+    at = np.round((ground[:, :2] - (grid.x0, grid.y0)) / grid.spacing_m).astype(np.int64)
     at = np.clip(at, 0, np.array(grid.shape) - 1)
     beyond = ~binary_dilation(known, iterations=2)[at[:, 0], at[:, 1]]
-    points = np.concatenate([points, bases[beyond]])
-    return np.where(known, heights, interpolate(points, grid))
+    return np.concatenate([points, ground[beyond]])
 
 
-def stand_note(bases: NDArray[np.float64], terrain: Terrain) -> str | None:
+def stand_note(
+    bases: NDArray[np.float64], terrain: Terrain, scratch: Scratch | None = None
+) -> str | None:
     """A sentence where buildings do not stand on the relief: two height systems, or none."""
-    known = bases[np.isfinite(bases).all(axis=1)]
-    if not len(known):
+    offs = (np.zeros if scratch is None else scratch.zeros)(len(bases))
+    count = 0
+    for _, some in pieces(bases):
+        known = some[np.isfinite(some).all(axis=1)]
+        offs[count : count + len(known)] = known[:, 2] - terrain.height(known[:, :2])
+        count += len(known)
+    if not count:
         return None
-    off = float(np.median(known[:, 2] - terrain.height(known[:, :2])))
+    off = float(np.median(offs[:count], overwrite_input=True))
     if abs(off) < _TOLD_M:
         return None
     side = "above" if off > 0 else "below"

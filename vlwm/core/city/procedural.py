@@ -14,7 +14,6 @@ from vlwm.core.city.city import City, Origin, ReadReport
 from vlwm.core.city.terrain import Terrain
 from vlwm.core.city.triangulate import triangulate_ring
 from vlwm.core.errors import UsageError
-from vlwm.core.geometry.mesh import TriangleMesh
 
 ATTRIBUTION = "procedural city, not real data"
 _STREETS_M = (8.0, 12.0, 20.0)
@@ -48,18 +47,18 @@ def procedural_city(size_m: float = 800.0, seed: int = 42) -> City:
                 owners.append(np.full(len(prism), len(ids), dtype=np.int32))
                 ids.append(f"procedural-{len(ids)}")
                 prisms.append(prism)
-    mesh = TriangleMesh.from_triangles(np.concatenate(prisms))
+    triangles = np.concatenate(prisms)
     return City(
         name=f"procedural-{seed}",
         origin=Origin("procedural", 0.0, 0.0, 0.0),
-        mesh=mesh,
+        triangles=triangles,
         feature_ids=ids,
         feature_of_face=np.concatenate(owners),
         terrain=terrain,
         procedural=True,
         attribution=ATTRIBUTION,
         report=ReadReport(
-            features=len(ids), buildings=len(ids), lod1=len(ids), triangles=len(mesh.faces)
+            features=len(ids), buildings=len(ids), lod1=len(ids), triangles=len(triangles)
         ),
     )
 

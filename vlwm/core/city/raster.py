@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_NODES_AT_ONCE = 2_000_000
+from vlwm.core.geometry.scratch import pieces
+
+_NODES_AT_ONCE = 200_000
 _MOST_NODES = 40_000_000
 _EDGE = 1e-9
 
@@ -57,6 +59,12 @@ def nodes_under(triangles: NDArray[np.float64], grid: PlanGrid) -> Iterator[Hits
 
     Triangles that stand upright cover nothing.
     """
+    for start, some in pieces(triangles):
+        for hits in _under(some, grid):
+            yield Hits(hits.triangle + start, hits.i, hits.j, hits.z)
+
+
+def _under(triangles: NDArray[np.float64], grid: PlanGrid) -> Iterator[Hits]:
     size = np.array(grid.shape)
     scaled = (triangles[:, :, :2] - (grid.x0, grid.y0)) / grid.spacing_m
     first = np.clip(np.ceil(scaled.min(axis=1) - _EDGE), 0, size).astype(np.int64)

@@ -7,7 +7,6 @@ they stand. A broken feature is left out, counted and named; `strict` stops at t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,22 +15,21 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.area import Area, mesh_bounds
 from vlwm.core.city.batch import BRIDGE, BUILDING, ROAD, TERRAIN, VEGETATION, Batch
-from vlwm.core.city.city import City, Origin, ReadReport, SourceFile, feature_bases
+from vlwm.core.city.city import City, Origin, ReadReport, SourceFile
 from vlwm.core.city.citygml import read_relief
 from vlwm.core.city.collect import Collector
 from vlwm.core.city.gml_batch import gml_batches
-from vlwm.core.city.ground import MARGIN_M, Relief, lay_ground, stand_note
+from vlwm.core.city.ground import Relief, lay_ground, stand_note
+from vlwm.core.city.join import Standing, grown, roads_of, standing_of
 from vlwm.core.city.obj import DEFAULT_CRS, read_obj
 from vlwm.core.city.projection import project, zone_of
-from vlwm.core.city.roads import Roads
-from vlwm.core.city.shells import open_features
 from vlwm.core.city.sources import Archive, Source, find_sources
 from vlwm.core.city.terrain import Bounds, Terrain
 from vlwm.core.city.tiles3d import Leaves, find_leaves, tile_batches
 from vlwm.core.city.zone import Zone
 from vlwm.core.errors import DataError
 from vlwm.core.files import sha256_file
-from vlwm.core.geometry.mesh import TriangleMesh
+from vlwm.core.geometry.scratch import Scratch
 
 ATTRIBUTION = "3D都市モデル（Project PLATEAU）{place}（国土交通省）, CC BY 4.0"
 _MESH_OVERHANG_M = 300.0
@@ -48,20 +46,23 @@ def read_city(
     strict: bool = False,
     area: Area | None = None,
     on_source: OnSource = lambda name, done, total: None,
+    scratch: Scratch | None = None,
 ) -> City:
     """Read every city file of the inputs (files, folders, zips) into one City.
 
     Args:
         strict: stop at the first broken feature or missing tile.
         area: take only features whose middle lies in it.
+        scratch: where the city's arrays are put; the system's folder for temporary files if None.
 
     Raises:
         DataError: nothing to read, a broken file, two coordinate systems, no building in the area,
             or, with `strict`, the first broken feature.
+        MachineError: the disk of `scratch` has no room.
     """
     paths = [Path(p) for p in inputs]
     sources, notes = find_sources(paths)
-    reader = _Reader(area, strict)
+    reader = _Reader(area, strict, scratch or Scratch())
     reader.collector.notes += notes
     wanted = [s for s in reader.without_nested(sources) if reader.is_wanted(s)]
     for done, source in enumerate(wanted):
@@ -73,11 +74,12 @@ def read_city(
 class _Reader:
     """One reading: what the files gave so far."""
 
-    def __init__(self, area: Area | None, strict: bool) -> None:
+    def __init__(self, area: Area | None, strict: bool, scratch: Scratch) -> None:
         self.area = area
+        self.scratch = scratch
         self.strict = strict
         self.zone = Zone() if area is None else Zone(zone_of(*area.middle), guessed=True)
-        self.collector = Collector(area, strict=strict)
+        self.collector = Collector(area, strict=strict, scratch=scratch)
         self.relief: Relief | None = None
         self.used: list[Source] = []
         self.missing_tiles = 0
@@ -171,7 +173,7 @@ class _Reader:
             bounds = self.collector.bounds()
             if bounds is None:
                 raise self._nothing()
-            self.relief = Relief(_grown(bounds))
+            self.relief = Relief(grown(bounds), scratch=self.scratch)
         self.relief.add(triangles)
 
     def _nothing(self) -> DataError:
@@ -198,67 +200,56 @@ class _Reader:
         bounds = self.collector.bounds()
         if bounds is None or self.zone.crs is None:
             raise self._nothing()
-        joined, kinds = self.collector.joined(), self.collector.alive_kinds()
         east, north = (round((bounds[k] + bounds[k + 2]) / 2) for k in (0, 1))
-        joined.triangles[:] -= (east, north, 0.0)
-        is_road = np.array([k == ROAD for k in kinds])
-        roads, built = joined.chosen(is_road), joined.chosen(~is_road)
-        standing = [k for k in kinds if k != ROAD]
-        mesh = TriangleMesh.from_triangles(built.triangles)
+        features, shift = self.collector.features, (east, north, 0.0)
         local = (bounds[0] - east, bounds[1] - north, bounds[2] - east, bounds[3] - north)
-        terrain, ground = self._ground(mesh, built, standing, _grown(local), (east, north))
+        standing = standing_of(features, shift, self.scratch)
+        roads, count = roads_of(features, shift, local, self.scratch)
+        terrain, ground = self._ground(standing, grown(local), (east, north))
         name = _name_of(inputs[0]) + (f"@{self.area.text}" if self.area else "")
         return City(
             name=name,
             origin=Origin(self.zone.crs, float(east), float(north), 0.0),
-            mesh=mesh,
-            feature_ids=built.names,
-            feature_of_face=built.owners,
-            feature_kinds=standing,
+            triangles=standing.triangles,
+            feature_ids=standing.names,
+            feature_of_face=standing.owners,
+            feature_kinds=standing.kinds,
             terrain=terrain,
-            roads=_roads(roads, local),
+            roads=roads,
             sources=_source_files(self.used),
             attribution=ATTRIBUTION.format(place=_place_of(self.used, inputs[0])),
-            report=self._report(built, standing, len(roads.names), ground),
+            report=self._report(standing, count, ground),
+            scratch=self.scratch,
         )
 
     def _ground(
-        self,
-        mesh: TriangleMesh,
-        built: Batch,
-        kinds: list[str],
-        bounds: Bounds,
-        origin: tuple[float, float],
+        self, standing: Standing, bounds: Bounds, origin: tuple[float, float]
     ) -> tuple[Terrain, str]:
-        bases = feature_bases(mesh, built.owners, len(built.names))
-        stands = [k == BUILDING for k in kinds]
-        bases = bases[stands] if any(stands) else bases
+        bases = standing.bases_of(BUILDING, self.scratch)
         relief = self.relief
         if relief is None or relief.covered == 0.0:
-            terrain = lay_ground(bases, bounds, None)
+            terrain = lay_ground(bases, bounds, None, self.scratch)
             return terrain, "flat" if np.ptp(terrain.heights) == 0.0 else "bases"
         relief.move(-origin[0], -origin[1])
-        terrain = lay_ground(bases, bounds, relief)
-        note = stand_note(bases, terrain)
+        terrain = lay_ground(bases, bounds, relief, self.scratch)
+        note = stand_note(bases, terrain, self.scratch)
         self.collector.notes += [note] if note else []
         return terrain, f"relief, {100 * relief.covered:.0f} % of the area"
 
-    def _report(self, built: Batch, kinds: list[str], roads: int, ground: str) -> ReadReport:
-        counts, levels = Counter(kinds), Counter(built.lods)
-        is_open = open_features(built.triangles, built.owners, len(built.names))
-        gathered = self.collector
+    def _report(self, standing: Standing, roads: int, ground: str) -> ReadReport:
+        gathered, levels = self.collector, standing.levels
         return ReadReport(
             files=len(self.used),
-            features=len(built.names),
-            buildings=counts[BUILDING],
-            bridges=counts[BRIDGE],
-            plants=counts[VEGETATION],
+            features=len(standing.names),
+            buildings=standing.count(BUILDING),
+            bridges=standing.count(BRIDGE),
+            plants=standing.count(VEGETATION),
             roads=roads,
             lod1=levels[1],
             lod2=levels[2],
             lod3=levels[3],
-            triangles=len(built.triangles),
-            open_shells=int(is_open.sum()),
+            triangles=len(standing.triangles),
+            open_shells=standing.open_shells(),
             duplicates=gathered.duplicates,
             superseded=gathered.superseded,
             outside=gathered.outside,
@@ -267,23 +258,6 @@ class _Reader:
             skipped=tuple(gathered.skipped),
             notes=tuple(gathered.notes),
         )
-
-
-def _grown(bounds: Bounds) -> Bounds:
-    low, high = np.array(bounds[:2]) - MARGIN_M, np.array(bounds[2:]) + MARGIN_M
-    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
-
-
-def _roads(batch: Batch, bounds: Bounds) -> Roads:
-    """Roads that come near the buildings."""
-    if not batch.names:
-        return Roads.none()
-    reach = _grown(bounds)
-    extent = batch.bounds()
-    near = np.all(extent[:, 1, :2] >= reach[:2], axis=1)
-    near &= np.all(extent[:, 0, :2] <= reach[2:], axis=1)
-    kept = batch.chosen(near)
-    return Roads(kept.names, kept.triangles[:, :, :2].copy(), kept.owners)
 
 
 def _source_files(used: Sequence[Source]) -> tuple[SourceFile, ...]:

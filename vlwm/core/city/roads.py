@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.raster import PlanGrid, nodes_under
+from vlwm.core.geometry.scratch import pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +22,7 @@ class Roads:
         road_of_triangle: int32 (T,).
     """
 
-    names: list[str]
+    names: Sequence[str]
     triangles: NDArray[np.float64]
     road_of_triangle: NDArray[np.int32]
 
@@ -41,7 +43,8 @@ class Roads:
     def mask(self, grid: PlanGrid) -> NDArray[np.bool_]:
         """Which nodes (nx, ny) of a plan grid lie on a road."""
         found = np.zeros(grid.shape, dtype=bool)
-        flat = np.concatenate([self.triangles, np.zeros((len(self.triangles), 3, 1))], axis=2)
-        for hits in nodes_under(flat, grid):
-            found[hits.i, hits.j] = True
+        for _, some in pieces(self.triangles):
+            flat = np.concatenate([some, np.zeros((len(some), 3, 1))], axis=2)
+            for hits in nodes_under(flat, grid):
+                found[hits.i, hits.j] = True
         return found

@@ -13,7 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import Delaunay, cKDTree
 
+from vlwm.core.city.blocks import blocks_of, windows_of
 from vlwm.core.city.raster import PlanGrid, nodes_under
+from vlwm.core.geometry.scratch import Scratch, let_go, pieces
 
 Bounds = tuple[float, float, float, float]
 """x from, y from, x to, y to, metres"""
@@ -22,6 +24,7 @@ SPACING_M = 10.0
 _NEIGHBOURS = 5
 _NEIGHBOUR_M = 60.0
 _SMOOTHING_NODES = 1.0
+_SMOOTHING_REACH = 4  # nodes: four standard deviations, where scipy ends the curve
 _BESIDE = 12
 _RIM_M = 50.0
 _NEAREST = 16
@@ -50,7 +53,11 @@ class Terrain:
 
     @classmethod
     def from_points(
-        cls, points: ArrayLike, bounds: Bounds, spacing_m: float = SPACING_M
+        cls,
+        points: ArrayLike,
+        bounds: Bounds,
+        spacing_m: float = SPACING_M,
+        scratch: Scratch | None = None,
     ) -> Terrain:
         """Ground through scattered ground points (N, 3), such as the bases of buildings.
 
@@ -59,13 +66,23 @@ class Terrain:
         block on a platform must not dent the ground. Between the points the ground is linear,
         beyond them as high as the nearest.
         """
-        known = on_the_ground(np.asarray(points, dtype=np.float64))
-        if not len(known):
-            return cls.flat(0.0, bounds)
-        if np.ptp(known[:, 2]) < 1e-6:
-            return cls.flat(float(known[0, 2]), bounds)
+        known = np.asarray(points, dtype=np.float64)
+        low, high = _span(known)
+        if low == high or not np.isfinite(low):
+            return cls.flat(low if low == high else 0.0, bounds)
+        zeros = np.zeros if scratch is None else scratch.zeros
         grid = PlanGrid.over(bounds, spacing_m)
-        field = gaussian_filter(interpolate(known, grid), _SMOOTHING_NODES)
+        rough = zeros(grid.shape)
+        for block in blocks_of(grid):
+            ground = on_the_ground(block.points(known))
+            if block.share is None and np.ptp(ground[:, 2]) < 1e-6:
+                return cls.flat(float(ground[0, 2]), bounds)
+            block.add(interpolate(ground, block.grid, block.rim), rough)
+            let_go(rough)
+        field = zeros(grid.shape)
+        for inner, outer, within in windows_of(grid.shape, _SMOOTHING_REACH):
+            field[inner] = gaussian_filter(rough[outer], _SMOOTHING_NODES)[within]
+            let_go(rough, field)
         return cls(grid.x0, grid.y0, grid.spacing_m, field)
 
     def height(self, xy: ArrayLike) -> NDArray[np.float64]:
@@ -107,6 +124,15 @@ class Terrain:
         return np.array([*before, *inner, *after])
 
 
+def _span(points: NDArray[np.float64]) -> tuple[float, float]:
+    """Lowest and highest z of the finite ones of points (N, 3); inf and -inf where none is."""
+    low, high = np.inf, -np.inf
+    for _, some in pieces(points):
+        z = some[np.isfinite(some).all(axis=1), 2]
+        low, high = min(low, z.min(initial=np.inf)), max(high, z.max(initial=-np.inf))
+    return float(low), float(high)
+
+
 def on_the_ground(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Which of scattered bases (N, 3) are ground, their heights calmed: (M, 3).
 
@@ -133,17 +159,18 @@ def _median_of_neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.nanmedian(heights, axis=1)
 
 
-def interpolate(points: NDArray[np.float64], grid: PlanGrid) -> NDArray[np.float64]:
+def interpolate(
+    points: NDArray[np.float64], grid: PlanGrid, around: PlanGrid | None = None
+) -> NDArray[np.float64]:
     """Heights (nx, ny) of a grid's nodes through scattered points (N, 3), continuous everywhere.
 
-    Linear on the Delaunay triangles of the points and of a rim about the grid, whose heights are
-    the mean of the nearest points weighted by the inverse square of the distance: beyond the last
-    building the ground neither jumps nor runs away.
+    Linear on the Delaunay triangles of the points and of a rim about the grid, or about a larger
+    one (`around`), whose heights are the mean of the nearest points weighted by the inverse square
+    of the distance: beyond the last building the ground neither jumps nor runs away.
     """
-    rim = _rim(grid)
+    rim = _rim(around or grid)
     heights = np.full(grid.shape, np.nan)
-    around = np.column_stack([rim, _weighted(points, rim)])
-    known = np.concatenate([points, around])
+    known = np.concatenate([points, np.column_stack([rim, _weighted(points, rim)])])
     triangles = known[Delaunay(known[:, :2]).simplices]
     for hits in nodes_under(triangles, grid):
         heights[hits.i, hits.j] = hits.z

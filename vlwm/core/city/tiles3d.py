@@ -124,7 +124,8 @@ def tile_batches(leaves: Leaves, zone: Zone) -> Iterator[Batch]:
     Tiles that know their heights come first, so that the others can lean on them.
     """
     undulation: float | None = None
-    waiting = []
+    waiting: list[Leaf] = []
+    lowest = math.inf
     for leaf in leaves.found:
         try:
             tile = read_b3dm(leaf.source.read())
@@ -136,18 +137,21 @@ def tile_batches(leaves: Leaves, zone: Zone) -> Iterator[Batch]:
             continue
         geoid = _geoid(placed, tile)
         if geoid is None:
-            waiting.append((leaf, tile, placed))
+            waiting.append(leaf)  # and read again: all of them at once would fill the memory
+            lowest = min(lowest, float(placed[:, :, 2].min()))
             continue
         undulation = float(np.median(geoid))
         placed[:, :, 2] -= geoid
         yield _batch(leaf.source, tile, placed)
     if undulation is None and waiting:
-        undulation = min(float(placed[:, :, 2].min()) for _, _, placed in waiting)
+        undulation = lowest
         leaves.notes.append(
             "tiles do not tell heights above the sea: the lowest corner is put at 0"
         )
-    for leaf, tile, placed in waiting:
-        assert undulation is not None
+    for leaf in waiting:
+        tile = read_b3dm(leaf.source.read())
+        placed = _place(tile, leaf, zone)
+        assert undulation is not None and placed is not None
         placed[:, :, 2] -= undulation
         yield _batch(leaf.source, tile, placed)
 
@@ -207,8 +211,8 @@ def _batch(source: Source, tile: Tile, placed: NDArray[np.float64]) -> Batch:
 
 def _lod(value: Any) -> int:
     try:
-        return int(value)
-    except (TypeError, ValueError):
+        return min(9, max(0, int(value)))
+    except (OverflowError, TypeError, ValueError):
         return 1
 
 

@@ -51,6 +51,7 @@ def make_session(
     recorder = _recorder(planned, scene, plan) if _extras(plan) and missing else None
     for done, _ in enumerate(make_frames(scene, missing, plan.workers, recorder), 1):
         on_frames(planned.name, plan.frames - len(missing) + done, plan.frames)
+    scene.buildings.let_go()
     if not finished:
         sensors = describe_sensors(planned.meta.agent, plan.lidar, plan.camera)
         write_meta(folder, replace(planned.meta, sensors=sensors))

@@ -8,11 +8,14 @@ city, so its memory does not grow with the city. It also knows where the city en
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from vlwm.core.geometry.scratch import Scratch, let_go
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 CELL_M = 1.0
@@ -33,6 +36,7 @@ class Obstacles:
         built: bool (nx, ny), whether a surface is near enough to be worth a visit.
         streets: bool (nx, ny), the largest connected piece of the ground that plans keep to: what
             is left of a city without its courtyards.
+        scratch: where the maps lie, and others of the same place; memory if None.
     """
 
     x0: float
@@ -42,6 +46,11 @@ class Obstacles:
     wide: NDArray[np.float32]
     built: NDArray[np.bool_]
     streets: NDArray[np.bool_]
+    scratch: Scratch | None = None
+
+    def zeros(self, dtype: DTypeLike) -> NDArray[Any]:
+        """Another map (nx, ny) of the place."""
+        return (np.zeros if self.scratch is None else self.scratch.zeros)(self.tops.shape, dtype)
 
     def top(self, xy: NDArray[np.float64], *, planning: bool = False) -> NDArray[np.float32]:
         """Highest surface within the margin of points (..., 2), metres.
@@ -57,6 +66,10 @@ class Obstacles:
         """Whether points (..., 2) lie on `streets`."""
         i, j, inside = self.squares(xy)
         return np.asarray(inside & self.streets[i, j])
+
+    def let_go(self) -> None:
+        """Take its pages out of memory until they are read again."""
+        let_go(self.tops, self.wide, self.built, self.streets)
 
     def squares(
         self, xy: NDArray[np.float64]
@@ -74,15 +87,51 @@ def obstacles_in(
     window: tuple[float, float, float, float],
     margin_m: float,
     cell_m: float = CELL_M,
+    scratch: Scratch | None = None,
 ) -> Obstacles:
     """Tops over a window (x from, y from, x to, y to), every surface widened by `margin_m`.
 
     A square is charged with every triangle whose plan touches it or comes within the margin, and
     a square more, which covers the filler's rounding.
+
+    Args:
+        scratch: where the maps are put; memory if None.
     """
     x0, y0, x1, y1 = window
     shape = (int(np.ceil((x1 - x0) / cell_m)) + 1, int(np.ceil((y1 - y0) / cell_m)) + 1)
-    tops = np.full(shape, NOTHING, dtype=np.float32)
+    zeros = partial(np.zeros if scratch is None else scratch.zeros, shape)
+    tops: NDArray[np.float32] = zeros(np.float32)
+    tops.fill(NOTHING)
+    _paint(tops, buildings, window, margin_m, cell_m)
+    empty = zeros(np.bool_)
+    np.equal(tops, NOTHING, out=empty)
+    built = zeros(np.bool_)
+    if not empty.all():
+        away = cv2.distanceTransform(empty.view(np.uint8), cv2.DIST_L2, 3, dst=zeros(np.float32))
+        np.less_equal(np.multiply(away, cell_m, out=away), BUILT_M, out=built)
+        let_go(away)
+    slight, wide = (
+        _widened(tops, margin, cell_m, zeros(np.float32))
+        for margin in (margin_m, margin_m + SLACK_M)
+    )
+    let_go(tops, slight)
+    np.equal(wide, NOTHING, out=empty)
+    np.logical_and(empty, built, out=empty)
+    let_go(wide, built)
+    streets = _largest_piece(empty, zeros(np.int32), zeros(np.bool_))
+    let_go(streets)
+    return Obstacles(x0, y0, cell_m, slight, wide, built, streets, scratch)
+
+
+def _paint(
+    tops: NDArray[np.float32],
+    buildings: TriangleTiles,
+    window: tuple[float, float, float, float],
+    margin_m: float,
+    cell_m: float,
+) -> None:
+    """The highest surface over each square of a window."""
+    x0, y0, x1, y1 = window
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)
     reach = margin_m + SLACK_M + 2 * cell_m
     near = buildings.near(centre, float(np.hypot(x1 - x0, y1 - y0) / 2 + reach))
@@ -92,23 +141,24 @@ def obstacles_in(
     points = np.round(plan[:, :, ::-1]).astype(np.int32)  # the filler's x is our second axis
     for k in np.argsort(heights, kind="stable"):  # low first: what is higher paints over it
         cv2.fillConvexPoly(tops, points[k], float(heights[k]), lineType=8, shift=_SHIFT)
-    empty = (tops == NOTHING).astype(np.uint8)
-    away = cv2.distanceTransform(empty, cv2.DIST_L2, 3) if not empty.all() else None
-    built = np.zeros(shape, dtype=bool) if away is None else away * cell_m <= BUILT_M
-    widened = [_widened(tops, m, cell_m) for m in (margin_m, margin_m + SLACK_M)]
-    streets = _largest_piece((widened[1] == NOTHING) & built)
-    return Obstacles(x0, y0, cell_m, widened[0], widened[1], built, streets)
 
 
-def _largest_piece(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest 4-connected piece of a mask; empty where the mask is."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+def _largest_piece(
+    mask: NDArray[np.bool_], labels: NDArray[np.int32], out: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """The largest 4-connected piece of a mask, in `out`; empty where the mask is."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(
+        mask.view(np.uint8), labels=labels, connectivity=4
+    )
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0  # label 0 is what the mask leaves out
-    return np.asarray(mask & (labels == areas.argmax()))
+    np.equal(labels, areas.argmax(), out=out)
+    return np.logical_and(mask, out, out=out)
 
 
-def _widened(tops: NDArray[np.float32], margin_m: float, cell_m: float) -> NDArray[np.float32]:
+def _widened(
+    tops: NDArray[np.float32], margin_m: float, cell_m: float, out: NDArray[np.float32]
+) -> NDArray[np.float32]:
     radius = int(np.ceil(margin_m / cell_m)) + 1
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(tops, disc)
+    return np.asarray(cv2.dilate(tops, disc, dst=out))

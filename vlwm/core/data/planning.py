@@ -29,6 +29,7 @@ from vlwm.core.data.workers import each
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.scratch import pieces
 
 _FIRST_DAY = datetime(2024, 1, 1)
 _BUILT_CELL_M = 50.0
@@ -81,12 +82,14 @@ class Planned:
 
 def _built(city: City) -> NDArray[np.float64]:
     """Middles (N, 2) of the squares of the plan in which something stands."""
-    squares = np.floor(city.mesh.vertices[:, :2] / _BUILT_CELL_M).astype(np.int64)
-    lowest = squares.min(axis=0)
-    columns = int(np.ptp(squares[:, 1])) + 1
-    keys = np.unique((squares - lowest) @ (columns, 1))  # one number sorts faster than two
-    found = np.stack(np.divmod(keys, columns), axis=1) + lowest
-    return np.asarray((found + 0.5) * _BUILT_CELL_M)
+    x0, y0, _, y1 = (int(np.floor(v / _BUILT_CELL_M)) for v in city.bounds_xy)
+    columns = y1 - y0 + 1
+    keys = np.zeros(0, dtype=np.int64)  # one number sorts faster than two
+    for _, some in pieces(city.triangles):
+        squares = np.floor(some[:, :, :2].reshape(-1, 2) / _BUILT_CELL_M).astype(np.int64)
+        keys = np.union1d(keys, (squares - (x0, y0)) @ (columns, 1))
+    i, j = np.divmod(keys, columns)
+    return (np.stack([i + x0, j + y0], axis=1) + 0.5) * _BUILT_CELL_M
 
 
 def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
@@ -109,14 +112,20 @@ def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -
     def map_of(region: Region, agent: str) -> Obstacles:
         window = (region.x0, region.y0, region.x1, region.y1)
         vehicle = VEHICLES[agent]
-        return obstacles_in(scene.buildings, window, vehicle.margin_m, vehicle.map_m)
+        margin, cell = vehicle.margin_m, vehicle.map_m
+        found = obstacles_in(scene.buildings, window, margin, cell, scene.city.scratch)
+        scene.buildings.let_go()
+        return found
 
     dealt = deal_patterns(plan)
 
     def planned(index: int) -> Planned:
         split, agent, pattern = dealt[index]
         piece = _piece(regions[split], built, [plan.seed, index])
-        return _plan_session(scene, piece, map_of(piece, agent), agent, pattern, index, plan)
+        obstacles = map_of(piece, agent)
+        session = _plan_session(scene, piece, obstacles, agent, pattern, index, plan)
+        obstacles.let_go()
+        return session
 
     at_once = _AT_ONCE * max(1, plan.workers)
     for start in range(0, len(dealt), at_once):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.city.batch import VEGETATION
 from vlwm.core.city.city import City
 from vlwm.core.data.camera import REACH_M, CameraView, paint, write_picture
 from vlwm.core.data.lidar import LidarScanner, write_lidar
@@ -49,8 +50,9 @@ def surfaces_in(
     near = near[meets]
     ground = city.terrain.triangles(window)
     owners = city.feature_of_face[near]
-    kinds = np.array([kind == "vegetation" for kind in city.feature_kinds], dtype=bool)
-    plants = kinds[owners] if len(kinds) else np.zeros(len(near), dtype=bool)
+    features, place = np.unique(owners, return_inverse=True)
+    kinds = [bool(city.feature_kinds) and city.feature_kinds[f] == VEGETATION for f in features]
+    plants = np.array(kinds, dtype=bool)[place]
     return Surfaces(
         np.concatenate([buildings.triangles[near], ground]),
         np.concatenate([owners, np.full(len(ground), -1)]).astype(np.int32),

@@ -6,7 +6,9 @@ follows real streets and still crosses the gaps between their surfaces.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +25,7 @@ _WALL_M = 3.0
 _WALL_COST = 4.0
 _OFF_ROAD_COST = 6.0
 _LEAST_ROADS_M2 = 2000.0
+_BAND = 32  # rows of nodes
 _STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
@@ -96,20 +99,31 @@ def _rounded(way: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def streets_of(obstacles: Obstacles, roads: Roads | None = None) -> Streets:
     """The net of an obstacle map's streets."""
-    free = obstacles.streets
-    walls = cv2.distanceTransform(free.astype(np.uint8), cv2.DIST_L2, 3) * obstacles.cell_m
-    shape = tuple(max(1, int(n * obstacles.cell_m / NODE_M)) for n in free.shape)
+    shape = tuple(max(1, int(n * obstacles.cell_m / NODE_M)) for n in obstacles.streets.shape)
     x0, y0 = obstacles.x0 + NODE_M / 2, obstacles.y0 + NODE_M / 2
     grid = PlanGrid(x0, y0, NODE_M, (shape[0], shape[1]))
     nodes = grid.nodes()
-    there = obstacles.on_streets(nodes)
+    there = np.concatenate([obstacles.on_streets(band) for band in _bands(nodes)])
     number = np.full(grid.shape, -1, dtype=np.int32)
     number[there] = np.arange(int(there.sum()))
-    i, j, _ = obstacles.squares(nodes[there])
-    cost = 1.0 + _WALL_COST * np.exp(-walls[i, j].astype(np.float64) / _WALL_M)
+    cost = _cost(obstacles, nodes[there])
     on_road = _on_road(roads, grid)[there]
     cost = np.where(on_road, cost, cost * _OFF_ROAD_COST)
     return Streets(x0, y0, number, nodes[there], on_road, _net(obstacles, number, nodes, cost))
+
+
+def _bands(nodes: NDArray[Any]) -> list[NDArray[Any]]:
+    """Rows of a grid, some at a time: what is asked of each node takes memory for those alone."""
+    return np.array_split(nodes, -(-len(nodes) // _BAND))
+
+
+def _cost(obstacles: Obstacles, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cost (N,) of a metre of way at nodes (N, 2): more beside a wall."""
+    free, walls = obstacles.streets.view(np.uint8), obstacles.zeros(np.float32)
+    cv2.distanceTransform(free, cv2.DIST_L2, 3, dst=walls)
+    i, j, _ = obstacles.squares(places)
+    near: NDArray[np.float64] = (walls[i, j] * obstacles.cell_m).astype(np.float64)
+    return 1.0 + _WALL_COST * np.exp(-near / _WALL_M)
 
 
 def _on_road(roads: Roads | None, grid: PlanGrid) -> NDArray[np.bool_]:
@@ -128,18 +142,28 @@ def _net(
     cost: NDArray[np.float64],
 ) -> csr_matrix:
     """Neighbours, eight to a node, that see each other over free ground."""
-    nx, ny = number.shape
     rows, columns, weights = [], [], []
-    for di, dj in _STEPS:
-        here = (slice(0, nx - di), slice(max(0, -dj), ny - max(0, dj)))
-        there = (slice(di, nx), slice(max(0, dj), ny + min(0, dj)))
-        a, b = number[here], number[there]
-        middle = (nodes[here] + nodes[there]) / 2
-        joined = (a >= 0) & (b >= 0) & obstacles.on_streets(middle)
-        a, b = a[joined], b[joined]
-        rows.append(a)
-        columns.append(b)
-        weights.append(NODE_M * np.hypot(di, dj) * (cost[a] + cost[b]) / 2)
+    for step in _STEPS:
+        for a, b, middle in _pairs(number, nodes, *step):
+            joined = obstacles.on_streets(middle)
+            a, b = a[joined], b[joined]
+            rows.append(a)
+            columns.append(b)
+            weights.append(NODE_M * np.hypot(*step) * (cost[a] + cost[b]) / 2)
     size = int(number.max(initial=-1)) + 1
     where = (np.concatenate(rows), np.concatenate(columns))
     return csr_matrix((np.concatenate(weights), where), shape=(size, size))
+
+
+def _pairs(
+    number: NDArray[np.int32], nodes: NDArray[np.float64], di: int, dj: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]]:
+    """Numbers (K,) of nodes and of those a step away, and the places (K, 2) halfway."""
+    nx, ny = number.shape
+    for start in range(0, nx - di, _BAND):
+        stop = min(start + _BAND, nx - di)
+        here = (slice(start, stop), slice(max(0, -dj), ny - max(0, dj)))
+        there = (slice(start + di, stop + di), slice(max(0, dj), ny + min(0, dj)))
+        both = (number[here] >= 0) & (number[there] >= 0)
+        middle = (nodes[here][both] + nodes[there][both]) / 2
+        yield number[here][both], number[there][both], middle

@@ -67,12 +67,16 @@ class World:
     @cached_property
     def _roofs(self) -> NDArray[np.float32]:
         """Mean height of what stands within a square of 60 m, (nx, ny); `NOTHING` for none."""
-        tops, side = self.obstacles.tops, 2 * int(_ROOFS_M / 2 / self.obstacles.cell_m) + 1
-        stands = (tops > NOTHING).astype(np.float32)
-        share = cv2.blur(stands, (side, side))
-        height = cv2.blur(np.where(stands > 0, tops, np.float32(0.0)), (side, side))
-        mean = height / np.maximum(share, np.float32(1e-6))
-        return np.where(share > 1e-4, mean, NOTHING).astype(np.float32)
+        obstacles, side = self.obstacles, 2 * int(_ROOFS_M / 2 / self.obstacles.cell_m) + 1
+        stands, share, mean = (obstacles.zeros(np.float32) for _ in range(3))
+        np.greater(obstacles.tops, NOTHING, out=stands)
+        cv2.blur(stands, (side, side), dst=share)
+        np.copyto(stands, obstacles.tops, where=stands > 0)
+        cv2.blur(stands, (side, side), dst=mean)
+        empty = share <= 1e-4
+        np.divide(mean, np.maximum(share, np.float32(1e-6), out=share), out=mean)
+        mean[empty] = NOTHING
+        return mean
 
     def roofs_above_ground(self, xy: NDArray[np.float64]) -> float:
         """Mean height above the ground of what stands about a point (2,), metres; 0 for none."""

@@ -83,30 +83,38 @@ def mark_tiles(
 
 
 @compiled
-def count_tiles(first: NDArray[np.int32], last: NDArray[np.int32], shape: tuple) -> NDArray:
-    """Triangles per tile (shape[0] * shape[1],), of those with first <= last, each (T, 2)."""
-    counts = np.zeros(shape[0] * shape[1], np.int64)
+def count_tiles(
+    first: NDArray[np.int32],
+    last: NDArray[np.int32],
+    tiles_y: int,
+    counts: NDArray[np.int64],
+) -> None:
+    """Add to `counts` the triangles of each tile, of those with first <= last, each (N, 2)."""
     for index in range(first.shape[0]):
         for tx in range(first[index, 0], last[index, 0] + 1):
             for ty in range(first[index, 1], last[index, 1] + 1):
-                counts[tx * shape[1] + ty] += 1
-    return counts
+                counts[tx * tiles_y + ty] += 1
 
 
 @compiled
 def fill_tiles(
-    first: NDArray[np.int32], last: NDArray[np.int32], tiles_y: int, starts: NDArray[np.int64]
-) -> NDArray[np.int32]:
-    """Triangle numbers ordered by tile, ascending within each; `starts` as in `mark_tiles`."""
-    items = np.empty(starts[-1], np.int32)
-    free = starts[:-1].copy()
+    first: NDArray[np.int32],
+    last: NDArray[np.int32],
+    tiles_y: int,
+    row: int,
+    free: NDArray[np.int64],
+    items: NDArray[np.int32],
+) -> None:
+    """Enter triangles with first <= last, each (N, 2), whose numbers begin at `row`.
+
+    `free` says for each tile where in `items` its next number goes.
+    """
     for index in range(first.shape[0]):
         for tx in range(first[index, 0], last[index, 0] + 1):
             for ty in range(first[index, 1], last[index, 1] + 1):
                 tile = tx * tiles_y + ty
-                items[free[tile]] = index
+                items[free[tile]] = row + index
                 free[tile] += 1
-    return items
 
 
 @compiled

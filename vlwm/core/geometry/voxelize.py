@@ -5,8 +5,8 @@ Exact means what a separating-axis test in float64 says of the triangle and the 
 `rasterize`. A closed mesh gives a closed shell: no 6-connected path of empty cells joins inside and
 outside. Coordinates must be finite.
 
-`TriangleTiles` holds the triangles of a whole city, so that a frame touches only what is near its
-vehicle; it is plain arrays, and forked workers share it.
+`TriangleTiles` finds the triangles of a whole city by place, so that a frame touches only what is
+near its vehicle; it is plain arrays, in memory or in files, and forked workers share it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy import ndimage
 from vlwm.core.geometry.frames import from_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rasterize import count_tiles, fill_tiles, mark_tiles, mark_triangles
+from vlwm.core.geometry.scratch import PIECE_ROWS, Scratch, let_go
 
 DEFAULT_TILE_M = 32.0
 _MOST_TILES = 1 << 22  # tiles grow beyond what was asked where a city would need more
@@ -83,38 +84,52 @@ class TriangleTiles:
     large: NDArray[np.int32]
 
     @classmethod
-    def build(cls, triangles: ArrayLike, tile_m: float = DEFAULT_TILE_M) -> TriangleTiles:
+    def build(
+        cls, triangles: ArrayLike, tile_m: float = DEFAULT_TILE_M, scratch: Scratch | None = None
+    ) -> TriangleTiles:
         """Sort triangles (T, 3, 3), metres, into tiles of at least `tile_m` metres.
+
+        Args:
+            scratch: where what grows with the triangles is put; memory if None.
 
         Raises:
             ValueError: another shape, or coordinates that are not finite.
         """
         corners = _as_triangles(triangles)
-        if not np.isfinite(corners).all():
-            raise ValueError("triangles must have finite coordinates")
-        plan = corners[:, :, :2]
-        lowest, highest = plan.min(axis=1), plan.max(axis=1)  # (T, 2) each
-        large = np.prod((highest - lowest) / tile_m + 1, axis=1) > _LARGE
-        if large.all():
+        parts = [slice(k, k + PIECE_ROWS) for k in range(0, len(corners), PIECE_ROWS)]
+        boxes = _Boxes(corners)
+        large, origin, end = _large_and_extent(boxes, parts, tile_m)
+        if len(large) == len(corners):
             return cls._all_large(corners, tile_m)
-        origin, end = lowest[~large].min(axis=0), highest[~large].max(axis=0)
         tile_m = max(tile_m, math.sqrt(float(np.prod(end - origin)) / _MOST_TILES))
         size = np.floor((end - origin) / tile_m).astype(int) + 1
         shape = (int(size[0]), int(size[1]))
-        first, last = (np.floor((corner - origin) / tile_m) for corner in (lowest, highest))
-        first[large], last[large] = 0, -1
-        first, last = first.astype(np.int32), last.astype(np.int32)
-        counts = count_tiles(first, last, shape)
-        starts = np.concatenate([[0], np.cumsum(counts)])
+        zeros = np.zeros if scratch is None else scratch.zeros
+        first, last = (zeros((len(corners), 2), np.int32) for _ in range(2))
+        starts = zeros(shape[0] * shape[1] + 1, np.int64)
+        for part in parts:
+            first[part], last[part] = (
+                np.floor((corner - origin) / tile_m) for corner in boxes.of(part)
+            )
+            if len(large):
+                apart = large[slice(*np.searchsorted(large, (part.start, part.stop)))]
+                first[apart], last[apart] = 0, -1
+            count_tiles(first[part], last[part], shape[1], starts[1:])
+            let_go(corners, first, last)
+        np.cumsum(starts, out=starts)
+        items, free = zeros(int(starts[-1]), np.int32), starts.copy()
+        for part in parts:
+            fill_tiles(first[part], last[part], shape[1], part.start, free, items)
+            let_go(first, last, items)
         return cls(
             triangles=corners,
             tile_m=tile_m,
             origin_m=(float(origin[0]), float(origin[1])),
             shape=shape,
             starts=starts,
-            items=fill_tiles(first, last, shape[1], starts),
+            items=items,
             first_tile=first,
-            large=np.flatnonzero(large).astype(np.int32),
+            large=large.astype(np.int32),
         )
 
     @classmethod
@@ -130,6 +145,10 @@ class TriangleTiles:
             first_tile=np.zeros((len(corners), 2), dtype=np.int32),
             large=np.arange(len(corners), dtype=np.int32),
         )
+
+    def let_go(self) -> None:
+        """Take its pages out of memory until they are read again, where they lie in files."""
+        let_go(self.triangles, self.starts, self.items, self.first_tile)
 
     def near(self, center_xy: ArrayLike, radius_m: float) -> NDArray[np.int64]:
         """Ascending numbers of the triangles whose plan box comes within `radius_m` of a point."""
@@ -193,6 +212,43 @@ class TriangleTiles:
         first = np.clip(first, 0, shape).astype(int)
         last = np.clip(last, -1, shape - 1).astype(int)
         return int(first[0]), int(last[0]), int(first[1]), int(last[1])
+
+
+class _Boxes:
+    """Plan boxes of triangles; those of the last part asked for are kept."""
+
+    def __init__(self, corners: NDArray[np.float64]) -> None:
+        self._corners = corners
+        self._part: slice | None = None
+
+    def of(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest corner (N, 2) each.
+
+        Raises:
+            ValueError: coordinates that are not finite.
+        """
+        if part != self._part:
+            some = self._corners[part]
+            if not np.isfinite(some).all():
+                raise ValueError("triangles must have finite coordinates")
+            plan = some[:, :, :2]
+            self._part, self._found = part, (plan.min(axis=1), plan.max(axis=1))
+        return self._found
+
+
+def _large_and_extent(
+    boxes: _Boxes, parts: list[slice], tile_m: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Numbers of the triangles that span too many tiles, and the extent in plan of the others."""
+    numbers = [np.zeros(0, dtype=np.int64)]
+    origin, end = np.full(2, np.inf), np.full(2, -np.inf)
+    for part in parts:
+        lowest, highest = boxes.of(part)
+        large = np.prod((highest - lowest) / tile_m + 1, axis=1) > _LARGE
+        numbers.append(np.flatnonzero(large) + part.start)
+        origin = np.minimum(origin, lowest[~large].min(axis=0, initial=np.inf))
+        end = np.maximum(end, highest[~large].max(axis=0, initial=-np.inf))
+    return np.concatenate(numbers), origin, end
 
 
 def _plan_corners(grid: VoxelGrid) -> NDArray[np.float64]:

@@ -108,7 +108,7 @@ def prepare_data(config: Config, tick: Tick) -> None:
     from vlwm.core.data.prepare import prepare
 
     root = Path(config.data_root)
-    city = _city(config)
+    city = _city(config, root)
     tick()
     plan = _plan(config, root)
     log.info(
@@ -119,15 +119,16 @@ def prepare_data(config: Config, tick: Tick) -> None:
     log.info("prepared %d frames of %d sessions", report.frames, report.sessions)
 
 
-def _city(config: Config) -> City:
+def _city(config: Config, root: Path) -> City:
     from vlwm.core.city.procedural import procedural_city
     from vlwm.core.city.read import read_city
+    from vlwm.core.geometry.scratch import Scratch
 
     wanted = config.prepare
     if wanted.source == "procedural":
         return procedural_city(wanted.procedural_size_m, wanted.seed)
     log.info("reading city models in %s", wanted.input)
-    return read_city([Path(wanted.input)])
+    return read_city([Path(wanted.input)], scratch=Scratch(root))
 
 
 def _plan(config: Config, root: Path) -> PreparePlan:
