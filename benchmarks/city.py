@@ -14,6 +14,7 @@ import argparse
 import gzip
 import json
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -43,11 +44,22 @@ def bytes_of(path: Path) -> bytes:
 
 
 def in_the_file(path: Path) -> int:
-    """Buildings and bridges in a file, counted as text."""
+    """Buildings and bridges in a file, counted as text; of 3D Tiles the names in the tables of
+    every tile that is there."""
+    if path.suffix == ".json":
+        tiles = [tile.read_bytes() for tile in path.parent.rglob("*.b3dm")]
+        return len({name for raw in tiles for name in names_in_table(raw)})
     raw = bytes_of(path)
     if path.suffix == ".obj":
         return len(re.findall(rb"^o ", raw, re.MULTILINE))
     return len(_BUILDING.findall(raw))
+
+
+def names_in_table(tile: bytes) -> list[str]:
+    """`gml_id` of the batch table's JSON, which follows the header and the feature table."""
+    lengths = struct.unpack("<3I", tile[12:24])
+    table = tile[28 + lengths[0] + lengths[1] : 28 + sum(lengths)]
+    return list(json.loads(table)["gml_id"])
 
 
 def volumes(city: City) -> tuple[int, float, float]:
@@ -105,7 +117,7 @@ def tile_row(path: Path) -> dict[str, Any]:
     blocks, volume, prism = volumes(city)
     skipped = len(city.report.skipped)
     return {
-        "tile": path.name,
+        "tile": f"3D Tiles, {path.parent.name}" if path.suffix == ".json" else path.name,
         "in_file": in_the_file(path),
         "read": len(city.feature_ids),
         "skipped": skipped,
@@ -114,13 +126,13 @@ def tile_row(path: Path) -> dict[str, Any]:
         "volume_m3": round(volume),
         "prisms_m3": round(prism),
         "volume_error": round(volume / prism - 1, 6) if prism else None,
-        "cover_error": worst_cover(path) if path.suffix != ".obj" else None,
+        "cover_error": worst_cover(path) if ".gml" in path.name else None,
     }
 
 
 def tiles_of(inputs: list[Path]) -> list[Path]:
     found = [p for given in inputs for p in ([given] if given.is_file() else given.rglob("*"))]
-    wanted = re.compile(r"(bldg|brid).*\.gml(\.gz)?$|\.obj$")
+    wanted = re.compile(r"(bldg|brid).*\.gml(\.gz)?$|\.obj$|^tileset\.json$")
     return sorted(p for p in found if wanted.search(p.name))
 
 

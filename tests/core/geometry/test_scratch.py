@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import signal
 import subprocess
@@ -58,8 +60,6 @@ def test_killed_it_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
     rows = Scratch(tmp_path).rows(float)
 
     def refuse(*given: object) -> None:
@@ -73,6 +73,19 @@ def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         rows.append(np.zeros(10))
         with pytest.raises(MachineError, match="disk is full"):
             rows.array()
+
+
+def test_where_files_cannot_be_mapped_the_temporary_folder_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", refuse)
+        place = Scratch(tmp_path)
+    assert place.folder != tmp_path and place.folder.is_dir()
+    assert Scratch(tmp_path).folder == tmp_path
 
 
 def test_tiles_in_files_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ a signal.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -30,13 +31,15 @@ class Scratch:
     """Makes arrays in files of the disk that holds a folder.
 
     Args:
-        folder: it or its nearest existing parent takes the files; None is the system's folder for
-            temporary files.
+        folder: it or its nearest existing parent takes the files; None, and a file system that
+            cannot map files, is the system's folder for temporary files.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         near = Path(tempfile.gettempdir() if folder is None else folder).absolute()
         self.folder = next(p for p in (near, *near.parents) if p.is_dir())
+        if not _can_map(self.folder):
+            self.folder = Path(tempfile.gettempdir())
 
     def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
         """An array of zeros.
@@ -151,6 +154,17 @@ def let_go(*arrays: NDArray[Any]) -> None:
             base = base.base
         if isinstance(base, mmap.mmap):
             base.madvise(mmap.MADV_DONTNEED)
+
+
+def _can_map(folder: Path) -> bool:
+    """Whether files of a folder can be mapped; some file systems of the network cannot."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, mmap.PAGESIZE)
+            mmap.mmap(file.fileno(), mmap.PAGESIZE).close()
+    except OSError as error:
+        return error.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP)
+    return True
 
 
 def _mapped(file: IO[bytes], shape: int | tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
