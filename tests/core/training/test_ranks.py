@@ -43,6 +43,8 @@ def assert_nearly_the_same(tiny: Any, left: Path, right: Path) -> None:
     Where a gradient is nothing but rounding, Adam still makes whole steps of it. Of a bias in front
     of a norm that is all there is, so biases are compared through the losses alone; of a kernel it
     is a weight here and there, more or fewer by processor, so kernels are compared as vectors.
+    The norm of a gradient jumps where the input of a ReLU (of the pose branch) passes through zero:
+    of the first step, from equal weights, it is compared as losses are, then to 5e-3.
     """
     for a, b in ((RunFolder(left), RunFolder(right)),
                  (RunFolder(left).tokenizer, RunFolder(right).tokenizer)):  # fmt: skip
@@ -55,7 +57,8 @@ def assert_nearly_the_same(tiny: Any, left: Path, right: Path) -> None:
         for x, y in zip(tiny.lines(a), tiny.lines(b), strict=True):
             assert x.keys() == y.keys() and x["step"] == y["step"]
             for name in _COMPARED & x.keys():
-                assert x[name] == pytest.approx(y[name], rel=1e-4, abs=1e-6)
+                loose = name == "grad_norm" and x["step"] > 1
+                assert x[name] == pytest.approx(y[name], rel=5e-3 if loose else 1e-4, abs=1e-6)
 
 
 def test_two_processes_equal_one_also_after_a_resume_with_another_count(
