@@ -79,6 +79,8 @@ class TokenizerConfig:
     """peak learning rate of stage 1"""
     samples_per_gpu: int = 8
     """frames in one step of stage 1"""
+    epoch_samples: int = 0
+    """frames of one epoch of stage 1, others in each; 0 takes all of the train split"""
     base_channels: int = 64
     """channels of the first convolution"""
     channel_mult: tuple[int, ...] = (1, 2, 4)
@@ -107,6 +109,8 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         good = self.codebook_size > 1 and self.embed_dim > 0
         _require(good, "tokenizer.codebook_size", self.codebook_size, "use at least 2 codes")
+        value = self.epoch_samples
+        _require(value >= 0, "tokenizer.epoch_samples", value, "use 0 for all, or a number")
         _require(self.num_classes >= 2, "tokenizer.num_classes", self.num_classes, "use 2 or more")
 
 
@@ -184,6 +188,8 @@ class DataConfig:
 
     samples_per_gpu: int = 3
     """windows in one step of stage 2, per GPU (batch size)"""
+    epoch_samples: int = 0
+    """windows of one epoch of stage 2, others in each; 0 takes all of the train split"""
     workers_per_gpu: int = 8
     """loader processes; 0 loads in the training process"""
     mirror: bool = True
@@ -196,6 +202,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         value = self.samples_per_gpu
         _require(value >= 1, "data.samples_per_gpu", value, "use a batch of at least 1")
+        value = self.epoch_samples
+        _require(value >= 0, "data.epoch_samples", value, "use 0 for all, or a number")
         value = self.workers_per_gpu
         _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
 

@@ -82,6 +82,18 @@ def test_ranks_share_one_global_batch() -> None:
     assert list(EpochSampler(11, 4, seed=2, epoch=2)) != whole
 
 
+def test_a_short_epoch_takes_another_part_in_each() -> None:
+    first = list(EpochSampler(50, 4, seed=2, epoch=0, most=10))
+    assert [len(batch) for batch in first] == [4, 4, 2]
+    assert first == list(EpochSampler(50, 4, seed=2, epoch=0))[:2] + first[2:]
+    assert list(EpochSampler(50, 4, seed=2, epoch=0, most=10, first=8)) == first[2:]
+    taken = {
+        i for e in range(30) for b in EpochSampler(50, 4, seed=2, epoch=e, most=10) for _, i in b
+    }
+    assert taken == set(range(50))
+    assert list(EpochSampler(5, 4, seed=2, most=10)) == list(EpochSampler(5, 4, seed=2))
+
+
 def test_mirrored_poses_mirror_the_motion() -> None:
     rng = np.random.default_rng(0)
     poses = rng.normal(size=(5, 13))

@@ -59,12 +59,14 @@ def epoch_batches(
     place: tuple[int, int],
     ranks: Ranks,
     workers: int,
+    most: int = 0,
 ) -> DataLoader[Any]:
     """This process's share of the global batches of an epoch.
 
     Args:
         batch: samples of a global batch.
         place: epoch, and samples of it that are done.
+        most: samples of an epoch; 0 takes all.
     """
     epoch, first = place
     sampler = EpochSampler(
@@ -75,6 +77,7 @@ def epoch_batches(
         first=first,
         rank=ranks.rank,
         world_size=ranks.size,
+        most=most,
     )
     return make_loader(dataset, sampler, workers=workers, pin=torch.cuda.is_available())
 

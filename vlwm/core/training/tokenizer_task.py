@@ -75,8 +75,8 @@ class TokenizerTask:
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def samples(self) -> int:
-        """Frames of the train split."""
-        return len(self.train_set)
+        """Frames of an epoch."""
+        return min(len(self.train_set), self.config.tokenizer.epoch_samples or len(self.train_set))
 
     def batches(self, epoch: int, first_sample: int) -> Any:
         """Frames of one epoch in its own order."""
@@ -87,6 +87,7 @@ class TokenizerTask:
             (epoch, first_sample),
             self.ranks,
             self.workers,
+            self.config.tokenizer.epoch_samples,
         )
 
     def begin_step(self, step: int) -> None:

@@ -74,8 +74,8 @@ class WorldTask:
         self.fresh = self.module.freeze(fresh)
 
     def samples(self) -> int:
-        """Windows of the train split."""
-        return len(self.train_set)
+        """Windows of an epoch."""
+        return min(len(self.train_set), self.config.data.epoch_samples or len(self.train_set))
 
     def batches(self, epoch: int, first_sample: int) -> Any:
         """Windows of one epoch in its own order."""
@@ -86,6 +86,7 @@ class WorldTask:
             (epoch, first_sample),
             self.ranks,
             self.workers,
+            self.config.data.epoch_samples,
         )
 
     def loss(self, batch: Batch, take: Take = as_it_is) -> LossReport:

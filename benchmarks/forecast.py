@@ -1,0 +1,202 @@
+"""Foresight in a given time: both stages from nothing, then the score table of the test split.
+
+    python benchmarks/forecast.py --data DIR --work-dir DIR [--minutes 40] [--config tokyo_small]
+                                  [--set key=value …] [--test-windows 0] [--json]
+
+The clock: a few real steps and one validation of each stage are timed on this machine, and the
+epochs get as many samples as fit into half of the minutes for each stage, validations and steps
+timed included. Then the product's own training runs, in the work folder as any run does, and judges
+its best checkpoint on the test split, which is not on the clock. What is told besides the table:
+seconds, steps, samples and peak memory of each stage, and what the *untrained* model scores, so
+that what resampling gives and what learning gives are told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlwm.core.config import Config, load_config
+from vlwm.core.evaluation.evaluator import evaluate
+from vlwm.core.evaluation.table import score_table, table_text
+from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.data import TrainData, open_data
+from vlwm.core.training.optimizer import build_optimizer
+from vlwm.core.training.options import TrainOptions
+from vlwm.core.training.randomness import seed_everything
+from vlwm.core.training.ranks import Ranks
+from vlwm.core.training.run import train
+from vlwm.core.training.step import Stepper, autocast_type
+from vlwm.core.training.task import Task
+from vlwm.core.training.tokenizer_task import TokenizerTask
+from vlwm.core.training.world_task import WorldTask
+
+EPOCHS = 4
+VALIDATION = 40
+"""windows of each validation while training"""
+TIMED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one stage costs on this machine."""
+
+    step_s: float
+    """of one batch"""
+    validation_s: float
+    """of one validation"""
+    batch: int
+    """samples of a step"""
+
+    def samples(self, seconds: float) -> int:
+        """Samples of an epoch so that all epochs and their validations fit."""
+        steps = (seconds / EPOCHS - self.validation_s) / self.step_s
+        return max(1, int(steps)) * self.batch
+
+
+def main() -> None:
+    options = _arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    overrides = (f"data_root={str(options.data)!r}", *options.set)
+    config = replace(load_config(options.config, overrides), load_from=None)
+    config = replace(config, evaluation=replace(config.evaluation, max_windows=VALIDATION))
+    data = open_data(config, lambda: None)
+    started = time.monotonic()
+    paces = {name: _pace(name, config, data, device) for name in ("tokenizer", "world")}
+    half = (60 * options.minutes - (time.monotonic() - started)) / 2
+    config = _fitted(config, paces, half, options.test_windows)
+    result = train(config, TrainOptions(work_dir=options.work_dir, anew=True, from_scratch=True))
+    spent = time.monotonic() - started
+    told = {
+        "minutes": options.minutes,
+        "spent_min": round(spent / 60, 1),
+        "device": _name(device),
+        "pace": {name: asdict(pace) for name, pace in paces.items()},
+        "epochs": EPOCHS,
+        "epoch_samples": {
+            "tokenizer": config.tokenizer.epoch_samples, "world": config.data.epoch_samples,
+        },
+        "peak_gb": _peak_gb(device),
+        "scores": result.scores,
+        "untrained": _untrained(config, data, device, options.test_windows),
+    }  # fmt: skip
+    print(json.dumps(told)) if options.json else _show(told)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="prepared session folders")
+    parser.add_argument("--work-dir", type=Path, required=True, help="the run folder")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of training, both stages")
+    parser.add_argument("--config", default="tokyo_small")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--test-windows", type=int, default=0, help="of the test split; 0: all")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def _task(name: str, config: Config, data: TrainData, device: torch.device) -> Task:
+    seed_everything(config.seed)
+    if name == "tokenizer":
+        tokenizer = Tokenizer(config.tokenizer, data.grid.shape).to(device)
+        return TokenizerTask(tokenizer, data, config, device, 0, Ranks())
+    return WorldTask(_fresh(config, data, device), data, config, device, 0, Ranks())
+
+
+def _fresh(config: Config, data: TrainData, device: torch.device) -> WorldModel:
+    seed_everything(config.seed)
+    model = WorldModel(config, data.grid).to(device)
+    model.set_prior(data.column)
+    return model
+
+
+def _pace(name: str, config: Config, data: TrainData, device: torch.device) -> Pace:
+    """Time a few steps, the first of which warms up, and one validation."""
+    task = _task(name, config, data, device)
+    rate = config.tokenizer.lr if name == "tokenizer" else config.optimizer.lr
+    optimizer = build_optimizer(task.module, config.optimizer, rate)
+    batches = iter(task.batches(0, 0))
+    first = next(batches)
+    size = len(first.index)
+    precision = autocast_type(config.amp, device)
+    stepper = Stepper(task, optimizer, config.grad_clip, device, precision, size)
+    task.module.train()
+    stepper(first, 0, size)
+    begun = time.monotonic()
+    for step in range(TIMED_STEPS):
+        batch = next(batches)
+        stepper(batch, 1 + step, len(batch.index))
+    _wait(device)
+    step_s = (time.monotonic() - begun) / TIMED_STEPS
+    begun = time.monotonic()
+    task.module.eval()
+    with torch.no_grad():
+        task.validate(lambda short: None, size)
+    _wait(device)
+    return Pace(step_s, time.monotonic() - begun, size)
+
+
+def _fitted(config: Config, paces: dict[str, Pace], half_s: float, windows: int) -> Config:
+    """The config whose epochs fit."""
+    first, second = (paces[name].samples(half_s) for name in ("tokenizer", "world"))
+    return replace(
+        config,
+        max_epochs=EPOCHS,
+        tokenizer=replace(config.tokenizer, max_epochs=EPOCHS, epoch_samples=first),
+        data=replace(config.data, epoch_samples=second),
+        evaluation=replace(config.evaluation, final_max_windows=windows),
+    )
+
+
+def _untrained(
+    config: Config, data: TrainData, device: torch.device, windows: int
+) -> dict[str, Any]:
+    """Scores of the model before its first step: resampled memory, constant twist, column prior."""
+    model = replace(config.model, use_tokens=False)
+    config = replace(config, model=model)
+    sheet = evaluate(
+        _fresh(config, data, device).eval(), "untrained", data.store, data.splits, "test", config,
+        max_windows=windows, batch_size=config.data.samples_per_gpu, device=device,
+    )  # fmt: skip
+    return {name: sheet["scores"][name] for name in ("model", "model_plan")}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def _show(told: dict[str, Any]) -> None:
+    print(f"{told['device']}: {told['spent_min']} minutes of {told['minutes']} and the test, "
+          f"{told['epochs']} epochs of {told['epoch_samples']['tokenizer']} frames and "
+          f"{told['epoch_samples']['world']} windows, peak {told['peak_gb']} GB")  # fmt: skip
+    if told["scores"] is None:
+        sys.exit("the test split is empty: prepare more sessions, or a larger area")
+    print(table_text(score_table(told["scores"], wide=True)))
+    for name, scores in told["untrained"].items():
+        for score in ("iou", "iou_structure"):
+            values = " ".join("  -  " if v is None else f"{v:.3f}" for v in scores[score])
+            print(f"untrained {name:10} {score:13} {values}")
+
+
+if __name__ == "__main__":
+    main()
