@@ -115,7 +115,7 @@ class TriangleTiles:
                 apart = large[slice(*np.searchsorted(large, (part.start, part.stop)))]
                 first[apart], last[apart] = 0, -1
             count_tiles(first[part], last[part], shape[1], starts[1:])
-            let_go(corners, first, last)
+            let_go(first, last)
         np.cumsum(starts, out=starts)
         items, free = zeros(int(starts[-1]), np.int32), starts.copy()
         for part in parts:
@@ -233,6 +233,7 @@ class _Boxes:
                 raise ValueError("triangles must have finite coordinates")
             plan = some[:, :, :2]
             self._part, self._found = part, (plan.min(axis=1), plan.max(axis=1))
+            let_go(self._corners)
         return self._found
 
 
