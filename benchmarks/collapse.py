@@ -3,7 +3,7 @@
     python benchmarks/collapse.py [--seeds 3] [--steps 60] [--only LOSS] [--json]
 
 Stage 1 at `test_local` size, trained from scratch by the product's own parts: the tokenizer has to
-make every probability by itself. (Stage 2 begins at the votes of the past frames, so that no loss
+make every probability by itself. (Stage 2 begins at the past frames, so that no loss
 could make it collapse within a short budget.) A seed makes a city of its own, weights and order.
 Every loss gets the same steps on the same frames; what is told comes from the blocks of the
 validation and test splits, which the training never saw.

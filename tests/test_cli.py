@@ -99,3 +99,9 @@ def test_help_leaves_out_what_it_never_uses_and_puts_nothing_in_its_place() -> N
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_both_words_for_help_are_answered() -> None:
+    short, long = vlwm("monitor", "-h"), vlwm("monitor", "--help")
+    assert short.returncode == long.returncode == 0
+    assert short.stdout == long.stdout and "--once" in long.stdout

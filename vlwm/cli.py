@@ -105,10 +105,12 @@ def _help_of_one_command(words: list[str]) -> bool:
     """Answer `vlwm COMMAND --help`; False where something else was typed."""
     if len(words) != 2 or words[1] not in ("-h", "--help") or "_VLWM_COMPLETE" in os.environ:
         return False
-    commands = getattr(typer.main.get_command(app), "commands", {})
-    if words[0] not in commands:
+    callback = {info.name: info.callback for info in app.registered_commands}.get(words[0])
+    if callback is None:
         return False
-    commands[words[0]].main(words[1:], prog_name=f"vlwm {words[0]}")
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(words[0])(callback)
+    typer.main.get_command(alone).main(["--help"], prog_name=f"vlwm {words[0]}")
     return True
 
 

@@ -83,7 +83,7 @@ class Resampled:
 
     Attributes:
         occupied: float32 (B, P, Z, X, Y) in [0, 1], 0 where a frame's grid does not reach.
-        inside: float32 (B, P, Z, X, Y), 1 where a frame's grid contains the cell's centre, else 0.
+        inside: uint8 (B, P, Z, X, Y), 1 where a frame's grid contains the cell's centre, else 0.
     """
 
     occupied: Tensor
@@ -91,7 +91,7 @@ class Resampled:
 
     def mean(self) -> Tensor:
         """Mean over the containing frames, (B, Z, X, Y); 0 where no frame contains the cell."""
-        return self.occupied.sum(1) / self.inside.sum(1).clamp(min=1.0)
+        return self.occupied.sum(1) / self.inside.sum(1, dtype=torch.float32).clamp(min=1.0)
 
     def seen(self) -> Tensor:
         """bool (B, Z, X, Y): cells that at least one frame contains."""
@@ -124,8 +124,8 @@ def resampled_memory(
         lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, z, x, y)
     plane = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
     inside = plane[:, None] & reached[:, :, None, None]
-    inside = inside.view(batch, frames, z, x, y).float()
-    return Resampled(lifted * inside, inside)
+    inside = inside.view(batch, frames, z, x, y).to(torch.uint8)
+    return Resampled(lifted.mul_(inside), inside)
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from vlwm.core.model.blocks import Down, Up, group_norm, map_sizes
 
-VOTE_SCALE = 4.0
+MEMORY_SCALE = 4.0
+"""the logit of a cell that every past frame calls occupied"""
 TIE_BIAS = 0.01
 """half of the frames are enough, whatever rounding says"""
 

@@ -28,7 +28,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory import Resampled, resampled_memory
-from vlwm.core.model.memory_net import TIE_BIAS, VOTE_SCALE, MemoryNet
+from vlwm.core.model.memory_net import TIE_BIAS, MEMORY_SCALE, MemoryNet
 from vlwm.core.model.pose import Motion, PoseModule, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.tokenizer import Tokenizer
@@ -248,10 +248,10 @@ class WorldModel(nn.Module):
 
     def _from_memory(self, memory: Resampled) -> tuple[Tensor, Tensor]:
         """Input planes (B, P · Z + 1, X, Y) and base logits (B, X, Y, Z)."""
-        votes = (VOTE_SCALE * (2 * memory.mean() - 1) + TIE_BIAS).permute(0, 2, 3, 1)
-        base = torch.where(memory.seen().permute(0, 2, 3, 1), votes, self.column_logit)
+        said = (MEMORY_SCALE * (2 * memory.mean() - 1) + TIE_BIAS).permute(0, 2, 3, 1)
+        base = torch.where(memory.seen().permute(0, 2, 3, 1), said, self.column_logit)
         frames = 2 * memory.occupied - memory.inside
-        reach = memory.inside[:, :, 0].mean(dim=1, keepdim=True)
+        reach = memory.inside[:, :, 0].float().mean(dim=1, keepdim=True)
         return torch.cat([frames.flatten(1, 2), reach], dim=1), base
 
     # Loss
