@@ -28,7 +28,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory import Resampled, resampled_memory
-from vlwm.core.model.memory_net import TIE_BIAS, MEMORY_SCALE, MemoryNet
+from vlwm.core.model.memory_net import MEMORY_SCALE, TIE_BIAS, MemoryNet
 from vlwm.core.model.pose import Motion, PoseModule, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.tokenizer import Tokenizer
