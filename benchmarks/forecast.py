@@ -40,8 +40,8 @@ from vlwm.core.training.task import Task
 from vlwm.core.training.tokenizer_task import TokenizerTask
 from vlwm.core.training.world_task import WorldTask
 
-EPOCHS = 4
-VALIDATION = 40
+EPOCHS = 2
+VALIDATION = 16
 """windows of each validation while training"""
 TIMED_STEPS = 3
 

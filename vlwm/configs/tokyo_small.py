@@ -21,5 +21,6 @@ model = dict(
     memory_channels=32,
     pose_channels=64,
 )
-optimizer = dict(lr=1e-3)
-data = dict(samples_per_gpu=2, workers_per_gpu=1)
+optimizer = dict(lr=2e-3)
+lr_config = dict(warmup_iters=20)
+data = dict(samples_per_gpu=2, workers_per_gpu=1, horizons=2)

@@ -140,6 +140,8 @@ class ModelConfig:
     """channels of the memory network's first resolution"""
     memory_levels: int = 3
     """resolutions of the memory network"""
+    fusion_channels: int = 8
+    """channels of the network that fuses the past frames"""
     pose_channels: int = 128
     """width of the pose module"""
     pose_dof: int = 3
@@ -174,6 +176,8 @@ class LossConfig:
     """weight of the token cross-entropy"""
     pose_weight: float = 0.1
     """weight of the pose loss"""
+    fusion_weight: float = 1.0
+    """weight of the fused memory's cross-entropy"""
 
     def __post_init__(self) -> None:
         good = self.mean_mode in ("relative", "absolute")
@@ -192,6 +196,10 @@ class DataConfig:
     """windows of one epoch of stage 2, others in each; 0 takes all of the train split"""
     workers_per_gpu: int = 8
     """loader processes; 0 loads in the training process"""
+    horizons: int = 0
+    """future frames of each window that a step of stage 2 learns from; 0 takes all"""
+    motion_samples: int = 256
+    """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
     mirror: bool = True
     """mirror windows left to right at random in stage 2"""
     symmetries: bool = True
@@ -204,6 +212,9 @@ class DataConfig:
         _require(value >= 1, "data.samples_per_gpu", value, "use a batch of at least 1")
         value = self.epoch_samples
         _require(value >= 0, "data.epoch_samples", value, "use 0 for all, or a number")
+        _require(self.horizons >= 0, "data.horizons", self.horizons, "use 0 for all, or a number")
+        value = self.motion_samples
+        _require(value >= 0, "data.motion_samples", value, "use 0 or more")
         value = self.workers_per_gpu
         _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
 

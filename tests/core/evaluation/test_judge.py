@@ -70,7 +70,10 @@ class FakeModel:
         )
         sign = 1.0 if plan is None else -1.0
         ego = torch.zeros(len(last), FUTURE, 4)
-        return SimpleNamespace(logits=sign * (8.0 * last - 4.0), ego=ego)
+        poses = torch.zeros(len(last), FUTURE, 13)
+        poses[..., 6] = 1.0
+        logits, log_sigma = sign * (8.0 * last - 4.0), torch.zeros(len(last), FUTURE, 4)
+        return SimpleNamespace(logits=logits, ego=ego, poses=poses, log_sigma=log_sigma)
 
 
 def street(ego: np.ndarray) -> np.ndarray:

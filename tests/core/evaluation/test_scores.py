@@ -52,6 +52,23 @@ def test_sheet_has_every_key_and_is_plain_json():
     assert sheet["strata"]["yaw_rate_deg_s"]["5 to 15"]["iou"]["model"] == [None] * 3
 
 
+def test_poses_are_told_by_stratum_and_beside_their_own_sigma():
+    tally = Tally(METHODS, 2)
+    turning = [("yaw_rate_deg_s", "15 and more")]
+    for metres, strata in ((1.0, turning), (3.0, turning), (8.0, [("yaw_rate_deg_s", "below 5")])):
+        tally.add_pose("model", np.zeros((2, 4)), np.tile([metres, 0, 0, 0], (2, 1)), strata)
+        tally.state.add(np.tile([metres, -metres, 0.1, 0.0], (2, 1)), np.full((2, 4), 2.0))
+    counts = np.zeros((len(METHODS), 2, len(ZONES), 4), np.int64)
+    tally.add(counts, "here", [])
+    pose = score_sheet(tally)["pose"]["model"]
+    by_turn = pose["strata"]["yaw_rate_deg_s"]
+    assert by_turn["15 and more"] == {"n_windows": 2, "m": [2.0, 2.0], "deg": [0.0, 0.0]}
+    assert by_turn["5 to 15"] == {"n_windows": 0, "m": None, "deg": None}
+    assert pose["mean_error"]["y"] == pytest.approx([4.0, 4.0])
+    assert pose["within_sigma"]["x"] == pytest.approx([1 / 3] * 2)
+    assert pose["within_sigma_all"] == pytest.approx((1 / 3 + 1 / 3 + 1 + 1) / 4)
+
+
 def test_intervals_hold_their_score_and_differences_stay_in_their_track():
     sheet = sheet_of()
     for method in METHODS:

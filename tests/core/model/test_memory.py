@@ -9,7 +9,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory import ego_memory, resampled_memory
+from vlwm.core.model.memory import ego_memory, resampled_memory, under_spread
 
 GRID = VoxelGrid.from_range((-5, -4, -1, 5, 4, 4), (1.0, 1.0, 0.5))
 
@@ -131,3 +131,64 @@ def test_a_wall_seen_askew_is_torn_by_the_nearest_cell_and_kept_by_resampling() 
         return float((a & truth).sum() / (a | truth).sum())
 
     assert iou(mean) > iou(voted) + 0.02
+
+
+def test_wanted_layers_are_those_of_the_whole() -> None:
+    past = torch.randint(0, 2, (2, 3, *GRID.shape), dtype=torch.uint8)
+    ego, target = torch.randn(2, 3, 4), torch.randn(2, 4)
+    whole = resampled_memory(past, ego, target, GRID)
+    wanted = torch.tensor([[7, 0, 3], [9, 9, 1]])
+    some = resampled_memory(past, ego, target, GRID, wanted)
+    for b in range(2):
+        torch.testing.assert_close(some.occupied[b], whole.occupied[b][:, wanted[b]])
+        assert torch.equal(some.inside[b], whole.inside[b][:, wanted[b]])
+
+
+FINE = VoxelGrid.from_range((-8, -8, 0, 8, 8, 2), (0.25, 0.25, 1.0))
+
+
+def post(x: float, y: float) -> torch.Tensor:
+    """Probability (1, Z, X, Y) that is 1 in the cells about one place."""
+    ahead, left = (torch.as_tensor(c) for c in FINE.axis_centers()[:2])
+    near = ((ahead[:, None] - x).abs() < 0.6) & ((left[None] - y).abs() < 0.6)
+    return near.float().expand(1, 2, -1, -1).contiguous()
+
+
+def moments(probability: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (m) of x and y."""
+    weight = probability[0, 0].double().numpy()
+    ahead, left = FINE.axis_centers()[:2]
+    weight = weight / weight.sum()
+    marginals = ((weight.sum(1), ahead), (weight.sum(0), left))
+    mean = np.array([(w * c).sum() for w, c in marginals])
+    spread = [np.sqrt((w * (c - m) ** 2).sum()) for (w, c), m in zip(marginals, mean, strict=True)]
+    return mean, np.array(spread)
+
+
+@pytest.mark.parametrize("heading", [0.0, np.pi / 2, 2.0])
+def test_a_spread_widens_along_its_own_axes(heading: float) -> None:
+    """Known to 1.5 m ahead and 0.3 m aside in the common frame, whatever the vehicle's heading."""
+    ego = torch.tensor([[3.0, -2.0, 0.0, heading]])
+    spread = under_spread(post(1.0, -1.0), ego, torch.tensor([[1.5, 0.3, 0.0]]), FINE)
+    (mean, found), (_, before) = moments(spread), moments(post(1.0, -1.0))
+    turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
+    added = np.diag(turn @ np.diag([1.5**2, 0.3**2]) @ turn.T)
+    np.testing.assert_allclose(mean, [1.0, -1.0], atol=0.05)
+    np.testing.assert_allclose(found**2, before**2 + added, rtol=0.3, atol=0.05)
+
+
+def test_a_spread_of_heading_widens_what_is_far_and_not_what_is_near() -> None:
+    ego, sigma = torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 0.15]])
+    far = under_spread(post(6.0, 0.0), ego, sigma, FINE)
+    (_, found), (_, before) = moments(far), moments(post(6.0, 0.0))
+    np.testing.assert_allclose(found[1] ** 2, before[1] ** 2 + (6.0 * 0.15) ** 2, rtol=0.3)
+    near = under_spread(post(0.0, 0.0), ego, sigma, FINE)
+    np.testing.assert_allclose(moments(near)[1], moments(post(0.0, 0.0))[1], atol=0.03)
+
+
+def test_no_spread_changes_nothing() -> None:
+    probability = torch.rand(2, 2, *FINE.shape[:2])
+    same = under_spread(probability, torch.randn(2, 4), torch.zeros(2, 3), FINE)
+    torch.testing.assert_close(same, probability, rtol=1e-4, atol=1e-4)
+    even = torch.full_like(probability, 0.3)
+    torch.testing.assert_close(under_spread(even, torch.randn(2, 4), torch.rand(2, 3), FINE), even)

@@ -107,7 +107,7 @@ def test_every_variant_learns(more: tuple[str, ...]) -> None:
     model, batch = model_of(config), batch_of(config)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(12):
         report = model.loss(batch)
         optimizer.zero_grad()
         report.total.backward()
@@ -128,6 +128,35 @@ def test_microbatches_add_up() -> None:
         part = Batch(**{f.name: getattr(batch, f.name)[i : i + 1] for f in fields})
         parts.append(model.loss(part).total)
     torch.testing.assert_close(whole, torch.stack(parts).mean(), rtol=2e-4, atol=1e-4)
+
+
+def test_a_step_learns_from_a_few_future_frames_and_in_time_from_all() -> None:
+    config = small("data.horizons=2")
+    model, batch = model_of(config), batch_of(config)
+    found = set()
+    for draw in range(12):
+        model.draw = draw
+        horizons = model._horizons(batch)
+        assert horizons.shape == (3, 2)
+        assert ((horizons[:, 0] - horizons[:, 1]).abs() == 3).all()
+        found |= set(horizons.flatten().tolist())
+    assert found == set(range(6))
+    draws = [float(model.loss(batch).total) for model.draw in (0, 1, 0)]
+    assert draws[0] == draws[2] != draws[1]
+    model.eval()
+    assert model._horizons(batch).tolist() == [list(range(6))] * 3
+    assert len({float(model.loss(batch).total) for model.draw in (0, 1)}) == 1
+
+
+def test_an_unsure_motion_makes_an_unsure_forecast() -> None:
+    config = small("model.use_tokens=False")
+    model, batch = model_of(config).eval(), batch_of(config)
+    sureness = []
+    for log_sigma in (-6.0, 2.0):
+        with torch.no_grad():
+            model.pose.out.bias.view(6, 2, 4)[:, 1] = log_sigma
+        sureness.append(float(model.forecast(batch.past(4)).logits.abs().mean()))
+    assert sureness[1] < 0.9 * sureness[0]
 
 
 def test_checkpointed_activations_change_no_gradient() -> None:

@@ -180,12 +180,15 @@ class WindowDataset(Dataset):
     def __len__(self) -> int:
         return len(self.windows)
 
+    def motion(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Poses (F, 13) and terrain (F,) of a window in its anchor frame."""
+        rows = self.windows[index].rows
+        return anchor_poses(self.store.poses[rows], self.store.ground_z[rows], self.history - 1)
+
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         rows = self.windows[index].rows
-        poses, ground = anchor_poses(
-            self.store.poses[rows], self.store.ground_z[rows], self.history - 1
-        )
+        poses, ground = self.motion(index)
         code = IDENTITY
         if self.mirror and _random(self.seed, epoch, index).random() < 0.5:
             code, poses = MIRROR, mirrored_poses(poses)

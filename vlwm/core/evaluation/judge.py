@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.baselines import BASELINES, plan_track, predicted_ego, predicted_track
-from vlwm.core.evaluation.learned import LEARNED, LearnedForecasts, Thresholds
+from vlwm.core.evaluation.learned import LEARNED, LearnedForecasts, LearnedMotion, Thresholds
 from vlwm.core.evaluation.metrics import ZONES, count_zones, structure_mask
 from vlwm.core.evaluation.strata import strata_of
 from vlwm.core.evaluation.tally import Tally
@@ -52,12 +52,12 @@ class WindowVerdict:
     Attributes:
         window: past, truth and true future ego frames.
         frames: one `JudgedFrame` per horizon, made when asked for.
-        model_ego: float64 (H, 4) predicted by the model, or None.
+        model: motion predicted by the model, or None.
     """
 
     window: JudgedWindow
     frames: Iterator[JudgedFrame]
-    model_ego: np.ndarray | None
+    model: LearnedMotion | None
 
 
 class Judge:
@@ -107,11 +107,13 @@ class Judge:
                 )
                 if frame.probability is not None:
                     tally.probabilities.add(frame.probability, frame.truth)
-            tally.add(counts, cluster, strata_of(window.past.ego, self.dt_s))
+            strata = strata_of(window.past.ego, self.dt_s)
+            tally.add(counts, cluster, strata)
             twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
-            tally.add_pose("constant_twist", twist, window.future_ego)
-            if verdict.model_ego is not None:
-                tally.add_pose("model", verdict.model_ego, window.future_ego)
+            tally.add_pose("constant_twist", twist, window.future_ego, strata)
+            if verdict.model is not None:
+                tally.add_pose("model", verdict.model.ego, window.future_ego, strata)
+                tally.state.add(verdict.model.error, verdict.model.sigma)
 
     def verdicts(self, batch: Batch) -> Iterator[WindowVerdict]:
         """Every window of a batch; use its frames before the next one is asked for."""
@@ -119,8 +121,8 @@ class Judge:
         if self.model is not None:
             learned = LearnedForecasts(self.model, batch, self.history, self.thresholds)
         for b, window in enumerate(windows_in(batch, self.history, self.grid)):
-            ego = None if learned is None else learned.ego[b]
-            yield WindowVerdict(window, self._frames(window, b, learned), ego)
+            motion = None if learned is None else learned.motion(b)
+            yield WindowVerdict(window, self._frames(window, b, learned), motion)
 
     def _frames(
         self, window: JudgedWindow, b: int, learned: LearnedForecasts | None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.calibration import DEFAULT_THRESHOLD
+from vlwm.core.model.pose import motion_error, true_state
 
 if TYPE_CHECKING:
     from vlwm.core.data.dataset import Batch
@@ -28,6 +29,21 @@ class Thresholds:
     tokenizer_round_trip: float = DEFAULT_THRESHOLD
 
 
+@dataclass(frozen=True)
+class LearnedMotion:
+    """The model's motion of one window.
+
+    Attributes:
+        ego: float64 (H, 4), future ego frames in the anchor frame.
+        error: float64 (H, D), of its state (m, rad, m/s, rad/s), angles wrapped.
+        sigma: float64 (H, D), that it gives itself.
+    """
+
+    ego: np.ndarray
+    error: np.ndarray
+    sigma: np.ndarray
+
+
 class LearnedForecasts:
     """The model's answers for one batch.
 
@@ -36,9 +52,6 @@ class LearnedForecasts:
         batch: the batch, on the model's device.
         history: past frames of a window.
         thresholds: where probabilities are cut.
-
-    Attributes:
-        ego: float64 (B, H, 4), the model's own ego frames in the anchor frame.
     """
 
     def __init__(
@@ -48,8 +61,18 @@ class LearnedForecasts:
         past = batch.past(history)
         predicted = model.forecast(past)
         self.logits = predicted.logits  # (B, H, X, Y, Z)
-        self.ego: np.ndarray = predicted.ego.double().cpu().numpy()
+        size = predicted.log_sigma.shape[-1]
+        truth = true_state(batch.poses[:, history:].double(), size)
+        error = motion_error(true_state(predicted.poses.double(), size), truth)
+        self._motion = [
+            value.double().cpu().numpy()
+            for value in (predicted.ego, error, predicted.log_sigma.exp())
+        ]
         self.plan_logits = model.forecast(past, batch.plan(history)).logits
+
+    def motion(self, window: int) -> LearnedMotion:
+        """The motion of a window, and how far it is from the true one."""
+        return LearnedMotion(*(value[window] for value in self._motion))
 
     def probability(self, window: int, horizon: int) -> Tensor:
         """float32 (X, Y, Z): the model's probability in the predicted track."""

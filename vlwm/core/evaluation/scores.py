@@ -24,7 +24,7 @@ def score_sheet(tally: Tally, *, seed: int = 0) -> dict[str, Any]:
         "n_clusters": len(tally.clusters),
         "too_few_clusters": not enough,
         "scores": {method: tally.total.scores(method) for method in tally.methods},
-        "pose": {who: errors.summary() for who, errors in tally.poses.items()},
+        "pose": _pose(tally),
         "intervals": _intervals(tally, samples),
         "differences": _differences(tally, samples),
         "strata": _strata(tally),
@@ -74,6 +74,13 @@ def _differences(tally: Tally, samples: np.ndarray | None) -> dict[str, dict[str
             for key, z in _score_zones()
         }
     return found
+
+
+def _pose(tally: Tally) -> dict[str, dict[str, Any]]:
+    sheet = {who: errors.summary() for who, errors in tally.poses.items()}
+    if tally.state.errors:
+        sheet["model"] |= tally.state.summary()
+    return sheet
 
 
 def _strata(tally: Tally) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,8 @@ difference of terrain heights shifts the layers. Nothing here is learned and no 
 `ego_memory` reads the nearest cell: it is the rival (docs/evaluation.md). `resampled_memory` reads
 between cell centres, frame by frame: it is what the model is given. A wall one cell thick is torn
 by nearest reading where the frames are turned against each other; four frames that each saw it on
-another raster say together where it is.
+another raster say together where it is (`fusion`). `under_spread` is what remains of a forecast
+whose motion is known up to a spread: a wall that may stand in many places is sure in none.
 
 Axes: B batch, P past frames, H horizons, X, Y, Z cells, C = X * Y columns.
 """
@@ -97,10 +98,19 @@ class Resampled:
         """bool (B, Z, X, Y): cells that at least one frame contains."""
         return self.inside.amax(1) > 0
 
+    def split(self, layers: int) -> tuple[Resampled, ...]:
+        """Groups of so many layers, in their order."""
+        parts = (self.occupied.split(layers, dim=2), self.inside.split(layers, dim=2))
+        return tuple(Resampled(*part) for part in zip(*parts, strict=True))
+
 
 @torch.no_grad()
 def resampled_memory(
-    past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGrid
+    past: Tensor,
+    past_ego: Tensor,
+    target_ego: Tensor,
+    grid: VoxelGrid,
+    layers: Tensor | None = None,
 ) -> Resampled:
     """Read the past frames at the cell centres of a target frame, linear between their centres.
 
@@ -112,6 +122,7 @@ def resampled_memory(
         past_ego: (B, P, 4), x, y, ground z, yaw in any common frame.
         target_ego: (B, 4), in the same frame.
         grid: the grid of all frames.
+        layers: int64 (B, L), height layers of the target frame that are wanted; None is all Z.
     """
     batch, frames, x, y, z = past.shape
     here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
@@ -121,11 +132,63 @@ def resampled_memory(
     with torch.autocast(past.device.type, enabled=False):
         flat = functional.grid_sample(maps, corners, padding_mode="border", align_corners=False)
         lift, reached = _layer_weights(here[:, 2] / grid.cell_m[2], z)
-        lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, z, x, y)
+        if layers is not None:
+            wanted = layers.repeat_interleave(frames, dim=0)
+            lift = lift.gather(1, wanted[..., None].expand(-1, -1, z))
+            reached = reached.gather(1, wanted)
+        lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, -1, x, y)
     plane = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
     inside = plane[:, None] & reached[:, :, None, None]
-    inside = inside.view(batch, frames, z, x, y).to(torch.uint8)
+    inside = inside.view(batch, frames, -1, x, y).to(torch.uint8)
     return Resampled(lifted.mul_(inside), inside)
+
+
+@torch.no_grad()
+def under_spread(probability: Tensor, ego: Tensor, sigma: Tensor, grid: VoxelGrid) -> Tensor:
+    """Expected occupancy of target frames whose motion is known up to a Gaussian.
+
+    The mean over `_DRAWS` motions drawn evenly from it; each moves the whole frame.
+
+    Args:
+        probability: (B, Z, X, Y), of the frames at the expected motion.
+        ego: (B, 4), that motion.
+        sigma: (B, 3), standard deviations of x, y (m) and yaw (rad), in the axes of `ego`'s frame.
+        grid: the grid of all frames.
+    """
+    result = torch.zeros_like(probability)
+    x, y = probability.shape[2:]
+    for draw in _DRAWS.to(probability.device):
+        moved = draw * sigma.double()
+        cos, sin = torch.cos(ego[:, 3].double()), torch.sin(ego[:, 3].double())
+        ahead = cos * moved[:, 0] + sin * moved[:, 1]
+        left = -sin * moved[:, 0] + cos * moved[:, 1]
+        here = torch.stack([ahead, left, torch.zeros_like(left), moved[:, 2]], dim=-1)
+        index_x, index_y = _source_places(here, grid)
+        corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
+        result += functional.grid_sample(
+            probability, corners, padding_mode="border", align_corners=False
+        )
+    return result / len(_DRAWS)
+
+
+def _normal_draws(pairs: int) -> Tensor:
+    """Even draws float64 (2 · pairs, 3) of a standard normal (Halton), symmetric about 0."""
+
+    def halton(base: int, number: int) -> float:
+        value, share = 0.0, 1.0
+        while number:
+            number, digit = divmod(number, base)
+            share /= base
+            value += share * digit
+        return value
+
+    even = torch.tensor([[halton(b, n) for b in (2, 3, 5)] for n in range(1, pairs + 1)])
+    half = torch.special.ndtri(even.double())
+    half /= half.square().mean(dim=0).sqrt()  # so few draws would be too close together
+    return torch.cat([half, -half])
+
+
+_DRAWS = _normal_draws(8)
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:

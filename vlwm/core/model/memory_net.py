@@ -1,7 +1,7 @@
 """What turns memory and tokens into a forecast: a 2-D U-Net, height folded into channels.
 
-Its answer is a residual on what memory says already: the mean of the resampled past frames where
-they saw the cell, the column prior where none did. Untrained it *is* that memory.
+Its answer is a residual on what memory says already: the fused past frames where they saw the cell,
+the column prior where none did. Untrained it *is* that memory.
 """
 
 from __future__ import annotations
@@ -13,11 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlwm.core.model.blocks import Down, Up, group_norm, map_sizes
-
-MEMORY_SCALE = 4.0
-"""the logit of a cell that every past frame calls occupied"""
-TIE_BIAS = 0.01
-"""half of the frames are enough, whatever rounding says"""
 
 
 class Conditioned(nn.Module):

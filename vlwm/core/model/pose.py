@@ -20,6 +20,8 @@ from vlwm.core.model.losses import gaussian_nll, wrap_to_pi
 
 FRAME_FEATURES = 22
 _START_LOG_SIGMA = -0.7
+_SUREST = -4.0
+"""2 cm, or 1°: what a grid cannot tell apart is not worth being sure of"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ class Motion:
         return torch.cat([torch.stack([x, y, z], -1), turn, rest], dim=-1)
 
 
+@dataclass(frozen=True)
+class MoreMotion:
+    """Windows of which only the motion is looked at: poses cost nothing beside voxels.
+
+    Attributes:
+        poses: (N, P + H, 13), in the anchor frame of each.
+        ground_z: (N, P + H).
+        share: of the pose loss, that these make up.
+    """
+
+    poses: Tensor
+    ground_z: Tensor
+    share: float
+
+
 class PoseModule(nn.Module):
     """Past poses → motion.
 
@@ -74,16 +91,20 @@ class PoseModule(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.out = nn.Linear(width, future * self.size * 2)
+        if context:  # what is often absent begins without influence
+            nn.init.zeros_(self.frames.weight[:, -context:])
+        self.context = context
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
 
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
-        """Motion from past poses (B, P, 13), terrain (B, P) and a scene feature (B, C)."""
+        """Motion from past poses (B, P, 13), terrain (B, P) and a scene feature (B, C), if any."""
         features = pose_features(poses, ground_z, self.dt_s).flatten(1)
-        if context is not None:
-            features = torch.cat([features, context], dim=-1)
+        if context is None:
+            context = features.new_zeros(len(features), self.context)
+        features = torch.cat([features, context], dim=-1)
         hidden = self.frames(features)
         for norm, layer in zip(self.norms, self.hidden, strict=True):
             hidden = hidden + layer(functional.gelu(norm(hidden)))
@@ -92,11 +113,19 @@ class PoseModule(nn.Module):
         reach = self.horizons_s[:, None]
         state = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
         log_sigma = _START_LOG_SIGMA + torch.log(reach) + log_sigma
-        return Motion(state + shift * reach, log_sigma.clamp(-7.0, 5.0))
+        return Motion(
+            state + shift * reach,
+            (_SUREST + functional.softplus(log_sigma - _SUREST)).clamp(max=5.0),
+        )
 
     def loss(self, motion: Motion, truth: Tensor) -> Tensor:
         """Negative log-likelihood of the true states (B, H, D)."""
         return gaussian_nll(motion_error(motion.state, truth), motion.log_sigma)
+
+    def loss_of(self, more: MoreMotion) -> Tensor:
+        """The loss of windows without a scene."""
+        motion = self(more.poses[:, : self.history], more.ground_z[:, : self.history])
+        return self.loss(motion, true_state(more.poses[:, self.history :], self.size))
 
 
 def motion_error(state: Tensor, truth: Tensor) -> Tensor:

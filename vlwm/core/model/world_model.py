@@ -2,7 +2,7 @@
 
     past bits ─► tokenizer ─► transformer ─► predicted token maps ─┐
     past poses ─► pose module ─► future ego frames (or the plan) ──┼─► memory net ─► logits
-    past bits ──────────────────► ego-motion memory ───────────────┘
+    past bits ─► ego-motion memory ─► fusion ─► spread of motion ──┘
 
 A forecast knows the past alone: `forecast` takes a `Past`, and a `Plan` where the future motion is
 given on purpose. In training, one half of the windows is conditioned on the true motion and the
@@ -16,26 +16,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bits import unpack_bits
+from vlwm.core.model.fusion import FrameFusion, fusion_loss
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
-from vlwm.core.model.memory import Resampled, resampled_memory
-from vlwm.core.model.memory_net import MEMORY_SCALE, TIE_BIAS, MemoryNet
-from vlwm.core.model.pose import Motion, PoseModule, true_state
+from vlwm.core.model.memory import resampled_memory, under_spread
+from vlwm.core.model.memory_net import MemoryNet
+from vlwm.core.model.pose import MoreMotion, Motion, PoseModule, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.transformer import TokenTransformer
 
 _STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
 _SIGMAS = 4
+_PLANAR = [0, 1, 3]  # x, y, yaw
+_FUSION_LAYERS = 16  # of a frame, that a step trains the fusion on
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,18 @@ class Forecast:
     log_sigma: Tensor
 
 
+class Said(NamedTuple):
+    """What is known of a future frame before the memory net looks at it.
+
+    Attributes:
+        logits: (B, Z, X, Y).
+        reach: (B, 1, X, Y), share of the past frames that reach a place; None without memory.
+    """
+
+    logits: Tensor
+    reach: Tensor | None
+
+
 class WorldModel(nn.Module):
     """See the module.
 
@@ -65,6 +82,7 @@ class WorldModel(nn.Module):
     Attributes:
         vae: the tokenizer; frozen where `model.freeze_vae`.
         threshold: probability at and above which a cell counts as occupied.
+        draw: in training, number of the draw of what a step learns from.
     """
 
     def __init__(self, config: Config, grid: VoxelGrid) -> None:
@@ -72,6 +90,7 @@ class WorldModel(nn.Module):
         self.config, self.grid = config, grid
         self.history, self.future = config.history_frames, config.future_frames
         self.threshold = 0.5
+        self.draw = 0
         model = config.model
         self.vae = Tokenizer(config.tokenizer, grid.shape)
         width, height, depth = self.vae.latent_shape
@@ -94,7 +113,7 @@ class WorldModel(nn.Module):
         )  # fmt: skip
         layers = grid.shape[2]
         self.memory_net = MemoryNet(
-            planes=(self.history * layers + 1) if model.use_memory else layers,
+            planes=layers + 1 if model.use_memory else layers,
             layers=layers,
             size=grid.shape[:2],
             channels=model.memory_channels,
@@ -102,6 +121,8 @@ class WorldModel(nn.Module):
             condition=self.future + 1 + _SIGMAS + 4,
             tokens=width if model.use_tokens else 0,
         )
+        if model.use_memory:
+            self.fusion = FrameFusion(self.history, model.fusion_channels)
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
 
@@ -155,7 +176,8 @@ class WorldModel(nn.Module):
         ego = motion.ego if plan is None else plan.ego.to(motion.ego)
         planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
         maps = self._roll_out(past, tokens, ego)
-        frames = list(self._frames(voxels, past, ego, motion, planned, maps))
+        every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
+        frames = list(self._frames(voxels, past, ego, motion, planned, maps, every))
         logits = torch.stack([self._logits(*f) for f in frames], dim=1).float()
         return Forecast(logits, motion.ego, motion.poses, motion.log_sigma)
 
@@ -221,48 +243,68 @@ class WorldModel(nn.Module):
         motion: Motion,
         planned: Tensor,
         maps: Tensor | None,
-    ) -> Iterator[tuple[Resampled, Tensor, Tensor | None]]:
-        """What the memory net is given for each future frame."""
+        horizons: Tensor,
+    ) -> Iterator[tuple[Said, Tensor, Tensor | None]]:
+        """What the memory net is given for the future frames `horizons` (B, K), K times."""
+        every = torch.arange(len(ego), device=ego.device)
+        sigmas = motion.log_sigma[..., :_SIGMAS].detach()
+        for h in horizons.unbind(1):
+            tokens = None if maps is None else maps[every, h]
+            to, sigma = ego[every, h], sigmas[every, h]
+            if self.config.model.use_memory:
+                said = self._remembered(voxels, past, to, sigma, planned)
+            else:
+                assert tokens is not None
+                with torch.no_grad():
+                    said = Said(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
+            one_hot = functional.one_hot(h, self.future).float()
+            unsure = torch.where(planned[:, None], torch.full_like(sigma, -5.0), sigma)
+            parts = [one_hot, planned[:, None].float(), unsure / 5.0, to / 10.0]
+            yield said, torch.cat(parts, dim=1).float(), tokens
+
+    @torch.no_grad()
+    def _remembered(
+        self, voxels: Tensor, past: Past, ego: Tensor, log_sigma: Tensor, planned: Tensor
+    ) -> Said:
+        """What the past frames say of one future frame, as sure as its motion is."""
         past_ego = self._past_ego(past)
-        sigma = motion.log_sigma[..., :_SIGMAS].detach()
-        for h in range(self.future):
-            memory = resampled_memory(voxels[:, : self.history], past_ego, ego[:, h], self.grid)
-            one_hot = torch.zeros(len(ego), self.future, device=ego.device)
-            one_hot[:, h] = 1.0
-            unsure = torch.where(planned[:, None], torch.full_like(sigma[:, h], -5.0), sigma[:, h])
-            flag = planned[:, None].float()
-            parts = [one_hot, flag, unsure / 5.0, ego[:, h] / 10.0]
-            yield memory, torch.cat(parts, dim=1).float(), None if maps is None else maps[:, h]
+        memory = resampled_memory(voxels[:, : self.history], past_ego, ego, self.grid)
+        logits = torch.where(
+            memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
+        )
+        for b in (~planned).nonzero()[:, 0].tolist():
+            spread = log_sigma[b : b + 1, _PLANAR].exp()
+            with torch.autocast(logits.device.type, enabled=False):
+                mean = under_spread(
+                    torch.sigmoid(logits[b : b + 1]), ego[b : b + 1], spread, self.grid
+                )
+            logits[b : b + 1] = torch.logit(mean, eps=1e-4)
+        return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
 
-    def _logits(self, memory: Resampled, condition: Tensor, tokens: Tensor | None) -> Tensor:
+    def _logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
         """Logits (B, X, Y, Z) of one future frame of each window."""
-        if self.config.model.use_memory:
-            planes, base = self._from_memory(memory)
-        else:
-            assert tokens is not None
-            with torch.no_grad():
-                base = self.vae.decode(tokens)
-            planes = torch.tanh(base / 4.0).permute(0, 3, 1, 2)
+        planes = torch.tanh(said.logits / 4.0)
+        if said.reach is not None:
+            planes = torch.cat([planes, said.reach], dim=1)
         residual = self.memory_net(planes, condition, tokens)
-        return base + residual.permute(0, 2, 3, 1)
-
-    def _from_memory(self, memory: Resampled) -> tuple[Tensor, Tensor]:
-        """Input planes (B, P · Z + 1, X, Y) and base logits (B, X, Y, Z)."""
-        said = (MEMORY_SCALE * (2 * memory.mean() - 1) + TIE_BIAS).permute(0, 2, 3, 1)
-        base = torch.where(memory.seen().permute(0, 2, 3, 1), said, self.column_logit)
-        frames = 2 * memory.occupied - memory.inside
-        reach = memory.inside[:, :, 0].float().mean(dim=1, keepdim=True)
-        return torch.cat([frames.flatten(1, 2), reach], dim=1), base
+        return (said.logits + residual).permute(0, 2, 3, 1)
 
     # Loss
 
-    def loss(self, batch: Batch, codes: Tensor | None = None, take: Take = as_it_is) -> LossReport:
+    def loss(
+        self,
+        batch: Batch,
+        codes: Tensor | None = None,
+        take: Take = as_it_is,
+        more: MoreMotion | None = None,
+    ) -> LossReport:
         """The composite over a batch; means over its windows.
 
         Args:
             codes: int64 (B, F, h, w) of all frames, where they are known already.
             take: given each summand as soon as it is known. One that sends the gradient back at
                 once lets a single summand's graph live at a time: none depends on another's.
+            more: windows of which the pose loss takes the motion alone.
         """
         voxels = self.voxels(batch.bits, batch.symmetry)
         past, plan = batch.past(self.history), batch.plan(self.history)
@@ -272,34 +314,77 @@ class WorldModel(nn.Module):
         motion = self._motion(past, tokens)
         truth = true_state(batch.poses[:, self.history :], motion.state.shape[-1])
         pose, weights = self.pose.loss(motion, truth), self.config.loss
+        if more is not None:
+            pose = (1 - more.share) * pose + more.share * self.pose.loss_of(more)
         total = take(weights.pose_weight * pose)
         planned = planned_half(batch)
         ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
         maps = self._roll_out(past, tokens, ego)
-        frames = []
-        for h, given in enumerate(self._frames(voxels, past, ego, motion, planned, maps)):
-            frame = self._frame_loss(given, voxels[:, self.history + h])
-            total = total + take(frame.total / self.future)
+        frames, horizons = [], self._horizons(batch)
+        given = self._frames(voxels, past, ego, motion, planned, maps, horizons)
+        for k, what in enumerate(given):
+            frame = self._frame_loss(what, _pick(voxels, self.history + horizons[:, k]))
+            total = total + take(frame.total / horizons.shape[1])
             frames.append(replace(frame, total=frame.total.detach()))
         parts = {
             name: torch.stack([getattr(f, name) for f in frames]).mean()
             for name in ("focal", "dice", "mean")
         }
         parts["pose"] = pose.detach()
+        if self.config.model.use_memory:
+            fusion = self._fusion_loss(voxels, past, plan, batch)
+            total = total + take(weights.fusion_weight * fusion)
+            parts["fusion"] = fusion.detach()
         if codes is not None and tokens is not None:
             token = self._token_loss(codes, tokens, past, ego)
             total = total + take(weights.token_weight * token)
             parts["token"] = token.detach()
         return LossReport(total, parts, _stats(frames))
 
+    def _chance(self, batch: Batch) -> Tensor:
+        """Numbers without pattern int64 (B,), of each window and of the draw: however a batch is
+        parted, and wherever a run is resumed, they are the same."""
+        draw = self.draw if self.training else 0
+        return (batch.index + 1) * 2654435761 + batch.symmetry * 40503 + draw * 97911613
+
+    def _horizons(self, batch: Batch) -> Tensor:
+        """Future frames int64 (B, K) that a window is judged on: all, or in training a few of them,
+        evenly apart."""
+        few = self.config.data.horizons if self.training else 0
+        count = min(few, self.future) or self.future
+        first = (self._chance(batch) >> 5) % self.future
+        apart = torch.arange(count, device=first.device) * self.future // count
+        return (first[:, None] + apart) % self.future if few else apart.expand(len(first), -1)
+
     def _frame_loss(
-        self, given: tuple[Resampled, Tensor, Tensor | None], truth: Tensor
+        self, given: tuple[Said, Tensor, Tensor | None], truth: Tensor
     ) -> OccupancyLoss:
         if self.config.model.checkpoint_activations and torch.is_grad_enabled():
             logits = checkpoint(self._logits, *given, use_reentrant=False)
         else:
             logits = self._logits(*given)
         return occupancy_loss(logits, truth, self.config.loss)
+
+    def _fusion_loss(self, voxels: Tensor, past: Past, plan: Plan, batch: Batch) -> Tensor:
+        """Loss of the fused memory on some layers of one future frame of each window.
+
+        Under the true motion, so that fusing does not have to make up for a wrong one. Which frame
+        and which layers is drawn anew in each step.
+        """
+        layers, depth = _FUSION_LAYERS, voxels.shape[-1]
+        chance = self._chance(batch)
+        horizon = (chance >> 11) % self.future
+        first = ((chance >> 17) % depth)[:, None]
+        wanted = (first + torch.arange(layers, device=first.device) * depth // layers) % depth
+        ego = _pick(plan.ego, horizon)
+        three = torch.cat([(wanted - 1).clamp(min=0), wanted, (wanted + 1).clamp(max=depth - 1)], 1)
+        below, memory, above = resampled_memory(
+            voxels[:, : self.history], self._past_ego(past), ego, self.grid, three
+        ).split(layers)
+        truth = _pick(voxels, self.history + horizon).permute(0, 3, 1, 2)
+        truth = truth.gather(1, wanted[..., None, None].expand(-1, -1, *truth.shape[2:]))
+        logits = self.fusion(memory, (below.mean(), above.mean()))
+        return fusion_loss(logits, truth, memory.seen())
 
     def _token_loss(self, codes: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
         """Cross-entropy of each frame's codes from the true ones before it."""
@@ -312,6 +397,11 @@ def planned_half(batch: Batch) -> Tensor:
     """bool (B,): the windows conditioned on the true motion, by index and symmetry alone."""
     mixed = (batch.index * 2654435761 + batch.symmetry * 40503) >> 7
     return (mixed & 1).bool()
+
+
+def _pick(values: Tensor, place: Tensor) -> Tensor:
+    """Of values (B, F, ...) the one at each sample's place (B,)."""
+    return values[torch.arange(len(values), device=values.device), place]
 
 
 def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:

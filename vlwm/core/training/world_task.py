@@ -16,10 +16,12 @@ from vlwm.core.data.dataset import Batch, WindowDataset
 from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.evaluation.prior import ColumnPrior
 from vlwm.core.evaluation.validation import ValidationMeter
+from vlwm.core.model.pose import MoreMotion
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
+from vlwm.core.training.motions import Motions
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 from vlwm.core.training.token_cache import FrameCodes
@@ -65,6 +67,8 @@ class WorldTask:
         wanted = config.model.use_tokens and config.model.freeze_vae
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
+        self.motions = Motions(self.train_set, config, ranks.size, device)
+        self.more: MoreMotion | None = None
         self.fresh: tuple[str, ...] = ()
         self.thresholds: dict[str, float] = {}
         self.baseline_iou: float | None = None
@@ -91,10 +95,13 @@ class WorldTask:
 
     def loss(self, batch: Batch, take: Take = as_it_is) -> LossReport:
         """The model's own, on codes that are known where the tokenizer is frozen."""
-        return self.module.loss(batch, None if self.codes is None else self.codes.of(batch), take)
+        codes = None if self.codes is None else self.codes.of(batch)
+        return self.module.loss(batch, codes, take, self.more)
 
     def begin_step(self, step: int) -> None:
-        """Nothing to prepare."""
+        """Choose the windows of which this step looks at the motion alone, and draw anew."""
+        self.module.draw = step
+        self.more = self.motions.of_step(step)
 
     def exchange(self) -> None:
         """Nothing to share."""

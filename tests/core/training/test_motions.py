@@ -1,0 +1,77 @@
+"""Many windows' motion in a step: a function of step and seed, mirrored as windows are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import torch
+
+from vlwm.core.config import Config, load_config
+from vlwm.core.data.dataset import WindowDataset, mirrored_poses
+from vlwm.core.model.pose import PoseModule
+from vlwm.core.training.motions import Motions
+
+WINDOWS = 30
+
+
+def windows(count: int = WINDOWS) -> WindowDataset:
+    """Windows that are told apart by their first number."""
+
+    def motion(index: int) -> tuple[np.ndarray, np.ndarray]:
+        poses = np.random.default_rng(index).normal(size=(10, 13))
+        poses[0, 0] = index
+        return poses, np.zeros(10)
+
+    class Few:
+        def __len__(self) -> int:
+            return count
+
+    few = Few()
+    few.motion = motion  # type: ignore[attr-defined]
+    return cast(WindowDataset, few)
+
+
+def config(samples: int = 20, mirror: bool = True) -> Config:
+    plain = load_config("test_local")
+    return replace(plain, data=replace(plain.data, motion_samples=samples, mirror=mirror))
+
+
+def test_a_step_has_its_own_choice_whenever_it_is_taken() -> None:
+    first = Motions(windows(), config(), 1, torch.device("cpu"))
+    again = Motions(windows(), config(), 2, torch.device("cpu"))
+    one, two, other = first.of_step(7), again.of_step(7), first.of_step(8)
+    assert one is not None and two is not None and other is not None
+    assert torch.equal(one.poses, two.poses) and not torch.equal(one.poses, other.poses)
+    assert one.share == 20 / 24 and two.share == 20 / 28  # beside a global batch of 4, and of 8
+
+
+def test_each_is_a_window_or_its_mirror_image() -> None:
+    chosen = Motions(windows(), config(), 1, torch.device("cpu")).of_step(0)
+    assert chosen is not None
+    flipped = 0
+    for pose in chosen.poses.double().numpy():
+        true = windows().motion(int(pose[0, 0]))[0].astype(np.float32)
+        mirror = mirrored_poses(true.astype(np.float64))
+        assert np.array_equal(pose, true) or np.array_equal(pose, mirror)
+        flipped += not np.array_equal(pose, true)
+    assert 0 < flipped < len(chosen.poses)
+    kept = Motions(windows(), config(mirror=False), 1, torch.device("cpu"))
+    assert torch.equal(kept.of_step(0).poses[:, 0, 0], chosen.poses[:, 0, 0])  # type: ignore[union-attr]
+
+
+def test_none_are_wanted() -> None:
+    assert Motions(windows(), config(0), 1, torch.device("cpu")).of_step(0) is None
+    assert Motions(windows(0), config(), 1, torch.device("cpu")).of_step(0) is None
+
+
+def test_without_a_scene_the_module_says_what_it_says_of_an_empty_one() -> None:
+    torch.manual_seed(0)
+    module = PoseModule(4, 6, 0.5, 16, 3, context=8)
+    torch.nn.init.normal_(module.out.weight)
+    poses, ground = torch.randn(3, 4, 13), torch.zeros(3, 4)
+    alone = module(poses, ground)
+    assert torch.equal(alone.state, module(poses, ground, torch.zeros(3, 8)).state)
+    # a scene begins without influence
+    torch.testing.assert_close(alone.state, module(poses, ground, torch.randn(3, 8)).state)

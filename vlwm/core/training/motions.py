@@ -1,0 +1,50 @@
+"""Motion of many windows at once: a step sees few windows, but poses cost nothing beside voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vlwm.core.config import Config
+from vlwm.core.data.dataset import WindowDataset, mirrored_poses
+from vlwm.core.model.pose import MoreMotion
+
+_MOST = 200_000  # windows that are held: 120 MB
+
+
+class Motions:
+    """The motion of the train windows, and a choice of them for each step.
+
+    Args:
+        windows: the train split.
+        config: how many a step takes, mirroring, seed, the batch they stand beside.
+        ranks: processes that share a batch; all choose alike.
+        device: where the choice goes.
+    """
+
+    def __init__(
+        self, windows: WindowDataset, config: Config, ranks: int, device: torch.device
+    ) -> None:
+        self.seed, self.mirror, self.device = config.seed, config.data.mirror, device
+        self.count = min(config.data.motion_samples, len(windows))
+        self.share = self.count / max(self.count + config.data.samples_per_gpu * ranks, 1)
+        every = range(0, len(windows), -(-len(windows) // _MOST) if len(windows) > _MOST else 1)
+        found = [windows.motion(i) for i in every] if self.count else []
+        self.poses = np.array([poses for poses, _ in found], np.float32)
+        self.ground_z = np.array([ground for _, ground in found], np.float32)
+
+    def of_step(self, step: int) -> MoreMotion | None:
+        """The choice of a step, a function of it and the seed; None where none are wanted."""
+        if not self.count:
+            return None
+        random = np.random.default_rng([self.seed, step])
+        rows = random.integers(len(self.poses), size=self.count)
+        poses, ground_z = self.poses[rows], self.ground_z[rows]
+        if self.mirror:
+            flip = random.random(self.count) < 0.5
+            poses[flip] = mirrored_poses(poses[flip].astype(np.float64))
+        return MoreMotion(
+            torch.from_numpy(poses).to(self.device),
+            torch.from_numpy(ground_z).to(self.device),
+            self.share,
+        )
