@@ -72,6 +72,10 @@ class MoreMotion:
 class PoseModule(nn.Module):
     """Past poses → motion.
 
+    Attributes:
+        sigma_scale: (D,), chosen on validation: times which a sigma is what it says to others. The
+            loss makes it fit a normal distribution; errors of vehicles have longer tails.
+
     Args:
         history, future: frames.
         dt_s: seconds between frames.
@@ -98,6 +102,7 @@ class PoseModule(nn.Module):
         nn.init.zeros_(self.out.bias)
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
+        self.register_buffer("sigma_scale", torch.ones(self.size))
 
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
         """Motion from past poses (B, P, 13), terrain (B, P) and a scene feature (B, C), if any."""

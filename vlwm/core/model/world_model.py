@@ -51,7 +51,7 @@ class Forecast:
         logits: float32 (B, H, X, Y, Z), each frame in its own (predicted or planned) ego frame.
         ego: (B, H, 4), predicted ego frames (also under a plan).
         poses: (B, H, 13), predicted.
-        log_sigma: (B, H, D), of the predicted motion.
+        log_sigma: (B, H, D), of the predicted motion, scaled by what validation showed.
     """
 
     logits: Tensor
@@ -179,7 +179,8 @@ class WorldModel(nn.Module):
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
         frames = list(self._frames(voxels, past, ego, motion, planned, maps, every))
         logits = torch.stack([self._logits(*f) for f in frames], dim=1).float()
-        return Forecast(logits, motion.ego, motion.poses, motion.log_sigma)
+        log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
+        return Forecast(logits, motion.ego, motion.poses, log_sigma)
 
     def _tokens(self, voxels: Tensor) -> Tensor:
         """Tokens (B, F, C, h, w) of frames; no gradient."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, WindowDataset
-from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.evaluation.calibration import ProbabilityHistogram, SigmaHistogram
 from vlwm.core.evaluation.prior import ColumnPrior
 from vlwm.core.evaluation.validation import ValidationMeter
-from vlwm.core.model.pose import MoreMotion
+from vlwm.core.model.pose import MoreMotion, motion_error, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
@@ -110,27 +110,36 @@ class WorldTask:
         """Nothing follows a step."""
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
-        """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's."""
+        """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's.
+
+        Also how many times its own sigma of motion is: the model tells others that.
+        """
         history = self.config.history_frames
         meter = ValidationMeter(
             self.data.grid, self.prior, history, self.config.frame_dt_s,
             with_baseline=self.baseline_iou is None,
         )  # fmt: skip
-        planned = ProbabilityHistogram()
+        planned, pose = ProbabilityHistogram(), self.module.pose
+        sigmas = SigmaHistogram(pose.size)
         sums = np.zeros(2)  # loss over windows, windows
 
         def judge(batch: Batch) -> None:
             batch = batch.to(self.device)
             past = batch.past(history)
             sums[:] += float(self.module.loss(batch).total) * len(batch.index), len(batch.index)
-            meter.add(batch, self.module.forecast(past).logits)
+            free = self.module.forecast(past)
+            meter.add(batch, free.logits)
+            state, true = (true_state(p, pose.size) for p in (free.poses, batch.poses[:, history:]))
+            sigmas.add(motion_error(state, true), free.log_sigma - torch.log(pose.sigma_scale))
             truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
             given = self.module.forecast(past, batch.plan(history)).logits
             planned.add(torch.sigmoid(given.float()), truth)
 
         judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
-        for counts in (sums, meter.probabilities.counts, meter.baseline, planned.counts):
+        found = (sums, meter.probabilities.counts, meter.baseline, planned.counts, sigmas.counts)
+        for counts in found:
             self.ranks.sum_array(counts)
+        pose.sigma_scale.copy_(torch.from_numpy(sigmas.scale()))
         return self._take(meter.numbers(), planned) | {"epoch/val_loss": float(sums[0] / sums[1])}
 
     def _take(self, numbers: dict[str, float], planned: ProbabilityHistogram) -> dict[str, float]:
