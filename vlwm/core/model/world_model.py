@@ -177,8 +177,8 @@ class WorldModel(nn.Module):
         planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
         maps = self._roll_out(past, tokens, ego)
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
-        frames = list(self._frames(voxels, past, ego, motion, planned, maps, every))
-        logits = torch.stack([self._logits(*f) for f in frames], dim=1).float()
+        frames = self._frames(voxels, past, ego, motion, planned, maps, every)
+        logits = torch.stack([self._logits(*frame) for frame in frames], dim=1).float()
         log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
         return Forecast(logits, motion.ego, motion.poses, log_sigma)
 
@@ -248,12 +248,13 @@ class WorldModel(nn.Module):
     ) -> Iterator[tuple[Said, Tensor, Tensor | None]]:
         """What the memory net is given for the future frames `horizons` (B, K), K times."""
         every = torch.arange(len(ego), device=ego.device)
+        unplanned = (~planned).nonzero()[:, 0]
         sigmas = motion.log_sigma[..., :_SIGMAS].detach()
         for h in horizons.unbind(1):
             tokens = None if maps is None else maps[every, h]
             to, sigma = ego[every, h], sigmas[every, h]
             if self.config.model.use_memory:
-                said = self._remembered(voxels, past, to, sigma, planned)
+                said = self._remembered(voxels, past, to, sigma, unplanned)
             else:
                 assert tokens is not None
                 with torch.no_grad():
@@ -265,21 +266,24 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def _remembered(
-        self, voxels: Tensor, past: Past, ego: Tensor, log_sigma: Tensor, planned: Tensor
+        self, voxels: Tensor, past: Past, ego: Tensor, log_sigma: Tensor, unplanned: Tensor
     ) -> Said:
-        """What the past frames say of one future frame, as sure as its motion is."""
+        """What the past frames say of one future frame, as sure as its motion is.
+
+        Args:
+            unplanned: int64 (N,), the windows whose motion is a guess.
+        """
         past_ego = self._past_ego(past)
         memory = resampled_memory(voxels[:, : self.history], past_ego, ego, self.grid)
         logits = torch.where(
             memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
         )
-        for b in (~planned).nonzero()[:, 0].tolist():
-            spread = log_sigma[b : b + 1, _PLANAR].exp()
+        if len(unplanned):
+            spread = log_sigma[unplanned][:, _PLANAR].exp()
             with torch.autocast(logits.device.type, enabled=False):
-                mean = under_spread(
-                    torch.sigmoid(logits[b : b + 1]), ego[b : b + 1], spread, self.grid
-                )
-            logits[b : b + 1] = torch.logit(mean, eps=1e-4)
+                sure = torch.sigmoid(logits[unplanned])
+                mean = under_spread(sure, ego[unplanned], spread, self.grid)
+            logits[unplanned] = torch.logit(mean, eps=1e-4)
         return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
 
     def _logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
