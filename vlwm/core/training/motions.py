@@ -28,7 +28,7 @@ class Motions:
         self.seed, self.mirror, self.device = config.seed, config.data.mirror, device
         self.count = min(config.data.motion_samples, len(windows))
         self.share = self.count / max(self.count + config.data.samples_per_gpu * ranks, 1)
-        every = range(0, len(windows), -(-len(windows) // _MOST) if len(windows) > _MOST else 1)
+        every = range(0, len(windows), max(1, -(-len(windows) // _MOST)))
         found = [windows.motion(i) for i in every] if self.count else []
         self.poses = np.array([poses for poses, _ in found], np.float32)
         self.ground_z = np.array([ground for _, ground in found], np.float32)
