@@ -10,13 +10,13 @@ values), losses relative, whole numbers as the share that differs. Exit 0 within
 Limits. In float64 (three frames) everything must agree to 1e-9 and codes exactly. In float32 an
 output may deviate by the limit that the golden folder's README states "above float32 noise", plus
 that noise: two float32 evaluations of one function differ by at most the sum of their distances
-from the exact one. Ours is measured here, as float32 against float64 on three frames of the same
-recipe, codes given, its largest value over the whole output; the original's is taken to be as
-large. So limit = stated + 2 x noise, and no limit is chosen by looking at a deviation. For decoded
-classes the README states nothing, so noise alone is allowed. Codes are exact, with two exceptions:
-where the golden outputs hold an exact tie in the codebook, as many may differ as the noise of the
-margin between two codes leaves undecided; of the codes that a roll-out chooses, as many as the
-noise of its logits does.
+from the exact one. Ours is measured here, as float32 against float64 on the very same frames, codes
+given, its largest value over the whole output; the original's is taken to be as large. So limit =
+stated + 2 x noise, and no limit is chosen by looking at a deviation. For decoded classes the README
+states nothing, so noise alone is allowed. Codes are exact, with two exceptions: where the golden
+outputs hold an exact tie in the codebook, as many may differ as the noise of the margin between two
+codes leaves undecided; of the codes that a roll-out chooses, as many as the noise of its logits
+does.
 
 The transformer is given the golden codes, so that a tie in the codebook is not counted twice.
 """
@@ -24,6 +24,7 @@ The transformer is given the golden codes, so that a tie in the codebook is not 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import zlib
@@ -238,16 +239,23 @@ def apart(single: np.ndarray | float, exact: np.ndarray | float) -> float:
     return float(np.abs(a - b).max()) / scale
 
 
-def margins(model: OccWorld, z: np.ndarray, pairs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """By how much the nearest code is nearer than the next, (M,), at places of z (N, C, h, w), and
-    which two these are, (M, 2); with `pairs` between those."""
-    rows = torch.from_numpy(z).movedim(1, -1).flatten(0, 2).double()
+def open_codes(model: OccWorld, single: np.ndarray, exact: np.ndarray) -> float:
+    """Share of places whose two nearest codes float32 cannot tell apart.
+
+    Args:
+        single: z float32 (N, C, h, w).
+        exact: the same in float64.
+    """
     codes = model.vae.vqvae.embedding.weight.double()
-    distance = codes.pow(2).sum(1) - 2 * rows @ codes.T
-    if pairs is None:
-        pairs = distance.topk(2, dim=1, largest=False).indices
-    best = distance.gather(1, pairs)
-    return best[:, 1] - best[:, 0], pairs
+
+    def distances(z: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(z).movedim(1, -1).flatten(0, 2).double()
+        return codes.pow(2).sum(1) - 2 * rows @ codes.T
+
+    best = distances(exact).topk(2, dim=1, largest=False)
+    margin = best.values.diff(dim=1)
+    noise = (distances(single).gather(1, best.indices).diff(dim=1) - margin).abs().max()
+    return float((margin <= 2 * noise).double().mean())
 
 
 def near_ties(logits: np.ndarray, reach: float) -> float:
@@ -257,53 +265,42 @@ def near_ties(logits: np.ndarray, reach: float) -> float:
 
 
 class Recipe:
-    """Comparisons of one recipe: float64 and noise on three frames, then float32."""
+    """Comparisons of one recipe: our float32 and float64 side by side, each beside the original."""
 
     def __init__(self, folder: Path, name: str, tell: Callable[[str], None]) -> None:
         self.folder, self.name, self.tell = folder, name, tell
-        self.noise: dict[str, float] = {}  # how far two float32 evaluations may be apart
-        self.margin = 0.0
         self.rows: list[dict[str, Any]] = []
 
-    def short(self) -> None:
-        """Three frames in both precisions, and the noise between them."""
-        golden, exact = Golden(self.folder, self.name, 3), Golden(self.folder, self.name, 3, "f64")
+    def compare(self, frames: int) -> None:
+        """Every output of one length; the noise is measured on the same frames."""
+        golden, exact = (Golden(self.folder, self.name, frames, kind) for kind in ("f32", "f64"))
         model, decode = golden.model(), dict[str, Tensor]()
-        single: Outputs = dict(outputs(model, golden, decode))
-        for name, value in outputs(model.double(), golden, decode):
-            self.noise[name] = 2 * apart(single[name], value)
-            if name == "z_after_quant_conv":
-                margin, pairs = margins(model, np.asarray(value))
-                ours = margins(model, np.asarray(single[name]), pairs)[0]
-                self.margin = 2 * float((ours - margin).abs().max())
+        both = zip(
+            outputs(model, golden, decode),
+            outputs(copy.deepcopy(model).double(), golden, decode),
+            strict=True,
+        )
+        undecided: dict[str, float] = {}  # share of whole numbers that noise leaves open
+        for (name, single), (_, double) in both:
+            noise = undecided.get(name, 2 * apart(single, double))
             if exact.holds(name):
-                limit = LIMITS[name] and EXACT
-                self._row("3_f64", name, exact.deviation(name, value), limit, 0.0)
-        for name, value in single.items():
-            self._compare(golden, name, value)
-
-    def long(self) -> None:
-        """Fifteen frames in float32, under the noise of three."""
-        golden = Golden(self.folder, self.name, 15)
-        model = golden.model()
-        for name, value in outputs(model, golden, {}):
+                self._row(frames, "f64", name, exact.deviation(name, double),
+                          LIMITS[name] and EXACT, 0.0)  # fmt: skip
+            self._row(frames, "f32", name, golden.deviation(name, single), LIMITS[name], noise)
             if name == "z_after_quant_conv" and golden.tied:
-                open_ones = margins(model, np.asarray(value))[0] <= self.margin
-                self.noise["indices"] = float(open_ones.double().mean())
-            self._compare(golden, name, value)
+                undecided["indices"] = open_codes(model, np.asarray(single), np.asarray(double))
+            if name == "autoreg/ce_inputs":  # either of two logits may be off
+                reach = 2 * noise * float(np.std(single))
+                undecided["autoreg/argmax_codes"] = near_ties(np.asarray(single), reach)
 
-    def _compare(self, golden: Golden, name: str, value: np.ndarray | float) -> None:
-        noise, setting = self.noise[name], f"{golden.frames}_f32"
-        if name == "autoreg/ce_inputs":  # either of two logits may be off
-            reach = 2 * noise * float(np.std(value))
-            self.noise["autoreg/argmax_codes"] = near_ties(np.asarray(value), reach)
-        self._row(setting, name, golden.deviation(name, value), LIMITS[name] + noise, noise)
-
-    def _row(self, setting: str, name: str, found: float, limit: float, noise: float) -> None:
+    def _row(
+        self, frames: int, kind: str, name: str, found: float, stated: float, noise: float
+    ) -> None:
+        setting, limit = f"{self.name}_{frames}_{kind}", stated + noise
         within = bool(found <= limit)
-        self.rows.append({"setting": f"{self.name}_{setting}", "output": name, "deviation": found,
+        self.rows.append({"setting": setting, "output": name, "deviation": found,
                           "limit": limit, "noise": noise, "within": within})  # fmt: skip
-        self.tell(f"{self.name + '_' + setting:13}{name:22}{found:10.2e}{limit:10.2e}{noise:10.2e}"
+        self.tell(f"{setting:13}{name:22}{found:10.2e}{limit:10.2e}{noise:10.2e}"
                   f"{'' if within else '  BEYOND'}")  # fmt: skip
 
 
@@ -312,7 +309,7 @@ def main() -> int:
     parser.add_argument("--golden", type=Path, required=True, help="folder of the golden outputs")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     parser.add_argument("--recipe", choices=("sin", "randn"), help="this one alone")
-    parser.add_argument("--frames", type=int, choices=(3,), help="the short length alone")
+    parser.add_argument("--frames", type=int, choices=tuple(AUTOREG), help="this length alone")
     given = parser.parse_args()
     target = sys.stderr if given.json else sys.stdout
     heads = ("deviation", "limit", "of it noise")
@@ -320,9 +317,8 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     for name in (given.recipe,) if given.recipe else ("sin", "randn"):
         recipe = Recipe(given.golden, name, lambda x: print(x, file=target, flush=True))
-        recipe.short()  # the noise is needed in any case
-        if given.frames != 3:
-            recipe.long()
+        for frames in (given.frames,) if given.frames else tuple(AUTOREG):
+            recipe.compare(frames)
         rows += recipe.rows
     within = all(row["within"] for row in rows)
     if given.json:
