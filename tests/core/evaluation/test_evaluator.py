@@ -14,8 +14,9 @@ from vlwm.core.data.session import SessionMeta, write_meta, write_occupancy, wri
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError, DataError
 from vlwm.core.evaluation.baselines import BASELINES
+from vlwm.core.evaluation.cut import Cut
 from vlwm.core.evaluation.evaluator import evaluate, prepare_subject
-from vlwm.core.evaluation.opening import find_checkpoint, open_baselines, thresholds_of
+from vlwm.core.evaluation.opening import cuts_of, find_checkpoint, open_baselines
 from vlwm.core.evaluation.showcase import clip_of, write_results
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
@@ -172,7 +173,12 @@ def test_a_folder_without_a_checkpoint_is_one_sentence(tmp_path):
     assert find_checkpoint(tmp_path).name == "best.pth"
 
 
-def test_thresholds_come_from_the_checkpoint():
-    assert thresholds_of({"threshold": None}).model == 0.5
-    given = thresholds_of({"threshold": 0.3, "threshold_tokenizer": 0.7})
-    assert (given.model, given.model_plan, given.tokenizer_round_trip) == (0.3, 0.3, 0.7)
+def test_cuts_come_from_the_checkpoint():
+    assert cuts_of({"threshold": None}).model == Cut(0.5)
+    plain = cuts_of({"threshold": 0.3})
+    assert (plain.model, plain.model_plan, plain.tokenizer_round_trip) == (
+        Cut(0.3), Cut(0.3), Cut(0.5)
+    )  # fmt: skip
+    own = Cut(0.4, (0.5, 0.4), (0.3, 0.2))
+    given = cuts_of({"threshold": 0.4, "cuts": {"model": own.content()}})
+    assert (given.model, given.model_plan) == (own, Cut(0.4))

@@ -19,7 +19,7 @@ from vlwm.core.evaluation.baselines import (
     predicted_track,
 )
 from vlwm.core.evaluation.judge import Judge
-from vlwm.core.evaluation.learned import LEARNED, LearnedForecasts, Thresholds
+from vlwm.core.evaluation.learned import LEARNED, LearnedForecasts
 from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.evaluation.windows import windows_in
@@ -110,7 +110,7 @@ def make_batch(windows: int = 2, *, speed_m_s: float = 2.0, turn_rad: float = 0.
 
 def make_judge(model=None) -> Judge:
     ground = np.arange(GRID.shape[2]) == 0
-    return Judge(GRID, ground, HISTORY, FUTURE, DT_S, model, Thresholds(0.5, 0.5, 0.5))
+    return Judge(GRID, ground, HISTORY, FUTURE, DT_S, model)
 
 
 def planes_of(judge: Judge, batch: Batch) -> list[dict[str, Tensor]]:
@@ -204,7 +204,7 @@ def test_another_future_changes_nothing_that_is_counted_of_the_model():
     dirty.poses[:, HISTORY:], dirty.ground_z[:, HISTORY:] = noise, 3.0
     (truth,) = (window.truth for window in windows_in(clean, HISTORY, GRID))
     before, after = (
-        LearnedForecasts(judge.model, batch, HISTORY, judge.thresholds) for batch in (clean, dirty)
+        LearnedForecasts(judge.model, batch, HISTORY, judge.cuts) for batch in (clean, dirty)
     )
     assert not torch.equal(before.plan_logits, after.plan_logits)
     for h in range(FUTURE):
@@ -259,7 +259,7 @@ def test_validation_meter_agrees_with_the_judge():
     batch, judge = make_batch(), make_judge(FakeModel())
     tally = judge.new_tally()
     judge.add(batch, ["a", "b"], tally)
-    meter = ValidationMeter(GRID, judge.prior, HISTORY, DT_S)
+    meter = ValidationMeter(GRID, judge.prior, HISTORY, FUTURE, DT_S)
     meter.add(batch, FakeModel().forecast(batch.past(HISTORY)).logits)
     numbers = meter.numbers()
     counts = tally.total.counts[:, :, 0].sum(1)  # all horizons together
@@ -267,7 +267,7 @@ def test_validation_meter_agrees_with_the_judge():
         hit, predicted, true, _ = counts[tally.methods.index(method)]
         assert numbers[key] == pytest.approx(hit / (predicted + true - hit))
     assert 0.02 < numbers["val/threshold"] < 0.98
-    lean = ValidationMeter(GRID, judge.prior, HISTORY, DT_S, with_baseline=False)
+    lean = ValidationMeter(GRID, judge.prior, HISTORY, FUTURE, DT_S, with_baseline=False)
     lean.add(batch, FakeModel().forecast(batch.past(HISTORY)).logits)
     assert "val/iou_memory_baseline" not in lean.numbers()
 

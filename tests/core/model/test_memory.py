@@ -10,6 +10,7 @@ from scipy.interpolate import RegularGridInterpolator
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory import ego_memory, resampled_memory, under_spread
+from vlwm.core.model.pose import normal_draws
 
 GRID = VoxelGrid.from_range((-5, -4, -1, 5, 4, 4), (1.0, 1.0, 0.5))
 
@@ -165,11 +166,16 @@ def moments(probability: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return mean, np.array(spread)
 
 
+def moves(ahead: float, left: float, yaw: float) -> torch.Tensor:
+    """Draws (1, N, 3) of a normal distribution with these standard deviations."""
+    return normal_draws(128)[None] * torch.tensor([ahead, left, yaw])
+
+
 @pytest.mark.parametrize("heading", [0.0, np.pi / 2, 2.0])
 def test_a_spread_widens_along_its_own_axes(heading: float) -> None:
     """Known to 1.5 m ahead and 0.3 m aside in the common frame, whatever the vehicle's heading."""
     ego = torch.tensor([[3.0, -2.0, 0.0, heading]])
-    spread = under_spread(post(1.0, -1.0), ego, torch.tensor([[1.5, 0.3, 0.0]]), FINE)
+    spread = under_spread(post(1.0, -1.0), ego, moves(1.5, 0.3, 0.0), FINE)
     (mean, found), (_, before) = moments(spread), moments(post(1.0, -1.0))
     turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
     added = np.diag(turn @ np.diag([1.5**2, 0.3**2]) @ turn.T)
@@ -178,7 +184,7 @@ def test_a_spread_widens_along_its_own_axes(heading: float) -> None:
 
 
 def test_a_spread_of_heading_widens_what_is_far_and_not_what_is_near() -> None:
-    ego, sigma = torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 0.15]])
+    ego, sigma = torch.zeros(1, 4), moves(0.0, 0.0, 0.15)
     far = under_spread(post(6.0, 0.0), ego, sigma, FINE)
     (_, found), (_, before) = moments(far), moments(post(6.0, 0.0))
     np.testing.assert_allclose(found[1] ** 2, before[1] ** 2 + (6.0 * 0.15) ** 2, rtol=0.3)
@@ -186,9 +192,32 @@ def test_a_spread_of_heading_widens_what_is_far_and_not_what_is_near() -> None:
     np.testing.assert_allclose(moments(near)[1], moments(post(0.0, 0.0))[1], atol=0.03)
 
 
+def test_a_spread_is_the_mean_over_its_draws() -> None:
+    """Against a literal reading of every draw, cell by cell."""
+    rng = torch.Generator().manual_seed(3)
+    probability = torch.rand(1, 2, *FINE.shape[:2], generator=rng)
+    ego = torch.tensor([[4.0, 1.0, 0.0, 0.7]])
+    draws = torch.randn(1, 5, 3, generator=rng) * torch.tensor([1.0, 0.5, 0.2])
+    (ahead, left), turn = FINE.axis_centers()[:2], float(ego[0, 3])
+    expected = np.zeros(probability.shape[1:])
+    for dx, dy, yaw in draws[0].double().numpy():
+        at = (np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx)
+        for i, j in np.ndindex(FINE.shape[:2]):
+            x = at[0] + np.cos(yaw) * ahead[i] - np.sin(yaw) * left[j]
+            y = at[1] + np.sin(yaw) * ahead[i] + np.cos(yaw) * left[j]
+            cell = [int(np.floor((v - low) / size)) for v, low, size in
+                    zip((x, y), FINE.lower_m, FINE.cell_m, strict=False)]  # fmt: skip
+            row, column = (min(max(c, 0), n - 1) for c, n in zip(cell, FINE.shape, strict=False))
+            expected[:, i, j] += probability[0, :, row, column].numpy() / 5
+    found = under_spread(probability, ego, draws, FINE)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_no_spread_changes_nothing() -> None:
     probability = torch.rand(2, 2, *FINE.shape[:2])
-    same = under_spread(probability, torch.randn(2, 4), torch.zeros(2, 3), FINE)
+    same = under_spread(probability, torch.randn(2, 4), torch.zeros(2, 5, 3), FINE)
     torch.testing.assert_close(same, probability, rtol=1e-4, atol=1e-4)
     even = torch.full_like(probability, 0.3)
-    torch.testing.assert_close(under_spread(even, torch.randn(2, 4), torch.rand(2, 3), FINE), even)
+    torch.testing.assert_close(
+        under_spread(even, torch.randn(2, 4), torch.rand(2, 5, 3), FINE), even
+    )

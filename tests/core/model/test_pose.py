@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from vlwm.core.geometry.frames import constant_twist, ego_of, quaternion_from_rpy
-from vlwm.core.model.pose import PoseModule, motion_error, pose_features, true_state
+from vlwm.core.model.pose import (
+    MoreMotion,
+    PoseModule,
+    motion_error,
+    normal_draws,
+    pose_features,
+    true_state,
+)
 
 
 def poses(seed: int, count: int = 3) -> torch.Tensor:
@@ -70,6 +77,38 @@ def test_it_learns_a_steady_braking() -> None:
         after = float((motion.state - truth)[:, -1, 0].detach().abs().mean())
         before = before or after
     assert after < 0.4 * before
+
+
+def test_until_it_has_seen_errors_its_draws_are_normal() -> None:
+    draws = normal_draws(128)
+    np.testing.assert_allclose(draws.mean(0), 0.0, atol=1e-12)
+    np.testing.assert_allclose(np.cov(draws.T, bias=True), np.eye(3), atol=0.1)
+    module = PoseModule(4, 2, 0.5, 16, 3)
+    torch.testing.assert_close(module.spread, draws.float().expand(2, -1, -1))
+    none = MoreMotion(torch.zeros(0, 6, 13), torch.zeros(0, 6), 1.0)
+    module.learn_spread(none)
+    torch.testing.assert_close(module.spread, draws.float().expand(2, -1, -1))
+
+
+def test_its_draws_are_like_the_errors_it_has_seen() -> None:
+    """Side and heading err together and with long tails; draws are where the truth is from it."""
+    rng = np.random.default_rng(0)
+    past = torch.zeros(600, 6, 13)
+    past[..., 6] = 1.0  # stands still, says constant twist
+    turn = torch.from_numpy(0.2 * rng.standard_t(4, 600)).float()
+    past[:, 4:, 0] = torch.from_numpy(rng.normal(0.5, 0.3, 600)).float()[:, None]
+    past[:, 4:, 1] = turn[:, None]
+    past[:, 4:, 5], past[:, 4:, 6] = torch.sin(turn / 2)[:, None], torch.cos(turn / 2)[:, None]
+    module = PoseModule(4, 2, 0.5, 16, 3)
+    module.learn_spread(MoreMotion(past, torch.zeros(600, 6), 1.0))
+    motion = module(past[:3, :4], torch.zeros(3, 4))
+    moves = module.moves(motion, torch.tensor([0, 1, 1]))
+    assert moves.shape == (3, 128, 3)
+    for draws in moves:
+        assert float(draws[:, 0].mean()) == pytest.approx(0.5, abs=0.08)
+        np.testing.assert_allclose(draws[:, 1], draws[:, 2], atol=1e-4)
+        assert float(draws[:, 2].quantile(0.9)) == pytest.approx(0.2 * 1.53, rel=0.15)
+        assert float(draws[:, 2].median()) == pytest.approx(0.0, abs=0.02)
 
 
 def braking(strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -39,9 +39,7 @@ class ProbabilityHistogram:
             probability: float (...), in [0, 1]; a cell with NaN is an error.
             truth: uint8 or bool (...), 0 or 1.
         """
-        if bool(torch.isnan(probability).any()):
-            raise ValueError("a forecast holds NaN")
-        bin_of = (probability.reshape(-1).float() * BINS).to(torch.int16).clamp_(0, BINS - 1)
+        bin_of = bins_of(probability)
         bin_of.add_(truth.reshape(-1), alpha=BINS)
         counts = torch.bincount(bin_of, minlength=2 * BINS).cpu().numpy()
         self.counts += counts.reshape(2, BINS)
@@ -80,6 +78,17 @@ class ProbabilityHistogram:
             "observed": [float(o / n) if n else None for o, n in zip(occupied, cells, strict=True)],
             "cells": [int(n) for n in cells],
         }
+
+
+def bins_of(probability: Tensor) -> Tensor:
+    """int16 (N,): the bin of each of N probabilities of any shape.
+
+    Raises:
+        ValueError: one is NaN.
+    """
+    if bool(torch.isnan(probability).any()):
+        raise ValueError("a forecast holds NaN")
+    return (probability.reshape(-1).float() * BINS).to(torch.int16).clamp_(0, BINS - 1)
 
 
 class SigmaHistogram:

@@ -20,7 +20,7 @@ from vlwm.core.data.windows import Window, windows_of
 from vlwm.core.errors import MachineError
 from vlwm.core.evaluation.bootstrap import tile_of
 from vlwm.core.evaluation.judge import Judge
-from vlwm.core.evaluation.learned import Thresholds
+from vlwm.core.evaluation.learned import LEARNED, Cuts
 from vlwm.core.evaluation.prior import ColumnPrior, evenly, train_prior
 from vlwm.core.evaluation.scores import score_sheet
 
@@ -86,7 +86,7 @@ def prepare_subject(
     split: str,
     config: Config,
     *,
-    thresholds: Thresholds | None = None,
+    cuts: Cuts | None = None,
     max_windows: int = 0,
     device: str | torch.device = "cpu",
 ) -> Subject:
@@ -100,7 +100,7 @@ def prepare_subject(
     prior = train_prior(store, splits)
     judge = Judge(
         store.grid, prior.layers, config.history_frames, config.future_frames,
-        config.frame_dt_s, model, thresholds,
+        config.frame_dt_s, model, cuts,
     )  # fmt: skip
     return Subject(store, chosen, len(windows), prior, judge, torch.device(device))
 
@@ -113,7 +113,7 @@ def evaluate(
     split: str,
     config: Config,
     *,
-    thresholds: Thresholds | None = None,
+    cuts: Cuts | None = None,
     max_windows: int = 0,
     batch_size: int = 1,
     device: str | torch.device = "cpu",
@@ -127,7 +127,7 @@ def evaluate(
         store, splits: the data.
         split: 'train', 'val', 'test' or 'all'.
         config: history, future and time step of a window.
-        thresholds: where the model's probabilities are cut (from its checkpoint).
+        cuts: where the model's probabilities are cut (from its checkpoint).
         max_windows: windows at most, evenly spaced over the split; 0 takes all.
         batch_size: windows that the model sees at once.
         progress: called after every batch.
@@ -138,7 +138,7 @@ def evaluate(
     """
     subject = prepare_subject(
         model, store, splits, split, config,
-        thresholds=thresholds, max_windows=max_windows, device=device,
+        cuts=cuts, max_windows=max_windows, device=device,
     )  # fmt: skip
     return judge_subject(subject, split, checkpoint, batch_size=batch_size, progress=progress)
 
@@ -169,13 +169,20 @@ def judge_subject(
     sheet: Scores = {
         "split": split,
         "checkpoint": checkpoint,
-        "threshold": judge.thresholds.model if judge.model is not None else None,
+        "threshold": judge.cuts.model.threshold if judge.model is not None else None,
+        "cuts": _cuts(judge),
         "horizons_s": [float(s) for s in judge.horizons_s],
         **score_sheet(tally),
     }
     if judge.model is not None:
         sheet["reliability"] = tally.probabilities.reliability()
     return sheet | _provenance(subject)
+
+
+def _cuts(judge: Judge) -> dict[str, Any] | None:
+    if judge.model is None:
+        return None
+    return {name: getattr(judge.cuts, name).content() for name in LEARNED}
 
 
 def _provenance(subject: Subject) -> dict[str, Any]:

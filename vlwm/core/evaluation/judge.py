@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.baselines import BASELINES, plan_track, predicted_ego, predicted_track
-from vlwm.core.evaluation.learned import LEARNED, LearnedForecasts, LearnedMotion, Thresholds
+from vlwm.core.evaluation.learned import LEARNED, Cuts, LearnedForecasts, LearnedMotion
 from vlwm.core.evaluation.metrics import ZONES, count_zones, structure_mask
 from vlwm.core.evaluation.strata import strata_of
 from vlwm.core.evaluation.tally import Tally
@@ -69,7 +69,7 @@ class Judge:
         history, future: frames of a window.
         dt_s: seconds between frames.
         model: a world model in evaluation mode, or None for the baselines alone.
-        thresholds: where its probabilities are cut.
+        cuts: where its probabilities are cut.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class Judge:
         future: int,
         dt_s: float,
         model: WorldModel | None = None,
-        thresholds: Thresholds | None = None,
+        cuts: Cuts | None = None,
     ) -> None:
         self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
         self.horizons_s = dt_s * np.arange(1, future + 1)
         self.model = model
-        self.thresholds = thresholds or Thresholds()
+        self.cuts = cuts or Cuts()
         self.methods = (LEARNED if model is not None else ()) + BASELINES
 
     def new_tally(self) -> Tally:
@@ -119,7 +119,7 @@ class Judge:
         """Every window of a batch; use its frames before the next one is asked for."""
         learned = None
         if self.model is not None:
-            learned = LearnedForecasts(self.model, batch, self.history, self.thresholds)
+            learned = LearnedForecasts(self.model, batch, self.history, self.cuts)
         for b, window in enumerate(windows_in(batch, self.history, self.grid)):
             motion = None if learned is None else learned.motion(b)
             yield WindowVerdict(window, self._frames(window, b, learned), motion)

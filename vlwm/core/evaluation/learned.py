@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.calibration import DEFAULT_THRESHOLD
+from vlwm.core.evaluation.cut import Cut
 from vlwm.core.model.pose import motion_error, true_state
 
 if TYPE_CHECKING:
@@ -20,13 +20,16 @@ LEARNED = ("model", "model_plan", "tokenizer_round_trip")
 """Names as in scores.json."""
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Probabilities at and above which a cell counts as occupied."""
+_PLAIN = Cut()
 
-    model: float = DEFAULT_THRESHOLD
-    model_plan: float = DEFAULT_THRESHOLD
-    tokenizer_round_trip: float = DEFAULT_THRESHOLD
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the probabilities of each method are cut."""
+
+    model: Cut = _PLAIN
+    model_plan: Cut = _PLAIN
+    tokenizer_round_trip: Cut = _PLAIN
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,11 @@ class LearnedForecasts:
         model: a world model in evaluation mode.
         batch: the batch, on the model's device.
         history: past frames of a window.
-        thresholds: where probabilities are cut.
+        cuts: where probabilities are cut.
     """
 
-    def __init__(
-        self, model: WorldModel, batch: Batch, history: int, thresholds: Thresholds
-    ) -> None:
-        self.model, self.thresholds = model, thresholds
+    def __init__(self, model: WorldModel, batch: Batch, history: int, cuts: Cuts) -> None:
+        self.model, self.cuts = model, cuts
         past = batch.past(history)
         predicted = model.forecast(past)
         self.logits = predicted.logits  # (B, H, X, Y, Z)
@@ -83,7 +84,7 @@ class LearnedForecasts:
         planned = torch.sigmoid(self.plan_logits[window, horizon].float())
         probabilities = (self.probability(window, horizon), planned, self._round_trip(truth))
         return {
-            name: (p >= getattr(self.thresholds, name)).view(torch.uint8)
+            name: getattr(self.cuts, name).occupied(p, horizon)
             for name, p in zip(LEARNED, probabilities, strict=True)
         }
 

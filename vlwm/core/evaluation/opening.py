@@ -17,9 +17,9 @@ from vlwm.core.config import Config, config_from_dict
 from vlwm.core.data.packed import PackedStore
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError
-from vlwm.core.evaluation.calibration import DEFAULT_THRESHOLD
+from vlwm.core.evaluation.cut import Cut
 from vlwm.core.evaluation.evaluator import Subject, prepare_subject
-from vlwm.core.evaluation.learned import Thresholds
+from vlwm.core.evaluation.learned import LEARNED, Cuts
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
@@ -65,21 +65,15 @@ def find_checkpoint(path: Path) -> Path:
     raise CheckpointError(what, where=path, remedy="train one with vlwm train, or give its path")
 
 
-def thresholds_of(content: Mapping[str, Any]) -> Thresholds:
-    """Thresholds of a checkpoint; where it was never calibrated, probability 0.5.
+def cuts_of(content: Mapping[str, Any]) -> Cuts:
+    """Where a checkpoint cuts its probabilities; at 0.5 where it was never calibrated.
 
-    `threshold` belongs to the predicted track; `threshold_plan` and `threshold_tokenizer` are
-    used where a checkpoint has them.
+    Without `cuts` both tracks are cut at `threshold`.
     """
-    model = content.get("threshold")
-    model = DEFAULT_THRESHOLD if model is None else float(model)
-    plan = content.get("threshold_plan")
-    tokenizer = content.get("threshold_tokenizer")
-    return Thresholds(
-        model,
-        model if plan is None else float(plan),
-        DEFAULT_THRESHOLD if tokenizer is None else float(tokenizer),
-    )
+    single, found = content.get("threshold"), content.get("cuts") or {}
+    plain = Cut() if single is None else Cut(float(single))
+    known = {name: Cut.of(found[name]) for name in LEARNED if name in found}
+    return Cuts(**{"model": plain, "model_plan": plain, **known})
 
 
 def open_run(
@@ -109,7 +103,7 @@ def open_run(
     config = config_from_dict(content["config"], where=str(checkpoint))
     own = RunFolder(checkpoint.parent).splits_json if data is None else None
     subject = _open_data(
-        config, data, split, own, model, thresholds_of(content), max_windows, device, on_session
+        config, data, split, own, model, cuts_of(content), max_windows, device, on_session
     )
     return Opened(subject, checkpoint, checkpoint.parent)
 
@@ -134,7 +128,7 @@ def _open_data(
     split: str,
     own_splits: Path | None,
     model: WorldModel | None,
-    thresholds: Thresholds | None,
+    cuts: Cuts | None,
     max_windows: int,
     device: torch.device,
     on_session: OnSession,
@@ -147,5 +141,5 @@ def _open_data(
         splits = open_splits(store, grid.horizontal_half_diagonal_m, config.seed)
     return prepare_subject(
         model, store, splits, split, config,
-        thresholds=thresholds, max_windows=max_windows, device=device,
+        cuts=cuts, max_windows=max_windows, device=device,
     )  # fmt: skip

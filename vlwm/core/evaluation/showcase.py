@@ -56,7 +56,7 @@ def notes_of(subject: Subject) -> list[str]:
     if subject.store.attribution and not subject.store.procedural:
         found.append(ascii_words(subject.store.attribution))
     if subject.judge.model is not None:
-        found.append(f"threshold {subject.judge.thresholds.model:.2f}")
+        found.append(subject.judge.cuts.model.words())
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.baselines import predicted_track
-from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.evaluation.cut import CutHistogram
 from vlwm.core.evaluation.metrics import HIT, PREDICTED, TRUE, iou_of
 from vlwm.core.evaluation.windows import windows_in
 from vlwm.core.geometry.grid import VoxelGrid
@@ -29,6 +29,7 @@ class ValidationMeter:
         grid: the grid.
         prior: bool (Z,): the column prior of the train split (`prior.column_prior`).
         history: past frames of a window.
+        future: future frames of a window.
         dt_s: seconds between frames.
         with_baseline: judge the memory baseline too; it is the same every epoch, so that once
             is enough.
@@ -39,13 +40,14 @@ class ValidationMeter:
         grid: VoxelGrid,
         prior: np.ndarray,
         history: int,
+        future: int,
         dt_s: float,
         *,
         with_baseline: bool = True,
     ) -> None:
         self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
         self.with_baseline = with_baseline
-        self.probabilities = ProbabilityHistogram()
+        self.cells = CutHistogram(future)
         self.baseline = np.zeros(4, np.int64)
 
     def add(self, batch: Batch, logits: Tensor) -> None:
@@ -54,7 +56,7 @@ class ValidationMeter:
             windows_in(batch, self.history, self.grid), logits, strict=True
         ):
             for h, frame in enumerate(forecast):
-                self.probabilities.add(torch.sigmoid(frame.float()), window.truth[h])
+                self.cells.add(torch.sigmoid(frame.float()), window.truth[h], h)
             if self.with_baseline:
                 horizons_s = self.dt_s * np.arange(1, len(forecast) + 1)
                 track = predicted_track(window.past, self.prior, self.grid, self.dt_s, horizons_s)
@@ -67,11 +69,11 @@ class ValidationMeter:
         self.baseline[TRUE] += int(torch.count_nonzero(truth))
 
     def numbers(self) -> dict[str, float]:
-        """val/iou at the best threshold, that threshold, and the memory baseline's IoU.
+        """val/iou at the best single threshold, that threshold, and the memory baseline's IoU.
 
         A number that does not exist (nothing occupied, no baseline asked for) is left out.
         """
-        threshold, iou = self.probabilities.best_threshold()
+        threshold, iou = self.cells.pooled().best_threshold()
         found = {"val/threshold": threshold}
         if iou is not None:
             found["val/iou"] = iou

@@ -144,51 +144,31 @@ def resampled_memory(
 
 
 @torch.no_grad()
-def under_spread(probability: Tensor, ego: Tensor, sigma: Tensor, grid: VoxelGrid) -> Tensor:
-    """Expected occupancy of target frames whose motion is known up to a Gaussian.
+def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGrid) -> Tensor:
+    """Expected occupancy of target frames whose motion is known up to some draws of it.
 
-    The mean over `_DRAWS` motions drawn evenly from it; each moves the whole frame.
+    The mean over the draws, each of which moves the whole frame; nearest cell, at the border the
+    outermost one.
 
     Args:
-        probability: (B, Z, X, Y), of the frames at the expected motion.
+        probability: float32 (B, Z, X, Y), of the frames at the expected motion.
         ego: (B, 4), that motion.
-        sigma: (B, 3), standard deviations of x, y (m) and yaw (rad), in the axes of `ego`'s frame.
+        moves: (B, N, 3), what a draw has more of x, y (m) and yaw (rad), in the axes that `ego` is
+            given in.
         grid: the grid of all frames.
     """
-    result = torch.zeros_like(probability)
     x, y = probability.shape[2:]
-    for draw in _DRAWS.to(probability.device):
-        moved = draw * sigma.double()
-        cos, sin = torch.cos(ego[:, 3].double()), torch.sin(ego[:, 3].double())
-        ahead = cos * moved[:, 0] + sin * moved[:, 1]
-        left = -sin * moved[:, 0] + cos * moved[:, 1]
-        here = torch.stack([ahead, left, torch.zeros_like(left), moved[:, 2]], dim=-1)
-        index_x, index_y = _source_places(here, grid)
-        corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
-        result += functional.grid_sample(
-            probability, corners, padding_mode="border", align_corners=False
-        )
-    return result / len(_DRAWS)
-
-
-def _normal_draws(pairs: int) -> Tensor:
-    """Even draws float64 (2 · pairs, 3) of a standard normal (Halton), symmetric about 0."""
-
-    def halton(base: int, number: int) -> float:
-        value, share = 0.0, 1.0
-        while number:
-            number, digit = divmod(number, base)
-            share /= base
-            value += share * digit
-        return value
-
-    even = torch.tensor([[halton(b, n) for b in (2, 3, 5)] for n in range(1, pairs + 1)])
-    half = torch.special.ndtri(even.double())
-    half /= half.square().mean(dim=0).sqrt()  # so few draws would be too close together
-    return torch.cat([half, -half])
-
-
-_DRAWS = _normal_draws(8)
+    means = []
+    for columns, yaw, draws in zip(probability.flatten(2), ego[:, 3], moves.double(), strict=True):
+        cos, sin = torch.cos(yaw.double()), torch.sin(yaw.double())
+        ahead = cos * draws[:, 0] + sin * draws[:, 1]
+        left = -sin * draws[:, 0] + cos * draws[:, 1]
+        here = torch.stack([ahead, left, torch.zeros_like(left), draws[:, 2]], dim=-1)
+        index_x, index_y = (torch.floor(place) for place in _source_places(here, grid))
+        rows = index_x.clamp_(0, x - 1).mul_(y).add_(index_y.clamp_(0, y - 1))
+        table = columns.t().contiguous()  # a bag of columns is read at once, in one mean
+        means.append(functional.embedding_bag(rows.flatten(1).t().int(), table, mode="mean").t())
+    return torch.stack(means).view_as(probability)
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:

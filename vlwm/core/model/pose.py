@@ -20,6 +20,8 @@ from vlwm.core.model.losses import gaussian_nll, wrap_to_pi
 
 FRAME_FEATURES = 22
 _START_LOG_SIGMA = -0.7
+_PLANAR = [0, 1, 3]  # x, y, yaw
+_DRAWS = 128
 _SUREST = -4.0
 """2 cm, or 1°: what a grid cannot tell apart is not worth being sure of"""
 
@@ -73,6 +75,8 @@ class PoseModule(nn.Module):
     """Past poses → motion.
 
     Attributes:
+        spread: (H, _DRAWS, 3), draws of how the true motion differs from the predicted one, in
+            sigmas of x, y and yaw: a normal distribution until `learn_spread`.
         sigma_scale: (D,), chosen on validation: times which a sigma is what it says to others. The
             loss makes it fit a normal distribution; errors of vehicles have longer tails.
 
@@ -102,6 +106,7 @@ class PoseModule(nn.Module):
         nn.init.zeros_(self.out.bias)
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
+        self.register_buffer("spread", normal_draws(_DRAWS).float().repeat(future, 1, 1))
         self.register_buffer("sigma_scale", torch.ones(self.size))
 
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
@@ -132,6 +137,34 @@ class PoseModule(nn.Module):
         motion = self(more.poses[:, : self.history], more.ground_z[:, : self.history])
         return self.loss(motion, true_state(more.poses[:, self.history :], self.size))
 
+    @torch.no_grad()
+    def learn_spread(self, seen: MoreMotion) -> None:
+        """Take `spread` from how the motion of unseen windows differs from what is said of it.
+
+        Errors of vehicles are peaked, have long tails, and go together: who turns more than
+        foreseen is also further to the side. So the draws are errors that were seen, and their
+        mirror images, evenly over the order of the two that matter most together.
+        """
+        if not len(seen.poses):
+            return
+        motion = self(seen.poses[:, : self.history], seen.ground_z[:, : self.history])
+        truth = true_state(seen.poses[:, self.history :], self.size)
+        error = -motion_error(motion.state, truth) / motion.log_sigma.exp()
+        planar = error[..., _PLANAR]
+        both = torch.cat([planar, planar * planar.new_tensor([1.0, -1.0, -1.0])])
+        order = (both[..., 1] + both[..., 2]).argsort(dim=0)
+        place = (torch.arange(_DRAWS, device=order.device) * 2 + 1) * len(both) // (2 * _DRAWS)
+        for h, rows in enumerate(order[place].unbind(1)):
+            self.spread[h] = both[rows, h]
+
+    @torch.no_grad()
+    def moves(self, motion: Motion, horizons: Tensor) -> Tensor:
+        """Draws (B, N, 3) of what the true x, y (m) and yaw (rad) may have beyond the predicted
+        ones at the future frames `horizons` (B,)."""
+        every = torch.arange(len(horizons), device=horizons.device)
+        sigma = motion.log_sigma[every, horizons][:, _PLANAR].exp()
+        return self.spread[horizons] * sigma[:, None]
+
 
 def motion_error(state: Tensor, truth: Tensor) -> Tensor:
     """Difference of states (..., D), angles wrapped."""
@@ -140,6 +173,24 @@ def motion_error(state: Tensor, truth: Tensor) -> Tensor:
     if error.shape[-1] > 4:
         parts += [wrap_to_pi(error[..., 4:6]), error[..., 6:]]
     return torch.cat(parts, dim=-1)
+
+
+def normal_draws(count: int) -> Tensor:
+    """Even draws float64 (count, 3) of a standard normal (Halton), symmetric about 0."""
+
+    def halton(base: int, number: int) -> float:
+        value, share = 0.0, 1.0
+        while number:
+            number, digit = divmod(number, base)
+            share /= base
+            value += share * digit
+        return value
+
+    places = range(1, count // 2 + 1)
+    even = torch.tensor([[halton(b, n) for b in (2, 3, 5)] for n in places])
+    half = torch.special.ndtri(even.double())
+    half /= half.square().mean(dim=0).sqrt()  # so few draws would be too close together
+    return torch.cat([half, -half])
 
 
 def true_state(poses: Tensor, size: int) -> Tensor:

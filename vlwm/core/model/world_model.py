@@ -39,7 +39,6 @@ from vlwm.core.model.transformer import TokenTransformer
 
 _STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
 _SIGMAS = 4
-_PLANAR = [0, 1, 3]  # x, y, yaw
 _FUSION_LAYERS = 16  # of a frame, that a step trains the fusion on
 
 
@@ -81,7 +80,6 @@ class WorldModel(nn.Module):
 
     Attributes:
         vae: the tokenizer; frozen where `model.freeze_vae`.
-        threshold: probability at and above which a cell counts as occupied.
         draw: in training, number of the draw of what a step learns from.
     """
 
@@ -89,7 +87,6 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config, self.grid = config, grid
         self.history, self.future = config.history_frames, config.future_frames
-        self.threshold = 0.5
         self.draw = 0
         model = config.model
         self.vae = Tokenizer(config.tokenizer, grid.shape)
@@ -254,7 +251,8 @@ class WorldModel(nn.Module):
             tokens = None if maps is None else maps[every, h]
             to, sigma = ego[every, h], sigmas[every, h]
             if self.config.model.use_memory:
-                said = self._remembered(voxels, past, to, sigma, unplanned)
+                moves = self.pose.moves(motion, h)[unplanned]
+                said = self._remembered(voxels, past, to, moves, unplanned)
             else:
                 assert tokens is not None
                 with torch.no_grad():
@@ -266,11 +264,12 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def _remembered(
-        self, voxels: Tensor, past: Past, ego: Tensor, log_sigma: Tensor, unplanned: Tensor
+        self, voxels: Tensor, past: Past, ego: Tensor, moves: Tensor, unplanned: Tensor
     ) -> Said:
         """What the past frames say of one future frame, as sure as its motion is.
 
         Args:
+            moves: (N, D, 3), draws of what the guessed motions of `unplanned` may be off by.
             unplanned: int64 (N,), the windows whose motion is a guess.
         """
         past_ego = self._past_ego(past)
@@ -279,10 +278,9 @@ class WorldModel(nn.Module):
             memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
         )
         if len(unplanned):
-            spread = log_sigma[unplanned][:, _PLANAR].exp()
             with torch.autocast(logits.device.type, enabled=False):
                 sure = torch.sigmoid(logits[unplanned])
-                mean = under_spread(sure, ego[unplanned], spread, self.grid)
+                mean = under_spread(sure, ego[unplanned], moves, self.grid)
             logits[unplanned] = torch.logit(mean, eps=1e-4)
         return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
 

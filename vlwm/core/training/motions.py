@@ -12,6 +12,18 @@ from vlwm.core.model.pose import MoreMotion
 _MOST = 200_000  # windows that are held: 120 MB
 
 
+def motions_of(windows: WindowDataset, most: int, device: torch.device | None = None) -> MoreMotion:
+    """The motion of at most so many windows, evenly spaced, as they were driven."""
+    every = range(0, len(windows), max(1, -(-len(windows) // most))) if most else ()
+    found = [windows.motion(i) for i in every]
+    frames = len(windows.windows[0].rows) if found else 0
+    poses = np.array([poses for poses, _ in found], np.float32).reshape(-1, frames, 13)
+    ground_z = np.array([ground for _, ground in found], np.float32).reshape(-1, frames)
+    return MoreMotion(
+        torch.from_numpy(poses).to(device), torch.from_numpy(ground_z).to(device), share=1.0
+    )
+
+
 class Motions:
     """The motion of the train windows, and a choice of them for each step.
 
@@ -28,10 +40,8 @@ class Motions:
         self.seed, self.mirror, self.device = config.seed, config.data.mirror, device
         self.count = min(config.data.motion_samples, len(windows))
         self.share = self.count / max(self.count + config.data.samples_per_gpu * ranks, 1)
-        every = range(0, len(windows), max(1, -(-len(windows) // _MOST)))
-        found = [windows.motion(i) for i in every] if self.count else []
-        self.poses = np.array([poses for poses, _ in found], np.float32)
-        self.ground_z = np.array([ground for _, ground in found], np.float32)
+        held = motions_of(windows, _MOST if self.count else 0)
+        self.poses, self.ground_z = held.poses.numpy(), held.ground_z.numpy()
 
     def of_step(self, step: int) -> MoreMotion | None:
         """The choice of a step, a function of it and the seed; None where none are wanted."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlwm.core.config import Config
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.evaluator import Scores, evaluate
-from vlwm.core.evaluation.opening import find_checkpoint, thresholds_of
+from vlwm.core.evaluation.opening import cuts_of, find_checkpoint
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
@@ -124,7 +124,7 @@ def _scores(run: Run, data: TrainData, checkpoint: Path) -> Scores:
         data.splits,
         "test",
         run.config,
-        thresholds=thresholds_of(content),
+        cuts=cuts_of(content),
         max_windows=run.config.evaluation.final_max_windows,
         batch_size=run.config.data.samples_per_gpu,
         device=run.device,

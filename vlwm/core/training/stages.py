@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vlwm.core.errors import DataError
+from vlwm.core.evaluation.cut import Cut
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
 from vlwm.core.model.tokenizer import Tokenizer
@@ -100,7 +101,7 @@ def train_world(run: Run, data: TrainData) -> Path:
         model.set_prior(data.column)
         given = initial_weights(run.config, run.options, model, "world")
         if not given.covers("vae."):
-            task.thresholds["threshold_tokenizer"] = _take_tokenizer(run, model)
+            task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)
     else:
         task.train_fresh(source.content.get("fresh", ()))
@@ -110,8 +111,8 @@ def train_world(run: Run, data: TrainData) -> Path:
     return run.folder.best
 
 
-def _take_tokenizer(run: Run, model: WorldModel) -> float:
-    """Put the trained tokenizer into the world model; its decision threshold."""
+def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
+    """Put the trained tokenizer into the world model; where its probabilities are cut."""
     folder = run.folder.tokenizer
     path = folder.best if folder.best.exists() else folder.last
     content = None
@@ -125,7 +126,7 @@ def _take_tokenizer(run: Run, model: WorldModel) -> float:
         )
     load_weights(model.vae, content["model"], path)
     log.info("world: tokenizer of epoch %d from %s", content["epoch"], path)
-    return 0.5 if content["threshold"] is None else content["threshold"]
+    return Cut() if content["threshold"] is None else Cut(content["threshold"])
 
 
 def _source(run: Run, data: TrainData, folder: RunFolder, stage: str) -> Found | None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, WindowDataset
-from vlwm.core.evaluation.calibration import ProbabilityHistogram, SigmaHistogram
+from vlwm.core.evaluation.calibration import SigmaHistogram
+from vlwm.core.evaluation.cut import Cut, CutHistogram
 from vlwm.core.evaluation.prior import ColumnPrior
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.model.pose import MoreMotion, motion_error, true_state
@@ -21,12 +22,13 @@ from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
-from vlwm.core.training.motions import Motions
+from vlwm.core.training.motions import Motions, motions_of
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 from vlwm.core.training.token_cache import FrameCodes
 
-_THRESHOLDS = ("threshold", "threshold_plan", "threshold_tokenizer")
+_SPREAD_EVERY = 50  # steps
+_SPREAD_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
 
 
 class WorldTask:
@@ -68,9 +70,10 @@ class WorldTask:
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
         self.motions = Motions(self.train_set, config, ranks.size, device)
+        self.unseen = motions_of(self.val_set, _SPREAD_WINDOWS, device)
         self.more: MoreMotion | None = None
         self.fresh: tuple[str, ...] = ()
-        self.thresholds: dict[str, float] = {}
+        self.cuts: dict[str, Cut] = {}
         self.baseline_iou: float | None = None
 
     def train_fresh(self, fresh: Collection[str]) -> None:
@@ -102,6 +105,8 @@ class WorldTask:
         """Choose the windows of which this step looks at the motion alone, and draw anew."""
         self.module.draw = step
         self.more = self.motions.of_step(step)
+        if self.more is not None and step % _SPREAD_EVERY == 0:
+            self.module.pose.learn_spread(self.more)
 
     def exchange(self) -> None:
         """Nothing to share."""
@@ -112,14 +117,16 @@ class WorldTask:
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's.
 
-        Also how many times its own sigma of motion is: the model tells others that.
+        Also how motion errs, which the predicted track is averaged over, and how many times its
+        own sigma an error is, which the model tells others.
         """
         history = self.config.history_frames
         meter = ValidationMeter(
-            self.data.grid, self.prior, history, self.config.frame_dt_s,
+            self.data.grid, self.prior, history, self.config.future_frames, self.config.frame_dt_s,
             with_baseline=self.baseline_iou is None,
         )  # fmt: skip
-        planned, pose = ProbabilityHistogram(), self.module.pose
+        planned, pose = CutHistogram(self.config.future_frames), self.module.pose
+        pose.learn_spread(self.unseen)
         sigmas = SigmaHistogram(pose.size)
         sums = np.zeros(2)  # loss over windows, windows
 
@@ -133,20 +140,21 @@ class WorldTask:
             sigmas.add(motion_error(state, true), free.log_sigma - torch.log(pose.sigma_scale))
             truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
             given = self.module.forecast(past, batch.plan(history)).logits
-            planned.add(torch.sigmoid(given.float()), truth)
+            for window, frames in enumerate(given):
+                for h, frame in enumerate(frames):
+                    planned.add(torch.sigmoid(frame.float()), truth[window, h], h)
 
         judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
-        found = (sums, meter.probabilities.counts, meter.baseline, planned.counts, sigmas.counts)
+        found = (sums, meter.cells.counts, meter.baseline, planned.counts, sigmas.counts)
         for counts in found:
             self.ranks.sum_array(counts)
         pose.sigma_scale.copy_(torch.from_numpy(sigmas.scale()))
+        self.cuts |= {"model": meter.cells.best(), "model_plan": planned.best()}
         return self._take(meter.numbers(), planned) | {"epoch/val_loss": float(sums[0] / sums[1])}
 
-    def _take(self, numbers: dict[str, float], planned: ProbabilityHistogram) -> dict[str, float]:
-        """Keep the thresholds, and the baseline that stays the same for every epoch."""
-        threshold, iou = planned.best_threshold()
-        self.thresholds["threshold"] = numbers["val/threshold"]
-        self.thresholds["threshold_plan"] = threshold
+    def _take(self, numbers: dict[str, float], planned: CutHistogram) -> dict[str, float]:
+        """Add the plan track's IoU, and the baseline that stays the same for every epoch."""
+        _, iou = planned.pooled().best_threshold()
         if iou is not None:
             numbers["val/iou_plan"] = iou
         if self.baseline_iou is None:
@@ -165,13 +173,16 @@ class WorldTask:
 
     def state(self) -> dict[str, Any]:
         """Decision thresholds, the baseline's score on validation, and what `train_fresh` found."""
-        known = {"baseline_iou": self.baseline_iou, "fresh": list(self.fresh)}
-        return {"threshold": None, **self.thresholds, **known}
+        return {
+            "threshold": self.cuts["model"].threshold if "model" in self.cuts else None,
+            "cuts": {name: cut.content() for name, cut in self.cuts.items()},
+            "baseline_iou": self.baseline_iou,
+            "fresh": list(self.fresh),
+        }
 
     def load_state(self, content: dict[str, Any]) -> None:
         """Take back what `state` gave."""
-        found = {name: content.get(name) for name in _THRESHOLDS}
-        self.thresholds = {name: value for name, value in found.items() if value is not None}
+        self.cuts = {name: Cut.of(found) for name, found in content.get("cuts", {}).items()}
         self.baseline_iou = content["baseline_iou"]
 
     def save_memory(self) -> bool:
