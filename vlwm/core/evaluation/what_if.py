@@ -80,9 +80,7 @@ def pair_of(
         near = [h for h in free if abs((h - heading + 180) % 360 - 180) <= _BESIDE_DEG]
         if near:
             beside = min(near, key=lambda h: abs((h - heading + 180) % 360 - 180))
-            into, free_way = (
-                straight(np.radians(h), speed, horizons_s) for h in (heading, beside)
-            )
+            into, free_way = (straight(np.radians(h), speed, horizons_s) for h in (heading, beside))
             return Pair(into, free_way, height_m)
     return None
 
