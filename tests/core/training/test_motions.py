@@ -11,7 +11,7 @@ import torch
 from vlwm.core.config import Config, load_config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import PoseModule
-from vlwm.core.training.motions import Motions
+from vlwm.core.training.motions import Motions, motions_of
 
 WINDOWS = 30
 
@@ -75,3 +75,10 @@ def test_without_a_scene_the_module_says_what_it_says_of_an_empty_one() -> None:
     assert torch.equal(alone.state, module(poses, ground, torch.zeros(3, 8)).state)
     # a scene begins without influence
     torch.testing.assert_close(alone.state, module(poses, ground, torch.randn(3, 8)).state)
+
+
+def test_of_many_windows_some_are_taken_evenly() -> None:
+    some = motions_of(windows(), 8)
+    assert some.poses[:, 0, 0].tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
+    assert some.poses.shape == (8, 10, 13) and some.ground_z.shape == (8, 10)
+    assert len(motions_of(windows(0), 8).poses) == 0 == len(motions_of(windows(), 0).poses)

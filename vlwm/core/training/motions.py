@@ -16,12 +16,14 @@ def motions_of(windows: WindowDataset, most: int, device: torch.device | None = 
     """The motion of at most so many windows, evenly spaced, as they were driven."""
     every = range(0, len(windows), max(1, -(-len(windows) // most))) if most else ()
     found = [windows.motion(i) for i in every]
-    frames = len(windows.windows[0].rows) if found else 0
-    poses = np.array([poses for poses, _ in found], np.float32).reshape(-1, frames, 13)
-    ground_z = np.array([ground for _, ground in found], np.float32).reshape(-1, frames)
-    return MoreMotion(
-        torch.from_numpy(poses).to(device), torch.from_numpy(ground_z).to(device), share=1.0
+    if not found:
+        none = torch.zeros(0, 0, 13, device=device)
+        return MoreMotion(none, none[..., 0], share=1.0)
+    poses, ground_z = (
+        torch.from_numpy(np.array(values, np.float32)).to(device)
+        for values in zip(*found, strict=True)
     )
+    return MoreMotion(poses, ground_z, share=1.0)
 
 
 class Motions:
