@@ -118,8 +118,9 @@ def median_s(
 def world_task(config: Config, data: TrainData, tokens: Path | None = None) -> WorldTask:
     device = torch.device("cuda" if torch.cuda.is_available() and tokens is not None else "cpu")
     model = WorldModel(config, data.grid).to(device)
-    model.set_prior(data.column)
-    return WorldTask(model, data, config, device, 0, Ranks(), tokens)
+    task = WorldTask(model, data, config, device, 0, Ranks(), tokens)
+    task.learn_prior()
+    return task
 
 
 def stepper_of(task: Any, config: Config, device: torch.device, batch: int) -> Stepper:

@@ -8,7 +8,6 @@ import torch
 
 from vlwm.core.evaluation.calibration import (
     ProbabilityHistogram,
-    SigmaHistogram,
     calibrate_threshold,
 )
 
@@ -60,27 +59,3 @@ def test_reliability_of_a_calibrated_forecast_lies_on_the_diagonal():
     diagram = histogram.reliability()
     assert sum(diagram["cells"]) == len(p)
     assert np.allclose(diagram["predicted"], diagram["observed"], atol=0.02)
-
-
-def test_a_scaled_sigma_holds_as_many_errors_as_it_should():
-    random = torch.Generator().manual_seed(0)
-    log_sigma = torch.randn(4000, 6, 3, generator=random)
-    # thrice too unsure; right; long tails
-    sizes = torch.randn(3, 4000, 6, generator=random)
-    sizes = torch.stack([sizes[0] / 3, sizes[1], sizes[2] ** 3], dim=-1)
-    errors = sizes * log_sigma.exp()
-    histogram = SigmaHistogram(3)
-    for part in range(4):  # batches, or ranks, add up
-        rows = slice(1000 * part, 1000 * (part + 1))
-        histogram.add(errors[rows], log_sigma[rows])
-    scale = histogram.scale()
-    assert scale == pytest.approx([1 / 3, 1.0, 1.0], rel=0.06)
-    within = (errors.abs() <= torch.from_numpy(scale) * log_sigma.exp()).double().mean((0, 1))
-    assert within.numpy() == pytest.approx([0.683] * 3, abs=0.015)
-
-
-def test_without_errors_a_sigma_is_left_alone():
-    histogram = SigmaHistogram(2)
-    assert histogram.scale().tolist() == [1.0, 1.0]
-    histogram.add(torch.zeros(5, 2), torch.zeros(5, 2))
-    assert (histogram.scale() < 0.06).all()

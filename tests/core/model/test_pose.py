@@ -86,8 +86,31 @@ def test_until_it_has_seen_errors_its_draws_are_normal() -> None:
     module = PoseModule(4, 2, 0.5, 16, 3)
     torch.testing.assert_close(module.spread, draws.float().expand(2, -1, -1))
     none = MoreMotion(torch.zeros(0, 6, 13), torch.zeros(0, 6), 1.0)
-    module.learn_spread(none)
+    module.calibrate(none)
     torch.testing.assert_close(module.spread, draws.float().expand(2, -1, -1))
+    assert bool((module.sigma_scale == 1).all())
+
+
+@pytest.mark.parametrize("dof", [3, 6])
+def test_its_sigma_holds_as_many_errors_as_it_should(dof: int) -> None:
+    """Each component of each horizon, however long the tails of its errors are."""
+    rng = np.random.default_rng(1)
+    past = torch.zeros(4000, 6, 13)
+    past[..., 6] = 1.0
+    past[:, 4, :3] = torch.from_numpy(0.02 * rng.standard_t(3, (4000, 3))).float()
+    past[:, 5, :3] = torch.from_numpy(3.0 * rng.normal(size=(4000, 3))).float()
+    past[:, 4:, 7:] = torch.from_numpy(rng.laplace(size=(4000, 2, 6))).float()
+    turn = torch.from_numpy(0.1 * rng.laplace(size=(4000, 2))).float()
+    past[:, 4:, 5], past[:, 4:, 6] = torch.sin(turn / 2), torch.cos(turn / 2)
+    past[::2, 4:, 3:7] *= -1  # the same attitude
+    module = PoseModule(4, 2, 0.5, 16, dof)
+    module.calibrate(MoreMotion(past, torch.zeros(4000, 6), 1.0))
+    motion = module(past[:, :4], torch.zeros(4000, 4))
+    error = motion_error(motion.state, true_state(past[:, 4:], module.size)).abs()
+    within = (error <= motion.log_sigma.exp() * module.sigma_scale).float().mean(dim=0)
+    moving = error.amax(dim=(0, 1)) > 0
+    assert moving.sum() == (4 if dof == 3 else 10)  # roll and pitch stand still
+    np.testing.assert_allclose(within[:, moving], 0.683, atol=0.01)
 
 
 def test_its_draws_are_like_the_errors_it_has_seen() -> None:
@@ -100,7 +123,7 @@ def test_its_draws_are_like_the_errors_it_has_seen() -> None:
     past[:, 4:, 1] = turn[:, None]
     past[:, 4:, 5], past[:, 4:, 6] = torch.sin(turn / 2)[:, None], torch.cos(turn / 2)[:, None]
     module = PoseModule(4, 2, 0.5, 16, 3)
-    module.learn_spread(MoreMotion(past, torch.zeros(600, 6), 1.0))
+    module.calibrate(MoreMotion(past, torch.zeros(600, 6), 1.0))
     motion = module(past[:3, :4], torch.zeros(3, 4))
     moves = module.moves(motion, torch.tensor([0, 1, 1]))
     assert moves.shape == (3, 128, 3)

@@ -1,4 +1,4 @@
-"""What validation tells of how far to trust the model: thresholds, reliability, sigmas.
+"""What validation tells of how far to trust the model: thresholds, reliability.
 
 Probabilities are counted against truth in 256 bins, a power of two, so that the bin of a float32
 probability is exact and "probability at or above the edge of bin k" means the same here and where
@@ -17,9 +17,6 @@ from torch import Tensor
 BINS = 256
 _RELIABILITY_BINS = 16
 DEFAULT_THRESHOLD = 0.5
-ONE_SIGMA = 0.6827
-"""share of a normal distribution within one standard deviation"""
-_RATIOS = np.geomspace(0.05, 20.0, 200)
 
 
 class ProbabilityHistogram:
@@ -89,33 +86,6 @@ def bins_of(probability: Tensor) -> Tensor:
     if bool(torch.isnan(probability).any()):
         raise ValueError("a forecast holds NaN")
     return (probability.reshape(-1).float() * BINS).to(torch.int16).clamp_(0, BINS - 1)
-
-
-class SigmaHistogram:
-    """How often an error is how many of its own sigmas, per component; ranks can add theirs up.
-
-    Attributes:
-        counts: int64 (D, bins + 1): `_RATIOS` parts the sizes.
-    """
-
-    def __init__(self, components: int) -> None:
-        self.counts = np.zeros((components, len(_RATIOS) + 1), np.int64)
-
-    def add(self, error: Tensor, log_sigma: Tensor) -> None:
-        """Count errors and log-sigmas (..., D) of one shape."""
-        ratio = (error.abs() / log_sigma.exp()).flatten(0, -2).double().cpu().numpy()
-        place = np.searchsorted(_RATIOS, ratio)
-        for d, counts in enumerate(self.counts):
-            counts += np.bincount(place[:, d], minlength=len(counts))
-
-    def scale(self) -> np.ndarray:
-        """float64 (D,): times which each sigma holds 68.3 % of the errors; 1 without any."""
-        found = np.ones(len(self.counts))
-        for d, counts in enumerate(self.counts):
-            if counts.any():
-                share = counts.cumsum() / counts.sum()
-                found[d] = _RATIOS[min(int(np.searchsorted(share, ONE_SIGMA)), len(_RATIOS) - 1)]
-        return found
 
 
 @dataclass(frozen=True)

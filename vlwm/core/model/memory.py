@@ -126,7 +126,7 @@ def resampled_memory(
     """
     batch, frames, x, y, z = past.shape
     here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
-    index_x, index_y = _source_places(here, grid)
+    index_x, index_y = source_places(here, grid)
     corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
     maps = past.flatten(0, 1).permute(0, 3, 1, 2).float()
     with torch.autocast(past.device.type, enabled=False):
@@ -164,7 +164,7 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
         ahead = cos * draws[:, 0] + sin * draws[:, 1]
         left = -sin * draws[:, 0] + cos * draws[:, 1]
         here = torch.stack([ahead, left, torch.zeros_like(left), draws[:, 2]], dim=-1)
-        index_x, index_y = (torch.floor(place) for place in _source_places(here, grid))
+        index_x, index_y = (torch.floor(place) for place in source_places(here, grid))
         rows = index_x.clamp_(0, x - 1).mul_(y).add_(index_y.clamp_(0, y - 1))
         table = columns.t().contiguous()  # a bag of columns is read at once, in one mean
         means.append(functional.embedding_bag(rows.flatten(1).t().int(), table, mode="mean").t())
@@ -202,13 +202,13 @@ def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
         Row numbers int64 (H, C), with C for places outside, and uint8 (H, C), 1 where inside.
     """
     x, y, _ = grid.shape
-    index_x, index_y = (torch.floor(place) for place in _source_places(relative, grid))
+    index_x, index_y = (torch.floor(place) for place in source_places(relative, grid))
     inside = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
     rows = torch.where(inside, index_x * y + index_y, float(x * y))
     return rows.long().flatten(1), inside.flatten(1).to(torch.uint8)
 
 
-def _source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+def source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     """Where the centres of target columns lie in the source, in cells: float64 (N, X, Y) each."""
     centres = [torch.as_tensor(c, device=relative.device) for c in grid.axis_centers()[:2]]
     cos, sin = torch.cos(relative[:, 3])[:, None], torch.sin(relative[:, 3])[:, None]

@@ -22,6 +22,8 @@ FRAME_FEATURES = 22
 _START_LOG_SIGMA = -0.7
 _PLANAR = [0, 1, 3]  # x, y, yaw
 _DRAWS = 128
+_ONE_SIGMA = 0.6827  # of a normal distribution, within one standard deviation
+_SCALES = (0.05, 20.0)
 _SUREST = -4.0
 """2 cm, or 1°: what a grid cannot tell apart is not worth being sure of"""
 
@@ -76,9 +78,9 @@ class PoseModule(nn.Module):
 
     Attributes:
         spread: (H, _DRAWS, 3), draws of how the true motion differs from the predicted one, in
-            sigmas of x, y and yaw: a normal distribution until `learn_spread`.
-        sigma_scale: (D,), chosen on validation: times which a sigma is what it says to others. The
-            loss makes it fit a normal distribution; errors of vehicles have longer tails.
+            sigmas of x, y and yaw: a normal distribution until `calibrate`.
+        sigma_scale: (H, D), times which a sigma is what it says to others. The loss makes it fit a
+            normal distribution; errors of vehicles have longer tails.
 
     Args:
         history, future: frames.
@@ -107,7 +109,7 @@ class PoseModule(nn.Module):
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
         self.register_buffer("spread", normal_draws(_DRAWS).float().repeat(future, 1, 1))
-        self.register_buffer("sigma_scale", torch.ones(self.size))
+        self.register_buffer("sigma_scale", torch.ones(future, self.size))
 
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
         """Motion from past poses (B, P, 13), terrain (B, P) and a scene feature (B, C), if any."""
@@ -138,8 +140,9 @@ class PoseModule(nn.Module):
         return self.loss(motion, true_state(more.poses[:, self.history :], self.size))
 
     @torch.no_grad()
-    def learn_spread(self, seen: MoreMotion) -> None:
-        """Take `spread` from how the motion of unseen windows differs from what is said of it.
+    def calibrate(self, seen: MoreMotion) -> None:
+        """Take `spread` and `sigma_scale` from how the motion of unseen windows differs from what
+        is said of it.
 
         Errors of vehicles are peaked, have long tails, and go together: who turns more than
         foreseen is also further to the side. So the draws are errors that were seen, and their
@@ -150,6 +153,7 @@ class PoseModule(nn.Module):
         motion = self(seen.poses[:, : self.history], seen.ground_z[:, : self.history])
         truth = true_state(seen.poses[:, self.history :], self.size)
         error = -motion_error(motion.state, truth) / motion.log_sigma.exp()
+        self.sigma_scale.copy_(error.abs().quantile(_ONE_SIGMA, dim=0).clamp(*_SCALES))
         planar = error[..., _PLANAR]
         both = torch.cat([planar, planar * planar.new_tensor([1.0, -1.0, -1.0])])
         order = (both[..., 1] + both[..., 2]).argsort(dim=0)

@@ -3,6 +3,7 @@
     past bits ─► tokenizer ─► transformer ─► predicted token maps ─┐
     past poses ─► pose module ─► future ego frames (or the plan) ──┼─► memory net ─► logits
     past bits ─► ego-motion memory ─► fusion ─► spread of motion ──┘
+                  └─► beyond its edge ─┘
 
 A forecast knows the past alone: `forecast` takes a `Past`, and a `Plan` where the future motion is
 given on purpose. In training, one half of the windows is conditioned on the true motion and the
@@ -27,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.beyond import Beyond, unseen_columns
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.fusion import FrameFusion, fusion_loss
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
@@ -120,6 +122,7 @@ class WorldModel(nn.Module):
         )
         if model.use_memory:
             self.fusion = FrameFusion(self.history, model.fusion_channels)
+            self.beyond = Beyond()
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
 
@@ -152,6 +155,19 @@ class WorldModel(nn.Module):
         """Take the share of occupied cells by height (Z,) of the train split."""
         share = torch.as_tensor(column, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
         self.column_logit.copy_(torch.logit(share))
+        if self.config.model.use_memory:
+            self.beyond.counts.zero_()
+
+    @torch.no_grad()
+    def count_beyond(self, batch: Batch) -> None:
+        """Count what stood where the past frames of some windows of the train split do not reach,
+        in every second future frame."""
+        voxels = self.voxels(batch.bits, batch.symmetry)
+        past_ego = self._past_ego(batch.past(self.history))
+        ego = batch.plan(self.history).ego
+        for h in range(1, self.future, 2):
+            unseen = unseen_columns(voxels[:, : self.history], past_ego, ego[:, h], self.grid)
+            self.beyond.count(unseen, voxels[:, self.history + h])
 
     # Inputs
 
@@ -272,11 +288,13 @@ class WorldModel(nn.Module):
             moves: (N, D, 3), draws of what the guessed motions of `unplanned` may be off by.
             unplanned: int64 (N,), the windows whose motion is a guess.
         """
-        past_ego = self._past_ego(past)
-        memory = resampled_memory(voxels[:, : self.history], past_ego, ego, self.grid)
+        frames, past_ego = voxels[:, : self.history], self._past_ego(past)
+        memory = resampled_memory(frames, past_ego, ego, self.grid)
         logits = torch.where(
             memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
         )
+        unseen = unseen_columns(frames, past_ego, ego, self.grid)
+        unseen.put(logits, self.beyond(unseen, self.column_logit))
         if len(unplanned):
             with torch.autocast(logits.device.type, enabled=False):
                 sure = torch.sigmoid(logits[unplanned])

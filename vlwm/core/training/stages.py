@@ -98,8 +98,8 @@ def train_world(run: Run, data: TrainData) -> Path:
     tokens = run.folder.path / "tokens"
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     if source is None:
-        model.set_prior(data.column)
         given = initial_weights(run.config, run.options, model, "world")
+        task.learn_prior()
         if not given.covers("vae."):
             task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from vlwm.core.config import Config
-from vlwm.core.data.dataset import Batch, WindowDataset
-from vlwm.core.evaluation.calibration import SigmaHistogram
+from vlwm.core.data.dataset import Batch, WindowDataset, collate
 from vlwm.core.evaluation.cut import Cut, CutHistogram
-from vlwm.core.evaluation.prior import ColumnPrior
+from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
-from vlwm.core.model.pose import MoreMotion, motion_error, true_state
+from vlwm.core.model.pose import MoreMotion
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
@@ -27,8 +26,9 @@ from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 from vlwm.core.training.token_cache import FrameCodes
 
-_SPREAD_EVERY = 50  # steps
-_SPREAD_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
+_CALIBRATE_EVERY = 50  # steps
+_MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
+_PRIOR_WINDOWS = 128  # of the train split, that show what stands beyond the edge of what was seen
 
 
 class WorldTask:
@@ -70,7 +70,7 @@ class WorldTask:
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
         self.motions = Motions(self.train_set, config, ranks.size, device)
-        self.unseen = motions_of(self.val_set, _SPREAD_WINDOWS, device)
+        self.unseen = motions_of(self.val_set, _MOTION_WINDOWS, device)
         self.more: MoreMotion | None = None
         self.fresh: tuple[str, ...] = ()
         self.cuts: dict[str, Cut] = {}
@@ -79,6 +79,14 @@ class WorldTask:
     def train_fresh(self, fresh: Collection[str]) -> None:
         """Of what the config freezes, train the parameters that no weights covered."""
         self.fresh = self.module.freeze(fresh)
+
+    def learn_prior(self) -> None:
+        """Take from the train split what to expect where nothing was seen."""
+        self.module.set_prior(self.data.column)
+        if not self.config.model.use_memory:
+            return
+        for index in evenly(len(self.train_set), _PRIOR_WINDOWS):
+            self.module.count_beyond(collate([self.train_set[0, index]]).to(self.device))
 
     def samples(self) -> int:
         """Windows of an epoch."""
@@ -105,8 +113,8 @@ class WorldTask:
         """Choose the windows of which this step looks at the motion alone, and draw anew."""
         self.module.draw = step
         self.more = self.motions.of_step(step)
-        if self.more is not None and step % _SPREAD_EVERY == 0:
-            self.module.pose.learn_spread(self.more)
+        if self.more is not None and step % _CALIBRATE_EVERY == 0:
+            self.module.pose.calibrate(self.more)
 
     def exchange(self) -> None:
         """Nothing to share."""
@@ -126,8 +134,7 @@ class WorldTask:
             with_baseline=self.baseline_iou is None,
         )  # fmt: skip
         planned, pose = CutHistogram(self.config.future_frames), self.module.pose
-        pose.learn_spread(self.unseen)
-        sigmas = SigmaHistogram(pose.size)
+        pose.calibrate(self.unseen)
         sums = np.zeros(2)  # loss over windows, windows
 
         def judge(batch: Batch) -> None:
@@ -136,8 +143,6 @@ class WorldTask:
             sums[:] += float(self.module.loss(batch).total) * len(batch.index), len(batch.index)
             free = self.module.forecast(past)
             meter.add(batch, free.logits)
-            state, true = (true_state(p, pose.size) for p in (free.poses, batch.poses[:, history:]))
-            sigmas.add(motion_error(state, true), free.log_sigma - torch.log(pose.sigma_scale))
             truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
             given = self.module.forecast(past, batch.plan(history)).logits
             for window, frames in enumerate(given):
@@ -145,10 +150,9 @@ class WorldTask:
                     planned.add(torch.sigmoid(frame.float()), truth[window, h], h)
 
         judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
-        found = (sums, meter.cells.counts, meter.baseline, planned.counts, sigmas.counts)
+        found = (sums, meter.cells.counts, meter.baseline, planned.counts)
         for counts in found:
             self.ranks.sum_array(counts)
-        pose.sigma_scale.copy_(torch.from_numpy(sigmas.scale()))
         self.cuts |= {"model": meter.cells.best(), "model_plan": planned.best()}
         return self._take(meter.numbers(), planned) | {"epoch/val_loss": float(sums[0] / sums[1])}
 
