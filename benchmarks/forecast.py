@@ -1,11 +1,12 @@
 """Foresight in a given time: both stages from nothing, then the score table of the test split.
 
     python benchmarks/forecast.py --data DIR --work-dir DIR [--minutes 40] [--config tokyo_small]
-                                  [--set key=value …] [--test-windows 0] [--json]
+                                  [--set key=value …] [--tokenizer RUN] [--test-windows 0] [--json]
 
 The clock: a few real steps and one validation of each stage are timed on this machine, and the
 epochs get as many samples as fit into half of the minutes for each stage, validations and steps
-timed included. Then the product's own training runs, in the work folder as any run does, and judges
+timed included; with the tokenizer of an earlier run, stage 2 gets them all, which compares variants
+of the forecast alone. Then the product's own training runs, in the work folder as any run does, and judges
 its best checkpoint on the test split, which is not on the clock. What is told besides the table:
 seconds, steps, samples and peak memory of each stage, and what the *untrained* model scores, so
 that what resampling gives and what learning gives are told apart.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -71,10 +73,11 @@ def main() -> None:
     config = replace(config, evaluation=replace(config.evaluation, max_windows=VALIDATION))
     data = open_data(config, lambda: None)
     started = time.monotonic()
-    paces = {name: _pace(name, config, data, device) for name in ("tokenizer", "world")}
-    half = (60 * options.minutes - (time.monotonic() - started)) / 2
-    config = _fitted(config, paces, half, options.test_windows)
-    result = train(config, TrainOptions(work_dir=options.work_dir, anew=True, from_scratch=True))
+    stages = ("world",) if options.tokenizer else ("tokenizer", "world")
+    paces = {name: _pace(name, config, data, device) for name in stages}
+    each = (60 * options.minutes - (time.monotonic() - started)) / len(stages)
+    config = _fitted(config, paces, each, options.test_windows)
+    result = train(config, _how(options))
     spent = time.monotonic() - started
     told = {
         "minutes": options.minutes,
@@ -83,7 +86,8 @@ def main() -> None:
         "pace": {name: asdict(pace) for name, pace in paces.items()},
         "epochs": EPOCHS,
         "epoch_samples": {
-            "tokenizer": config.tokenizer.epoch_samples, "world": config.data.epoch_samples,
+            "tokenizer": config.tokenizer.epoch_samples if "tokenizer" in paces else 0,
+            "world": config.data.epoch_samples,
         },
         "peak_gb": _peak_gb(device),
         "scores": result.scores,
@@ -99,9 +103,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=40.0, help="of training, both stages")
     parser.add_argument("--config", default="tokyo_small")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--tokenizer", type=Path, metavar="RUN", help="has stage 1 done already")
     parser.add_argument("--test-windows", type=int, default=0, help="of the test split; 0: all")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
+
+
+def _how(options: argparse.Namespace) -> TrainOptions:
+    """Both stages, or the second alone on the tokenizer of an earlier run."""
+    work = options.work_dir
+    if options.tokenizer is None:
+        return TrainOptions(work_dir=work, anew=True, from_scratch=True)
+    if work.exists() and any(work.iterdir()):
+        sys.exit(f"{work} is not empty: choose another --work-dir")
+    shutil.copytree(options.tokenizer / "tokenizer", work / "tokenizer")
+    return TrainOptions(work_dir=work, stage="world", from_scratch=True)
 
 
 def _task(name: str, config: Config, data: TrainData, device: torch.device) -> Task:
@@ -145,14 +161,17 @@ def _pace(name: str, config: Config, data: TrainData, device: torch.device) -> P
     return Pace(step_s, time.monotonic() - begun, size)
 
 
-def _fitted(config: Config, paces: dict[str, Pace], half_s: float, windows: int) -> Config:
+def _fitted(config: Config, paces: dict[str, Pace], each_s: float, windows: int) -> Config:
     """The config whose epochs fit."""
-    first, second = (paces[name].samples(half_s) for name in ("tokenizer", "world"))
+    fits = {name: pace.samples(each_s) for name, pace in paces.items()}
+    tokenizer = config.tokenizer
+    if "tokenizer" in fits:
+        tokenizer = replace(tokenizer, max_epochs=EPOCHS, epoch_samples=fits["tokenizer"])
     return replace(
         config,
         max_epochs=EPOCHS,
-        tokenizer=replace(config.tokenizer, max_epochs=EPOCHS, epoch_samples=first),
-        data=replace(config.data, epoch_samples=second),
+        tokenizer=tokenizer,
+        data=replace(config.data, epoch_samples=fits["world"]),
         evaluation=replace(config.evaluation, final_max_windows=windows),
     )
 
