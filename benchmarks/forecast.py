@@ -5,11 +5,11 @@
 
 The clock: a few real steps and one validation of each stage are timed on this machine, and the
 epochs get as many samples as fit into half of the minutes for each stage, validations and steps
-timed included; with the tokenizer of an earlier run, stage 2 gets them all, which compares variants
-of the forecast alone. Then the product's own training runs, in the work folder as any run does, and judges
-its best checkpoint on the test split, which is not on the clock. What is told besides the table:
-seconds, steps, samples and peak memory of each stage, and what the *untrained* model scores, so
-that what resampling gives and what learning gives are told apart.
+timed included; on the tokenizer of an earlier run, stage 2 gets them all, which compares variants
+of the forecast alone. Then the product's own training runs, in the work folder as any run does, and
+judges its best checkpoint on the test split, which is not on the clock. What is told besides the
+table: seconds, steps, samples and peak memory of each stage, and what the *untrained* model scores,
+so that what resampling gives and what learning gives are told apart.
 """
 
 from __future__ import annotations

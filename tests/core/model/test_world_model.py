@@ -169,6 +169,23 @@ def test_checkpointed_activations_change_no_gradient() -> None:
     torch.testing.assert_close(grads[0], grads[1])
 
 
+def test_the_loss_of_a_forecast_that_is_known_already_is_the_same() -> None:
+    config = small()
+    model, batch = model_of(config).eval(), batch_of(config, size=4)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.memory_net.conv_out.weight, std=0.1)
+        plain = model.loss(batch)
+        free, given = (model.forecast(batch.past(4), plan).logits for plan in (None, batch.plan(4)))
+        along = planned_half(batch)
+        assert 0 < along.sum() < 4
+        known = torch.where(along[:, None, None, None, None], given, free)
+        again = model.loss(batch, forecast=known)
+        other = model.loss(batch, forecast=free)
+    torch.testing.assert_close(again.total, plain.total)
+    assert again.parts.keys() == plain.parts.keys()
+    assert not torch.allclose(other.total, plain.total)
+
+
 def test_half_of_the_windows_are_planned() -> None:
     config = small()
     batch = batch_of(config, size=2)

@@ -318,6 +318,7 @@ class WorldModel(nn.Module):
         codes: Tensor | None = None,
         take: Take = as_it_is,
         more: MoreMotion | None = None,
+        forecast: Tensor | None = None,
     ) -> LossReport:
         """The composite over a batch; means over its windows.
 
@@ -326,6 +327,8 @@ class WorldModel(nn.Module):
             take: given each summand as soon as it is known. One that sends the gradient back at
                 once lets a single summand's graph live at a time: none depends on another's.
             more: windows of which the pose loss takes the motion alone.
+            forecast: logits (B, H, X, Y, Z) of every future frame where they are known already, of
+                a window of `planned_half` along the plan; no gradient comes from them.
         """
         voxels = self.voxels(batch.bits, batch.symmetry)
         past, plan = batch.past(self.history), batch.plan(self.history)
@@ -340,11 +343,17 @@ class WorldModel(nn.Module):
         total = take(weights.pose_weight * pose)
         planned = planned_half(batch)
         ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
-        maps = self._roll_out(past, tokens, ego)
-        frames, horizons = [], self._horizons(batch)
-        given = self._frames(voxels, past, ego, motion, planned, maps, horizons)
-        for k, what in enumerate(given):
-            frame = self._frame_loss(what, _pick(voxels, self.history + horizons[:, k]))
+        horizons = self._horizons(batch) if forecast is None else self._every(batch)
+        if forecast is None:
+            maps = self._roll_out(past, tokens, ego)
+            given = self._frames(voxels, past, ego, motion, planned, maps, horizons)
+            each = (self._checkpointed(*what) for what in given)
+        else:
+            each = iter(forecast.unbind(1))
+        frames = []
+        for horizon, logits in zip(horizons.unbind(1), each, strict=True):
+            truth = _pick(voxels, self.history + horizon)
+            frame = occupancy_loss(logits, truth, weights)
             total = total + take(frame.total / horizons.shape[1])
             frames.append(replace(frame, total=frame.total.detach()))
         parts = {
@@ -371,20 +380,23 @@ class WorldModel(nn.Module):
     def _horizons(self, batch: Batch) -> Tensor:
         """Future frames int64 (B, K) that a window is judged on: all, or in training a few of them,
         evenly apart."""
-        few = self.config.data.horizons if self.training else 0
-        count = min(few, self.future) or self.future
+        few = min(self.config.data.horizons, self.future) if self.training else 0
+        if not few:
+            return self._every(batch)
         first = (self._chance(batch) >> 5) % self.future
-        apart = torch.arange(count, device=first.device) * self.future // count
-        return (first[:, None] + apart) % self.future if few else apart.expand(len(first), -1)
+        apart = torch.arange(few, device=first.device) * self.future // few
+        return (first[:, None] + apart) % self.future
 
-    def _frame_loss(
-        self, given: tuple[Said, Tensor, Tensor | None], truth: Tensor
-    ) -> OccupancyLoss:
+    def _every(self, batch: Batch) -> Tensor:
+        """All future frames int64 (B, H)."""
+        count = len(batch.index)
+        return torch.arange(self.future, device=batch.index.device).expand(count, -1)
+
+    def _checkpointed(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
+        """`_logits`, made again for the backward pass where the config says so."""
         if self.config.model.checkpoint_activations and torch.is_grad_enabled():
-            logits = checkpoint(self._logits, *given, use_reentrant=False)
-        else:
-            logits = self._logits(*given)
-        return occupancy_loss(logits, truth, self.config.loss)
+            return checkpoint(self._logits, said, condition, tokens, use_reentrant=False)
+        return self._logits(said, condition, tokens)
 
     def _fusion_loss(self, voxels: Tensor, past: Past, plan: Plan, batch: Batch) -> Tensor:
         """Loss of the fused memory on some layers of one future frame of each window.

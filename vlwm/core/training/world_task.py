@@ -18,7 +18,7 @@ from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.model.pose import MoreMotion
 from vlwm.core.model.report import LossReport, Take, as_it_is
-from vlwm.core.model.world_model import WorldModel
+from vlwm.core.model.world_model import WorldModel, planned_half
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.motions import Motions, motions_of
@@ -139,12 +139,13 @@ class WorldTask:
 
         def judge(batch: Batch) -> None:
             batch = batch.to(self.device)
-            past = batch.past(history)
-            sums[:] += float(self.module.loss(batch).total) * len(batch.index), len(batch.index)
-            free = self.module.forecast(past)
-            meter.add(batch, free.logits)
+            free = self.module.forecast(batch.past(history)).logits
+            given = self.module.forecast(batch.past(history), batch.plan(history)).logits
+            along = planned_half(batch)[:, None, None, None, None]
+            report = self.module.loss(batch, forecast=torch.where(along, given, free))
+            sums[:] += float(report.total) * len(batch.index), len(batch.index)
+            meter.add(batch, free)
             truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
-            given = self.module.forecast(past, batch.plan(history)).logits
             for window, frames in enumerate(given):
                 for h, frame in enumerate(frames):
                     planned.add(torch.sigmoid(frame.float()), truth[window, h], h)
