@@ -6,9 +6,7 @@
                   └─► beyond its edge ─┘
 
 A forecast knows the past alone: `forecast` takes a `Past`, and a `Plan` where the future motion is
-given on purpose. In training, one half of the windows is conditioned on the true motion and the
-other on the predicted one, so that one network serves both tracks; which half a window is in is a
-function of its index.
+given on purpose. What it is trained on is `world_loss`.
 
 Axes: B batch, P past and H future frames, X, Y, Z cells, C token channels, h, w the token map.
 """
@@ -16,32 +14,28 @@ Axes: B batch, P past and H future frames, X, Y, Z cells, C token channels, h, w
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.beyond import Beyond, unseen_columns
 from vlwm.core.model.bits import unpack_bits
-from vlwm.core.model.fusion import FrameFusion, fusion_loss
-from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
+from vlwm.core.model.fusion import FrameFusion
 from vlwm.core.model.memory import resampled_memory, under_spread
 from vlwm.core.model.memory_net import MemoryNet
-from vlwm.core.model.pose import MoreMotion, Motion, PoseModule, true_state
-from vlwm.core.model.report import LossReport, Take, as_it_is
+from vlwm.core.model.pose import Motion, PoseModule
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.transformer import TokenTransformer
 
 _STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
 _SIGMAS = 4
-_FUSION_LAYERS = 16  # of a frame, that a step trains the fusion on
 
 
 @dataclass(frozen=True)
@@ -82,14 +76,12 @@ class WorldModel(nn.Module):
 
     Attributes:
         vae: the tokenizer; frozen where `model.freeze_vae`.
-        draw: in training, number of the draw of what a step learns from.
     """
 
     def __init__(self, config: Config, grid: VoxelGrid) -> None:
         super().__init__()
         self.config, self.grid = config, grid
         self.history, self.future = config.history_frames, config.future_frames
-        self.draw = 0
         model = config.model
         self.vae = Tokenizer(config.tokenizer, grid.shape)
         width, height, depth = self.vae.latent_shape
@@ -163,7 +155,7 @@ class WorldModel(nn.Module):
         """Count what stood where the past frames of some windows of the train split do not reach,
         in every second future frame."""
         voxels = self.voxels(batch.bits, batch.symmetry)
-        past_ego = self._past_ego(batch.past(self.history))
+        past_ego = self.past_ego(batch.past(self.history))
         ego = batch.plan(self.history).ego
         for h in range(1, self.future, 2):
             unseen = unseen_columns(voxels[:, : self.history], past_ego, ego[:, h], self.grid)
@@ -175,7 +167,8 @@ class WorldModel(nn.Module):
         """Voxels uint8 (B, F, X, Y, Z) of packed frames (B, F, packed_bytes)."""
         return apply_symmetry(unpack_bits(bits, self.grid.shape), symmetry)
 
-    def _past_ego(self, past: Past) -> Tensor:
+    def past_ego(self, past: Past) -> Tensor:
+        """Ego frames (B, P, 4) of the past."""
         return ego_frames(past.poses, past.ground_z)
 
     # Forecast
@@ -185,38 +178,40 @@ class WorldModel(nn.Module):
         """The future frames from the past, along the given motion if there is a plan."""
         voxels = self.voxels(past.bits, past.symmetry)
         tokens = self._tokens(voxels) if self.config.model.use_tokens else None
-        motion = self._motion(past, tokens)
+        motion = self.motion(past, tokens)
         ego = motion.ego if plan is None else plan.ego.to(motion.ego)
         planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
-        maps = self._roll_out(past, tokens, ego)
+        maps = self.roll_out(past, tokens, ego)
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
-        frames = self._frames(voxels, past, ego, motion, planned, maps, every)
-        logits = torch.stack([self._logits(*frame) for frame in frames], dim=1).float()
+        frames = self.given(voxels, past, ego, motion, planned, maps, every)
+        logits = torch.stack([self.logits(*frame) for frame in frames], dim=1).float()
         log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
         return Forecast(logits, motion.ego, motion.poses, log_sigma)
 
     def _tokens(self, voxels: Tensor) -> Tensor:
         """Tokens (B, F, C, h, w) of frames; no gradient."""
-        return self._embedded(self._codes(voxels))
+        return self.embedded(self.codes(voxels))
 
     @torch.no_grad()
-    def _codes(self, voxels: Tensor) -> Tensor:
+    def codes(self, voxels: Tensor) -> Tensor:
         """Codes int64 (B, F, h, w) of frames."""
         return self.vae.tokenise(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
 
     @torch.no_grad()
-    def _embedded(self, codes: Tensor) -> Tensor:
+    def embedded(self, codes: Tensor) -> Tensor:
         """Tokens (B, F, C, h, w) of codes (B, F, h, w)."""
         return self.vae.embed(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
-    def _motion(self, past: Past, tokens: Tensor | None) -> Motion:
+    def motion(self, past: Past, tokens: Tensor | None) -> Motion:
+        """The motion from the past, tokens (B, F, C, h, w) of its frames included if there are
+        any; later ones are not looked at."""
         context = None
         if tokens is not None:
-            ego = self._past_ego(past)
-            context = self._transform(tokens[:, : self.history], ego)[1][:, -1]
+            ego = self.past_ego(past)
+            context = self.transform(tokens[:, : self.history], ego)[1][:, -1]
         return self.pose(past.poses, past.ground_z, context)
 
-    def _transform(self, tokens: Tensor, ego: Tensor) -> tuple[Tensor, Tensor]:
+    def transform(self, tokens: Tensor, ego: Tensor) -> tuple[Tensor, Tensor]:
         """Run the transformer on frames with the steps that lead on from each.
 
         Args:
@@ -230,11 +225,11 @@ class WorldModel(nn.Module):
         return self.transformer(self._enter(tokens, steps), self.pose_in(steps))
 
     @torch.no_grad()
-    def _roll_out(self, past: Past, tokens: Tensor | None, ego: Tensor) -> Tensor | None:
+    def roll_out(self, past: Past, tokens: Tensor | None, ego: Tensor) -> Tensor | None:
         """Token maps (B, H, C, h, w) of the future, each from the ones before it."""
         if tokens is None:
             return None
-        steps = step_features(torch.cat([self._past_ego(past), ego], dim=1))
+        steps = step_features(torch.cat([self.past_ego(past), ego], dim=1))
         held: list[Tensor] = []
         maps = tokens[:, : self.history]
         for k in range(self.future):
@@ -249,7 +244,7 @@ class WorldModel(nn.Module):
         x = self.token_in(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
         return x + self.step_in(steps)[..., None, None]
 
-    def _frames(
+    def given(
         self,
         voxels: Tensor,
         past: Past,
@@ -288,7 +283,7 @@ class WorldModel(nn.Module):
             moves: (N, D, 3), draws of what the guessed motions of `unplanned` may be off by.
             unplanned: int64 (N,), the windows whose motion is a guess.
         """
-        frames, past_ego = voxels[:, : self.history], self._past_ego(past)
+        frames, past_ego = voxels[:, : self.history], self.past_ego(past)
         memory = resampled_memory(frames, past_ego, ego, self.grid)
         logits = torch.where(
             memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
@@ -302,139 +297,13 @@ class WorldModel(nn.Module):
             logits[unplanned] = torch.logit(mean, eps=1e-4)
         return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
 
-    def _logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
+    def logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
         """Logits (B, X, Y, Z) of one future frame of each window."""
         planes = torch.tanh(said.logits / 4.0)
         if said.reach is not None:
             planes = torch.cat([planes, said.reach], dim=1)
         residual = self.memory_net(planes, condition, tokens)
         return (said.logits + residual).permute(0, 2, 3, 1)
-
-    # Loss
-
-    def loss(
-        self,
-        batch: Batch,
-        codes: Tensor | None = None,
-        take: Take = as_it_is,
-        more: MoreMotion | None = None,
-        forecast: Tensor | None = None,
-    ) -> LossReport:
-        """The composite over a batch; means over its windows.
-
-        Args:
-            codes: int64 (B, F, h, w) of all frames, where they are known already.
-            take: given each summand as soon as it is known. One that sends the gradient back at
-                once lets a single summand's graph live at a time: none depends on another's.
-            more: windows of which the pose loss takes the motion alone.
-            forecast: logits (B, H, X, Y, Z) of every future frame where they are known already, of
-                a window of `planned_half` along the plan; no gradient comes from them.
-        """
-        voxels = self.voxels(batch.bits, batch.symmetry)
-        past, plan = batch.past(self.history), batch.plan(self.history)
-        if codes is None and self.config.model.use_tokens:
-            codes = self._codes(voxels)
-        tokens = None if codes is None else self._embedded(codes)
-        motion = self._motion(past, tokens)
-        truth = true_state(batch.poses[:, self.history :], motion.state.shape[-1])
-        pose, weights = self.pose.loss(motion, truth), self.config.loss
-        if more is not None:
-            pose = (1 - more.share) * pose + more.share * self.pose.loss_of(more)
-        total = take(weights.pose_weight * pose)
-        planned = planned_half(batch)
-        ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
-        horizons = self._horizons(batch) if forecast is None else self._every(batch)
-        if forecast is None:
-            maps = self._roll_out(past, tokens, ego)
-            given = self._frames(voxels, past, ego, motion, planned, maps, horizons)
-            each = (self._checkpointed(*what) for what in given)
-        else:
-            each = iter(forecast.unbind(1))
-        frames = []
-        for horizon, logits in zip(horizons.unbind(1), each, strict=True):
-            truth = _pick(voxels, self.history + horizon)
-            frame = occupancy_loss(logits, truth, weights)
-            total = total + take(frame.total / horizons.shape[1])
-            frames.append(replace(frame, total=frame.total.detach()))
-        parts = {
-            name: torch.stack([getattr(f, name) for f in frames]).mean()
-            for name in ("focal", "dice", "mean")
-        }
-        parts["pose"] = pose.detach()
-        if self.config.model.use_memory:
-            fusion = self._fusion_loss(voxels, past, plan, batch)
-            total = total + take(weights.fusion_weight * fusion)
-            parts["fusion"] = fusion.detach()
-        if codes is not None and tokens is not None:
-            token = self._token_loss(codes, tokens, past, ego)
-            total = total + take(weights.token_weight * token)
-            parts["token"] = token.detach()
-        return LossReport(total, parts, _stats(frames))
-
-    def _chance(self, batch: Batch) -> Tensor:
-        """Numbers without pattern int64 (B,), of each window and of the draw: however a batch is
-        parted, and wherever a run is resumed, they are the same."""
-        draw = self.draw if self.training else 0
-        return (batch.index + 1) * 2654435761 + batch.symmetry * 40503 + draw * 97911613
-
-    def _horizons(self, batch: Batch) -> Tensor:
-        """Future frames int64 (B, K) that a window is judged on: all, or in training a few of them,
-        evenly apart."""
-        few = min(self.config.data.horizons, self.future) if self.training else 0
-        if not few:
-            return self._every(batch)
-        first = (self._chance(batch) >> 5) % self.future
-        apart = torch.arange(few, device=first.device) * self.future // few
-        return (first[:, None] + apart) % self.future
-
-    def _every(self, batch: Batch) -> Tensor:
-        """All future frames int64 (B, H)."""
-        count = len(batch.index)
-        return torch.arange(self.future, device=batch.index.device).expand(count, -1)
-
-    def _checkpointed(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
-        """`_logits`, made again for the backward pass where the config says so."""
-        if self.config.model.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(self._logits, said, condition, tokens, use_reentrant=False)
-        return self._logits(said, condition, tokens)
-
-    def _fusion_loss(self, voxels: Tensor, past: Past, plan: Plan, batch: Batch) -> Tensor:
-        """Loss of the fused memory on some layers of one future frame of each window.
-
-        Under the true motion, so that fusing does not have to make up for a wrong one. Which frame
-        and which layers is drawn anew in each step.
-        """
-        layers, depth = _FUSION_LAYERS, voxels.shape[-1]
-        chance = self._chance(batch)
-        horizon = (chance >> 11) % self.future
-        first = ((chance >> 17) % depth)[:, None]
-        wanted = (first + torch.arange(layers, device=first.device) * depth // layers) % depth
-        ego = _pick(plan.ego, horizon)
-        three = torch.cat([(wanted - 1).clamp(min=0), wanted, (wanted + 1).clamp(max=depth - 1)], 1)
-        below, memory, above = resampled_memory(
-            voxels[:, : self.history], self._past_ego(past), ego, self.grid, three
-        ).split(layers)
-        truth = _pick(voxels, self.history + horizon).permute(0, 3, 1, 2)
-        truth = truth.gather(1, wanted[..., None, None].expand(-1, -1, *truth.shape[2:]))
-        logits = self.fusion(memory, (below.mean(), above.mean()))
-        return fusion_loss(logits, truth, memory.seen())
-
-    def _token_loss(self, codes: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
-        """Cross-entropy of each frame's codes from the true ones before it."""
-        track = torch.cat([self._past_ego(past), ego], dim=1)
-        logits, _ = self._transform(tokens[:, :-1], track)
-        return token_loss(logits, codes[:, 1:])
-
-
-def planned_half(batch: Batch) -> Tensor:
-    """bool (B,): the windows conditioned on the true motion, by index and symmetry alone."""
-    mixed = (batch.index * 2654435761 + batch.symmetry * 40503) >> 7
-    return (mixed & 1).bool()
-
-
-def _pick(values: Tensor, place: Tensor) -> Tensor:
-    """Of values (B, F, ...) the one at each sample's place (B,)."""
-    return values[torch.arange(len(values), device=values.device), place]
 
 
 def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:
@@ -454,17 +323,3 @@ def step_features(ego: Tensor) -> Tensor:
     turn = ego[:, 1:, 3] - yaw
     parts = [ahead / 5.0, left, shift[..., 2], torch.sin(turn), torch.cos(turn)]
     return torch.stack(parts, dim=-1).float()
-
-
-def _stats(frames: list[OccupancyLoss]) -> dict[str, Tensor]:
-    def over(name: str) -> Tensor:
-        return torch.stack([getattr(f, name) for f in frames])
-
-    return {
-        "pred/mean": over("pred_mean").mean(),
-        "pred/min": over("pred_min").min(),
-        "pred/max": over("pred_max").max(),
-        "pred/occupancy_rate": over("occupancy_rate").mean(),
-        "target/mean": over("target_mean").mean(),
-        "loss/occupancy": over("total").mean(),
-    }

@@ -18,7 +18,8 @@ from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.model.pose import MoreMotion
 from vlwm.core.model.report import LossReport, Take, as_it_is
-from vlwm.core.model.world_model import WorldModel, planned_half
+from vlwm.core.model.world_loss import WorldLoss, planned_half
+from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.motions import Motions, motions_of
@@ -57,7 +58,7 @@ class WorldTask:
         ranks: Ranks,
         tokens: Path | None = None,
     ) -> None:
-        self.module = model
+        self.module, self.objective = model, WorldLoss(model)
         self.config, self.device, self.data, self.workers = config, device, data, workers
         self.ranks = ranks
         history = config.history_frames
@@ -107,11 +108,11 @@ class WorldTask:
     def loss(self, batch: Batch, take: Take = as_it_is) -> LossReport:
         """The model's own, on codes that are known where the tokenizer is frozen."""
         codes = None if self.codes is None else self.codes.of(batch)
-        return self.module.loss(batch, codes, take, self.more)
+        return self.objective(batch, codes, take, self.more)
 
     def begin_step(self, step: int) -> None:
         """Choose the windows of which this step looks at the motion alone, and draw anew."""
-        self.module.draw = step
+        self.objective.draw = step
         self.more = self.motions.of_step(step)
         if self.more is not None and step % _CALIBRATE_EVERY == 0:
             self.module.pose.calibrate(self.more)
@@ -142,7 +143,7 @@ class WorldTask:
             free = self.module.forecast(batch.past(history)).logits
             given = self.module.forecast(batch.past(history), batch.plan(history)).logits
             along = planned_half(batch)[:, None, None, None, None]
-            report = self.module.loss(batch, forecast=torch.where(along, given, free))
+            report = self.objective(batch, forecast=torch.where(along, given, free))
             sums[:] += float(report.total) * len(batch.index), len(batch.index)
             meter.add(batch, free)
             truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)

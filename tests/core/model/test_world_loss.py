@@ -1,0 +1,120 @@
+"""The loss is the same however it is taken: in parts, at once, of a forecast known already."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.small_world import batch_of, model_of, small
+from vlwm.core.data.dataset import Batch
+from vlwm.core.model.world_loss import WorldLoss, planned_half
+
+
+@pytest.mark.parametrize("more", [(), ("model.use_tokens=False",), ("model.use_memory=False",),
+                                  ("model.pose_dof=6",)])  # fmt: skip
+def test_every_variant_learns(more: tuple[str, ...]) -> None:
+    config = small(*more)
+    model, batch = model_of(config), batch_of(config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for _ in range(12):
+        report = WorldLoss(model)(batch)
+        optimizer.zero_grad()
+        report.total.backward()
+        optimizer.step()
+        losses.append(float(report.total.detach()))
+    assert losses[-1] < losses[0]
+    assert {"focal", "dice", "mean", "pose"} <= set(report.parts)
+    assert all(p.grad is None for p in model.vae.parameters())
+
+
+def test_microbatches_add_up() -> None:
+    config = small()
+    model, batch = model_of(config), batch_of(config, size=4)
+    whole = WorldLoss(model)(batch).total
+    parts = []
+    for i in range(4):
+        fields = dataclasses.fields(batch)
+        part = Batch(**{f.name: getattr(batch, f.name)[i : i + 1] for f in fields})
+        parts.append(WorldLoss(model)(part).total)
+    torch.testing.assert_close(whole, torch.stack(parts).mean(), rtol=2e-4, atol=1e-4)
+
+
+def test_a_step_learns_from_a_few_future_frames_and_in_time_from_all() -> None:
+    config = small("data.horizons=2")
+    model, batch = model_of(config), batch_of(config)
+    loss = WorldLoss(model)
+    found = set()
+    for draw in range(12):
+        loss.draw = draw
+        horizons = loss._horizons(batch)
+        assert horizons.shape == (3, 2)
+        assert ((horizons[:, 0] - horizons[:, 1]).abs() == 3).all()
+        found |= set(horizons.flatten().tolist())
+    assert found == set(range(6))
+    draws = [float(loss(batch).total) for loss.draw in (0, 1, 0)]
+    assert draws[0] == draws[2] != draws[1]
+    model.eval()
+    assert loss._horizons(batch).tolist() == [list(range(6))] * 3
+    assert len({float(loss(batch).total) for loss.draw in (0, 1)}) == 1
+
+
+def test_checkpointed_activations_change_no_gradient() -> None:
+    grads = []
+    for flag in (False, True):
+        config = small(f"model.checkpoint_activations={flag}")
+        model = model_of(config)
+        WorldLoss(model)(batch_of(config)).total.backward()
+        grads.append(model.memory_net.conv_in.weight.grad.clone())
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+def test_the_loss_of_a_forecast_that_is_known_already_is_the_same() -> None:
+    config = small()
+    model, batch = model_of(config).eval(), batch_of(config, size=4)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.memory_net.conv_out.weight, std=0.1)
+        plain = WorldLoss(model)(batch)
+        free, given = (model.forecast(batch.past(4), plan).logits for plan in (None, batch.plan(4)))
+        along = planned_half(batch)
+        assert 0 < along.sum() < 4
+        known = torch.where(along[:, None, None, None, None], given, free)
+        again = WorldLoss(model)(batch, forecast=known)
+        other = WorldLoss(model)(batch, forecast=free)
+    torch.testing.assert_close(again.total, plain.total)
+    assert again.parts.keys() == plain.parts.keys()
+    assert not torch.allclose(other.total, plain.total)
+
+
+def test_half_of_the_windows_are_planned() -> None:
+    config = small()
+    batch = batch_of(config, size=2)
+    many = dataclasses.replace(
+        batch, index=torch.arange(4000), symmetry=torch.zeros(4000, dtype=torch.int64)
+    )
+    mirrored = dataclasses.replace(many, symmetry=torch.full((4000,), 4))
+    share = planned_half(many).float().mean()
+    assert 0.45 < float(share) < 0.55
+    assert (planned_half(many) != planned_half(mirrored)).any()
+
+
+def test_gradients_sent_back_summand_by_summand_are_those_of_the_whole() -> None:
+    config = small()
+    batch, grads, totals = batch_of(config), [], []
+
+    def take(summand: torch.Tensor) -> torch.Tensor:
+        summand.backward()
+        return summand.detach()
+
+    for way in (take, None):
+        model = model_of(config)
+        report = WorldLoss(model)(batch) if way is None else WorldLoss(model)(batch, take=way)
+        if report.total.requires_grad:
+            report.total.backward()
+        totals.append(report.total.detach())
+        grads.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    assert torch.equal(*totals) and grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], rtol=1e-4, atol=1e-6)

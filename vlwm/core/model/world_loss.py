@@ -1,0 +1,178 @@
+"""What the world model is trained on: its forecast, its motion, its memory and its tokens.
+
+One half of the windows is conditioned on the true motion and the other on the predicted one, so
+that one network serves both tracks; which half a window is in is a function of its index.
+
+Axes: B batch, K of the H future frames, X, Y, Z cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from vlwm.core.data.dataset import Batch, Past, Plan
+from vlwm.core.model.fusion import fusion_loss
+from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
+from vlwm.core.model.memory import resampled_memory
+from vlwm.core.model.pose import MoreMotion, true_state
+from vlwm.core.model.report import LossReport, Take, as_it_is
+from vlwm.core.model.world_model import Said, WorldModel
+
+_FUSION_LAYERS = 16  # of a frame, that a step trains the fusion on
+
+
+class WorldLoss:
+    """The composite loss of a `WorldModel`.
+
+    Args:
+        model: the model, in training or evaluation mode.
+
+    Attributes:
+        draw: in training, number of the draw of what a step learns from.
+    """
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model, self.draw = model, 0
+
+    def __call__(
+        self,
+        batch: Batch,
+        codes: Tensor | None = None,
+        take: Take = as_it_is,
+        more: MoreMotion | None = None,
+        forecast: Tensor | None = None,
+    ) -> LossReport:
+        """The composite over a batch; means over its windows.
+
+        Args:
+            codes: int64 (B, F, h, w) of all frames, where they are known already.
+            take: given each summand as soon as it is known. One that sends the gradient back at
+                once lets a single summand's graph live at a time: none depends on another's.
+            more: windows of which the pose loss takes the motion alone.
+            forecast: logits (B, H, X, Y, Z) of every future frame where they are known already, of
+                a window of `planned_half` along the plan; no gradient comes from them.
+        """
+        model, history = self.model, self.model.history
+        voxels = model.voxels(batch.bits, batch.symmetry)
+        past, plan = batch.past(history), batch.plan(history)
+        if codes is None and model.config.model.use_tokens:
+            codes = model.codes(voxels)
+        tokens = None if codes is None else model.embedded(codes)
+        motion = model.motion(past, tokens)
+        truth = true_state(batch.poses[:, history:], motion.state.shape[-1])
+        pose, weights = model.pose.loss(motion, truth), model.config.loss
+        if more is not None:
+            pose = (1 - more.share) * pose + more.share * model.pose.loss_of(more)
+        total = take(weights.pose_weight * pose)
+        planned = planned_half(batch)
+        ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
+        horizons = self._horizons(batch) if forecast is None else self._every(batch)
+        if forecast is None:
+            maps = model.roll_out(past, tokens, ego)
+            given = model.given(voxels, past, ego, motion, planned, maps, horizons)
+            each = (self._checkpointed(*what) for what in given)
+        else:
+            each = iter(forecast.unbind(1))
+        frames = []
+        for horizon, logits in zip(horizons.unbind(1), each, strict=True):
+            truth = _pick(voxels, history + horizon)
+            frame = occupancy_loss(logits, truth, weights)
+            total = total + take(frame.total / horizons.shape[1])
+            frames.append(replace(frame, total=frame.total.detach()))
+        parts = {
+            name: torch.stack([getattr(f, name) for f in frames]).mean()
+            for name in ("focal", "dice", "mean")
+        }
+        parts["pose"] = pose.detach()
+        if model.config.model.use_memory:
+            fusion = self._fusion_loss(voxels, past, plan, batch)
+            total = total + take(weights.fusion_weight * fusion)
+            parts["fusion"] = fusion.detach()
+        if codes is not None and tokens is not None:
+            token = self._token_loss(codes, tokens, past, ego)
+            total = total + take(weights.token_weight * token)
+            parts["token"] = token.detach()
+        return LossReport(total, parts, _stats(frames))
+
+    def _chance(self, batch: Batch) -> Tensor:
+        """Numbers without pattern int64 (B,), of each window and of the draw: however a batch is
+        parted, and wherever a run is resumed, they are the same."""
+        draw = self.draw if self.model.training else 0
+        return (batch.index + 1) * 2654435761 + batch.symmetry * 40503 + draw * 97911613
+
+    def _horizons(self, batch: Batch) -> Tensor:
+        """Future frames int64 (B, K) that a window is judged on: all, or in training a few of them,
+        evenly apart."""
+        few = min(self.model.config.data.horizons, self.model.future) if self.model.training else 0
+        if not few:
+            return self._every(batch)
+        first = (self._chance(batch) >> 5) % self.model.future
+        apart = torch.arange(few, device=first.device) * self.model.future // few
+        return (first[:, None] + apart) % self.model.future
+
+    def _every(self, batch: Batch) -> Tensor:
+        """All future frames int64 (B, H)."""
+        count = len(batch.index)
+        return torch.arange(self.model.future, device=batch.index.device).expand(count, -1)
+
+    def _checkpointed(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
+        """`WorldModel.logits`, made again for the backward pass where the config says so."""
+        if self.model.config.model.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(self.model.logits, said, condition, tokens, use_reentrant=False)
+        return self.model.logits(said, condition, tokens)
+
+    def _fusion_loss(self, voxels: Tensor, past: Past, plan: Plan, batch: Batch) -> Tensor:
+        """Loss of the fused memory on some layers of one future frame of each window.
+
+        Under the true motion, so that fusing does not have to make up for a wrong one. Which frame
+        and which layers is drawn anew in each step.
+        """
+        layers, depth = _FUSION_LAYERS, voxels.shape[-1]
+        chance = self._chance(batch)
+        horizon = (chance >> 11) % self.model.future
+        first = ((chance >> 17) % depth)[:, None]
+        wanted = (first + torch.arange(layers, device=first.device) * depth // layers) % depth
+        ego = _pick(plan.ego, horizon)
+        three = torch.cat([(wanted - 1).clamp(min=0), wanted, (wanted + 1).clamp(max=depth - 1)], 1)
+        below, memory, above = resampled_memory(
+            voxels[:, : self.model.history], self.model.past_ego(past), ego, self.model.grid, three
+        ).split(layers)
+        truth = _pick(voxels, self.model.history + horizon).permute(0, 3, 1, 2)
+        truth = truth.gather(1, wanted[..., None, None].expand(-1, -1, *truth.shape[2:]))
+        logits = self.model.fusion(memory, (below.mean(), above.mean()))
+        return fusion_loss(logits, truth, memory.seen())
+
+    def _token_loss(self, codes: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
+        """Cross-entropy of each frame's codes from the true ones before it."""
+        track = torch.cat([self.model.past_ego(past), ego], dim=1)
+        logits, _ = self.model.transform(tokens[:, :-1], track)
+        return token_loss(logits, codes[:, 1:])
+
+
+def planned_half(batch: Batch) -> Tensor:
+    """bool (B,): the windows conditioned on the true motion, by index and symmetry alone."""
+    mixed = (batch.index * 2654435761 + batch.symmetry * 40503) >> 7
+    return (mixed & 1).bool()
+
+
+def _pick(values: Tensor, place: Tensor) -> Tensor:
+    """Of values (B, F, ...) the one at each sample's place (B,)."""
+    return values[torch.arange(len(values), device=values.device), place]
+
+
+def _stats(frames: list[OccupancyLoss]) -> dict[str, Tensor]:
+    def over(name: str) -> Tensor:
+        return torch.stack([getattr(f, name) for f in frames])
+
+    return {
+        "pred/mean": over("pred_mean").mean(),
+        "pred/min": over("pred_min").min(),
+        "pred/max": over("pred_max").max(),
+        "pred/occupancy_rate": over("occupancy_rate").mean(),
+        "target/mean": over("target_mean").mean(),
+        "loss/occupancy": over("total").mean(),
+    }
