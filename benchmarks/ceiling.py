@@ -1,0 +1,84 @@
+"""What the predicted track could reach at most with the motion as uncertain as a run's own.
+
+    python benchmarks/ceiling.py --run RUN [--data DIR] [--split test] [--windows 180] [--json]
+
+A forecaster that knows the whole city but not where the vehicle will be can do no better than to
+average the city over where it may be. So the *true* future frames, read under the run's predicted
+motion and averaged over the spread of its errors, are cut where that is best on these very windows,
+for each score and horizon apart. Beyond the border of a true frame its outermost cells hold.
+Printed: IoU and structure IoU per horizon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.calibration import BINS, bins_of
+from vlwm.core.evaluation.metrics import structure_mask
+from vlwm.core.evaluation.opening import open_run
+from vlwm.core.model.losses import wrap_to_pi
+from vlwm.core.model.memory import under_spread
+
+
+class Sweep:
+    """int64 counts (H, 2, BINS) of truly empty and occupied cells by probability."""
+
+    def __init__(self, horizons: int) -> None:
+        self.counts = np.zeros((horizons, 2, BINS), np.int64)
+
+    def add(self, horizon: int, probability: Tensor, truth: Tensor) -> None:
+        code = bins_of(probability).add_(truth.reshape(-1), alpha=BINS)
+        self.counts[horizon] += torch.bincount(code, minlength=2 * BINS).numpy().reshape(2, BINS)
+
+    def best(self) -> list[float]:
+        """The highest IoU over all thresholds, per horizon."""
+        empty, occupied = self.counts[:, :, ::-1].cumsum(-1).swapaxes(0, 1)  # at or above an edge
+        return (occupied / (empty + occupied[:, -1:])).max(-1).tolist()
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="run folder or checkpoint")
+    parser.add_argument("--data", type=Path, help="other data than the run's own")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--windows", type=int, default=180, help="looked at; 0: all")
+    parser.add_argument("--json", action="store_true", help="one object on stdout")
+    given = parser.parse_args()
+    subject = open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
+    model, history = subject.judge.model, subject.judge.history
+    assert model is not None
+    everything, structure = Sweep(model.future), Sweep(model.future)
+    for batch in subject.batches(1):
+        voxels = model.voxels(batch.bits, batch.symmetry)
+        tokens = None
+        if model.config.model.use_tokens:
+            tokens = model.embedded(model.codes(voxels[:, :history]))
+        motion, true = model.motion(batch.past(history), tokens), batch.plan(history).ego
+        off = (motion.ego - true)[..., [0, 1, 3]]
+        off[..., 2] = wrap_to_pi(off[..., 2])
+        for h in range(model.future):
+            truth = voxels[:, history + h]
+            moves = model.pose.moves(motion, torch.tensor([h])) + off[:, h, None]
+            layers = truth.permute(0, 3, 1, 2).float()
+            said = under_spread(layers, true[:, h], moves, model.grid).permute(0, 2, 3, 1)
+            everything.add(h, said, truth)
+            above = structure_mask(truth) > 0
+            structure.add(h, said[above], truth[above])
+    told = {"windows": len(subject.windows), "iou": everything.best(),
+            "iou_structure": structure.best()}  # fmt: skip
+    if given.json:
+        print(json.dumps(told))
+        return
+    for name in ("iou", "iou_structure"):
+        print(f"{name:14}", *(f"{value:.3f}" for value in told[name]))
+
+
+if __name__ == "__main__":
+    main()
