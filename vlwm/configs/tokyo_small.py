@@ -18,9 +18,10 @@ model = dict(
     channels=(64, 64, 96),
     num_heads=4,
     layers_per_level=1,
+    use_tokens=False,  # on a CPU they cost more than they give (docs/decisions.md)
     memory_channels=32,
     pose_channels=64,
 )
 optimizer = dict(lr=2e-3)
 lr_config = dict(warmup_iters=20)
-data = dict(samples_per_gpu=2, workers_per_gpu=1, horizons=2)
+data = dict(samples_per_gpu=2, workers_per_gpu=1, horizons=1)

@@ -73,7 +73,9 @@ class FakeModel:
         poses = torch.zeros(len(last), FUTURE, 13)
         poses[..., 6] = 1.0
         logits, log_sigma = sign * (8.0 * last - 4.0), torch.zeros(len(last), FUTURE, 4)
-        return SimpleNamespace(logits=logits, ego=ego, poses=poses, log_sigma=log_sigma)
+        return SimpleNamespace(
+            logits=logits, known=logits, ego=ego, poses=poses, log_sigma=log_sigma
+        )
 
 
 def street(ego: np.ndarray) -> np.ndarray:
@@ -260,7 +262,9 @@ def test_validation_meter_agrees_with_the_judge():
     tally = judge.new_tally()
     judge.add(batch, ["a", "b"], tally)
     meter = ValidationMeter(GRID, judge.prior, HISTORY, FUTURE, DT_S)
-    meter.add(batch, FakeModel().forecast(batch.past(HISTORY)).logits)
+    past, plan = batch.past(HISTORY), batch.plan(HISTORY)
+    forecasts = FakeModel().forecast(past), FakeModel().forecast(past, plan)
+    meter.add(batch, *forecasts)
     numbers = meter.numbers()
     counts = tally.total.counts[:, :, 0].sum(1)  # all horizons together
     for key, method in (("val/iou", "model"), ("val/iou_memory_baseline", "memory_baseline")):
@@ -268,7 +272,7 @@ def test_validation_meter_agrees_with_the_judge():
         assert numbers[key] == pytest.approx(hit / (predicted + true - hit))
     assert 0.02 < numbers["val/threshold"] < 0.98
     lean = ValidationMeter(GRID, judge.prior, HISTORY, FUTURE, DT_S, with_baseline=False)
-    lean.add(batch, FakeModel().forecast(batch.past(HISTORY)).logits)
+    lean.add(batch, *forecasts)
     assert "val/iou_memory_baseline" not in lean.numbers()
 
 

@@ -51,6 +51,23 @@ def test_untrained_it_is_the_resampled_memory() -> None:
         assert torch.equal((forecast.logits[:, h] >= 0) & ~tie, expected & ~tie)
 
 
+def test_a_forecast_takes_as_much_of_the_residual_as_it_trusts_each_track() -> None:
+    config = small()
+    model, batch = model_of(config).eval(), batch_of(config)
+    torch.nn.init.normal_(model.memory_net.conv_out.weight, std=0.1)
+    whole = [model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4))]
+    assert not torch.equal(whole[0].logits, whole[0].known)
+    model.trust.copy_(torch.tensor([0.0, 0.5]))
+    free, planned = (model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4)))
+    assert torch.equal(free.logits, whole[0].known)
+    torch.testing.assert_close(planned.logits, (whole[1].logits + whole[1].known) / 2)
+    model.train()
+    assert float(WorldLoss(model)(batch).total) > 0
+    model.memory_net.conv_out.weight.grad = None
+    WorldLoss(model)(batch).total.backward()  # training listens to all of it
+    assert bool(model.memory_net.conv_out.weight.grad.any())
+
+
 def test_an_unsure_motion_makes_an_unsure_forecast() -> None:
     config = small("model.use_tokens=False")
     model, batch = model_of(config).eval(), batch_of(config)

@@ -103,15 +103,20 @@ class CutHistogram:
         Where a horizon has no occupied cell there is nothing to choose: the single threshold.
         """
         single, _ = self.pooled().best_threshold()
-        pairs = [_best_pair(counts) or (single, single) for counts in self.counts]
-        ground, above = zip(*pairs, strict=True)
+        found = [_best_pair(counts) for counts in self.counts]
+        ground, above = zip(*(pair or (single, single) for _, pair in found), strict=True)
         return Cut(single, ground, above)
 
+    def best_sum(self) -> float:
+        """The sum of IoU and structure IoU that the best cut reaches, over all horizons."""
+        return sum(_best_pair(counts)[0] for counts in self.counts)
 
-def _best_pair(counts: np.ndarray) -> tuple[float, float] | None:
-    """Thresholds of ground and above from counts (2, 2, 2, BINS); None without an occupied cell."""
+
+def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:
+    """The highest sum of IoU and structure IoU from counts (2, 2, 2, BINS), and the thresholds of
+    ground and above that reach it; 0 and None without an occupied cell."""
     if not counts[:, :, 1].any():
-        return None
+        return 0.0, None
     reached = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # cells at or above each inner edge
     both = np.zeros((BINS - 1, BINS - 1))
     for part in (slice(None), slice(1, 2)):  # all cells, structure alone
@@ -121,4 +126,4 @@ def _best_pair(counts: np.ndarray) -> tuple[float, float] | None:
         both += np.nan_to_num(ratio(hits, union))
     best = np.argwhere(both == both.max())  # of equals the middle one
     ground, above = best[len(best) // 2] + 1
-    return float(ground) / BINS, float(above) / BINS
+    return float(both.max()), (float(ground) / BINS, float(above) / BINS)

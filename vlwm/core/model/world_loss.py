@@ -8,6 +8,7 @@ Axes: B batch, K of the H future frames, X, Y, Z cells.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -22,7 +23,7 @@ from vlwm.core.model.pose import MoreMotion, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import Said, WorldModel
 
-_FUSION_LAYERS = 16  # of a frame, that a step trains the fusion on
+_FUSION_LAYERS, _FUSION_FRAMES = 32, 3  # that a step trains the fusion on
 
 
 class WorldLoss:
@@ -89,9 +90,11 @@ class WorldLoss:
         }
         parts["pose"] = pose.detach()
         if model.config.model.use_memory:
-            fusion = self._fusion_loss(voxels, past, plan, batch)
-            total = total + take(weights.fusion_weight * fusion)
-            parts["fusion"] = fusion.detach()
+            each_fusion = []
+            for fusion in self._fusion_losses(voxels, past, plan, batch):
+                total = total + take(weights.fusion_weight * fusion / _FUSION_FRAMES)
+                each_fusion.append(fusion.detach())
+            parts["fusion"] = torch.stack(each_fusion).mean()
         if codes is not None and tokens is not None:
             token = self._token_loss(codes, tokens, past, ego)
             total = total + take(weights.token_weight * token)
@@ -125,25 +128,35 @@ class WorldLoss:
             return checkpoint(self.model.logits, said, condition, tokens, use_reentrant=False)
         return self.model.logits(said, condition, tokens)
 
-    def _fusion_loss(self, voxels: Tensor, past: Past, plan: Plan, batch: Batch) -> Tensor:
-        """Loss of the fused memory on some layers of one future frame of each window.
+    def _fusion_losses(
+        self, voxels: Tensor, past: Past, plan: Plan, batch: Batch
+    ) -> Iterator[Tensor]:
+        """Losses of the fused memory on some layers of some future frames of each window.
 
-        Under the true motion, so that fusing does not have to make up for a wrong one. Which frame
+        Under the true motion, so that fusing does not have to make up for a wrong one. Which frames
         and which layers is drawn anew in each step.
         """
-        layers, depth = _FUSION_LAYERS, voxels.shape[-1]
-        chance = self._chance(batch)
-        horizon = (chance >> 11) % self.model.future
-        first = ((chance >> 17) % depth)[:, None]
-        wanted = (first + torch.arange(layers, device=first.device) * depth // layers) % depth
-        ego = _pick(plan.ego, horizon)
-        three = torch.cat([(wanted - 1).clamp(min=0), wanted, (wanted + 1).clamp(max=depth - 1)], 1)
+        future, depth = self.model.future, voxels.shape[-1]
+        count, chance = min(_FUSION_LAYERS, depth), self._chance(batch)
+        for k in range(_FUSION_FRAMES):
+            horizon = ((chance >> 11) + k * future // _FUSION_FRAMES) % future
+            first = ((chance >> 17) + k) % depth
+            spaced = torch.arange(count, device=chance.device) * depth // count
+            layers = (first[:, None] + spaced) % depth
+            yield self._fusion_loss(voxels, past, _pick(plan.ego, horizon), horizon, layers)
+
+    def _fusion_loss(
+        self, voxels: Tensor, past: Past, ego: Tensor, horizon: Tensor, layers: Tensor
+    ) -> Tensor:
+        """Loss on layers (B, L) of one future frame (B,) at `ego` (B, 4)."""
+        model, depth, count = self.model, voxels.shape[-1], layers.shape[1]
+        beside = [(layers + step).clamp(0, depth - 1) for step in (-1, 0, 1)]
         below, memory, above = resampled_memory(
-            voxels[:, : self.model.history], self.model.past_ego(past), ego, self.model.grid, three
-        ).split(layers)
-        truth = _pick(voxels, self.model.history + horizon).permute(0, 3, 1, 2)
-        truth = truth.gather(1, wanted[..., None, None].expand(-1, -1, *truth.shape[2:]))
-        logits = self.model.fusion(memory, (below.mean(), above.mean()))
+            voxels[:, : model.history], model.past_ego(past), ego, model.grid, torch.cat(beside, 1)
+        ).split(count)
+        truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)
+        truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
+        logits = model.fusion(memory, (below.mean(), above.mean()))
         return fusion_loss(logits, truth, memory.seen())
 
     def _token_loss(self, codes: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:

@@ -44,12 +44,14 @@ class Forecast:
 
     Attributes:
         logits: float32 (B, H, X, Y, Z), each frame in its own (predicted or planned) ego frame.
+        known: the same before the memory net has looked at it.
         ego: (B, H, 4), predicted ego frames (also under a plan).
         poses: (B, H, 13), predicted.
         log_sigma: (B, H, D), of the predicted motion, scaled by what validation showed.
     """
 
     logits: Tensor
+    known: Tensor
     ego: Tensor
     poses: Tensor
     log_sigma: Tensor
@@ -76,6 +78,8 @@ class WorldModel(nn.Module):
 
     Attributes:
         vae: the tokenizer; frozen where `model.freeze_vae`.
+        trust: (2,), how much of the memory net's residual a forecast takes, in the predicted track
+            and along a plan; chosen on validation. Training takes all of it.
     """
 
     def __init__(self, config: Config, grid: VoxelGrid) -> None:
@@ -115,6 +119,7 @@ class WorldModel(nn.Module):
         if model.use_memory:
             self.fusion = FrameFusion(self.history, model.fusion_channels)
             self.beyond = Beyond()
+        self.register_buffer("trust", torch.ones(2))
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
 
@@ -183,10 +188,17 @@ class WorldModel(nn.Module):
         planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
         maps = self.roll_out(past, tokens, ego)
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
-        frames = self.given(voxels, past, ego, motion, planned, maps, every)
-        logits = torch.stack([self.logits(*frame) for frame in frames], dim=1).float()
+        trust, frames = float(self.trust[int(plan is not None)]), []
+        for said, condition, of in self.given(voxels, past, ego, motion, planned, maps, every):
+            frames.append([said.logits, said.logits])
+            if trust:
+                frames[-1][1] = said.logits + trust * self._residual(said, condition, of)
+        known, logits = (
+            torch.stack(part, dim=1).permute(0, 1, 3, 4, 2).float()
+            for part in zip(*frames, strict=True)
+        )
         log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
-        return Forecast(logits, motion.ego, motion.poses, log_sigma)
+        return Forecast(logits, known, motion.ego, motion.poses, log_sigma)
 
     def _tokens(self, voxels: Tensor) -> Tensor:
         """Tokens (B, F, C, h, w) of frames; no gradient."""
@@ -298,12 +310,14 @@ class WorldModel(nn.Module):
         return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
 
     def logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
-        """Logits (B, X, Y, Z) of one future frame of each window."""
+        """Logits (B, X, Y, Z) of one future frame of each window, all of the residual taken."""
+        return (said.logits + self._residual(said, condition, tokens)).permute(0, 2, 3, 1)
+
+    def _residual(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
         planes = torch.tanh(said.logits / 4.0)
         if said.reach is not None:
             planes = torch.cat([planes, said.reach], dim=1)
-        residual = self.memory_net(planes, condition, tokens)
-        return (said.logits + residual).permute(0, 2, 3, 1)
+        return self.memory_net(planes, condition, tokens)
 
 
 def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, WindowDataset, collate
-from vlwm.core.evaluation.cut import Cut, CutHistogram
+from vlwm.core.evaluation.cut import Cut
 from vlwm.core.evaluation.prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.model.pose import MoreMotion
@@ -126,46 +126,41 @@ class WorldTask:
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's.
 
-        Also how motion errs, which the predicted track is averaged over, and how many times its
-        own sigma an error is, which the model tells others.
+        Also what the forecast takes from it: how motion errs, which the predicted track is averaged
+        over, and how far the network is listened to.
         """
-        history = self.config.history_frames
+        model, history = self.module, self.config.history_frames
         meter = ValidationMeter(
             self.data.grid, self.prior, history, self.config.future_frames, self.config.frame_dt_s,
             with_baseline=self.baseline_iou is None,
         )  # fmt: skip
-        planned, pose = CutHistogram(self.config.future_frames), self.module.pose
-        pose.calibrate(self.unseen)
+        model.pose.calibrate(self.unseen)
+        model.trust.fill_(1.0)
         sums = np.zeros(2)  # loss over windows, windows
 
         def judge(batch: Batch) -> None:
             batch = batch.to(self.device)
-            free = self.module.forecast(batch.past(history)).logits
-            given = self.module.forecast(batch.past(history), batch.plan(history)).logits
+            past, plan = batch.past(history), batch.plan(history)
+            free, planned = model.forecast(past), model.forecast(past, plan)
             along = planned_half(batch)[:, None, None, None, None]
-            report = self.objective(batch, forecast=torch.where(along, given, free))
+            report = self.objective(batch, forecast=torch.where(along, planned.logits, free.logits))
             sums[:] += float(report.total) * len(batch.index), len(batch.index)
-            meter.add(batch, free)
-            truth = self.module.voxels(batch.bits[:, history:], batch.symmetry)
-            for window, frames in enumerate(given):
-                for h, frame in enumerate(frames):
-                    planned.add(torch.sigmoid(frame.float()), truth[window, h], h)
+            meter.add(batch, free, planned)
 
         judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
-        found = (sums, meter.cells.counts, meter.baseline, planned.counts)
-        for counts in found:
+        for counts in (sums, *meter.counts()):
             self.ranks.sum_array(counts)
-        self.cuts |= {"model": meter.cells.best(), "model_plan": planned.best()}
-        return self._take(meter.numbers(), planned) | {"epoch/val_loss": float(sums[0] / sums[1])}
+        for track, sweep in enumerate((meter.free, meter.planned)):
+            share, cells = sweep.best()
+            model.trust[track] = share
+            self.cuts[("model", "model_plan")[track]] = cells.best()
+        return self._beside_baseline(meter.numbers()) | {"epoch/val_loss": float(sums[0] / sums[1])}
 
-    def _take(self, numbers: dict[str, float], planned: CutHistogram) -> dict[str, float]:
-        """Add the plan track's IoU, and the baseline that stays the same for every epoch."""
-        _, iou = planned.pooled().best_threshold()
-        if iou is not None:
-            numbers["val/iou_plan"] = iou
+    def _beside_baseline(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Add the baseline's IoU, which stays the same for every epoch."""
         if self.baseline_iou is None:
             self.baseline_iou = numbers.get("val/iou_memory_baseline")
-        elif self.baseline_iou is not None:
+        else:
             numbers["val/iou_memory_baseline"] = self.baseline_iou
         return numbers
 
