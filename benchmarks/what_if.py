@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from vlwm.core.evaluation.opening import open_run
-from vlwm.core.evaluation.what_if import met_by, pairs_in
+from vlwm.core.evaluation.what_if import met_by, pair_in
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     assert judge.model is not None
     met, seconds = [], []
     for batch in subject.batches(1):
-        (pair,) = pairs_in(batch, judge.model, judge.horizons_s, judge.history)
+        pair = pair_in(batch, judge.model, judge.horizons_s, judge.history)
         if pair is not None:
             begun = time.perf_counter()
             met.append(met_by(judge.model, batch, judge.history, pair))

@@ -8,7 +8,6 @@ nearest heading on which nothing stands; the forecast must see more in the way o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,14 +145,12 @@ def met_by(model: WorldModel, batch: Batch, history: int, pair: Pair) -> tuple[f
     return found[0], found[1]
 
 
-def pairs_in(
+def pair_in(
     batch: Batch, model: WorldModel, horizons_s: np.ndarray, history: int
-) -> Iterator[Pair | None]:
-    """The pair of each window of a batch."""
+) -> Pair | None:
+    """The pair of a window (a batch of one)."""
     last = history - 1
-    frames = model.voxels(batch.bits[:, last:history], batch.symmetry)[:, 0].cpu().numpy()
-    poses = batch.poses[:, last].double().cpu().numpy()
-    ground = batch.ground_z[:, last].double().cpu().numpy()
-    for frame, pose, terrain in zip(frames, poses, ground, strict=True):
-        speed = float(np.hypot(pose[7], pose[8]))
-        yield pair_of(frame, float(pose[2] - terrain), speed, horizons_s, model.grid)
+    frame = model.voxels(batch.bits[:, last:history], batch.symmetry)[0, 0].cpu().numpy()
+    pose, terrain = batch.poses[0, last].double().cpu().numpy(), float(batch.ground_z[0, last])
+    speed = float(np.hypot(pose[7], pose[8]))
+    return pair_of(frame, float(pose[2]) - terrain, speed, horizons_s, model.grid)
