@@ -145,9 +145,7 @@ def met_by(model: WorldModel, batch: Batch, history: int, pair: Pair) -> tuple[f
     return found[0], found[1]
 
 
-def pair_in(
-    batch: Batch, model: WorldModel, horizons_s: np.ndarray, history: int
-) -> Pair | None:
+def pair_in(batch: Batch, model: WorldModel, horizons_s: np.ndarray, history: int) -> Pair | None:
     """The pair of a window (a batch of one)."""
     last = history - 1
     frame = model.voxels(batch.bits[:, last:history], batch.symmetry)[0, 0].cpu().numpy()

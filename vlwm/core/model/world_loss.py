@@ -19,7 +19,7 @@ from vlwm.core.data.dataset import Batch, Past, Plan
 from vlwm.core.model.fusion import fusion_loss
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory import resampled_memory
-from vlwm.core.model.pose import MoreMotion, true_state
+from vlwm.core.model.pose import MoreMotion, Motion, true_state
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_model import Said, WorldModel
 
@@ -64,24 +64,19 @@ class WorldLoss:
             codes = model.codes(voxels)
         tokens = None if codes is None else model.embedded(codes)
         motion = model.motion(past, tokens)
-        truth = true_state(batch.poses[:, history:], motion.state.shape[-1])
-        pose, weights = model.pose.loss(motion, truth), model.config.loss
-        if more is not None:
-            pose = (1 - more.share) * pose + more.share * model.pose.loss_of(more)
+        pose, weights = self._pose_loss(motion, batch, more), model.config.loss
         total = take(weights.pose_weight * pose)
         planned = planned_half(batch)
         ego = torch.where(planned[:, None, None], plan.ego, motion.ego.detach())
-        horizons = self._horizons(batch) if forecast is None else self._every(batch)
         if forecast is None:
-            maps = model.roll_out(past, tokens, ego)
+            horizons, maps = self._horizons(batch), model.roll_out(past, tokens, ego)
             given = model.given(voxels, past, ego, motion, planned, maps, horizons)
             each = (self._checkpointed(*what) for what in given)
         else:
-            each = iter(forecast.unbind(1))
+            horizons, each = self._every(batch), iter(forecast.unbind(1))
         frames = []
         for horizon, logits in zip(horizons.unbind(1), each, strict=True):
-            truth = _pick(voxels, history + horizon)
-            frame = occupancy_loss(logits, truth, weights)
+            frame = occupancy_loss(logits, _pick(voxels, history + horizon), weights)
             total = total + take(frame.total / horizons.shape[1])
             frames.append(replace(frame, total=frame.total.detach()))
         parts = {
@@ -100,6 +95,14 @@ class WorldLoss:
             total = total + take(weights.token_weight * token)
             parts["token"] = token.detach()
         return LossReport(total, parts, _stats(frames))
+
+    def _pose_loss(self, motion: Motion, batch: Batch, more: MoreMotion | None) -> Tensor:
+        pose = self.model.pose
+        truth = true_state(batch.poses[:, self.model.history :], pose.size)
+        loss = pose.loss(motion, truth)
+        if more is not None:
+            loss = (1 - more.share) * loss + more.share * pose.loss_of(more)
+        return loss
 
     def _chance(self, batch: Batch) -> Tensor:
         """Numbers without pattern int64 (B,), of each window and of the draw: however a batch is
