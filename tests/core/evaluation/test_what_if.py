@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from vlwm.core.evaluation.what_if import Pair, in_the_way, pair_of, straight
+from tests.small_world import batch_of, model_of, small
+from vlwm.core.evaluation.what_if import Pair, in_the_way, pair_in, pair_of, straight
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bits import pack_bits
 
 GRID = VoxelGrid.from_range([-16, -16, -2, 16, 16, 14], [0.5, 0.5, 2.0])
 HORIZONS_S = 0.5 * np.arange(1, 7)
@@ -78,3 +82,18 @@ def test_what_is_outside_the_grid_is_not_met() -> None:
     assert in_the_way(torch.zeros(6, *GRID.shape), way, HEIGHT_M, GRID) == 0.0
     with pytest.raises(ValueError, match="outside"):
         in_the_way(torch.zeros(6, *GRID.shape), way, 99.0, GRID)
+
+
+def test_the_pair_of_a_window_is_that_of_its_last_past_frame() -> None:
+    config = small("point_cloud_range=[-16,-16,-2,16,16,14]")
+    model, batch = model_of(config), batch_of(config, size=1)
+    cells = torch.from_numpy(city(40.0))[::2, ::2].contiguous()
+    bits, poses = batch.bits.clone(), batch.poses.clone()
+    bits[0, 3], bits[0, 4:] = pack_bits(cells), 255  # the future is not looked at
+    poses[0, 3, 2], poses[0, 3, 7:9] = HEIGHT_M, torch.tensor([3.0, 4.0])
+    batch = dataclasses.replace(batch, bits=bits, poses=poses)
+    expected = pair_of(cells.numpy(), HEIGHT_M, 5.0, HORIZONS_S, model.grid)
+    found = pair_in(batch, model, HORIZONS_S, 4)
+    assert expected is not None and found is not None
+    np.testing.assert_array_equal(found.into, expected.into)
+    np.testing.assert_array_equal(found.beside, expected.beside)

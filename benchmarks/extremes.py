@@ -1,0 +1,67 @@
+"""The best, the typical and the worst window of a run: pictures to look at, and how windows differ.
+
+    python benchmarks/extremes.py --run RUN --output DIR [--data DIR] [--split test] [--windows 60]
+
+Windows are ordered by structure IoU of the model less that of the memory baseline, predicted track,
+at 2 s. Written: best.png, typical.png (the median), worst.png. Printed: the share of windows in
+which the model is above the baseline, quantiles of the difference, and the three windows' scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from vlwm.core.evaluation.metrics import ZONES, iou_of
+from vlwm.core.evaluation.opening import open_run
+from vlwm.core.evaluation.picture import WindowFrames, write_window_picture
+from vlwm.core.evaluation.showcase import clip_of, notes_of
+
+_AT_S = 2.0
+_QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, help="run folder or checkpoint")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
+    parser.add_argument("--data", type=Path, help="other data than the run's own")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--windows", type=int, default=60, help="looked at; 0: all")
+    given = parser.parse_args()
+    subject = open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
+    judge = subject.judge
+    rows = [judge.methods.index(name) for name in ("model", "memory_baseline")]
+    at, zone = int(np.argmin(np.abs(judge.horizons_s - _AT_S))), ZONES.index("structure")
+    found = np.empty((len(subject.windows), 2))
+    for k in range(len(subject.windows)):
+        tally = judge.new_tally()
+        judge.add(subject.batch([k]), [0], tally)
+        found[k] = iou_of(tally.total.counts[rows, at, zone])
+    gain = found[:, 0] - found[:, 1]
+    told = np.flatnonzero(np.isfinite(gain))
+    order = told[np.argsort(gain[told])]
+    if not len(order):
+        parser.exit(1, "no window has a structure to foresee\n")
+    print(f"{len(order)} windows, above the baseline in {100 * (gain[order] > 0).mean():.0f} %")
+    print("quantiles", *(f"{q:g}: {np.quantile(gain[order], q):+.3f}" for q in _QUANTILES))
+    given.output.mkdir(parents=True, exist_ok=True)
+    for name, index in (("worst", order[0]), ("typical", order[len(order) // 2]),
+                        ("best", order[-1])):  # fmt: skip
+        clip = clip_of(subject, int(index))
+        past = len(clip.past)
+        frames = WindowFrames(
+            clip.past, clip.truth, clip.forecast, clip.times_s[:past], clip.times_s[past:]
+        )
+        path = given.output / f"{name}.png"
+        write_window_picture(
+            path, frames, subject.store.grid, title=f"{name}: {clip.title}", notes=notes_of(subject)
+        )
+        model, rival = found[index]
+        print(f"{path}: {model:.3f}, baseline {rival:.3f}, {clip.title}")
+
+
+if __name__ == "__main__":
+    main()
