@@ -35,6 +35,7 @@ class TrainData:
         store: packed frames.
         splits: which frame belongs where.
         train, val: windows; those of validation thinned to `evaluation.max_windows`.
+        val_motion: all windows of validation, whose poses alone are looked at.
         train_rows, val_rows: int64, single frames of the two splits for the tokenizer.
         rate: share of occupied cells in the train split.
         column: (Z,) share of occupied cells by height in the train split.
@@ -45,6 +46,7 @@ class TrainData:
     splits: Splits
     train: list[Window]
     val: list[Window]
+    val_motion: list[Window]
     train_rows: NDArray[np.int64]
     val_rows: NDArray[np.int64]
     rate: float
@@ -104,6 +106,7 @@ def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
         splits=splits,
         train=train,
         val=[val[i] for i in evenly(len(val), most)],
+        val_motion=val,
         train_rows=train_rows,
         val_rows=val_rows[evenly(len(val_rows), most)],
         rate=float(column.mean()),

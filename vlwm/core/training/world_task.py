@@ -71,7 +71,8 @@ class WorldTask:
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
         self.motions = Motions(self.train_set, config, ranks.size, device)
-        self.unseen = motions_of(self.val_set, _MOTION_WINDOWS, device)
+        unseen = WindowDataset(data.store, data.val_motion, history)
+        self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
         self.more: MoreMotion | None = None
         self.fresh: tuple[str, ...] = ()
         self.cuts: dict[str, Cut] = {}
