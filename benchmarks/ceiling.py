@@ -15,31 +15,18 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from vlwm.core.evaluation.calibration import BINS, bins_of
+from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.evaluation.opening import open_run
 from vlwm.core.model.losses import wrap_to_pi
 from vlwm.core.model.memory import under_spread
 
 
-class Sweep:
-    """int64 counts (H, 2, BINS) of truly empty and occupied cells by probability."""
-
-    def __init__(self, horizons: int) -> None:
-        self.counts = np.zeros((horizons, 2, BINS), np.int64)
-
-    def add(self, horizon: int, probability: Tensor, truth: Tensor) -> None:
-        code = bins_of(probability).add_(truth.reshape(-1), alpha=BINS)
-        self.counts[horizon] += torch.bincount(code, minlength=2 * BINS).numpy().reshape(2, BINS)
-
-    def best(self) -> list[float]:
-        """The highest IoU over all thresholds, per horizon."""
-        empty, occupied = self.counts[:, :, ::-1].cumsum(-1).swapaxes(0, 1)  # at or above an edge
-        return (occupied / (empty + occupied[:, -1:])).max(-1).tolist()
+def best(swept: list[ProbabilityHistogram]) -> list[float | None]:
+    """The highest IoU over all thresholds, per horizon."""
+    return [horizon.best_threshold()[1] for horizon in swept]
 
 
 @torch.inference_mode()
@@ -54,7 +41,8 @@ def main() -> None:
     subject = open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
     model, history = subject.judge.model, subject.judge.history
     assert model is not None
-    everything, structure = Sweep(model.future), Sweep(model.future)
+    everything = [ProbabilityHistogram() for _ in range(model.future)]
+    structure = [ProbabilityHistogram() for _ in range(model.future)]
     for batch in subject.batches(1):
         voxels = model.voxels(batch.bits, batch.symmetry)
         tokens = None
@@ -68,16 +56,16 @@ def main() -> None:
             moves = model.pose.moves(motion, torch.tensor([h])) + off[:, h, None]
             layers = truth.permute(0, 3, 1, 2).float()
             said = under_spread(layers, true[:, h], moves, model.grid).permute(0, 2, 3, 1)
-            everything.add(h, said, truth)
+            everything[h].add(said, truth)
             above = structure_mask(truth) > 0
-            structure.add(h, said[above], truth[above])
-    told = {"windows": len(subject.windows), "iou": everything.best(),
-            "iou_structure": structure.best()}  # fmt: skip
+            structure[h].add(said[above], truth[above])
+    told = {"windows": len(subject.windows), "iou": best(everything),
+            "iou_structure": best(structure)}  # fmt: skip
     if given.json:
         print(json.dumps(told))
         return
     for name in ("iou", "iou_structure"):
-        print(f"{name:14}", *(f"{value:.3f}" for value in told[name]))
+        print(f"{name:14}", *("  -  " if v is None else f"{v:.3f}" for v in told[name]))
 
 
 if __name__ == "__main__":

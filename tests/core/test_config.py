@@ -124,6 +124,7 @@ def test_overrides_win() -> None:
         ("voxel_size = [0.4, 0.4, 0]", "above 0"),
         ("point_cloud_range = [0, 0, 0, -1, 1, 1]", "larger x, y, z"),
         ("optimizer = dict(type='SGD')", "use 'AdamW'"),
+        ("model = dict(use_tokens=False, freeze_vae=False)", "nothing trains it"),
         ("_base_ = './nowhere.py'", "is not there"),
         ("max_epochs = undefined_name", "not defined above"),
         ("max_epochs = 1 / 0", "cannot evaluate"),

@@ -121,7 +121,7 @@ class ModelConfig:
     type: str = "TransVQVAE"
     """only TransVQVAE"""
     freeze_vae: bool = True
-    """the tokenizer stands still in stage 2"""
+    """the tokenizer stands still in stage 2; otherwise its round trip is trained along"""
     freeze_transformer: bool = False
     """the transformer stands still in stage 2"""
     freeze_pose: bool = False
@@ -154,6 +154,8 @@ class ModelConfig:
         _require(self.pose_dof in (3, 6), "model.pose_dof", self.pose_dof, "use 3 or 6")
         good = self.use_tokens or self.use_memory
         _require(good, "model.use_tokens", False, "keep use_tokens or use_memory")
+        good = self.freeze_vae or self.use_tokens
+        _require(good, "model.freeze_vae", False, "without use_tokens nothing trains it: keep True")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,39 @@ def test_every_variant_learns(more: tuple[str, ...]) -> None:
     assert all(p.grad is None for p in model.vae.parameters())
 
 
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_tokenizer_that_is_not_frozen_learns_along(memory: bool) -> None:
+    config = small("model.freeze_vae=False", f"model.use_memory={memory}")
+    model, batch = model_of(config), batch_of(config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
+    trips = []
+    for _ in range(12):
+        report = WorldLoss(model)(batch)
+        optimizer.zero_grad()
+        report.total.backward()
+        optimizer.step()
+        trips.append(float(report.parts["round_trip"]))
+    assert trips[-1] < 0.9 * trips[0]
+    parts = (model.vae.encoder.conv_in, model.vae.decoder.conv_out)
+    assert all(part.weight.grad.abs().sum() > 0 for part in parts)
+
+
+def test_only_where_tokens_alone_forecast_does_the_forecast_train_the_decoder() -> None:
+    config = small("model.freeze_vae=False", "model.use_memory=False")
+    model, batch = model_of(config), batch_of(config)
+    past, loss = batch.past(4), WorldLoss(model)
+    voxels = model.voxels(batch.bits, batch.symmetry)
+    tokens = model.embedded(model.codes(voxels))
+    motion = model.motion(past, tokens)
+    maps = model.roll_out(past, tokens, motion.ego)
+    given = model.given(
+        voxels, past, motion.ego, motion, planned_half(batch), maps, loss._horizons(batch)
+    )
+    next(given)[0].logits.sum().backward()
+    assert model.vae.decoder.conv_out.weight.grad.abs().sum() > 0
+    assert model.vae.encoder.conv_in.weight.grad is None
+
+
 def test_microbatches_add_up() -> None:
     config = small()
     model, batch = model_of(config), batch_of(config, size=4)

@@ -3,6 +3,10 @@
 One half of the windows is conditioned on the true motion and the other on the predicted one, so
 that one network serves both tracks; which half a window is in is a function of its index.
 
+A tokenizer that is not frozen is trained along: by the round trip of one frame of each window, and,
+where tokens alone make the forecast, by what it decodes from its own roll-outs. No other gradient
+reaches it, so that the codes do not run after what is easy to foresee.
+
 Axes: B batch, K of the H future frames, X, Y, Z cells.
 """
 
@@ -94,6 +98,10 @@ class WorldLoss:
             token = self._token_loss(codes, tokens, past, ego)
             total = total + take(weights.token_weight * token)
             parts["token"] = token.detach()
+            if not model.config.model.freeze_vae:
+                trip = self._round_trip(voxels, batch)
+                total = total + take(trip)
+                parts["round_trip"] = trip.detach()
         return LossReport(total, parts, _stats(frames))
 
     def _pose_loss(self, motion: Motion, batch: Batch, more: MoreMotion | None) -> Tensor:
@@ -161,6 +169,14 @@ class WorldLoss:
         truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
         logits = model.fusion(memory, (below.mean(), above.mean()))
         return fusion_loss(logits, truth, memory.seen())
+
+    def _round_trip(self, voxels: Tensor, batch: Batch) -> Tensor:
+        """The tokenizer's own loss, on one frame of each window, drawn anew in each step."""
+        vae, weights = self.model.vae, self.model.config.loss
+        truth = _pick(voxels, (self._chance(batch) >> 3) % voxels.shape[1])
+        said = vae.quantize(vae.encode(truth))
+        occupancy = occupancy_loss(vae.decode(said.z_q), truth, weights)
+        return occupancy.total + self.model.config.tokenizer.vq_weight * said.vq_loss
 
     def _token_loss(self, codes: Tensor, tokens: Tensor, past: Past, ego: Tensor) -> Tensor:
         """Cross-entropy of each frame's codes from the true ones before it."""

@@ -278,7 +278,8 @@ class WorldModel(nn.Module):
                 said = self._remembered(voxels, past, to, moves, unplanned)
             else:
                 assert tokens is not None
-                with torch.no_grad():
+                frozen = self.config.model.freeze_vae
+                with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                     said = Said(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
             one_hot = functional.one_hot(h, self.future).float()
             unsure = torch.where(planned[:, None], torch.full_like(sigma, -5.0), sigma)
