@@ -421,13 +421,13 @@ def measure(name: str, options: argparse.Namespace, config: Config) -> dict[str,
     if name == "not quantised":
         return told
     frames, history = config.window_frames, config.history_frames
-    sessions = set(sorted({w.session for w in data.train})[:SESSIONS])
+    sessions = set(sorted({w.session for w in data.train})[: SESSIONS if options.ways else 0])
     train = coded(model, data, [w for w in data.train if w.session in sessions], history)
     tested = windows_of(data.store, data.splits, "test", frames)
     tested = [tested[i] for i in evenly(len(tested), options.windows)]
     test = coded(model, data, tested, history)
     told["used"], ways, told["forecast_s"] = used(model, test), {}, {}
-    for way in options.ways or WAYS:
+    for way in options.ways:
         started = time.process_time()
         ways[way] = trained_forecast(config, model, train, way, options.forecast_steps)
         told["forecast_s"][way] = round(time.process_time() - started)
@@ -440,7 +440,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared session folders")
     parser.add_argument("--other", type=Path, nargs="*", default=[], help="data never trained on")
     parser.add_argument("--only", nargs="*", choices=CODEBOOKS, help="codebooks; all if not given")
-    parser.add_argument("--ways", nargs="*", choices=WAYS, help="of forecasting; all if not given")
+    ways = "of forecasting; all if not given"
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help=ways)
     parser.add_argument("--steps", type=int, default=220, help="of each tokenizer")
     parser.add_argument("--forecast-steps", type=int, default=300, help="of each transformer")
     parser.add_argument("--windows", type=int, default=40, help="of the test split")

@@ -200,7 +200,7 @@ class DataConfig:
     """loader processes; 0 loads in the training process"""
     horizons: int = 0
     """future frames of each window that a step of stage 2 learns from; 0 takes all"""
-    motion_samples: int = 256
+    motion_samples: int = 1024
     """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
     mirror: bool = True
     """mirror windows left to right at random in stage 2"""
