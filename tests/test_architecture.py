@@ -12,7 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vlwm"
 
-FOUNDATION = {"errors", "files", "config", "config_file", "config_keys", "run_folder"}
+FOUNDATION = {
+    "errors",
+    "files",
+    "config",
+    "config_build",
+    "config_file",
+    "config_keys",
+    "run_folder",
+}
 ALLOWED = {
     "geometry": set(),
     "city": {"geometry"},

@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlwm.core.config import Config, unknown_key
+from vlwm.core.config import Config
+from vlwm.core.config_build import unknown_key
 from vlwm.core.config_file import merge
 from vlwm.core.errors import ConfigError
 
