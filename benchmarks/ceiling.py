@@ -11,15 +11,14 @@ Printed: IoU and structure IoU per horizon.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
+from typing import Any
 
 import torch
 
+from of_a_run import parser_of, subject_of
 from vlwm.core.evaluation.calibration import ProbabilityHistogram
 from vlwm.core.evaluation.metrics import structure_mask
-from vlwm.core.evaluation.opening import open_run
 from vlwm.core.model.losses import wrap_to_pi
 from vlwm.core.model.memory import under_spread
 
@@ -31,14 +30,10 @@ def best(swept: list[ProbabilityHistogram]) -> list[float | None]:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="run folder or checkpoint")
-    parser.add_argument("--data", type=Path, help="other data than the run's own")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--windows", type=int, default=180, help="looked at; 0: all")
+    parser = parser_of(__doc__, windows=180)
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args()
-    subject = open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
+    subject = subject_of(given)
     model, history = subject.judge.model, subject.judge.history
     assert model is not None
     everything = [ProbabilityHistogram() for _ in range(model.future)]
@@ -59,8 +54,11 @@ def main() -> None:
             everything[h].add(said, truth)
             above = structure_mask(truth) > 0
             structure[h].add(said[above], truth[above])
-    told = {"windows": len(subject.windows), "iou": best(everything),
-            "iou_structure": best(structure)}  # fmt: skip
+    told: dict[str, Any] = {
+        "windows": len(subject.windows),
+        "iou": best(everything),
+        "iou_structure": best(structure),
+    }
     if given.json:
         print(json.dumps(told))
         return

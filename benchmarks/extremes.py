@@ -9,13 +9,12 @@ which the model is above the baseline, quantiles of the difference, and the thre
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
+from of_a_run import parser_of, subject_of
 from vlwm.core.evaluation.metrics import ZONES, iou_of
-from vlwm.core.evaluation.opening import open_run
 from vlwm.core.evaluation.picture import WindowFrames, write_window_picture
 from vlwm.core.evaluation.showcase import clip_of, notes_of
 
@@ -24,14 +23,10 @@ _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="run folder or checkpoint")
+    parser = parser_of(__doc__, windows=60)
     parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
-    parser.add_argument("--data", type=Path, help="other data than the run's own")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--windows", type=int, default=60, help="looked at; 0: all")
     given = parser.parse_args()
-    subject = open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
+    subject = subject_of(given)
     judge = subject.judge
     rows = [judge.methods.index(name) for name in ("model", "memory_baseline")]
     at, zone = int(np.argmin(np.abs(judge.horizons_s - _AT_S))), ZONES.index("structure")

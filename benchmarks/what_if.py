@@ -9,26 +9,20 @@ half, and seconds of a forecast of six frames.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 
-from vlwm.core.evaluation.opening import open_run
+from of_a_run import parser_of, subject_of
 from vlwm.core.evaluation.what_if import met_by, pair_in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="run folder or checkpoint")
-    parser.add_argument("--data", type=Path, help="other data than the run's own")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--windows", type=int, default=120, help="looked at; 0: all")
+    parser = parser_of(__doc__, windows=120)
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args()
-    subject = open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
+    subject = subject_of(given)
     judge = subject.judge
     assert judge.model is not None
     met, seconds = [], []
