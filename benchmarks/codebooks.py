@@ -181,11 +181,10 @@ CODEBOOKS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-@dataclass
 class Scores:
     """Histograms of all cells and of structure, by key."""
 
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self.found: dict[Any, tuple[ProbabilityHistogram, ProbabilityHistogram]] = {}
 
     def add(self, key: Any, probability: Tensor, truth: Tensor) -> None:
@@ -339,7 +338,9 @@ def coded(model: Tokenizer, data: TrainData, windows: list[Window], history: int
     return Coded(WindowDataset(data.store, windows, history), codes)
 
 
-def trained_forecast(config: Config, model: Tokenizer, train: Coded, way: str, steps: int) -> Any:
+def trained_forecast(
+    config: Config, model: Tokenizer, train: Coded, way: str, steps: int
+) -> TokenForecast:
     """A token forecaster after `steps` steps."""
     seed_everything(config.seed)
     forecast = TokenForecast(config, model)
@@ -366,7 +367,7 @@ def trained_forecast(config: Config, model: Tokenizer, train: Coded, way: str, s
 
 @torch.no_grad()
 def judged(
-    config: Config, data: TrainData, model: Tokenizer, test: Coded, ways: dict[str, Any]
+    config: Config, data: TrainData, model: Tokenizer, test: Coded, ways: dict[str, TokenForecast]
 ) -> dict[str, dict[str, list[Any]]]:
     """Scores at `TOLD` of each way, of the true future's codes, and of the rival."""
     scores, history = Scores(), config.history_frames
