@@ -9,39 +9,38 @@ import torch
 
 from tests.small_world import batch_of, model_of, small
 from vlwm.core.data.dataset import Batch
+from vlwm.core.model.report import LossReport
 from vlwm.core.model.world_loss import WorldLoss, planned_half
+from vlwm.core.model.world_model import WorldModel
+
+
+def learnt(*more: str) -> tuple[WorldModel, list[LossReport]]:
+    """A model after twelve steps on one batch, and what each step reported."""
+    config = small(*more)
+    model, batch = model_of(config), batch_of(config)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
+    reports = []
+    for _ in range(12):
+        reports.append(WorldLoss(model)(batch))
+        optimizer.zero_grad()
+        reports[-1].total.backward()
+        optimizer.step()
+    return model, reports
 
 
 @pytest.mark.parametrize("more", [(), ("model.use_tokens=False",), ("model.use_memory=False",),
                                   ("model.pose_dof=6",)])  # fmt: skip
 def test_every_variant_learns(more: tuple[str, ...]) -> None:
-    config = small(*more)
-    model, batch = model_of(config), batch_of(config)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
-    losses = []
-    for _ in range(12):
-        report = WorldLoss(model)(batch)
-        optimizer.zero_grad()
-        report.total.backward()
-        optimizer.step()
-        losses.append(float(report.total.detach()))
-    assert losses[-1] < losses[0]
-    assert {"focal", "dice", "mean", "pose"} <= set(report.parts)
+    model, reports = learnt(*more)
+    assert float(reports[-1].total.detach()) < float(reports[0].total.detach())
+    assert {"focal", "dice", "mean", "pose"} <= set(reports[-1].parts)
     assert all(p.grad is None for p in model.vae.parameters())
 
 
 @pytest.mark.parametrize("memory", [True, False])
 def test_a_tokenizer_that_is_not_frozen_learns_along(memory: bool) -> None:
-    config = small("model.freeze_vae=False", f"model.use_memory={memory}")
-    model, batch = model_of(config), batch_of(config)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 3e-3)
-    trips = []
-    for _ in range(12):
-        report = WorldLoss(model)(batch)
-        optimizer.zero_grad()
-        report.total.backward()
-        optimizer.step()
-        trips.append(float(report.parts["round_trip"]))
+    model, reports = learnt("model.freeze_vae=False", f"model.use_memory={memory}")
+    trips = [float(report.parts["round_trip"]) for report in reports]
     assert trips[-1] < 0.9 * trips[0]
     parts = (model.vae.encoder.conv_in, model.vae.decoder.conv_out)
     assert all(part.weight.grad.abs().sum() > 0 for part in parts)
