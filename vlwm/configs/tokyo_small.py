@@ -20,7 +20,6 @@ model = dict(
     layers_per_level=1,
     use_tokens=False,  # on a CPU they cost more than they give (docs/decisions.md)
     memory_channels=32,
-    pose_channels=64,
 )
 optimizer = dict(lr=2e-3)
 lr_config = dict(warmup_iters=20)

@@ -201,6 +201,8 @@ class DataConfig:
     """future frames of each window that a step of stage 2 learns from; 0 takes all"""
     motion_samples: int = 1024
     """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
+    motion_steps: int = 1000
+    """steps that the pose module learns from poses alone, before the first one of stage 2"""
     mirror: bool = True
     """mirror windows left to right at random in stage 2"""
     symmetries: bool = True
@@ -216,6 +218,8 @@ class DataConfig:
         _require(self.horizons >= 0, "data.horizons", self.horizons, "use 0 for all, or a number")
         value = self.motion_samples
         _require(value >= 0, "data.motion_samples", value, "use 0 or more")
+        value = self.motion_steps
+        _require(value >= 0, "data.motion_steps", value, "use 0 or more")
         value = self.workers_per_gpu
         _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
 

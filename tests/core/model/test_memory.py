@@ -10,7 +10,7 @@ from scipy.interpolate import RegularGridInterpolator
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory import ego_memory, resampled_memory, under_spread
-from vlwm.core.model.pose import normal_draws
+from vlwm.core.model.mixture import normal_draws
 
 GRID = VoxelGrid.from_range((-5, -4, -1, 5, 4, 4), (1.0, 1.0, 0.5))
 

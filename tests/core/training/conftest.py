@@ -27,7 +27,7 @@ TINY = (
     "model.channels=(8, 8, 8)", "model.num_heads=2", "model.memory_channels=8",
     "model.pose_channels=8", "max_epochs=2", "data.samples_per_gpu=4",
     "lr_config.warmup_iters=2", "log_config.interval=1", "evaluation.max_windows=3",
-    "evaluation.final_max_windows=1", "checkpoint_config.interval=1",
+    "evaluation.final_max_windows=1", "checkpoint_config.interval=1", "data.motion_steps=5",
 )  # fmt: skip
 _TIMES = ("time", "windows_per_s", "frames_per_s", "loader_share", "memory_gb")
 

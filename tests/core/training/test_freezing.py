@@ -23,7 +23,7 @@ FROZEN = ("vae.", "transformer.", "pose.")
 def model_after(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = load_checkpoint(folder / "last.pth")["model"]
     frozen = {name: value for name, value in state.items() if name.startswith(FROZEN)}
-    for name in ("pose.spread", "pose.sigma_scale"):
+    for name in ("pose.wideness", "pose.sigma_scale"):
         del frozen[name]  # not trained: chosen by each validation, like a threshold
     return frozen
 

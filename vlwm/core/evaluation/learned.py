@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.cut import Cut
-from vlwm.core.model.pose import motion_error, true_state
+from vlwm.core.model.states import motion_error, true_state
 
 if TYPE_CHECKING:
     from vlwm.core.data.dataset import Batch

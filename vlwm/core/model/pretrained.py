@@ -54,6 +54,10 @@ class Given:
         """Whether no tensor under a prefix begins fresh."""
         return not any(name.startswith(prefix) for name in self.fresh)
 
+    def touches(self, prefix: str) -> bool:
+        """Whether any tensor under a prefix has the file's values."""
+        return any(name.startswith(prefix) for name in self.taken)
+
     def table(self) -> list[str]:
         """Lines of a table, a part of the model a line: tensors loaded, fresh, left over."""
         parts = sorted({_part(n) for n in (*self.taken, *self.fresh, *self.left_over)})

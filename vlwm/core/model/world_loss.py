@@ -23,8 +23,9 @@ from vlwm.core.data.dataset import Batch, Past, Plan
 from vlwm.core.model.fusion import fusion_loss
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory import resampled_memory
-from vlwm.core.model.pose import MoreMotion, Motion, true_state
+from vlwm.core.model.pose import MoreMotion, Motion
 from vlwm.core.model.report import LossReport, Take, as_it_is
+from vlwm.core.model.states import true_state
 from vlwm.core.model.world_model import Said, WorldModel
 
 _FUSION_LAYERS, _FUSION_FRAMES = 32, 3  # that a step trains the fusion on

@@ -1,15 +1,23 @@
-"""Motion of many windows at once: a step sees few windows, but poses cost nothing beside voxels."""
+"""Motion of many windows at once: a step sees few windows, but poses cost nothing beside voxels.
+
+So the pose module learns from poses alone first, in a minute, and goes on beside the frames.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
-from vlwm.core.model.pose import MoreMotion
+from vlwm.core.model.pose import MoreMotion, PoseModule
+from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 
 _MOST = 200_000  # windows that are held: 120 MB
+_LR, _WEIGHT_DECAY = 5e-3, 0.1  # of what is learnt before the frames
 
 
 def motions_of(windows: WindowDataset, most: int, device: torch.device | None = None) -> MoreMotion:
@@ -42,8 +50,21 @@ class Motions:
         self.seed, self.mirror, self.device = config.seed, config.data.mirror, device
         self.count = min(config.data.motion_samples, len(windows))
         self.share = self.count / max(self.count + config.data.samples_per_gpu * ranks, 1)
-        held = motions_of(windows, _MOST if self.count else 0)
+        held = motions_of(windows, _MOST)
         self.poses, self.ground_z = held.poses.numpy(), held.ground_z.numpy()
+
+    def every(self) -> tuple[MoreMotion, MoreMotion]:
+        """All that are held, and their mirror images."""
+        mirrored = mirrored_poses(self.poses.astype(np.float64)).astype(np.float32)
+        driven, image = (
+            MoreMotion(
+                torch.from_numpy(poses).to(self.device),
+                torch.from_numpy(self.ground_z).to(self.device),
+                share=1.0,
+            )
+            for poses in (self.poses, mirrored)
+        )
+        return driven, image
 
     def of_step(self, step: int) -> MoreMotion | None:
         """The choice of a step, a function of it and the seed; None where none are wanted."""
@@ -60,3 +81,30 @@ class Motions:
             torch.from_numpy(ground_z).to(self.device),
             self.share,
         )
+
+
+def learn_motion(
+    pose: PoseModule, motions: Motions, config: Config, tick: Callable[[], None]
+) -> None:
+    """What poses alone say of motion: the scale of the features, then `data.motion_steps` steps.
+
+    Args:
+        pose: changed in place.
+        motions: of the train split.
+        tick: called after each step.
+    """
+    pose.learn_scale(*motions.every())
+    steps = config.data.motion_steps
+    own = replace(config.optimizer, weight_decay=_WEIGHT_DECAY)
+    optimizer, schedule = build_optimizer(pose, own, _LR), Schedule(config.lr_config, _LR, steps)
+    for step in range(steps):
+        more = motions.of_step(step)
+        if more is None:
+            return
+        set_lr(optimizer, schedule.lr(step))
+        optimizer.zero_grad()
+        pose.loss_of(more).backward()
+        clip_gradients(pose.parameters(), config.grad_clip)
+        optimizer.step()
+        tick()
+    optimizer.zero_grad()

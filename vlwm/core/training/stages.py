@@ -100,6 +100,9 @@ def train_world(run: Run, data: TrainData) -> Path:
     if source is None:
         given = initial_weights(run.config, run.options, model, "world")
         task.learn_prior()
+        if not given.touches("pose."):
+            log.info("world: motion from poses alone, %d steps", run.config.data.motion_steps)
+            task.learn_motion(run.tick)
         if not given.covers("vae."):
             task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,11 @@ from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.loader import epoch_batches, share_of
-from vlwm.core.training.motions import Motions, motions_of
+from vlwm.core.training.motions import Motions, learn_motion, motions_of
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 from vlwm.core.training.token_cache import FrameCodes
 
-_CALIBRATE_EVERY = 50  # steps
 _MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
 _PRIOR_WINDOWS = 128  # of the train split, that show what stands beyond the edge of what was seen
 
@@ -90,6 +89,15 @@ class WorldTask:
         for index in evenly(len(self.train_set), _PRIOR_WINDOWS):
             self.module.count_beyond(collate([self.train_set[0, index]]).to(self.device))
 
+    def learn_motion(self, tick: Callable[[], None]) -> None:
+        """Take from the poses of the train split what they say of motion without a scene."""
+        pose = self.module.pose
+        frozen = [p for p in pose.parameters() if not p.requires_grad]
+        pose.requires_grad_(True)  # a fresh one is trained before it is frozen
+        learn_motion(pose, self.motions, self.config, tick)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
     def samples(self) -> int:
         """Windows of an epoch."""
         return min(len(self.train_set), self.config.data.epoch_samples or len(self.train_set))
@@ -112,11 +120,9 @@ class WorldTask:
         return self.objective(batch, codes, take, self.more)
 
     def begin_step(self, step: int) -> None:
-        """Choose the windows of which this step looks at the motion alone, and draw anew."""
+        """Choose the windows of which this step looks at the motion alone."""
         self.objective.draw = step
         self.more = self.motions.of_step(step)
-        if self.more is not None and step % _CALIBRATE_EVERY == 0:
-            self.module.pose.calibrate(self.more)
 
     def exchange(self) -> None:
         """Nothing to share."""
