@@ -109,7 +109,7 @@ def test_who_is_too_sure_is_made_less_so() -> None:
     seen = crossing(0, 500)
     module = PoseModule(4, 2, 0.5, 16, 3)
     with torch.no_grad():
-        parts, _ = module._answers(module.out.bias)
+        parts, _ = module.answers(module.out.bias)
         parts[..., 3:6] = -2.0
         parts[0, :, :3] = torch.tensor([0.0, 0.0, 0.0])
     before = likelihood(module, seen)

@@ -123,7 +123,7 @@ class PoseModule(nn.Module):
         self.context = context
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        parts, _ = self._answers(self.out.bias.detach())
+        parts, _ = self.answers(self.out.bias.detach())
         parts[..., 3:6] = torch.linspace(*_START_PARTS, _PARTS)[:, None]
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
@@ -131,7 +131,7 @@ class PoseModule(nn.Module):
         self.register_buffer("wideness", torch.ones(future))
         self.register_buffer("sigma_scale", torch.ones(future, self.size))
 
-    def _answers(self, out: Tensor) -> tuple[Tensor, Tensor]:
+    def answers(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Views (..., H, K, 10) and (..., H, 2, R) of outputs: of the parts of the mixture mean,
         log-sigma, shear and log-weight; shift and log-sigma of the rest of the state."""
         each = out.unflatten(-1, (self.future, -1))
@@ -157,7 +157,7 @@ class PoseModule(nn.Module):
         hidden = self.frames(features)
         for norm, layer in zip(self.norms, self.hidden, strict=True):
             hidden = hidden + layer(functional.gelu(norm(hidden)))
-        parts, rest = self._answers(self.out(functional.gelu(hidden)).float())
+        parts, rest = self.answers(self.out(functional.gelu(hidden)).float())
         on_its_own = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
         reach = self.horizons_s[:, None]
         planar = PlanarMixture(
