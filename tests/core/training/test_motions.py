@@ -6,12 +6,13 @@ from dataclasses import replace
 from typing import cast
 
 import numpy as np
+import pytest
 import torch
 
 from vlwm.core.config import Config, load_config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import PoseModule
-from vlwm.core.training.motions import Motions, motions_of
+from vlwm.core.training.motions import Motions, learn_motion, motions_of
 
 WINDOWS = 30
 
@@ -82,3 +83,39 @@ def test_of_many_windows_some_are_taken_evenly() -> None:
     assert some.poses[:, 0, 0].tolist() == [0, 4, 8, 12, 16, 20, 24, 28]
     assert some.poses.shape == (8, 10, 13) and some.ground_z.shape == (8, 10)
     assert len(motions_of(windows(0), 8).poses) == 0 == len(motions_of(windows(), 0).poses)
+
+
+def test_poses_alone_teach_before_the_frames_the_same_each_time() -> None:
+    plain = config(mirror=False)
+    plain = replace(plain, data=replace(plain.data, motion_steps=30))
+    motions = Motions(windows(), plain, 1, torch.device("cpu"))
+    seen, mirrored = motions.every()
+    assert torch.equal(seen.poses[..., 1], -mirrored.poses[..., 1])
+    states, ticks = [], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        module = PoseModule(4, 6, 0.5, 16, 3)
+        before = float(module.loss_of(seen).detach())
+        learn_motion(module, motions, plain, lambda: ticks.append(0))
+        states.append(module.state_dict())
+        assert float(module.loss_of(seen).detach()) < before - 0.1
+        assert all(parameter.grad is None for parameter in module.parameters())
+    assert len(ticks) == 60
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_stop_between_its_steps_is_heeded() -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    motions = Motions(windows(), config(), 1, torch.device("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        learn_motion(PoseModule(4, 6, 0.5, 16, 3), motions, config(), stop)
+
+
+def test_without_samples_only_the_scale_is_learnt() -> None:
+    module = PoseModule(4, 6, 0.5, 16, 3)
+    motions = Motions(windows(), config(0), 1, torch.device("cpu"))
+    learn_motion(module, motions, config(0), lambda: None)
+    assert not torch.equal(module.scale.matrix, torch.eye(88))
+    assert not module.out.weight.any()
