@@ -180,7 +180,7 @@ def _untrained(
     config: Config, data: TrainData, device: torch.device, windows: int
 ) -> dict[str, Any]:
     """Scores of the model before its first step: resampled memory, constant twist, column prior."""
-    model = replace(config.model, use_tokens=False)
+    model = replace(config.model, use_tokens=False, use_memory=True, freeze_vae=True)
     config = replace(config, model=model)
     sheet = evaluate(
         _fresh(config, data, device).eval(), "untrained", data.store, data.splits, "test", config,
