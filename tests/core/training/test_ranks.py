@@ -133,3 +133,4 @@ def test_one_process_asks_nobody() -> None:
     rows = torch.arange(6.0).reshape(3, 2)
     assert ranks.gather_rows(rows) is rows
     assert ranks.lead_does(lambda: 7) == 7
+    ranks.follow_lead(torch.nn.Linear(2, 2))

@@ -55,6 +55,9 @@ def run(folder: Path, ranks: Ranks, short: tuple[str, int] | None, shrink_at: in
     seed_everything(1)
     task = Shared(ranks)
     task.short = short
+    for value in task.module.state_dict().values():
+        value += ranks.rank  # as if each had computed it by itself
+    ranks.follow_lead(task.module)
     trainer = build(folder, config(epochs=2), task, microbatch=2, ranks=ranks)
     stepper, shrunk = trainer.state.stepper, []
     plain_begin, plain_shrink = task.begin_step, stepper.shrink

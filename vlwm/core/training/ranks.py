@@ -94,6 +94,13 @@ class Ranks:
             )
         return result
 
+    def follow_lead(self, module: nn.Module) -> None:
+        """Take every parameter and buffer from the lead: what each process computed by itself may
+        differ in the last bit."""
+        if self.size > 1:
+            for values in module.state_dict().values():
+                _watched(dist.broadcast, values, 0)
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its sum over all processes; absent ones count as zero."""
         if self.size == 1:

@@ -97,6 +97,7 @@ class WorldTask:
         learn_motion(pose, self.motions, self.config, tick)
         for parameter in frozen:
             parameter.requires_grad_(False)
+        self.ranks.follow_lead(pose)
 
     def samples(self) -> int:
         """Windows of an epoch."""
