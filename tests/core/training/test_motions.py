@@ -89,8 +89,9 @@ def test_poses_alone_teach_before_the_frames_the_same_each_time() -> None:
     plain = config(mirror=False)
     plain = replace(plain, data=replace(plain.data, motion_steps=30))
     motions = Motions(windows(), plain, 1, torch.device("cpu"))
-    seen, mirrored = motions.every()
+    seen, mirrored = motions.some(100)
     assert torch.equal(seen.poses[..., 1], -mirrored.poses[..., 1])
+    assert len(seen.poses) == WINDOWS and len(motions.some(7)[1].poses) == 6
     states, ticks = [], []
     for _ in range(2):
         torch.manual_seed(0)

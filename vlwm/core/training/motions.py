@@ -17,6 +17,7 @@ from vlwm.core.model.pose import MoreMotion, PoseModule
 from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 
 _MOST = 200_000  # windows that are held: 120 MB
+_SCALED = 20_000  # windows that the scale of the features comes from
 _LR, _WEIGHT_DECAY = 5e-3, 0.1  # of what is learnt before the frames
 
 
@@ -53,16 +54,14 @@ class Motions:
         held = motions_of(windows, _MOST)
         self.poses, self.ground_z = held.poses.numpy(), held.ground_z.numpy()
 
-    def every(self) -> tuple[MoreMotion, MoreMotion]:
-        """All that are held, and their mirror images."""
-        mirrored = mirrored_poses(self.poses.astype(np.float64)).astype(np.float32)
+    def some(self, most: int) -> tuple[MoreMotion, MoreMotion]:
+        """At most so many, evenly spaced, and their mirror images."""
+        rows = slice(None, None, max(1, -(-len(self.poses) // most)))
+        mirrored = mirrored_poses(self.poses[rows].astype(np.float64)).astype(np.float32)
+        ground_z = torch.from_numpy(self.ground_z[rows]).to(self.device)
         driven, image = (
-            MoreMotion(
-                torch.from_numpy(poses).to(self.device),
-                torch.from_numpy(self.ground_z).to(self.device),
-                share=1.0,
-            )
-            for poses in (self.poses, mirrored)
+            MoreMotion(torch.from_numpy(poses).to(self.device), ground_z, share=1.0)
+            for poses in (self.poses[rows], mirrored)
         )
         return driven, image
 
@@ -93,7 +92,7 @@ def learn_motion(
         motions: of the train split.
         tick: called after each step.
     """
-    pose.learn_scale(*motions.every())
+    pose.learn_scale(*motions.some(_SCALED))
     steps = config.data.motion_steps
     own = replace(config.optimizer, weight_decay=_WEIGHT_DECAY)
     optimizer, schedule = build_optimizer(pose, own, _LR), Schedule(config.lr_config, _LR, steps)
