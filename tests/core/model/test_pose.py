@@ -99,8 +99,8 @@ def test_a_crossing_is_two_ways_and_none_between() -> None:
     turned, straight = draws[..., 1] > 2.0, draws[..., 1].abs() < 0.5
     assert float((turned | straight).float().mean()) > 0.9
     assert 0.4 < float(turned.float().mean()) < 0.6
-    assert float(draws[straight][:, 2].abs().median()) < 0.05
-    assert float((draws[turned][:, 2] - 0.6).abs().median()) < 0.05
+    assert float(draws[straight][:, 2].abs().median()) < 0.15
+    assert float((draws[turned][:, 2] - 0.6).abs().median()) < 0.15
     assert 1.0 < float(motion.state[0, 1, 1].detach()) < 2.0
 
 
