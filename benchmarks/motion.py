@@ -3,8 +3,9 @@
     python benchmarks/motion.py --data DIR [--unseen DIR] [--split test] [--windows 0] [--dof 6]
                                 [--steps 610] [--share 1] [--config tokyo_small] [--json]
 
-Poses cost nothing beside voxels, so what stage 2 learns of motion is had in a minute: the same
-windows a step, optimiser and schedule, and the same sigmas from the validation split. Told for
+Poses cost nothing beside voxels, so what a run learns of motion is had in a minute: the steps from
+poses alone, then those of stage 2 with the same windows a step, optimiser and schedule, and the
+same widths and sigmas from the validation split. Told for
 each component, over the windows of `--unseen` (the data themselves if not given): the share of
 errors within the sigma that is said, 0.5 … 3 s, and mean errors at 1 and 3 s beside constant twist.
 `--share 4` trains on every fourth session, which tells what more windows would give.

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from tests.some_poses import random_poses
 from vlwm.core.geometry.frames import constant_twist, ego_of, quaternion_from_rpy
 from vlwm.core.model.pose import MoreMotion, PoseModule
 from vlwm.core.model.states import PLANAR, motion_error, true_state
 
 
-def poses(seed: int, count: int = 3) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    table = rng.normal(size=(count, 4, 13))
-    angles = rng.uniform([-0.4, -0.4, -3.1], [0.4, 0.4, 3.1], (count, 4, 3))
-    table[..., 3:7] = quaternion_from_rpy(*np.moveaxis(angles, -1, 0))
-    return torch.from_numpy(table)
-
-
 @pytest.mark.parametrize("dof", [3, 6])
 def test_untrained_it_is_constant_twist(dof: int) -> None:
-    past = poses(0)
+    past = random_poses(0)
     module = PoseModule(4, 6, 0.5, 16, dof)
     motion = module(past.float(), torch.zeros(3, 4))
     ego = ego_of(past.numpy(), np.zeros((3, 4)))
@@ -35,18 +31,9 @@ def test_untrained_it_is_constant_twist(dof: int) -> None:
 def test_it_learns_a_steady_braking() -> None:
     torch.manual_seed(0)
     module = PoseModule(4, 6, 0.5, 32, 3)
-    optimizer = torch.optim.AdamW(module.parameters(), 3e-3)
-    before = after = 0.0
-    for step in range(150):
-        past, truth = braking(torch.rand(64, generator=torch.Generator().manual_seed(step)))
-        motion = module(past, torch.zeros(64, 4))
-        loss = module.loss(motion, truth)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        after = float((motion.state - truth)[:, -1, 0].detach().abs().mean())
-        before = before or after
-    assert after < 0.4 * before
+    before = braking_error(module)
+    teach(module, 150, 3e-3, braking_loss)
+    assert braking_error(module) < 0.4 * before
 
 
 def test_without_windows_it_says_what_it_said() -> None:
@@ -84,23 +71,18 @@ def test_a_crossing_is_two_ways_and_none_between() -> None:
     """Half of the vehicles go on, half turn off: the draws do, and the expected way is neither."""
     torch.manual_seed(0)
     module = PoseModule(4, 2, 0.5, 32, 3)
-    optimizer = torch.optim.AdamW(module.parameters(), 5e-3)
-    for step in range(500):
-        loss = module.loss_of(crossing(step, 128))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    teach(module, 500, 5e-3, crossing_loss)
     seen = crossing(1000, 400)
     module.calibrate(seen)
     motion = module(seen.poses[:3, :4], seen.ground_z[:3, :4])
     moves = module.moves(motion, torch.tensor([1, 1, 1]))
     assert moves.shape == (3, 128, 3)
     draws = moves + motion.state[:, 1, None, PLANAR].detach()
-    turned, straight = draws[..., 1] > 2.0, draws[..., 1].abs() < 0.5
-    assert float((turned | straight).float().mean()) > 0.9
+    turned, straight = (draws[..., 1] - 3.0).abs() < 0.3, draws[..., 1].abs() < 0.3
+    assert bool((turned | straight).all())
     assert 0.4 < float(turned.float().mean()) < 0.6
-    assert float(draws[straight][:, 2].abs().median()) < 0.15
-    assert float((draws[turned][:, 2] - 0.6).abs().median()) < 0.15
+    assert float(draws[straight][:, 2].abs().max()) < 0.05
+    assert float((draws[turned][:, 2] - 0.6).abs().max()) < 0.05
     assert 1.0 < float(motion.state[0, 1, 1].detach()) < 2.0
 
 
@@ -111,7 +93,6 @@ def test_who_is_too_sure_is_made_less_so() -> None:
     with torch.no_grad():
         parts, _ = module.answers(module.out.bias)
         parts[..., 3:6] = -2.0
-        parts[0, :, :3] = torch.tensor([0.0, 0.0, 0.0])
     before = likelihood(module, seen)
     module.calibrate(seen)
     assert float(module.wideness.max()) > 1.2 and likelihood(module, seen) > before + 0.1
@@ -135,20 +116,41 @@ def test_with_its_scale_it_learns_what_is_in_small_differences() -> None:
         torch.manual_seed(0)
         module = PoseModule(4, 6, 0.5, 32, 3)
         if scaled:
-            some = braking(torch.rand(500))[0]
+            some, _ = braking(torch.rand(500))
             many = MoreMotion(some, torch.zeros(len(some), 4), 1.0)
             module.learn_scale(many, many)
-        optimizer = torch.optim.AdamW(module.parameters(), 3e-3)
-        for step in range(100):
-            past, truth = braking(torch.rand(64, generator=torch.Generator().manual_seed(step)))
-            loss = module.loss(module(past, torch.zeros(64, 4)), truth)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        past, truth = braking(torch.rand(200, generator=torch.Generator().manual_seed(-1)))
-        said = module(past, torch.zeros(200, 4)).state.detach()
-        errors.append(float((said - truth)[:, -1, 0].abs().mean()))
-    assert errors[1] < 0.7 * errors[0]
+        teach(module, 100, 3e-3, braking_loss)
+        errors.append(braking_error(module))
+    assert errors[1] < 0.1 * errors[0]
+
+
+def teach(
+    module: PoseModule, steps: int, rate: float, loss: Callable[[PoseModule, int], Tensor]
+) -> None:
+    """Some steps at a rate that ends at 0, as in training."""
+    optimizer = torch.optim.AdamW(module.parameters(), rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss(module, step).backward()
+        optimizer.step()
+        schedule.step()
+
+
+def braking_loss(module: PoseModule, seed: int) -> Tensor:
+    past, truth = braking(torch.rand(64, generator=torch.Generator().manual_seed(seed)))
+    return module.loss(module(past, torch.zeros(64, 4)), truth)
+
+
+def crossing_loss(module: PoseModule, seed: int) -> Tensor:
+    return module.loss_of(crossing(seed, 128))
+
+
+def braking_error(module: PoseModule) -> float:
+    """Mean error of x (m) three seconds ahead, of windows that no step saw."""
+    past, truth = braking(torch.rand(200, generator=torch.Generator().manual_seed(10_000)))
+    said = module(past, torch.zeros(200, 4)).state.detach()
+    return float((said - truth)[:, -1, 0].abs().mean())
 
 
 def crossing(seed: int, count: int) -> MoreMotion:

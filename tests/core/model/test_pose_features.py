@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from vlwm.core.geometry.frames import quaternion_from_rpy
+from tests.some_poses import random_poses
 from vlwm.core.model.pose_features import FeatureScale, pose_features
 
 
-def poses(seed: int, count: int = 3) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    table = rng.normal(size=(count, 4, 13))
-    angles = rng.uniform([-0.4, -0.4, -3.1], [0.4, 0.4, 3.1], (count, 4, 3))
-    table[..., 3:7] = quaternion_from_rpy(*np.moveaxis(angles, -1, 0))
-    return torch.from_numpy(table)
-
-
 def test_the_sign_of_a_quaternion_does_not_matter() -> None:
-    past = poses(1).float()
+    past = random_poses(1).float()
     turned = past.clone()
     turned[..., 3:7] *= -1
     features = pose_features(past, torch.zeros(3, 4), 0.5)
@@ -27,7 +18,7 @@ def test_the_sign_of_a_quaternion_does_not_matter() -> None:
 
 
 def test_height_above_ground_is_what_it_sees() -> None:
-    past = poses(2).float()
+    past = random_poses(2).float()
     lifted = past.clone()
     lifted[..., 2] += 7.0
     same = pose_features(lifted, torch.full((3, 4), 7.0), 0.5)
