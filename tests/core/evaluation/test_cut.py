@@ -24,35 +24,53 @@ def frame(seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(share).float(), torch.from_numpy(truth.astype(np.uint8))
 
 
-def scores(forecasts: list[np.ndarray], truths: list[np.ndarray]) -> float:
-    """IoU and structure IoU added, spelled out cell by cell."""
+def scores(cut: Cut, frames: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """IoU and structure IoU of a cut's first horizon, spelled out column by column."""
     hits, unions = np.zeros(2), np.zeros(2)
-    for forecast, truth in zip(forecasts, truths, strict=True):
+    for probability, truth in frames:
+        forecast, true = cut.occupied(probability, 0).numpy(), truth.numpy()
         for x, y in np.ndindex(SHAPE[:2]):
-            lowest = next((z for z in range(SHAPE[2]) if truth[x, y, z]), -1)
-            for z in range(SHAPE[2]):
-                for part in (0, 1) if z > lowest else (0,):
-                    hits[part] += forecast[x, y, z] and truth[x, y, z]
-                    unions[part] += forecast[x, y, z] or truth[x, y, z]
-    return float((hits / unions).sum())
+            lowest = next((z for z in range(SHAPE[2]) if true[x, y, z]), -1)
+            for part, first in ((0, 0), (1, lowest + 1)):
+                said, is_there = forecast[x, y, first:], true[x, y, first:]
+                hits[part] += (said & is_there).sum()
+                unions[part] += (said | is_there).sum()
+    iou, structure = hits / unions
+    return float(iou), float(structure)
 
 
 def test_the_best_cut_is_the_best_of_a_literal_sweep() -> None:
+    """Of structure IoU over the cut above; beside any of those, of IoU over the cut of ground."""
     histogram, frames = CutHistogram(HORIZONS), [frame(seed) for seed in range(3)]
     for probability, truth in frames:
         histogram.add(probability, truth, 1)
     cut = histogram.best()
 
-    def score(ground: float, above: float) -> float:
-        cuts = [Cut(0.5, (ground,), (above,)).occupied(p, 0).numpy() for p, _ in frames]
-        return scores(cuts, [t.numpy() for _, t in frames])
+    def score(ground: float, above: float) -> tuple[float, float]:
+        return scores(Cut(0.5, (ground,), (above,)), frames)
 
-    coarse = [(k / 256, m / 256) for k in range(8, 256, 24) for m in range(8, 256, 24)]
-    best = score(cut.ground[1], cut.above[1])
-    assert best >= max(score(*pair) for pair in coarse) - 1e-12
-    assert best > score(cut.threshold, cut.threshold)  # two thresholds are worth having
+    coarse = [k / 256 for k in range(8, 256, 31)]
+    iou, structure = score(cut.ground[1], cut.above[1])
+    assert iou >= max(score(ground, cut.above[1])[0] for ground in coarse) - 1e-12
+    for above in coarse:
+        beside = max(coarse, key=lambda ground: score(ground, above)[0])
+        assert structure >= score(beside, above)[1] - 1e-12
+    assert structure > score(cut.threshold, cut.threshold)[1]  # two are worth having
     assert cut.above[1] < 0.4 < cut.ground[1]
     assert (cut.ground[0], cut.above[0]) == (cut.threshold,) * 2  # a horizon without any count
+    assert histogram.best_sum() == pytest.approx(iou + structure)
+
+
+def test_where_nothing_stands_both_are_cut_for_iou() -> None:
+    histogram, frames = CutHistogram(1), []
+    for seed in range(3):
+        probability, truth = frame(seed)
+        flat = truth * ~above_ground(truth.float())
+        frames.append((probability, flat))
+        histogram.add(probability, flat, 0)
+    cut = histogram.best()
+    for above in (0.5, 0.2):
+        assert scores(cut, frames)[0] >= scores(Cut(0.5, cut.ground, (above,)), frames)[0]
 
 
 def test_its_single_threshold_is_that_of_all_cells_together() -> None:

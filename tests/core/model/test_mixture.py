@@ -91,3 +91,18 @@ def test_normal_draws_are_even() -> None:
     np.testing.assert_allclose(draws.mean(0), 0.0, atol=1e-12)
     np.testing.assert_allclose(np.cov(draws.T, bias=True), np.eye(3), atol=0.1)
     np.testing.assert_allclose(draws[32:64].mean(0), 0.0, atol=1e-12)  # and so is a piece
+
+
+def test_members_together_are_their_mean() -> None:
+    """Their density, whatever a place's parts: and apart they are as they were."""
+    torch.manual_seed(0)
+    values = [torch.randn(2, 3, 4, 5, 3) for _ in range(3)]
+    apart = PlanarMixture(torch.log_softmax(torch.randn(2, 3, 4, 5), -1), *values)
+    together = apart.together()
+    truth = torch.randn(2, 4, 3)
+    each = apart.log_likelihood(truth[:, None].expand(2, 3, 4, 3))
+    mean = torch.logsumexp(each, dim=1) - math.log(3)
+    torch.testing.assert_close(together.log_likelihood(truth), mean)
+    again = together.apart(3)
+    torch.testing.assert_close(again.log_weight, apart.log_weight)
+    assert all(map(torch.equal, (again.mean, again.log_sigma, again.shear), values))

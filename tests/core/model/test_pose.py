@@ -91,8 +91,8 @@ def test_who_is_too_sure_is_made_less_so() -> None:
     seen = crossing(0, 500)
     module = PoseModule(4, 2, 0.5, 16, 3)
     with torch.no_grad():
-        parts, _ = module.answers(module.out.bias)
-        parts[..., 3:6] = -2.0
+        for member in module.members:
+            module.answers(member.out.bias)[0][..., 3:6] = -2.0
     before = likelihood(module, seen)
     module.calibrate(seen)
     assert float(module.wideness.max()) > 1.2 and likelihood(module, seen) > before + 0.1

@@ -74,7 +74,8 @@ def test_an_unsure_motion_makes_an_unsure_forecast() -> None:
     sureness = []
     for log_sigma in (-6.0, 2.0):
         with torch.no_grad():
-            model.pose.answers(model.pose.out.bias)[0][..., 3:6] = log_sigma
+            for member in model.pose.members:
+                model.pose.answers(member.out.bias)[0][..., 3:6] = log_sigma
         sureness.append(float(model.forecast(batch.past(4)).logits.abs().mean()))
     assert sureness[1] < 0.9 * sureness[0]
 

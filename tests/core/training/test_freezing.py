@@ -16,7 +16,11 @@ from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run import train
 
-FRESH = {"transformer.temporal_embeddings.weight", "pose.out.weight", "pose.out.bias"}
+FRESH = {
+    "transformer.temporal_embeddings.weight",
+    "pose.members.0.out.weight",
+    "pose.members.0.out.bias",
+}
 FROZEN = ("vae.", "transformer.", "pose.")
 
 

@@ -70,7 +70,8 @@ def test_none_are_wanted() -> None:
 def test_without_a_scene_the_module_says_what_it_says_of_an_empty_one() -> None:
     torch.manual_seed(0)
     module = PoseModule(4, 6, 0.5, 16, 3, context=8)
-    torch.nn.init.normal_(module.out.weight)
+    for member in module.members:
+        torch.nn.init.normal_(member.out.weight)
     poses, ground = torch.randn(3, 4, 13), torch.zeros(3, 4)
     alone = module(poses, ground)
     assert torch.equal(alone.state, module(poses, ground, torch.zeros(3, 8)).state)
@@ -119,4 +120,4 @@ def test_without_samples_only_the_scale_is_learnt() -> None:
     motions = Motions(windows(), config(0), 1, torch.device("cpu"))
     learn_motion(module, motions, config(0), lambda: None)
     assert not torch.equal(module.scale.matrix, torch.eye(88))
-    assert not module.out.weight.any()
+    assert not any(member.out.weight.any() for member in module.members)

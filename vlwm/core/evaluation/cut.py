@@ -3,8 +3,9 @@
 IoU over a set of cells is highest where each cell with a probability above IoU / (1 + IoU) is
 called occupied (Lipton et al. 2014, of F1 = 2 IoU / (1 + IoU)). Three seconds ahead nearly all of
 the ground is foreseen and little of what stands on it, so one threshold for both is wrong for one
-of them. A `Cut` has, per horizon, a threshold for the ground and one for what is above it; both are
-chosen on validation for the highest sum of IoU and structure IoU.
+of them. A `Cut` has, per horizon, a threshold for the ground and one for what is above it. Both are
+chosen on validation: the one above for the highest structure IoU, since what stands is what a drone
+must not hit, and the one of the ground for the highest IoU beside it.
 
 The ground of a column is taken from the forecast itself: its lowest cell that is at least half as
 probable as its likeliest. The truth's own ground defines what is counted as structure
@@ -98,7 +99,7 @@ class CutHistogram:
         return histogram
 
     def best(self) -> Cut:
-        """The cut with the highest sum of IoU and structure IoU at each horizon.
+        """The cut with the highest structure IoU at each horizon, beside the ground of highest IoU.
 
         Where a horizon has no occupied cell there is nothing to choose: the single threshold.
         """
@@ -113,17 +114,26 @@ class CutHistogram:
 
 
 def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:
-    """The highest sum of IoU and structure IoU from counts (2, 2, 2, BINS), and the thresholds of
-    ground and above that reach it; 0 and None without an occupied cell."""
+    """The sum of IoU and structure IoU at the best cut of counts (2, 2, 2, BINS), and its
+    thresholds of ground and above; 0 and None without an occupied cell."""
     if not counts[:, :, 1].any():
         return 0.0, None
     reached = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # cells at or above each inner edge
-    both = np.zeros((BINS - 1, BINS - 1))
+    scores = []
     for part in (slice(None), slice(1, 2)):  # all cells, structure alone
         false, hit = (reached[:, part, kind].sum(1) for kind in (0, 1))
         hits = hit[0][:, None] + hit[1]
         union = false[0][:, None] + false[1] + counts[:, part, 1].sum()
-        both += np.nan_to_num(ratio(hits, union))
-    best = np.argwhere(both == both.max())  # of equals the middle one
-    ground, above = best[len(best) // 2] + 1
-    return float(both.max()), (float(ground) / BINS, float(above) / BINS)
+        scores.append(np.nan_to_num(ratio(hits, union)))
+    iou, structure = scores  # (thresholds of the ground, thresholds above)
+    ground = np.array([_middle_best(column) for column in iou.T])
+    iou_beside, merit = (table[ground, np.arange(BINS - 1)] for table in (iou, structure))
+    a = _middle_best(np.where(merit == merit.max(), iou_beside, -1.0))
+    g = ground[a]
+    return float(iou_beside[a] + merit[a]), (float(g + 1) / BINS, (a + 1) / BINS)
+
+
+def _middle_best(scores: np.ndarray) -> int:
+    """Where the highest of some scores is; of equals the middle one."""
+    best = np.flatnonzero(scores == scores.max())
+    return int(best[len(best) // 2])

@@ -7,6 +7,7 @@ Mixture Density Networks, Aston University NCRG/94/004, 1994).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,25 @@ class PlanarMixture:
         """Every sigma times `factor`, (...)."""
         wider = self.log_sigma + torch.log(factor)[..., None, None]
         return PlanarMixture(self.log_weight, self.mean, wider, self.shear)
+
+    def together(self) -> PlanarMixture:
+        """Mixtures (B, M, H), K parts each, as those of (B, H), all M of a place equally likely."""
+        members = self.log_weight.shape[1]
+
+        def joined(values: Tensor) -> Tensor:
+            return values.transpose(1, 2).flatten(2, 3)
+
+        shares = joined(self.log_weight) - math.log(members)
+        return PlanarMixture(shares, *(joined(v) for v in (self.mean, self.log_sigma, self.shear)))
+
+    def apart(self, members: int) -> PlanarMixture:
+        """What `together` joined."""
+
+        def taken(values: Tensor) -> Tensor:
+            return values.unflatten(2, (members, -1)).transpose(1, 2)
+
+        shares = taken(self.log_weight) + math.log(members)
+        return PlanarMixture(shares, *(taken(v) for v in (self.mean, self.log_sigma, self.shear)))
 
     def log_likelihood(self, truth: Tensor) -> Tensor:
         """Of true x, y, yaw (..., 3), without the constant of the normal distribution: (...)."""

@@ -29,6 +29,7 @@ from vlwm.core.model.states import (
 )
 
 _START_LOG_SIGMA = -0.7
+_MEMBERS = 2
 _PARTS = 8
 _START_PARTS = (-2.5, 0.5)
 """log-sigmas of the surest and the least sure part at the start, beside `_START_LOG_SIGMA`"""
@@ -87,8 +88,32 @@ class MoreMotion:
     share: float
 
 
+class _Member(nn.Module):
+    """Features (B, F) → what one network says of them (B, S); nothing at the start."""
+
+    def __init__(self, size_in: int, width: int, size_out: int) -> None:
+        super().__init__()
+        self.features = nn.Linear(size_in, width)
+        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.out = nn.Linear(width, size_out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.features(features)
+        for norm, layer in zip(self.norms, self.hidden, strict=True):
+            hidden = hidden + layer(functional.gelu(norm(hidden)))
+        return self.out(functional.gelu(hidden))
+
+
 class PoseModule(nn.Module):
     """Past poses → motion.
+
+    Some networks, the members, learn it from different starts, each by itself; all their parts
+    together are the mixture. Where windows are few they agree, and where none was they differ
+    (Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using Deep
+    Ensembles, 2017).
 
     Attributes:
         scale: of the features, learnt from train windows before the first step.
@@ -114,17 +139,15 @@ class PoseModule(nn.Module):
         self.rest = [i for i in range(self.size) if i not in PLANAR]
         width = 2 * channels
         self.scale = FeatureScale(history)
-        self.frames = nn.Linear(FRAME_FEATURES * history + context, width)
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.out = nn.Linear(width, future * (_PARTS * 10 + 2 * len(self.rest)))
-        if context:  # what is often absent begins without influence
-            nn.init.zeros_(self.frames.weight[:, -context:])
+        size_in = FRAME_FEATURES * history + context
+        size_out = future * (_PARTS * 10 + 2 * len(self.rest))
+        self.members = nn.ModuleList(_Member(size_in, width, size_out) for _ in range(_MEMBERS))
         self.context = context
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        parts, _ = self.answers(self.out.bias.detach())
-        parts[..., 3:6] = torch.linspace(*_START_PARTS, _PARTS)[:, None]
+        for member in self.members:
+            if context:  # what is often absent begins without influence
+                nn.init.zeros_(member.features.weight[:, -context:])
+            parts, _ = self.answers(member.out.bias.detach())
+            parts[..., 3:6] = torch.linspace(*_START_PARTS, _PARTS)[:, None]
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
         self.register_buffer("even", normal_draws(_DRAWS).float(), persistent=False)
@@ -154,18 +177,17 @@ class PoseModule(nn.Module):
         if context is None:
             context = features.new_zeros(len(features), self.context)
         features = torch.cat([features, context], dim=-1)
-        hidden = self.frames(features)
-        for norm, layer in zip(self.norms, self.hidden, strict=True):
-            hidden = hidden + layer(functional.gelu(norm(hidden)))
-        parts, rest = self.answers(self.out(functional.gelu(hidden)).float())
+        said = torch.stack([member(features) for member in self.members], dim=-2).float()
+        parts, rest = self.answers(said)  # (B, M, H, K, 10), (B, M, H, 2, R)
         on_its_own = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
         reach = self.horizons_s[:, None]
         planar = PlanarMixture(
             torch.log_softmax(parts[..., 9], dim=-1),
-            on_its_own[..., None, PLANAR] + parts[..., :3] * reach[:, None],
+            on_its_own[:, None, :, None, PLANAR] + parts[..., :3] * reach[:, None],
             _log_sigma(parts[..., 3:6], reach[:, None]),
             parts[..., 6:9],
-        )
+        ).together()
+        rest = rest.mean(dim=1)
         state, log_sigma = torch.empty_like(on_its_own), torch.empty_like(on_its_own)
         state[..., PLANAR], log_sigma[..., PLANAR] = planar.expected(), planar.log_spread()
         state[..., self.rest] = on_its_own[..., self.rest] + rest[..., 0, :] * reach
@@ -173,8 +195,9 @@ class PoseModule(nn.Module):
         return Motion(state, log_sigma, planar)
 
     def loss(self, motion: Motion, truth: Tensor) -> Tensor:
-        """Negative log-likelihood of the true states (B, H, D), a component."""
-        planar = -motion.planar.log_likelihood(truth[..., PLANAR]).mean()
+        """Negative log-likelihood of the true states (B, H, D), a component; each member's own."""
+        each = motion.planar.apart(len(self.members))
+        planar = -each.log_likelihood(truth[:, None, :, PLANAR]).mean()
         error = motion_error(motion.state, truth)[..., self.rest]
         rest = gaussian_nll(error, motion.log_sigma[..., self.rest])
         return (planar + len(self.rest) * rest) / self.size
