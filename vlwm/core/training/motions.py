@@ -18,7 +18,7 @@ from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradien
 
 _MOST = 200_000  # windows that are held: 120 MB
 _SCALED = 20_000  # windows that the scale of the features comes from
-_LR, _WEIGHT_DECAY = 5e-3, 0.5  # of what is learnt before the frames
+_LR, _WEIGHT_DECAY = 5e-3, 1.0  # of what is learnt before the frames
 
 
 def motions_of(windows: WindowDataset, most: int, device: torch.device | None = None) -> MoreMotion:
