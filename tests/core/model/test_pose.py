@@ -103,6 +103,23 @@ def test_who_is_too_sure_is_made_less_so() -> None:
     )
 
 
+def test_each_member_learns_by_itself() -> None:
+    """The loss is the mean of what each alone would have, whatever the others say."""
+    seen = crossing(0, 20)
+    spreads = (-1.0, 0.0)
+
+    def loss(*said: float) -> float:
+        module = PoseModule(4, 2, 0.5, 16, 3)
+        with torch.no_grad():
+            for member, spread in zip(module.members, said, strict=True):
+                module.answers(member.out.bias)[0][..., 3:6] = spread
+        return float(module.loss_of(seen).detach())
+
+    alone = [loss(spread, spread) for spread in spreads]
+    assert abs(alone[0] - alone[1]) > 0.1
+    assert loss(*spreads) == pytest.approx(sum(alone) / 2, rel=1e-5)
+
+
 def likelihood(module: PoseModule, seen: MoreMotion) -> float:
     motion = module(seen.poses[:, :4], seen.ground_z[:, :4])
     truth = true_state(seen.poses[:, 4:], 4)[..., PLANAR]
