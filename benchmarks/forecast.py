@@ -3,13 +3,13 @@
     python benchmarks/forecast.py --data DIR --work-dir DIR [--minutes 40] [--config tokyo_small]
                                   [--set key=value …] [--tokenizer RUN] [--test-windows 0] [--json]
 
-The clock: a few real steps and one validation of each stage are timed on this machine, and the
-epochs get as many samples as fit into half of the minutes for each stage, validations and steps
-timed included; on the tokenizer of an earlier run, stage 2 gets them all, which compares variants
-of the forecast alone. Then the product's own training runs, in the work folder as any run does, and
-judges its best checkpoint on the test split, which is not on the clock. What is told besides the
-table: seconds, steps, samples and peak memory of each stage, and what the *untrained* model scores,
-so that what resampling gives and what learning gives are told apart.
+The clock: a few real steps, one validation of each stage and some steps of motion from poses alone
+are timed on this machine, and the epochs get as many samples as fit into half of the minutes for
+each stage, all of that included; on the tokenizer of an earlier run, stage 2 gets them all, which
+compares variants of the forecast alone. Then the product's own training runs, in the work folder as
+any run does, and judges its best checkpoint on the test split, which is not on the clock. What is
+told besides the table: seconds, steps, samples and peak memory of each stage, and what the
+*untrained* model scores, so that what resampling gives and what learning gives are told apart.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ EPOCHS = 2
 VALIDATION = 16
 """windows of each validation while training"""
 TIMED_STEPS = 3
+TIMED_MOTION_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ class Pace:
     """of one validation"""
     batch: int
     """samples of a step"""
+    before_s: float
+    """of what comes before the first step: motion from poses alone"""
 
     def samples(self, seconds: float) -> int:
         """Samples of an epoch so that all epochs and their validations fit."""
-        steps = (seconds / EPOCHS - self.validation_s) / self.step_s
+        steps = ((seconds - self.before_s) / EPOCHS - self.validation_s) / self.step_s
         return max(1, int(steps)) * self.batch
 
 
@@ -158,7 +161,24 @@ def _pace(name: str, config: Config, data: TrainData, device: torch.device) -> P
     with torch.no_grad():
         task.validate(lambda short: None, size)
     _wait(device)
-    return Pace(step_s, time.monotonic() - begun, size)
+    validation_s = time.monotonic() - begun
+    return Pace(step_s, validation_s, size, _before_s(name, config, data, device))
+
+
+def _before_s(name: str, config: Config, data: TrainData, device: torch.device) -> float:
+    """Seconds of motion from poses alone, from none and from some of its steps."""
+    if name == "tokenizer":
+        return 0.0
+    spent = []
+    for steps in (0, TIMED_MOTION_STEPS):
+        some = replace(config, data=replace(config.data, motion_steps=steps))
+        task = WorldTask(_fresh(some, data, device), data, some, device, 0, Ranks())
+        begun = time.monotonic()
+        task.learn_motion(lambda: None)
+        _wait(device)
+        spent.append(time.monotonic() - begun)
+    none, some_steps = spent
+    return none + (some_steps - none) / TIMED_MOTION_STEPS * config.data.motion_steps
 
 
 def _fitted(config: Config, paces: dict[str, Pace], each_s: float, windows: int) -> Config:

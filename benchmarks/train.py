@@ -40,7 +40,7 @@ from torch.nn import functional
 
 from vlwm.core.config import Config, LossConfig, load_config
 from vlwm.core.data.dataset import collate
-from vlwm.core.model import blocks, transformer, world_model
+from vlwm.core.model import blocks, transformer, world_loss
 from vlwm.core.model.losses import DICE_SMOOTHING, MEAN_EPSILON, OccupancyLoss
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
@@ -211,7 +211,7 @@ def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callabl
         tokenizer_task.occupancy_loss = unfused
         tokenizer_task.unpack_bits = voxels  # type: ignore[assignment]
     else:
-        world_model.occupancy_loss = unfused
+        world_loss.occupancy_loss = unfused
         task.module.transformer.next_logits = partial(_next_of_all, task.module.transformer)
         task.module.voxels = voxels
         task.codes = None
