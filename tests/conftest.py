@@ -11,6 +11,8 @@ pytest_plugins = ["tests.http_site"]
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 _SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
