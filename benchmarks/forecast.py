@@ -43,8 +43,8 @@ from vlwm.core.training.tokenizer_task import TokenizerTask
 from vlwm.core.training.world_task import WorldTask
 
 EPOCHS = 2
-VALIDATION = 16
-"""windows of each validation while training"""
+VALIDATION = 32
+"""windows of each validation while training, from the last of which the cuts come"""
 TIMED_STEPS = 3
 TIMED_MOTION_STEPS = 50
 

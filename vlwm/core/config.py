@@ -141,7 +141,7 @@ class ModelConfig:
     """resolutions of the memory network"""
     fusion_channels: int = 8
     """channels of the network that fuses the past frames"""
-    pose_channels: int = 128
+    pose_channels: int = 256
     """width of the pose module"""
     pose_dof: int = 3
     """3: planar position and heading; 6: position, rotation, velocities, uncertainty"""

@@ -33,7 +33,7 @@ _MEMBERS = 2
 _PARTS = 8
 _START_PARTS = (-2.5, 0.5)
 """log-sigmas of the surest and the least sure part at the start, beside `_START_LOG_SIGMA`"""
-_DRAWS = 128
+_DRAWS = 256
 _ONE_SIGMA = 0.6827  # of a normal distribution, within one standard deviation
 _SCALES = (0.05, 20.0)
 _WIDENESS = (0.5, 4.0, 43)  # from, to, steps

@@ -18,7 +18,8 @@ from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradien
 
 _MOST = 200_000  # windows that are held: 120 MB
 _SCALED = 20_000  # windows that the scale of the features comes from
-_LR, _WEIGHT_DECAY = 5e-3, 1.0  # of what is learnt before the frames
+_LR = 5e-3  # of what is learnt before the frames
+_DECAYED = 10_000  # windows up to which the weight decay is 1
 
 
 def motions_of(windows: WindowDataset, most: int, device: torch.device | None = None) -> MoreMotion:
@@ -94,7 +95,7 @@ def learn_motion(
     """
     pose.learn_scale(*motions.some(_SCALED))
     steps = config.data.motion_steps
-    own = replace(config.optimizer, weight_decay=_WEIGHT_DECAY)
+    own = replace(config.optimizer, weight_decay=_weight_decay(len(motions.poses)))
     optimizer, schedule = build_optimizer(pose, own, _LR), Schedule(config.lr_config, _LR, steps)
     for step in range(steps):
         more = motions.of_step(step)
@@ -107,3 +108,8 @@ def learn_motion(
         optimizer.step()
         tick()
     optimizer.zero_grad()
+
+
+def _weight_decay(windows: int) -> float:
+    """The more was seen, the less is assumed."""
+    return min(1.0, _DECAYED / max(windows, 1))
