@@ -201,7 +201,7 @@ class DataConfig:
     """future frames of each window that a step of stage 2 learns from; 0 takes all"""
     motion_samples: int = 1024
     """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
-    motion_steps: int = 1000
+    motion_steps: int = 2000
     """steps that the pose module learns from poses alone, before the first one of stage 2"""
     mirror: bool = True
     """mirror windows left to right at random in stage 2"""
