@@ -12,6 +12,7 @@ import torch
 from vlwm.core.config import Config, load_config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import PoseModule
+from vlwm.core.training import motions as motions_module
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
 
 WINDOWS = 30
@@ -104,6 +105,19 @@ def test_poses_alone_teach_before_the_frames_the_same_each_time() -> None:
         assert all(parameter.grad is None for parameter in module.parameters())
     assert len(ticks) == 60
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_the_more_windows_the_less_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights shrink less where the windows are more than those up to which the decay is full."""
+    plain = replace(config(), data=replace(config().data, motion_steps=60))
+    sizes = []
+    for few in (motions_module._DECAYED, WINDOWS // 10):
+        monkeypatch.setattr(motions_module, "_DECAYED", few)
+        torch.manual_seed(0)
+        module = PoseModule(4, 6, 0.5, 16, 3)
+        learn_motion(module, Motions(windows(), plain, 1, torch.device("cpu")), plain, lambda: None)
+        sizes.append(sum(float(m.features.weight.square().sum()) for m in module.members))
+    assert sizes[0] < 0.95 * sizes[1]
 
 
 def test_a_stop_between_its_steps_is_heeded() -> None:
