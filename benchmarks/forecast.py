@@ -1,7 +1,8 @@
 """Foresight in a given time: both stages from nothing, then the score table of the test split.
 
     python benchmarks/forecast.py --data DIR --work-dir DIR [--minutes 40] [--config tokyo_small]
-                                  [--set key=value …] [--tokenizer RUN] [--test-windows 0] [--json]
+                                  [--set key=value …] [--tokenizer RUN] [--test-windows 0]
+                                  [--no-untrained] [--json]
 
 The clock: a few real steps, one validation of each stage and some steps of motion from poses alone
 are timed on this machine, and the epochs get as many samples as fit into half of the minutes for
@@ -31,6 +32,7 @@ from vlwm.core.evaluation.evaluator import evaluate
 from vlwm.core.evaluation.table import score_table, table_text
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
+from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.data import TrainData, open_data
 from vlwm.core.training.optimizer import build_optimizer
 from vlwm.core.training.options import TrainOptions
@@ -77,16 +79,17 @@ def main() -> None:
     config = replace(load_config(options.config, overrides), load_from=None)
     config = replace(config, evaluation=replace(config.evaluation, max_windows=VALIDATION))
     data = open_data(config, lambda: None)
-    started = time.monotonic()
+    started, begun = time.monotonic(), time.time()
     stages = ("world",) if options.tokenizer else ("tokenizer", "world")
     paces = {name: _pace(name, config, data, device) for name in stages}
     left = 60 * options.minutes - (time.monotonic() - started)
     each = PLANNED * left / len(stages)
     config = _fitted(config, paces, each, options.test_windows)
     result = train(config, _how(options))
-    spent = time.monotonic() - started
+    spent, trained = time.monotonic() - started, RunFolder(options.work_dir).last.stat().st_mtime
     told = {
         "minutes": options.minutes,
+        "trained_min": round((trained - begun) / 60, 1),
         "spent_min": round(spent / 60, 1),
         "device": _name(device),
         "pace": {name: asdict(pace) for name, pace in paces.items()},
@@ -97,8 +100,10 @@ def main() -> None:
         },
         "peak_gb": _peak_gb(device),
         "scores": result.scores,
-        "untrained": _untrained(config, data, device, options.test_windows),
+        "untrained": {},
     }  # fmt: skip
+    if options.untrained:
+        told["untrained"] = _untrained(config, data, device, options.test_windows)
     print(json.dumps(told)) if options.json else _show(told)
 
 
@@ -111,6 +116,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--tokenizer", type=Path, metavar="RUN", help="has stage 1 done already")
     parser.add_argument("--test-windows", type=int, default=0, help="of the test split; 0: all")
+    parser.add_argument(
+        "--no-untrained", dest="untrained", action="store_false", help="judge the trained one alone"
+    )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
 
@@ -228,8 +236,9 @@ def _name(device: torch.device) -> str:
 
 
 def _show(told: dict[str, Any]) -> None:
-    print(f"{told['device']}: {told['spent_min']} minutes of {told['minutes']} and the test, "
-          f"{told['epochs']} epochs of {told['epoch_samples']['tokenizer']} frames and "
+    print(f"{told['device']}: trained in {told['trained_min']} of {told['minutes']} minutes, "
+          f"{told['spent_min']} with the test; {told['epochs']} epochs of "
+          f"{told['epoch_samples']['tokenizer']} frames and "
           f"{told['epoch_samples']['world']} windows, peak {told['peak_gb']} GB")  # fmt: skip
     if told["scores"] is None:
         sys.exit("the test split is empty: prepare more sessions, or a larger area")

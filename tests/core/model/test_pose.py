@@ -75,7 +75,7 @@ def test_a_crossing_is_two_ways_and_none_between() -> None:
     seen = crossing(1000, 400)
     module.calibrate(seen)
     motion = module(seen.poses[:3, :4], seen.ground_z[:3, :4])
-    moves = module.moves(motion, torch.tensor([1, 1, 1]))
+    moves = module.moves(motion, torch.arange(3), torch.ones(3, dtype=torch.int64))
     assert moves.shape == (3, len(module.even), 3)
     draws = moves + motion.state[:, 1, None, PLANAR].detach()
     turned, straight = (draws[..., 1] - 3.0).abs() < 0.3, draws[..., 1].abs() < 0.3
@@ -97,7 +97,8 @@ def test_who_is_too_sure_is_made_less_so() -> None:
     module.calibrate(seen)
     assert float(module.wideness.max()) > 1.2 and likelihood(module, seen) > before + 0.1
     sigma = module(seen.poses[:, :4], seen.ground_z[:, :4]).log_sigma.detach()  # told, not widened
-    wide = module.moves(module(seen.poses[:1, :4], seen.ground_z[:1, :4]), torch.tensor([1]))
+    motion = module(seen.poses[:1, :4], seen.ground_z[:1, :4])
+    wide = module.moves(motion, torch.tensor([0]), torch.tensor([1]))
     assert float(wide[0, :, 0].std() / sigma[0, 1, 0].exp()) == pytest.approx(
         float(module.wideness[1]), rel=0.15
     )

@@ -21,12 +21,44 @@ from vlwm.core.data.recording import Recorder
 from vlwm.core.data.scene import Job, Scene, make_frames
 from vlwm.core.data.sensors import describe_sensors
 from vlwm.core.data.session import read_occupancy, write_meta, write_pose
+from vlwm.core.data.workers import each
 from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, remove_temporaries
 from vlwm.core.geometry.grid import VoxelGrid
 
 OnFrames = Callable[[str, int, int], None]
 """called with (session, frames done, frames in all)"""
+
+
+_SHORT = 32
+"""frames a worker, up to which a session is too short to share out"""
+
+
+def make_sessions(
+    output: Path, sessions: list[Planned], scene: Scene, plan: PreparePlan, on_frames: OnFrames
+) -> int:
+    """Make what is missing of some sessions in `output`; the number of frames that were made.
+
+    Of long sessions the frames are shared out to the workers, of short ones the sessions: a pool
+    of many workers takes longer to begin than they take for a few frames.
+    """
+    short = plan.frames <= _SHORT * plan.workers and not _extras(plan)
+    if plan.workers <= 1 or len(sessions) < plan.workers or not short:
+        return sum(make_session(output / p.name, p, scene, plan, on_frames) for p in sessions)
+    alone, made = replace(plan, workers=1), 0
+
+    def make(planned: Planned) -> int:
+        return make_session(output / planned.name, planned, scene, alone, _quiet)
+
+    scene.frame(sessions[0].ego()[0])  # compiles before forking
+    for planned, frames in zip(sessions, each(make, sessions, plan.workers), strict=True):
+        on_frames(planned.name, plan.frames, plan.frames)
+        made += frames
+    return made
+
+
+def _quiet(session: str, done: int, frames: int) -> None:
+    """Nobody hears a worker."""
 
 
 def make_session(

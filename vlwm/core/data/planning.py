@@ -104,8 +104,10 @@ def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str
     return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
 
 
-def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -> Iterator[Planned]:
-    """Every session in order, planned some at a time by the plan's workers."""
+def plan_sessions(
+    scene: Scene, regions: dict[str, Region], plan: PreparePlan
+) -> Iterator[list[Planned]]:
+    """Every session in order, some at a time, planned by the plan's workers."""
     built = _built(scene.city)
 
     @lru_cache(_MAPS)
@@ -130,7 +132,7 @@ def plan_sessions(scene: Scene, regions: dict[str, Region], plan: PreparePlan) -
     at_once = _AT_ONCE * max(1, plan.workers)
     for start in range(0, len(dealt), at_once):
         some = range(start, min(start + at_once, len(dealt)))
-        yield from list(each(planned, some, plan.workers))  # before the frames fork their own
+        yield list(each(planned, some, plan.workers))  # before the frames fork their own
 
 
 def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:

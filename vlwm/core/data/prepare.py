@@ -21,7 +21,7 @@ import numpy as np
 from vlwm import __version__
 from vlwm.core.city.city import City
 from vlwm.core.config import Config
-from vlwm.core.data.making import OnFrames, make_session
+from vlwm.core.data.making import OnFrames, make_sessions
 from vlwm.core.data.packed import FOLDER as PACKED
 from vlwm.core.data.packed import PackedStore
 from vlwm.core.data.planning import (
@@ -106,14 +106,13 @@ def prepare(
     _claim(output, city, grid, plan)
     write_json(output / CITY_FILE, {"city": city.name, **asdict(city.report)})
     written, sessions = 0, list[Planned]()
-    for planned in plan_sessions(scene, regions, plan):
-        written += make_session(output / planned.name, planned, scene, plan, on_frames)
-        sessions.append(planned)
+    for some in plan_sessions(scene, regions, plan):
+        written += make_sessions(output, some, scene, plan, on_frames)
+        sessions += some
     rate = written / max(time.monotonic() - started, 1e-9)
     store = PackedStore.open(output, grid, workers=plan.workers)
     if _drop_damaged(store, sessions):
-        for planned in sessions:
-            written += make_session(output / planned.name, planned, scene, plan, on_frames)
+        written += make_sessions(output, sessions, scene, plan, on_frames)
         store = PackedStore.open(output, grid, workers=plan.workers)
     splits.write(output / "splits.json")
     below = _ground_below(sessions, city, grid)

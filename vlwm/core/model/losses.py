@@ -13,6 +13,7 @@ Per frame with M voxels, p = sigmoid(x), t the target:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from vlwm.core.config import LossConfig
 
 MEAN_EPSILON = 1e-5
 DICE_SMOOTHING = 1.0
-_CHUNK = 1 << 19
+_CHUNK = 1 << 19  # what stays in the cache of a CPU; a GPU takes a frame at once
 _SUMS = 3  # focal, Σ p, Σ p t
 
 
@@ -121,13 +122,19 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _parts(x: Tensor) -> Iterator[slice]:
+    """Pieces of a frame (M,), one after the other."""
+    size = _CHUNK if x.device.type == "cpu" else max(1, x.numel())
+    return (slice(start, start + size) for start in range(0, x.numel(), size))
+
+
 def _frame_sums(x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
     sums = torch.zeros(_SUMS + 1, dtype=torch.float64, device=x.device)
     low = torch.full((), torch.inf, dtype=torch.float64, device=x.device)
     high, above = -low, torch.zeros_like(low)
-    for start in range(0, x.numel(), _CHUNK):
-        logit = _wide(x[start : start + _CHUNK])
-        truth = t[start : start + _CHUNK].to(logit.dtype)
+    for part in _parts(x):
+        logit = _wide(x[part])
+        truth = t[part].to(logit.dtype)
         p = torch.sigmoid(logit)
         sums[0] += _focal(logit, truth, config).sum(dtype=torch.float64)
         sums[1] += p.sum(dtype=torch.float64)
@@ -163,13 +170,13 @@ def _frame_gradient(
     focal_scale = config.focal_weight / voxels
     kind = torch.float64 if x.dtype == torch.float64 else torch.float32
     along_p, along_pt, scale = along_p.to(kind), along_pt.to(kind), scale.to(kind)
-    for start in range(0, voxels, _CHUNK):
-        logit = _wide(x[start : start + _CHUNK])
-        truth = t[start : start + _CHUNK].to(logit.dtype)
+    for part in _parts(x):
+        logit = _wide(x[part])
+        truth = t[part].to(logit.dtype)
         p = torch.sigmoid(logit)
         slope_p = (along_p + along_pt * truth) * p * (1 - p)
         whole = slope_p + focal_scale * _focal_slope(logit, truth, config)
-        out[start : start + _CHUNK] = (whole * scale).to(out.dtype)
+        out[part] = (whole * scale).to(out.dtype)
 
 
 def _focal_slope(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:

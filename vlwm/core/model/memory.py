@@ -157,18 +157,38 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
             given in.
         grid: the grid of all frames.
     """
-    x, y = probability.shape[2:]
     means = []
-    for columns, yaw, draws in zip(probability.flatten(2), ego[:, 3], moves.double(), strict=True):
-        cos, sin = torch.cos(yaw.double()), torch.sin(yaw.double())
+    for columns, yaw, draws in zip(probability.flatten(2), ego[:, 3], moves, strict=True):
+        cos, sin = torch.cos(yaw), torch.sin(yaw)
         ahead = cos * draws[:, 0] + sin * draws[:, 1]
         left = -sin * draws[:, 0] + cos * draws[:, 1]
-        here = torch.stack([ahead, left, torch.zeros_like(left), draws[:, 2]], dim=-1)
-        index_x, index_y = (torch.floor(place) for place in source_places(here, grid))
-        rows = index_x.clamp_(0, x - 1).mul_(y).add_(index_y.clamp_(0, y - 1))
+        rows = _rows_at(torch.stack([ahead, left, draws[:, 2]], dim=-1), grid)
         table = columns.t().contiguous()  # a bag of columns is read at once, in one mean
-        means.append(functional.embedding_bag(rows.flatten(1).t().int(), table, mode="mean").t())
+        means.append(functional.embedding_bag(rows, table, mode="mean").t())
     return torch.stack(means).view_as(probability)
+
+
+def _rows_at(draws: Tensor, grid: VoxelGrid) -> Tensor:
+    """Number int32 (C, N) of the column nearest to each target column's centre when the frame is
+    moved by `draws` (N, 3): ahead, left (m) and yaw (rad).
+
+    In float32, half the traffic of float64: what a rounding moves to the next cell is a draw.
+    """
+    x, y, _ = grid.shape
+    centre_x, centre_y = (
+        torch.as_tensor(c, device=draws.device)[:, None] for c in grid.axis_centers()[:2]
+    )
+    ahead, left, yaw = draws.double().unbind(-1)
+    cos, sin = torch.cos(yaw), torch.sin(yaw)
+    rows = torch.zeros(x, y, len(draws), device=draws.device)
+    for axis, along, across in (
+        (0, cos * centre_x + ahead, -sin * centre_y),
+        (1, sin * centre_x + left, cos * centre_y),
+    ):
+        low, cell, most = grid.lower_m[axis], grid.cell_m[axis], grid.shape[axis] - 1
+        place = ((along - low) / cell).float()[:, None] + (across / cell).float()
+        rows.mul_(y).add_(place.floor_().clamp_(0, most))
+    return rows.int().flatten(0, 1)
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:

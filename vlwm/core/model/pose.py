@@ -229,12 +229,11 @@ class PoseModule(nn.Module):
         self.wideness.copy_(factors[torch.stack(likely).argmax(dim=0)])
 
     @torch.no_grad()
-    def moves(self, motion: Motion, horizons: Tensor) -> Tensor:
-        """Draws (B, N, 3) of what the true x, y (m) and yaw (rad) may have beyond the expected
-        ones at the future frames `horizons` (B,)."""
-        every = torch.arange(len(horizons), device=horizons.device)
-        planar = motion.planar.at(every, horizons).widened(self.wideness[horizons])
-        return planar.draws(self.even) - motion.state[every, horizons][:, None, PLANAR]
+    def moves(self, motion: Motion, windows: Tensor, horizons: Tensor) -> Tensor:
+        """Draws (R, N, 3) of what the true x, y (m) and yaw (rad) may have beyond the expected
+        ones, of the windows (R,) at the future frames `horizons` (R,)."""
+        planar = motion.planar.at(windows, horizons).widened(self.wideness[horizons])
+        return planar.draws(self.even) - motion.state[windows, horizons][:, None, PLANAR]
 
 
 def _log_sigma(said: Tensor, reach_s: Tensor) -> Tensor:

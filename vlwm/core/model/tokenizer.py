@@ -108,9 +108,9 @@ class Tokenizer(nn.Module):
         Args:
             rate: share of occupied cells, one number or (Z,), kept within 1e-5 of 0 and 1.
         """
-        rates = torch.as_tensor(rate, dtype=torch.float32).expand(self.shape[2])
-        logits = torch.logit(rates.clamp(1e-5, 1 - 1e-5))
         apart = self.class_embeds.weight[1] - self.class_embeds.weight[0]
+        rates = torch.as_tensor(rate, dtype=torch.float32, device=apart.device)
+        logits = torch.logit(rates.expand(self.shape[2]).clamp(1e-5, 1 - 1e-5))
         bias = logits[:, None] * apart / apart.pow(2).sum().clamp(min=1e-6)
         self.decoder.conv_out.bias.copy_(bias.reshape(-1))
         self.decoder.conv_out.weight.mul_(1.0 / math.sqrt(2.0))

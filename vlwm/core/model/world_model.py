@@ -36,6 +36,7 @@ from vlwm.core.model.transformer import TokenTransformer
 
 _STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
 _SIGMAS = 4
+_ROWS_AT_ONCE = 6
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,16 @@ class WorldModel(nn.Module):
         maps = self.roll_out(past, tokens, ego)
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
         trust, frames = float(self.trust[int(plan is not None)]), []
-        for said, condition, of in self.given(voxels, past, ego, motion, planned, maps, every):
-            frames.append([said.logits, said.logits])
+        together = frames_at_once(len(voxels), voxels.device)
+        for said, condition, of in self.given(
+            voxels, past, ego, motion, planned, maps, every, together
+        ):
+            both = [said.logits, said.logits]
             if trust:
-                frames[-1][1] = said.logits + trust * self._residual(said, condition, of)
+                both[1] = said.logits + trust * self._residual(said, condition, of)
+            frames.append([part.unflatten(0, (len(voxels), -1)) for part in both])
         known, logits = (
-            torch.stack(part, dim=1).permute(0, 1, 3, 4, 2).float()
+            torch.cat(part, dim=1).permute(0, 1, 3, 4, 2).float()
             for part in zip(*frames, strict=True)
         )
         log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
@@ -265,49 +270,60 @@ class WorldModel(nn.Module):
         planned: Tensor,
         maps: Tensor | None,
         horizons: Tensor,
+        together: int = 1,
     ) -> Iterator[tuple[Said, Tensor, Tensor | None]]:
-        """What the memory net is given for the future frames `horizons` (B, K), K times."""
+        """What the memory net is given for the future frames `horizons` (B, K), so many of them
+        `together`: rows (B · together), those of a window one after the other."""
         every = torch.arange(len(ego), device=ego.device)
-        unplanned = (~planned).nonzero()[:, 0]
         sigmas = motion.log_sigma[..., :_SIGMAS].detach()
-        for h in horizons.unbind(1):
-            tokens = None if maps is None else maps[every, h]
-            to, sigma = ego[every, h], sigmas[every, h]
+        for group in horizons.split(together, dim=1):
+            window, h = every[:, None].expand_as(group).flatten(), group.flatten()
+            tokens = None if maps is None else maps[window, h]
+            to, sigma, along = ego[window, h], sigmas[window, h], planned[window, None]
             if self.config.model.use_memory:
-                moves = self.pose.moves(motion, h)[unplanned]
-                said = self._remembered(voxels, past, to, moves, unplanned)
+                guessed = (~along[:, 0]).nonzero()[:, 0]
+                moves = self.pose.moves(motion, window[guessed], h[guessed])
+                said = self._remembered(voxels, past, window, to, moves, guessed)
             else:
                 assert tokens is not None
                 frozen = self.config.model.freeze_vae
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                     said = Said(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
             one_hot = functional.one_hot(h, self.future).float()
-            unsure = torch.where(planned[:, None], torch.full_like(sigma, -5.0), sigma)
-            parts = [one_hot, planned[:, None].float(), unsure / 5.0, to / 10.0]
+            unsure = torch.where(along, torch.full_like(sigma, -5.0), sigma)
+            parts = [one_hot, along.float(), unsure / 5.0, to / 10.0]
             yield said, torch.cat(parts, dim=1).float(), tokens
 
     @torch.no_grad()
     def _remembered(
-        self, voxels: Tensor, past: Past, ego: Tensor, moves: Tensor, unplanned: Tensor
+        self,
+        voxels: Tensor,
+        past: Past,
+        window: Tensor,
+        ego: Tensor,
+        moves: Tensor,
+        guessed: Tensor,
     ) -> Said:
-        """What the past frames say of one future frame, as sure as its motion is.
+        """What the past frames say of some future frames, as sure as their motion is.
 
         Args:
-            moves: (N, D, 3), draws of what the guessed motions of `unplanned` may be off by.
-            unplanned: int64 (N,), the windows whose motion is a guess.
+            window: int64 (R,), whose future frame each is.
+            ego: (R, 4), where each is.
+            moves: (N, D, 3), draws of what the motions of `guessed` may be off by.
+            guessed: int64 (N,), the rows whose motion is a guess.
         """
-        frames, past_ego = voxels[:, : self.history], self.past_ego(past)
+        frames, past_ego = voxels[window, : self.history], self.past_ego(past)[window]
         memory = resampled_memory(frames, past_ego, ego, self.grid)
         logits = torch.where(
             memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
         )
         unseen = unseen_columns(frames, past_ego, ego, self.grid)
         unseen.put(logits, self.beyond(unseen, self.column_logit))
-        if len(unplanned):
+        if len(guessed):
             with torch.autocast(logits.device.type, enabled=False):
-                sure = torch.sigmoid(logits[unplanned])
-                mean = under_spread(sure, ego[unplanned], moves, self.grid)
-            logits[unplanned] = torch.logit(mean, eps=1e-4)
+                sure = torch.sigmoid(logits[guessed])
+                mean = under_spread(sure, ego[guessed], moves, self.grid)
+            logits[guessed] = torch.logit(mean, eps=1e-4)
         return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
 
     def logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
@@ -319,6 +335,12 @@ class WorldModel(nn.Module):
         if said.reach is not None:
             planes = torch.cat([planes, said.reach], dim=1)
         return self.memory_net(planes, condition, tokens)
+
+
+def frames_at_once(windows: int, device: torch.device) -> int:
+    """Future frames of each window that a forecast makes together: a GPU has room for six at the
+    full grid, and waits less; a CPU has none to spare and gains nothing."""
+    return 1 if device.type == "cpu" else max(1, _ROWS_AT_ONCE // windows)
 
 
 def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:

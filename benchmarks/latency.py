@@ -1,0 +1,184 @@
+"""How long one forecast of six frames takes, beside what needs no learning.
+
+    python benchmarks/latency.py [--config finetune_tokyo] [--set key=value …] [--run RUN]
+                                 [--repeats 20] [--profile] [--json]
+
+A world model (of `--run`, or untrained: the numbers in it cost nothing) foresees windows of random
+boxes over a ground, in turn with the memory baseline, on the GPU where there is one, else on the
+CPU's threads. Told are medians in milliseconds, forecasts a second, and the ratio to the baseline
+in the same run; on a GPU also with mixed precision, and one future frame at a time. `--profile`
+prints where a GPU's time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vlwm.core.model.world_model as world_model
+from vlwm.core.config import load_config
+from vlwm.core.data.dataset import Batch
+from vlwm.core.evaluation.baselines import predicted_track
+from vlwm.core.evaluation.opening import find_checkpoint
+from vlwm.core.evaluation.windows import windows_in
+from vlwm.core.geometry.frames import quaternion_from_heading
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bits import pack_bits
+from vlwm.core.model.checkpoint import load_world_model
+from vlwm.core.model.world_model import WorldModel
+
+WARM_UP = 3
+BOXES = 40
+
+
+def main() -> None:
+    given = _arguments()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _model(given, device)
+    batch = _window(model).to(device)
+    past, horizons = batch.past(model.history), model.config.frame_dt_s * np.arange(1, 7)
+    prior = np.arange(model.grid.shape[2]) == 1
+
+    def baseline() -> None:
+        for window in windows_in(batch, model.history, model.grid):
+            for _ in predicted_track(
+                window.past, prior, model.grid, model.config.frame_dt_s, horizons
+            ):
+                pass
+
+    def forecast(half: bool = False) -> None:
+        kind = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
+        with kind:
+            model.forecast(past)
+
+    ways: dict[str, Callable[[], None]] = {"memory_baseline": baseline, "model": forecast}
+    if device.type == "cuda":
+        ways["model, mixed precision"] = lambda: forecast(half=True)
+        ways["model, one frame at a time"] = lambda: _one_by_one(forecast)
+    with torch.inference_mode():
+        times = _in_turn(ways, given.repeats, device)
+        if given.profile:
+            _profile(lambda: forecast(half=True), device)
+    told = _told(times, model, device)
+    print(json.dumps(told)) if given.json else _show(told)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="finetune_tokyo")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--run", type=Path, help="run folder or checkpoint, in place of --config")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--profile", action="store_true", help="where a GPU's time goes")
+    parser.add_argument("--json", action="store_true", help="one object on stdout")
+    return parser.parse_args()
+
+
+def _model(given: argparse.Namespace, device: torch.device) -> WorldModel:
+    if given.run:
+        model, _ = load_world_model(find_checkpoint(given.run), device)
+    else:
+        config = load_config(given.config, given.set)
+        grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+        torch.manual_seed(0)
+        model = WorldModel(config, grid)
+        model.trust.zero_()  # as validation has it of a run of minutes
+    return model.to(device).eval()
+
+
+def _window(model: WorldModel) -> Batch:
+    """One window: a turn among boxes."""
+    random, (x, y, z) = np.random.default_rng(0), model.grid.shape
+    cells = np.zeros((x, y, z), bool)
+    cells[:, :, 1] = True
+    for _ in range(BOXES):
+        i, j = random.integers(0, (x - 20, y - 20))
+        cells[i : i + 20, j : j + 20, : random.integers(2, z)] = True
+        cells[i + 1 : i + 19, j + 1 : j + 19, 2 : z - 1] = False
+    frames = model.history + model.future
+    steps = np.arange(frames) - (model.history - 1)
+    poses = np.zeros((1, frames, 13))
+    poses[..., 0], poses[..., 1], poses[..., 2] = 2.0 * steps, 0.1 * steps**2, 20.0
+    poses[..., 3:7] = quaternion_from_heading(0.1 * steps)
+    return Batch(
+        bits=pack_bits(torch.from_numpy(cells).expand(1, frames, -1, -1, -1)),
+        poses=torch.from_numpy(poses).float(),
+        ground_z=torch.zeros(1, frames),
+        index=torch.zeros(1, dtype=torch.int64),
+        symmetry=torch.zeros(1, dtype=torch.int64),
+    )
+
+
+def _one_by_one(forecast: Callable[[], None]) -> None:
+    together = world_model.frames_at_once
+    world_model.frames_at_once = lambda windows, device: 1
+    try:
+        forecast()
+    finally:
+        world_model.frames_at_once = together
+
+
+def _in_turn(
+    ways: dict[str, Callable[[], None]], repeats: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each way, the ways in turn."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(WARM_UP + repeats):
+        for name, way in ways.items():
+            _wait(device)
+            begun = time.perf_counter()
+            way()
+            _wait(device)
+            if turn >= WARM_UP:
+                times[name].append(time.perf_counter() - begun)
+    return times
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _profile(way: Callable[[], None], device: torch.device) -> None:
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(3):
+            way()
+        _wait(device)
+    print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=30))
+
+
+def _told(times: dict[str, list[float]], model: WorldModel, device: torch.device) -> dict[str, Any]:
+    middle = {name: statistics.median(some) for name, some in times.items()}
+    gpu = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if gpu else "cpu",
+        "threads": torch.get_num_threads(),
+        "grid": list(model.grid.shape),
+        "ms": {name: round(1000 * s, 2) for name, s in middle.items()},
+        "forecasts_per_s": {name: round(1 / s, 1) for name, s in middle.items()},
+        "ratio": {name: round(s / middle["memory_baseline"], 2) for name, s in middle.items()},
+        "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if gpu else None,
+    }
+
+
+def _show(told: dict[str, Any]) -> None:
+    print(f"{told['device']}, {told['threads']} threads, grid {told['grid']}")
+    for name, ms in told["ms"].items():
+        rate, ratio = told["forecasts_per_s"][name], told["ratio"][name]
+        print(f"{name:28} {ms:9.2f} ms {rate:8.1f} /s {ratio:7.2f} times the baseline's time")
+    if told["peak_gb"]:
+        print(f"peak memory {told['peak_gb']} GB")
+
+
+if __name__ == "__main__":
+    main()
