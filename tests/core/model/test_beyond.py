@@ -65,10 +65,10 @@ def test_equals_the_literal_lookup(seed: int) -> None:
     past_ego, target = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 4))
     target[:, :2] *= 5
     unseen = unseen_columns(*(torch.from_numpy(v) for v in (past, past_ego, target)), GRID)
-    assert len(unseen.window) > 10
+    assert len(unseen.frame) > 10
     for b in range(2):
         expected = literal(past[b], past_ego[b], target[b])
-        rows = (unseen.window == b).nonzero()[:, 0].tolist()
+        rows = (unseen.frame == b).nonzero()[:, 0].tolist()
         found = {(int(unseen.x[r]), int(unseen.y[r])): unseen.code[r].tolist() for r in rows}
         assert found == expected
 

@@ -128,3 +128,19 @@ def test_frames_asked_for_one_by_one_are_those_of_the_whole_sequence() -> None:
         new = tokens[:, :4] if count == 4 else tokens[:, count - 1 : count]
         asked = transformer.next_logits(new, held)
         torch.testing.assert_close(asked, whole[:, count - 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("together", [2, 3, 6])
+def test_how_many_future_frames_are_made_together_changes_nothing(
+    together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small()
+    model, batch = model_of(config).eval(), batch_of(config)
+    wanted = [model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4))]
+    monkeypatch.setattr(
+        "vlwm.core.model.world_model.frames_at_once", lambda windows, device: together
+    )
+    found = [model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4))]
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(one.logits, other.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(one.known, other.known, rtol=1e-4, atol=1e-4)

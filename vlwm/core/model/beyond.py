@@ -9,8 +9,8 @@ occupied. Where nothing was counted, the column prior speaks.
 The cell of the edge is the nearest one of the past frame that comes nearest; of equals, the last
 frame.
 
-Axes: B batch, P past frames, M columns that no past frame reaches, E columns of an edge, X, Y, Z
-cells.
+Axes: B batch, R target frames, P past frames, M columns that no past frame reaches, E columns of an
+edge, X, Y, Z cells.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _PRIOR_CELLS = 20.0
 
 @dataclass(frozen=True)
 class Unseen:
-    """Columns of a target frame that no past frame reaches.
+    """Columns of target frames that no past frame reaches.
 
     Attributes:
-        window, x, y: int64 (M,), where they are.
+        frame, x, y: int64 (M,), where they are.
         code: int64 (M, Z), state of the edge's cell and class of distance.
     """
 
-    window: Tensor
+    frame: Tensor
     x: Tensor
     y: Tensor
     code: Tensor
 
     def of(self, frames: Tensor) -> Tensor:
-        """(M, Z) of frames (B, X, Y, Z)."""
-        return frames[self.window, self.x, self.y]
+        """(M, Z) of frames (R, X, Y, Z)."""
+        return frames[self.frame, self.x, self.y]
 
     def put(self, frames: Tensor, values: Tensor) -> None:
-        """Write (M, Z) into frames (B, Z, X, Y)."""
-        frames[self.window, :, self.x, self.y] = values.to(frames)
+        """Write (M, Z) into frames (R, Z, X, Y)."""
+        frames[self.frame, :, self.x, self.y] = values.to(frames)
 
 
 class Beyond(nn.Module):
@@ -84,35 +84,40 @@ class Beyond(nn.Module):
 
 
 @torch.no_grad()
-def unseen_columns(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGrid) -> Unseen:
-    """The columns of a target frame beyond all past frames, and what stands at the edge.
+def unseen_columns(
+    past: Tensor,
+    past_ego: Tensor,
+    target_ego: Tensor,
+    grid: VoxelGrid,
+    window: Tensor | None = None,
+) -> Unseen:
+    """The columns of some target frames beyond all past frames, and what stands at the edge.
 
     Args:
         past: uint8 (B, P, X, Y, Z) of 0 and 1.
-        past_ego: (B, P, 4), x, y, ground z, yaw in any common frame.
-        target_ego: (B, 4), in the same frame.
+        past_ego: (R, P, 4), x, y, ground z, yaw in any common frame.
+        target_ego: (R, 4), in the same frame.
         grid: the grid of all frames.
+        window: int64 (R,), whose target frame each is; None where there is one of each.
     """
-    batch, frames, x, y, z = past.shape
+    frames, x, y, z = past.shape[1:]
     here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
-    index_x, index_y = (i.view(batch, frames, x, y) for i in source_places(here, grid))
+    index_x, index_y = (i.view(-1, frames, x, y) for i in source_places(here, grid))
     off = torch.hypot(_overshoot(index_x, x), _overshoot(index_y, y))
     reached = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
-    window, to_x, to_y = (~reached.any(dim=1)).nonzero().unbind(1)
-    off = off[window, :, to_x, to_y]
+    to, to_x, to_y = (~reached.any(dim=1)).nonzero().unbind(1)
+    off = off[to, :, to_x, to_y]
     frame = frames - 1 - off.flip(1).argmin(dim=1)
-    edge = _edge_column(
-        index_x[window, frame, to_x, to_y], index_y[window, frame, to_x, to_y], grid
-    )
+    edge = _edge_column(index_x[to, frame, to_x, to_y], index_y[to, frame, to_x, to_y], grid)
     states = _edge_states(past.flatten(0, 1))
-    row = window * frames + frame
-    lift = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).long()[row]
+    lift = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).long()[to * frames + frame]
     layers = (torch.arange(z, device=past.device) + lift[:, None]).clamp(0, z - 1)
-    state = states[row, edge].gather(1, layers)
+    source = (to if window is None else window[to]) * frames + frame
+    state = states[source, edge].gather(1, layers)
     distance = off.gather(1, frame[:, None])[:, 0]
     parts = torch.tensor(DISTANCES, dtype=distance.dtype, device=distance.device)
     nearness = torch.bucketize(distance, parts)
-    return Unseen(window, to_x, to_y, state * (len(DISTANCES) + 1) + nearness[:, None])
+    return Unseen(to, to_x, to_y, state * (len(DISTANCES) + 1) + nearness[:, None])
 
 
 def _overshoot(place: Tensor, cells: int) -> Tensor:
@@ -136,9 +141,9 @@ def _edge_states(frames: Tensor) -> Tensor:
 
     The sides in their order: lowest x, highest x (Y columns each), lowest y, highest y (X each).
     """
-    deep = slice(_INWARD + 1)
+    near, far = slice(_INWARD + 1), slice(-_INWARD - 1, None)
     across = frames.transpose(1, 2)
-    sides = [frames[:, deep], frames.flip(1)[:, deep], across[:, deep], across.flip(1)[:, deep]]
+    sides = [frames[:, near], frames[:, far].flip(1), across[:, near], across[:, far].flip(1)]
     strips = torch.cat([side.long() for side in sides], dim=2)  # (N, inward, E, Z)
     cell, inward = strips[:, 0], strips[:, 1:]
     up_to = cell.cumsum(dim=-1)

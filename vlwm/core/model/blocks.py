@@ -70,8 +70,8 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.norm(x)
-        q, k, v = (f(hidden).flatten(2).transpose(1, 2) for f in (self.q, self.k, self.v))
-        mixed = functional.scaled_dot_product_attention(q, k, v)  # (N, h·w, C)
+        q, k, v = (f(hidden).flatten(2).transpose(1, 2)[:, None] for f in (self.q, self.k, self.v))
+        mixed = functional.scaled_dot_product_attention(q, k, v)[:, 0]  # one head: (N, h·w, C)
         return x + self.proj_out(mixed.transpose(1, 2).reshape(x.shape))
 
 

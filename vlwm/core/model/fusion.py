@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlwm.core.model.memory import Resampled
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model import kernels
+from vlwm.core.model.memory import Resampled, affine_places, relative_ego, resampled_memory
 
 READING_SCALE = 6.0
 """the logit of a cell that every past frame calls occupied (at 4, the many empty cells hold so much
@@ -65,6 +67,53 @@ class FrameFusion(nn.Module):
             x = torch.cat([said, around], dim=1).transpose(1, 2)  # (B, L, P + 2, X, Y)
             residuals.append(self._residual(x.flatten(0, 1)).reshape_as(logits[:, part]))
         return logits + torch.cat(residuals, dim=1)
+
+    @torch.no_grad()
+    def read(
+        self,
+        voxels: Tensor,
+        window: Tensor,
+        past_ego: Tensor,
+        ego: Tensor,
+        grid: VoxelGrid,
+        otherwise: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the past frames say of some future frames.
+
+        Args:
+            voxels: uint8 (B, F, X, Y, Z), the P past frames first.
+            window: int64 (R,), whose future frame each row is.
+            past_ego: (R, P, 4), in any common frame.
+            ego: (R, 4), in the same frame.
+            grid: the grid of all frames.
+            otherwise: logits (Z,) where no past frame contains a cell.
+
+        Returns:
+            logits float32 (R, Z, X, Y), and the share of past frames (R, 1, X, Y) that reach the
+            lowest layer.
+        """
+        past = past_ego.shape[1]
+        if self._fits_kernels(voxels):
+            here = relative_ego(past_ego.double(), ego.double()[:, None])
+            lift = here[..., 2] / grid.cell_m[2]
+            kind = torch.float32
+            if torch.is_autocast_enabled("cuda"):
+                kind = torch.get_autocast_dtype("cuda")
+            planes, mean, reach = kernels.read_past(
+                voxels, window, affine_places(here, grid), lift, kind
+            )
+            maps = kernels.folded_maps(planes, self.conv_in, self.hidden)
+            scale = (2 * READING_SCALE, TIE_BIAS - READING_SCALE)
+            return kernels.fused_logits(maps, mean, self.conv_out, scale, otherwise), reach
+        memory = resampled_memory(voxels[window, :past], past_ego, ego, grid)
+        unseen = otherwise[:, None, None]
+        logits = torch.where(memory.seen(), self(memory).float(), unseen)
+        return logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True)
+
+    def _fits_kernels(self, voxels: Tensor) -> bool:
+        channels = (self.conv_in.in_channels, self.conv_in.out_channels)
+        fits = channels[0] <= kernels.CHANNELS == channels[1]
+        return fits and voxels.shape[3] % kernels.FOLD == 0 and kernels.usable(voxels.device)
 
     def _residual(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)  # half the time, with so few channels

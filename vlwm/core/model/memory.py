@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model import kernels
 
 
 @dataclass(frozen=True)
@@ -157,38 +158,55 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
             given in.
         grid: the grid of all frames.
     """
+    cos, sin = torch.cos(ego[:, 3:]), torch.sin(ego[:, 3:])
+    ahead = cos * moves[..., 0] + sin * moves[..., 1]
+    left = -sin * moves[..., 0] + cos * moves[..., 1]
+    here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
+    places = affine_places(here, grid)
+    if kernels.usable(probability.device):
+        return kernels.mean_over_draws(probability, places)
     means = []
-    for columns, yaw, draws in zip(probability.flatten(2), ego[:, 3], moves, strict=True):
-        cos, sin = torch.cos(yaw), torch.sin(yaw)
-        ahead = cos * draws[:, 0] + sin * draws[:, 1]
-        left = -sin * draws[:, 0] + cos * draws[:, 1]
-        rows = _rows_at(torch.stack([ahead, left, draws[:, 2]], dim=-1), grid)
+    for columns, draws in zip(probability.flatten(2), places, strict=True):
         table = columns.t().contiguous()  # a bag of columns is read at once, in one mean
+        rows = _rows_at(draws, grid)
         means.append(functional.embedding_bag(rows, table, mode="mean").t())
     return torch.stack(means).view_as(probability)
 
 
-def _rows_at(draws: Tensor, grid: VoxelGrid) -> Tensor:
-    """Number int32 (C, N) of the column nearest to each target column's centre when the frame is
-    moved by `draws` (N, 3): ahead, left (m) and yaw (rad).
+def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
+    """Number int32 (C, N) of the column nearest to each target column's centre at `places` (N, 6).
 
     In float32, half the traffic of float64: what a rounding moves to the next cell is a draw.
     """
     x, y, _ = grid.shape
-    centre_x, centre_y = (
-        torch.as_tensor(c, device=draws.device)[:, None] for c in grid.axis_centers()[:2]
-    )
-    ahead, left, yaw = draws.double().unbind(-1)
-    cos, sin = torch.cos(yaw), torch.sin(yaw)
-    rows = torch.zeros(x, y, len(draws), device=draws.device)
-    for axis, along, across in (
-        (0, cos * centre_x + ahead, -sin * centre_y),
-        (1, sin * centre_x + left, cos * centre_y),
-    ):
-        low, cell, most = grid.lower_m[axis], grid.cell_m[axis], grid.shape[axis] - 1
-        place = ((along - low) / cell).float()[:, None] + (across / cell).float()
-        rows.mul_(y).add_(place.floor_().clamp_(0, most))
+    i, j = (torch.arange(n, device=places.device)[:, None] for n in (x, y))
+    rows = torch.zeros(x, y, len(places), device=places.device)
+    for (a, b, c), cells in zip(places.t().unflatten(0, (2, 3)), (x, y), strict=True):
+        place = (a * i + c)[:, None] + b * j
+        rows.mul_(y).add_(place.floor_().clamp_(0, cells - 1))
     return rows.int().flatten(0, 1)
+
+
+def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
+    """Factors float32 (..., 6) of `source_places`: in cells, column i, j of a target frame lies at
+    x = a i + b j + c and y = d i + e j + f.
+
+    Args:
+        relative: (..., 4), target ego frames as seen from the source's.
+    """
+    (low_x, low_y), (cell_x, cell_y) = grid.lower_m[:2], grid.cell_m[:2]
+    first_x, first_y = low_x + cell_x / 2, low_y + cell_y / 2
+    ahead, left, _, yaw = relative.double().unbind(-1)
+    cos, sin = torch.cos(yaw), torch.sin(yaw)
+    factors = [
+        cos,
+        -sin * cell_y / cell_x,
+        (cos * first_x - sin * first_y + ahead - low_x) / cell_x,
+        sin * cell_x / cell_y,
+        cos,
+        (sin * first_x + cos * first_y + left - low_y) / cell_y,
+    ]
+    return torch.stack(factors, dim=-1).float()
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.beyond import Beyond, unseen_columns
 from vlwm.core.model.bits import unpack_bits
 from vlwm.core.model.fusion import FrameFusion
-from vlwm.core.model.memory import resampled_memory, under_spread
+from vlwm.core.model.memory import under_spread
 from vlwm.core.model.memory_net import MemoryNet
 from vlwm.core.model.pose import Motion, PoseModule
 from vlwm.core.model.tokenizer import Tokenizer
@@ -312,19 +312,18 @@ class WorldModel(nn.Module):
             moves: (N, D, 3), draws of what the motions of `guessed` may be off by.
             guessed: int64 (N,), the rows whose motion is a guess.
         """
-        frames, past_ego = voxels[window, : self.history], self.past_ego(past)[window]
-        memory = resampled_memory(frames, past_ego, ego, self.grid)
-        logits = torch.where(
-            memory.seen(), self.fusion(memory).float(), self.column_logit[:, None, None]
-        )
-        unseen = unseen_columns(frames, past_ego, ego, self.grid)
-        unseen.put(logits, self.beyond(unseen, self.column_logit))
+        frames, past_ego = voxels[:, : self.history], self.past_ego(past)[window]
+        otherwise = self.column_logit
+        unseen = unseen_columns(frames, past_ego, ego, self.grid, window)
+        logits, reach = self.fusion.read(voxels, window, past_ego, ego, self.grid, otherwise)
+        unseen.put(logits, self.beyond(unseen, otherwise))
         if len(guessed):
+            every = len(guessed) == len(logits)
+            some = slice(None) if every else guessed  # a GPU need not copy them all
             with torch.autocast(logits.device.type, enabled=False):
-                sure = torch.sigmoid(logits[guessed])
-                mean = under_spread(sure, ego[guessed], moves, self.grid)
-            logits[guessed] = torch.logit(mean, eps=1e-4)
-        return Said(logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True))
+                mean = under_spread(torch.sigmoid(logits[some]), ego[some], moves, self.grid)
+            logits[some] = torch.logit(mean, eps=1e-4)
+        return Said(logits, reach)
 
     def logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
         """Logits (B, X, Y, Z) of one future frame of each window, all of the residual taken."""
