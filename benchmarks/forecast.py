@@ -4,11 +4,12 @@
                                   [--set key=value …] [--tokenizer RUN] [--test-windows 0]
                                   [--no-untrained] [--json]
 
-The clock: a few real steps, one validation of each stage and some steps of motion from poses alone
-are timed on this machine, and the epochs get as many samples as fit into half of the minutes for
-each stage, all of that included; on the tokenizer of an earlier run, stage 2 gets them all, which
-compares variants of the forecast alone. Then the product's own training runs, in the work folder as
-any run does, and judges its best checkpoint on the test split, which is not on the clock. What is
+The clock: before each stage a few real steps, one validation and, for stage 2, some steps of motion
+from poses alone are timed on this machine, and its epochs get as many samples as fit: stage 1 into
+half of the minutes, stage 2 into what they leave, all of that included; on the tokenizer of an
+earlier run, stage 2 gets them all, which compares variants of the forecast alone. The product's own
+training runs, in the work folder as any run does, and judges its best checkpoint on the test split,
+which is not on the clock. What is
 told besides the table: seconds, steps, samples and peak memory of each stage, and what the
 *untrained* model scores, so that what resampling gives and what learning gives are told apart.
 """
@@ -48,7 +49,7 @@ EPOCHS = 2
 VALIDATION = 32
 """windows of each validation while training, from the last of which the cuts come"""
 PLANNED = 0.93
-"""share of the time that is planned: paces are taken once, and machines slow down"""
+"""share of what is left that is planned: machines slow down after their pace was taken"""
 TIMED_STEPS = 3
 TIMED_MOTION_STEPS = 50
 
@@ -81,11 +82,13 @@ def main() -> None:
     data = open_data(config, lambda: None)
     started, begun = time.monotonic(), time.time()
     stages = ("world",) if options.tokenizer else ("tokenizer", "world")
-    paces = {name: _pace(name, config, data, device) for name in stages}
-    left = 60 * options.minutes - (time.monotonic() - started)
-    each = PLANNED * left / len(stages)
-    config = _fitted(config, paces, each, options.test_windows)
-    result = train(config, _how(options))
+    paces: dict[str, Pace] = {}
+    for number, name in enumerate(stages):
+        paces[name] = _pace(name, config, data, device)
+        left = 60 * options.minutes - (time.monotonic() - started)
+        samples = paces[name].samples(PLANNED * left / (len(stages) - number))
+        config = _fitted(config, name, samples, options.test_windows)
+        result = train(config, _how(options, name))
     spent, trained = time.monotonic() - started, RunFolder(options.work_dir).last.stat().st_mtime
     told = {
         "minutes": options.minutes,
@@ -123,15 +126,15 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _how(options: argparse.Namespace) -> TrainOptions:
-    """Both stages, or the second alone on the tokenizer of an earlier run."""
+def _how(options: argparse.Namespace, stage: str) -> TrainOptions:
+    """One stage; the second on what the first left in the work folder, or on an earlier run's."""
     work = options.work_dir
     if options.tokenizer is None:
-        return TrainOptions(work_dir=work, anew=True, from_scratch=True)
+        return TrainOptions(work, stage, anew=stage == "tokenizer", from_scratch=True)
     if work.exists() and any(work.iterdir()):
         sys.exit(f"{work} is not empty: choose another --work-dir")
     shutil.copytree(options.tokenizer / "tokenizer", work / "tokenizer")
-    return TrainOptions(work_dir=work, stage="world", from_scratch=True)
+    return TrainOptions(work, stage, from_scratch=True)
 
 
 def _task(name: str, config: Config, data: TrainData, device: torch.device) -> Task:
@@ -192,17 +195,15 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
     return none + (some_steps - none) / TIMED_MOTION_STEPS * config.data.motion_steps
 
 
-def _fitted(config: Config, paces: dict[str, Pace], each_s: float, windows: int) -> Config:
-    """The config whose epochs fit."""
-    fits = {name: pace.samples(each_s) for name, pace in paces.items()}
-    tokenizer = config.tokenizer
-    if "tokenizer" in fits:
-        tokenizer = replace(tokenizer, max_epochs=EPOCHS, epoch_samples=fits["tokenizer"])
+def _fitted(config: Config, stage: str, samples: int, windows: int) -> Config:
+    """The config of which a stage's epochs have so many samples."""
+    if stage == "tokenizer":
+        tokenizer = replace(config.tokenizer, max_epochs=EPOCHS, epoch_samples=samples)
+        return replace(config, tokenizer=tokenizer)
     return replace(
         config,
         max_epochs=EPOCHS,
-        tokenizer=tokenizer,
-        data=replace(config.data, epoch_samples=fits["world"]),
+        data=replace(config.data, epoch_samples=samples),
         evaluation=replace(config.evaluation, final_max_windows=windows),
     )
 

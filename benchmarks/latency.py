@@ -1,13 +1,13 @@
 """How long one forecast of six frames takes, beside what needs no learning.
 
     python benchmarks/latency.py [--config finetune_tokyo] [--set key=value …] [--run RUN]
-                                 [--repeats 20] [--profile] [--json]
+                                 [--windows 1] [--repeats 20] [--profile] [--json]
 
 A world model (of `--run`, or untrained: the numbers in it cost nothing) foresees windows of random
 boxes over a ground, in turn with the memory baseline, on the GPU where there is one, else on the
-CPU's threads. Told are medians in milliseconds, forecasts a second, and the ratio to the baseline
-in the same run; on a GPU also with mixed precision, and one future frame at a time. `--profile`
-prints where a GPU's time goes.
+CPU's threads. Told are medians in milliseconds of all `--windows` together, forecasts a second, and
+the ratio to the baseline in the same run; on a GPU also with mixed precision, and one future frame
+at a time. `--profile` prints where a GPU's time goes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     given = _arguments()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(given, device)
-    batch = _window(model).to(device)
+    batch = _windows(model, given.windows).to(device)
     past, horizons = batch.past(model.history), model.config.frame_dt_s * np.arange(1, 7)
     prior = np.arange(model.grid.shape[2]) == 1
 
@@ -68,7 +68,7 @@ def main() -> None:
         times = _in_turn(ways, given.repeats, device)
         if given.profile:
             _profile(lambda: forecast(half=True), device)
-    told = _told(times, model, device)
+    told = _told(times, model, given.windows, device)
     print(json.dumps(told)) if given.json else _show(told)
 
 
@@ -77,6 +77,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--config", default="finetune_tokyo")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--run", type=Path, help="run folder or checkpoint, in place of --config")
+    parser.add_argument("--windows", type=int, default=1, help="foreseen together")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--profile", action="store_true", help="where a GPU's time goes")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
@@ -95,8 +96,8 @@ def _model(given: argparse.Namespace, device: torch.device) -> WorldModel:
     return model.to(device).eval()
 
 
-def _window(model: WorldModel) -> Batch:
-    """One window: a turn among boxes."""
+def _windows(model: WorldModel, count: int) -> Batch:
+    """So many times one window: a turn among boxes."""
     random, (x, y, z) = np.random.default_rng(0), model.grid.shape
     cells = np.zeros((x, y, z), bool)
     cells[:, :, 1] = True
@@ -106,15 +107,15 @@ def _window(model: WorldModel) -> Batch:
         cells[i + 1 : i + 19, j + 1 : j + 19, 2 : z - 1] = False
     frames = model.history + model.future
     steps = np.arange(frames) - (model.history - 1)
-    poses = np.zeros((1, frames, 13))
+    poses = np.zeros((count, frames, 13))
     poses[..., 0], poses[..., 1], poses[..., 2] = 2.0 * steps, 0.1 * steps**2, 20.0
     poses[..., 3:7] = quaternion_from_heading(0.1 * steps)
     return Batch(
-        bits=pack_bits(torch.from_numpy(cells).expand(1, frames, -1, -1, -1)),
+        bits=pack_bits(torch.from_numpy(cells).expand(1, frames, -1, -1, -1)).repeat(count, 1, 1),
         poses=torch.from_numpy(poses).float(),
-        ground_z=torch.zeros(1, frames),
-        index=torch.zeros(1, dtype=torch.int64),
-        symmetry=torch.zeros(1, dtype=torch.int64),
+        ground_z=torch.zeros(count, frames),
+        index=torch.arange(count),
+        symmetry=torch.zeros(count, dtype=torch.int64),
     )
 
 
@@ -157,22 +158,26 @@ def _profile(way: Callable[[], None], device: torch.device) -> None:
     print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=30))
 
 
-def _told(times: dict[str, list[float]], model: WorldModel, device: torch.device) -> dict[str, Any]:
+def _told(
+    times: dict[str, list[float]], model: WorldModel, windows: int, device: torch.device
+) -> dict[str, Any]:
     middle = {name: statistics.median(some) for name, some in times.items()}
     gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if gpu else "cpu",
         "threads": torch.get_num_threads(),
         "grid": list(model.grid.shape),
+        "windows": windows,
         "ms": {name: round(1000 * s, 2) for name, s in middle.items()},
-        "forecasts_per_s": {name: round(1 / s, 1) for name, s in middle.items()},
+        "forecasts_per_s": {name: round(windows / s, 1) for name, s in middle.items()},
         "ratio": {name: round(s / middle["memory_baseline"], 2) for name, s in middle.items()},
         "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if gpu else None,
     }
 
 
 def _show(told: dict[str, Any]) -> None:
-    print(f"{told['device']}, {told['threads']} threads, grid {told['grid']}")
+    print(f"{told['device']}, {told['threads']} threads, grid {told['grid']}, "
+          f"windows {told['windows']}")  # fmt: skip
     for name, ms in told["ms"].items():
         rate, ratio = told["forecasts_per_s"][name], told["ratio"][name]
         print(f"{name:28} {ms:9.2f} ms {rate:8.1f} /s {ratio:7.2f} times the baseline's time")

@@ -43,6 +43,26 @@ def test_a_cpu_and_a_gradient_get_the_plain_operations() -> None:
     assert not kernels.usable(torch.device("cuda"))
 
 
+@torch.no_grad()
+def test_a_machine_without_a_compiler_goes_the_other_way(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(probability: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("Failed to find C compiler.\nSet CC.")
+
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device=None: zeros(*size))
+    monkeypatch.setattr(kernels, "find_spec", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(kernels, "mean_over_draws", broken)
+    kernels._works.cache_clear()
+    try:
+        assert not kernels.usable(torch.device("cuda"))
+    finally:
+        kernels._works.cache_clear()
+    assert "Failed to find C compiler." in caplog.text and "Set CC" not in caplog.text
+
+
 def rows(seed: int = 0) -> dict[str, torch.Tensor]:
     """Past frames of two windows, and seven future frames of them, some far away."""
     random = torch.Generator().manual_seed(seed)

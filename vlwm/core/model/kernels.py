@@ -2,7 +2,7 @@
 
 The plain operations of `memory` write every step to the GPU's memory, tens of gigabytes for six
 frames of the full grid; a kernel keeps them in registers (docs/decisions.md has the times). They
-are used where Triton is there, as it is with every CUDA build of torch on Linux, and no gradient is
+are used where Triton works, which comes with every CUDA build of torch on Linux, and no gradient is
 wanted; else, and on a CPU, `memory` does the same.
 
 A frame is read by columns: cells of a column lie side by side, so one program reads and writes
@@ -15,6 +15,7 @@ D layers padded to a power of two.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -23,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+log = logging.getLogger("vlwm.model")
 
 CHANNELS = 8
 """that the fusion is given for each cell: the past frames, the layers beside, and zeros"""
@@ -35,12 +38,25 @@ _CELLS = 512  # of a program
 
 def usable(device: torch.device) -> bool:
     """Whether kernels run there, now: no gradient goes through them."""
-    return device.type == "cuda" and not torch.is_grad_enabled() and _found()
+    return device.type == "cuda" and not torch.is_grad_enabled() and _works(device)
 
 
-@lru_cache(maxsize=1)
-def _found() -> bool:
-    return find_spec("triton") is not None
+@lru_cache(maxsize=8)
+def _works(device: torch.device) -> bool:
+    """Whether a kernel can be built for that GPU and runs.
+
+    Triton wants SM 8.0, a C compiler and Python's headers, which small images lack.
+    """
+    if find_spec("triton") is None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    try:
+        one = torch.zeros(1, 1, 1, 1, device=device)
+        mean_over_draws(one, torch.zeros(1, 1, 6, device=device)).item()
+    except Exception as error:  # noqa: BLE001 - whatever a compiler may say: there is another way
+        what = str(error).strip().partition("\n")[0] or type(error).__name__
+        log.warning("no kernels on this GPU, forecasts take three times as long: %s", what)
+        return False
+    return True
 
 
 def mean_over_draws(probability: Tensor, places: Tensor) -> Tensor:
