@@ -45,7 +45,8 @@ from vlwm.core.training.task import Task
 from vlwm.core.training.tokenizer_task import TokenizerTask
 from vlwm.core.training.world_task import WorldTask
 
-EPOCHS = 2
+EPOCHS = {"tokenizer": 2, "world": 1}
+"""each ends in a validation; two minutes of one are a fifth of the world model's steps"""
 VALIDATION = 32
 """windows of each validation while training, from the last of which the cuts come"""
 PLANNED = 0.93
@@ -67,9 +68,9 @@ class Pace:
     before_s: float
     """of what comes before the first step: motion from poses alone"""
 
-    def samples(self, seconds: float) -> int:
+    def samples(self, seconds: float, epochs: int) -> int:
         """Samples of an epoch so that all epochs and their validations fit."""
-        steps = ((seconds - self.before_s) / EPOCHS - self.validation_s) / self.step_s
+        steps = ((seconds - self.before_s) / epochs - self.validation_s) / self.step_s
         return max(1, int(steps)) * self.batch
 
 
@@ -86,7 +87,8 @@ def main() -> None:
     for number, name in enumerate(stages):
         paces[name] = _pace(name, config, data, device)
         left = 60 * options.minutes - (time.monotonic() - started)
-        samples = paces[name].samples(PLANNED * left / (len(stages) - number))
+        share = PLANNED * left / (len(stages) - number)
+        samples = paces[name].samples(share, EPOCHS[name])
         config = _fitted(config, name, samples, options.test_windows)
         result = train(config, _how(options, name))
     spent, trained = time.monotonic() - started, RunFolder(options.work_dir).last.stat().st_mtime
@@ -96,10 +98,9 @@ def main() -> None:
         "spent_min": round(spent / 60, 1),
         "device": _name(device),
         "pace": {name: asdict(pace) for name, pace in paces.items()},
-        "epochs": EPOCHS,
-        "epoch_samples": {
-            "tokenizer": config.tokenizer.epoch_samples if "tokenizer" in paces else 0,
-            "world": config.data.epoch_samples,
+        "samples": {
+            "tokenizer": EPOCHS["tokenizer"] * config.tokenizer.epoch_samples * (len(stages) - 1),
+            "world": EPOCHS["world"] * config.data.epoch_samples,
         },
         "peak_gb": _peak_gb(device),
         "scores": result.scores,
@@ -198,11 +199,11 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
 def _fitted(config: Config, stage: str, samples: int, windows: int) -> Config:
     """The config of which a stage's epochs have so many samples."""
     if stage == "tokenizer":
-        tokenizer = replace(config.tokenizer, max_epochs=EPOCHS, epoch_samples=samples)
+        tokenizer = replace(config.tokenizer, max_epochs=EPOCHS["tokenizer"], epoch_samples=samples)
         return replace(config, tokenizer=tokenizer)
     return replace(
         config,
-        max_epochs=EPOCHS,
+        max_epochs=EPOCHS["world"],
         data=replace(config.data, epoch_samples=samples),
         evaluation=replace(config.evaluation, final_max_windows=windows),
     )
@@ -238,9 +239,8 @@ def _name(device: torch.device) -> str:
 
 def _show(told: dict[str, Any]) -> None:
     print(f"{told['device']}: trained in {told['trained_min']} of {told['minutes']} minutes, "
-          f"{told['spent_min']} with the test; {told['epochs']} epochs of "
-          f"{told['epoch_samples']['tokenizer']} frames and "
-          f"{told['epoch_samples']['world']} windows, peak {told['peak_gb']} GB")  # fmt: skip
+          f"{told['spent_min']} with the test; {told['samples']['tokenizer']} frames and "
+          f"{told['samples']['world']} windows, peak {told['peak_gb']} GB")  # fmt: skip
     if told["scores"] is None:
         sys.exit("the test split is empty: prepare more sessions, or a larger area")
     print(table_text(score_table(told["scores"], wide=True)))
