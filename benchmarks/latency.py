@@ -45,7 +45,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(given, device)
     batch = _windows(model, given.windows).to(device)
-    past, horizons = batch.past(model.history), model.config.frame_dt_s * np.arange(1, 7)
+    past = batch.past(model.history)
+    horizons = model.config.frame_dt_s * np.arange(1, model.future + 1)
     prior = np.arange(model.grid.shape[2]) == 1
 
     def baseline() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -43,24 +45,45 @@ def test_a_cpu_and_a_gradient_get_the_plain_operations() -> None:
     assert not kernels.usable(torch.device("cuda"))
 
 
-@torch.no_grad()
-def test_a_machine_without_a_compiler_goes_the_other_way(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(probability: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("Failed to find C compiler.\nSet CC.")
-
+@pytest.fixture
+def some_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A GPU with Triton, as far as `kernels` asks."""
     zeros = torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *size, device=None: zeros(*size))
     monkeypatch.setattr(kernels, "find_spec", lambda name: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(kernels, "mean_over_draws", broken)
     kernels._works.cache_clear()
-    try:
-        assert not kernels.usable(torch.device("cuda"))
-    finally:
-        kernels._works.cache_clear()
+    yield torch.device("cuda")
+    kernels._works.cache_clear()
+
+
+def fails(error: Exception) -> Callable[..., torch.Tensor]:
+    def kernel(probability: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    return kernel
+
+
+@torch.no_grad()
+def test_a_machine_without_a_compiler_goes_the_other_way(
+    some_gpu: torch.device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = RuntimeError("Failed to find C compiler.\nSet CC.")
+    monkeypatch.setattr(kernels, "mean_over_draws", fails(error))
+    assert not kernels.usable(some_gpu)
     assert "Failed to find C compiler." in caplog.text and "Set CC" not in caplog.text
+
+
+@torch.no_grad()
+def test_a_moment_without_memory_takes_no_kernels_away(
+    some_gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step halves its batch and asks again."""
+    monkeypatch.setattr(kernels, "mean_over_draws", fails(torch.OutOfMemoryError("full")))
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels.usable(some_gpu)
+    monkeypatch.setattr(kernels, "mean_over_draws", lambda probability, places: probability)
+    assert kernels.usable(some_gpu)
 
 
 def rows(seed: int = 0) -> dict[str, torch.Tensor]:
