@@ -4,14 +4,14 @@
                                   [--set key=value …] [--tokenizer RUN] [--test-windows 0]
                                   [--no-untrained] [--json]
 
-The clock: before each stage a few real steps, one validation and, for stage 2, some steps of motion
-from poses alone are timed on this machine, and its epochs get as many samples as fit: stage 1 into
-half of the minutes, stage 2 into what they leave, all of that included; on the tokenizer of an
-earlier run, stage 2 gets them all, which compares variants of the forecast alone. The product's own
-training runs, in the work folder as any run does, and judges its best checkpoint on the test split,
-which is not on the clock. What is
-told besides the table: seconds, steps, samples and peak memory of each stage, and what the
-*untrained* model scores, so that what resampling gives and what learning gives are told apart.
+The clock: before each stage a few real steps, one validation and, for stage 2, some steps of what
+comes before them (motion, fusion) are timed on this machine, and its epochs get as many samples as
+fit: stage 1 into half of the minutes, stage 2 into what they leave, all of that included; on the
+tokenizer of an earlier run, stage 2 gets them all, which compares variants of the forecast alone.
+The product's own training runs, in the work folder as any run does, and judges its best checkpoint
+on the test split, which is not on the clock. What is told besides the table: seconds, steps,
+samples and peak memory of each stage, and what the *untrained* model scores, so that what
+resampling gives and what learning gives are told apart.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ PLANNED = 0.93
 """share of what is left that is planned: machines slow down after their pace was taken"""
 TIMED_STEPS = 3
 TIMED_MOTION_STEPS = 50
+TIMED_FUSION_STEPS = 21
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Pace:
     batch: int
     """samples of a step"""
     before_s: float
-    """of what comes before the first step: motion from poses alone"""
+    """of what comes before the first step: motion from poses alone, the fusion from windows"""
 
     def samples(self, seconds: float, epochs: int) -> int:
         """Samples of an epoch so that all epochs and their validations fit."""
@@ -181,19 +182,25 @@ def _pace(name: str, config: Config, data: TrainData, device: torch.device) -> P
 
 
 def _before_s(name: str, config: Config, data: TrainData, device: torch.device) -> float:
-    """Seconds of motion from poses alone, from none and from some of its steps."""
+    """Seconds of what stage 2 learns before its first step, from none and from some of it."""
     if name == "tokenizer":
         return 0.0
-    spent = []
-    for steps in (0, TIMED_MOTION_STEPS):
-        some = replace(config, data=replace(config.data, motion_steps=steps))
+
+    def spent(motion: int, fusion: int) -> tuple[float, float]:
+        some = replace(config, data=replace(config.data, motion_steps=motion, fusion_steps=fusion))
         task = WorldTask(_fresh(some, data, device), data, some, device, 0, Ranks())
-        begun = time.monotonic()
-        task.learn_motion(lambda: None)
-        _wait(device)
-        spent.append(time.monotonic() - begun)
-    none, some_steps = spent
-    return none + (some_steps - none) / TIMED_MOTION_STEPS * config.data.motion_steps
+        times = []
+        for learn in (task.learn_motion, task.learn_fusion):
+            begun = time.monotonic()
+            learn(lambda: None)
+            _wait(device)
+            times.append(time.monotonic() - begun)
+        return times[0], times[1]
+
+    none, few = spent(0, 1), spent(TIMED_MOTION_STEPS, TIMED_FUSION_STEPS)
+    motion_s = (few[0] - none[0]) / TIMED_MOTION_STEPS
+    fusion_s = (few[1] - none[1]) / (TIMED_FUSION_STEPS - 1)  # a GPU's first one takes long
+    return sum(none) + motion_s * config.data.motion_steps + fusion_s * config.data.fusion_steps
 
 
 def _fitted(config: Config, stage: str, samples: int, windows: int) -> Config:

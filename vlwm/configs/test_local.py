@@ -16,4 +16,4 @@ model = dict(
 max_epochs = 2
 optimizer = dict(lr=2e-3)
 lr_config = dict(warmup_iters=10)
-data = dict(samples_per_gpu=4, workers_per_gpu=0, horizons=2, motion_steps=300)
+data = dict(samples_per_gpu=4, workers_per_gpu=0, horizons=2, motion_steps=300, fusion_steps=200)

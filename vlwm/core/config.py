@@ -203,6 +203,8 @@ class DataConfig:
     """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
     motion_steps: int = 2000
     """steps that the pose module learns from poses alone, before the first one of stage 2"""
+    fusion_steps: int = 1500
+    """steps of one window each that the fusion of past frames learns before the first of stage 2"""
     mirror: bool = True
     """mirror windows left to right at random in stage 2"""
     symmetries: bool = True
@@ -220,6 +222,8 @@ class DataConfig:
         _require(value >= 0, "data.motion_samples", value, "use 0 or more")
         value = self.motion_steps
         _require(value >= 0, "data.motion_steps", value, "use 0 or more")
+        value = self.fusion_steps
+        _require(value >= 0, "data.fusion_steps", value, "use 0 or more")
         value = self.workers_per_gpu
         _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
 

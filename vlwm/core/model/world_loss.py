@@ -12,14 +12,13 @@ Axes: B batch, K of the H future frames, X, Y, Z cells.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vlwm.core.data.dataset import Batch, Past, Plan
+from vlwm.core.data.dataset import Batch, Past
 from vlwm.core.model.fusion import fusion_loss
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory import resampled_memory
@@ -28,7 +27,7 @@ from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.states import true_state
 from vlwm.core.model.world_model import Said, WorldModel
 
-_FUSION_LAYERS, _FUSION_FRAMES = 32, 3  # that a step trains the fusion on
+_FUSION_LAYERS = 32  # of a future frame, that a step trains the fusion on
 
 
 class WorldLoss:
@@ -90,11 +89,9 @@ class WorldLoss:
         }
         parts["pose"] = pose.detach()
         if model.config.model.use_memory:
-            each_fusion = []
-            for fusion in self._fusion_losses(voxels, past, plan, batch):
-                total = total + take(weights.fusion_weight * fusion / _FUSION_FRAMES)
-                each_fusion.append(fusion.detach())
-            parts["fusion"] = torch.stack(each_fusion).mean()
+            fusion = self._fusion(voxels, batch)
+            total = total + take(weights.fusion_weight * fusion)
+            parts["fusion"] = fusion.detach()
         if codes is not None and tokens is not None:
             token = self._token_loss(codes, tokens, past, ego)
             total = total + take(weights.token_weight * token)
@@ -140,28 +137,21 @@ class WorldLoss:
             return checkpoint(self.model.logits, said, condition, tokens, use_reentrant=False)
         return self.model.logits(said, condition, tokens)
 
-    def _fusion_losses(
-        self, voxels: Tensor, past: Past, plan: Plan, batch: Batch
-    ) -> Iterator[Tensor]:
-        """Losses of the fused memory on some layers of some future frames of each window.
+    def fusion(self, batch: Batch) -> Tensor:
+        """Loss of the fused memory on some layers of one future frame of each window.
 
-        Under the true motion, so that fusing does not have to make up for a wrong one. Which frames
+        Under the true motion, so that fusing does not have to make up for a wrong one. Which frame
         and which layers is drawn anew in each step.
         """
-        future, depth = self.model.future, voxels.shape[-1]
-        count, chance = min(_FUSION_LAYERS, depth), self._chance(batch)
-        for k in range(_FUSION_FRAMES):
-            horizon = ((chance >> 11) + k * future // _FUSION_FRAMES) % future
-            first = ((chance >> 17) + k) % depth
-            spaced = torch.arange(count, device=chance.device) * depth // count
-            layers = (first[:, None] + spaced) % depth
-            yield self._fusion_loss(voxels, past, _pick(plan.ego, horizon), horizon, layers)
+        return self._fusion(self.model.voxels(batch.bits, batch.symmetry), batch)
 
-    def _fusion_loss(
-        self, voxels: Tensor, past: Past, ego: Tensor, horizon: Tensor, layers: Tensor
-    ) -> Tensor:
-        """Loss on layers (B, L) of one future frame (B,) at `ego` (B, 4)."""
-        model, depth, count = self.model, voxels.shape[-1], layers.shape[1]
+    def _fusion(self, voxels: Tensor, batch: Batch) -> Tensor:
+        model, depth, chance = self.model, voxels.shape[-1], self._chance(batch)
+        past, horizon = batch.past(model.history), (chance >> 11) % model.future
+        ego = _pick(batch.plan(model.history).ego, horizon)
+        count = min(_FUSION_LAYERS, depth)
+        spaced = torch.arange(count, device=chance.device) * depth // count
+        layers = (((chance >> 17) % depth)[:, None] + spaced) % depth
         beside = [(layers + step).clamp(0, depth - 1) for step in (-1, 0, 1)]
         below, memory, above = resampled_memory(
             voxels[:, : model.history], model.past_ego(past), ego, model.grid, torch.cat(beside, 1)

@@ -103,6 +103,9 @@ def train_world(run: Run, data: TrainData) -> Path:
         if not given.touches("pose."):
             log.info("world: motion from poses alone, %d steps", run.config.data.motion_steps)
             task.learn_motion(run.tick)
+        if run.config.model.use_memory and not given.touches("fusion."):
+            log.info("world: fusion from single windows, %d steps", run.config.data.fusion_steps)
+            task.learn_fusion(run.tick)
         if not given.covers("vae."):
             task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)

@@ -21,6 +21,7 @@ from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData
+from vlwm.core.training.fusing import learn_fusion
 from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
 from vlwm.core.training.ranks import Ranks
@@ -98,6 +99,12 @@ class WorldTask:
         for parameter in frozen:
             parameter.requires_grad_(False)
         self.ranks.follow_lead(pose)
+
+    def learn_fusion(self, tick: Callable[[], None]) -> None:
+        """Take from single windows of the train split how past frames are read together."""
+        self.module.train()
+        learn_fusion(self.objective, self.train_set, self.config, self.device, self.workers, tick)
+        self.ranks.follow_lead(self.module.fusion)
 
     def samples(self) -> int:
         """Windows of an epoch."""
