@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.some_poses import random_poses
 from vlwm.core.geometry.frames import constant_twist, ego_of, quaternion_from_rpy
 from vlwm.core.model.pose import MoreMotion, PoseModule
-from vlwm.core.model.states import PLANAR, motion_error, true_state
+from vlwm.core.model.states import motion_error, planar_of, true_state
 
 
 @pytest.mark.parametrize("dof", [3, 6])
@@ -77,7 +77,7 @@ def test_a_crossing_is_two_ways_and_none_between() -> None:
     motion = module(seen.poses[:3, :4], seen.ground_z[:3, :4])
     moves = module.moves(motion, torch.arange(3), torch.ones(3, dtype=torch.int64))
     assert moves.shape == (3, len(module.even), 3)
-    draws = moves + motion.state[:, 1, None, PLANAR].detach()
+    draws = moves + planar_of(motion.state[:, 1])[:, None].detach()
     turned, straight = (draws[..., 1] - 3.0).abs() < 0.3, draws[..., 1].abs() < 0.3
     assert bool((turned | straight).all())
     assert 0.4 < float(turned.float().mean()) < 0.6
@@ -123,7 +123,7 @@ def test_each_member_learns_by_itself() -> None:
 
 def likelihood(module: PoseModule, seen: MoreMotion) -> float:
     motion = module(seen.poses[:, :4], seen.ground_z[:, :4])
-    truth = true_state(seen.poses[:, 4:], 4)[..., PLANAR]
+    truth = planar_of(true_state(seen.poses[:, 4:], 4))
     return float(motion.planar.widened(module.wideness).log_likelihood(truth).mean().detach())
 
 

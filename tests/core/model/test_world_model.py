@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.small_world import batch_of, grid_of, model_of, small
 from vlwm.core.config import load_config
@@ -144,3 +147,36 @@ def test_how_many_future_frames_are_made_together_changes_nothing(
     for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(one.logits, other.logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(one.known, other.known, rtol=1e-4, atol=1e-4)
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations for which a GPU is waited for: numbers that go to the host or come from
+    it, such as a Python list that serves as an index."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "lift_fresh")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.found.update(name for name in self.NAMES if name in str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dof", [3, 6])
+def test_a_gpu_is_waited_for_three_times_a_forecast(
+    dof: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far the network is trusted, whose motion is a guess, which columns nobody saw."""
+    config = small("model.use_tokens=False", f"model.pose_dof={dof}")
+    model, batch = model_of(config).eval(), batch_of(config)
+    model.trust.zero_()
+    voxels = model.voxels(batch.bits, batch.symmetry)[:, :4]
+    monkeypatch.setattr(model, "voxels", lambda bits, symmetry: voxels)  # on a CPU NumPy's
+    monkeypatch.setattr("vlwm.core.model.world_model.frames_at_once", lambda *which: 6)
+    past = batch.past(4)
+    model.forecast(past)  # what is made once for all
+    with torch.no_grad(), Waits() as waits:
+        model.forecast(past)
+    assert waits.found == {"_local_scalar_dense": 1, "nonzero": 2}

@@ -16,6 +16,7 @@ edge, X, Y, Z cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -115,9 +116,14 @@ def unseen_columns(
     source = (to if window is None else window[to]) * frames + frame
     state = states[source, edge].gather(1, layers)
     distance = off.gather(1, frame[:, None])[:, 0]
-    parts = torch.tensor(DISTANCES, dtype=distance.dtype, device=distance.device)
-    nearness = torch.bucketize(distance, parts)
+    nearness = torch.bucketize(distance, _numbers(DISTANCES, distance.device).to(distance))
     return Unseen(to, to_x, to_y, state * (len(DISTANCES) + 1) + nearness[:, None])
+
+
+@lru_cache(maxsize=16)
+def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """int64 (N,), there once for all: a GPU is waited for when numbers are copied to it."""
+    return torch.tensor(values, device=device)
 
 
 def _overshoot(place: Tensor, cells: int) -> Tensor:
@@ -131,8 +137,8 @@ def _edge_column(index_x: Tensor, index_y: Tensor, grid: VoxelGrid) -> Tensor:
     x, y, _ = grid.shape
     along_x = index_x.floor().long().clamp(0, x - 1)
     along_y = index_y.floor().long().clamp(0, y - 1)
-    ahead = torch.where(index_x < 0, 0, y) + along_y
-    beside = 2 * y + torch.where(index_y < 0, 0, x) + along_x
+    ahead = y * (index_x >= 0) + along_y
+    beside = 2 * y + x * (index_y >= 0) + along_x
     return torch.where(_overshoot(index_x, x) >= _overshoot(index_y, y), ahead, beside)
 
 
@@ -148,7 +154,7 @@ def _edge_states(frames: Tensor) -> Tensor:
     cell, inward = strips[:, 0], strips[:, 1:]
     up_to = cell.cumsum(dim=-1)
     above, below = (up_to[..., -1:] > up_to).long(), (up_to > cell).long()
-    runs = torch.tensor(_RUNS, device=cell.device)
+    runs = _numbers(_RUNS, cell.device)
     run = torch.bucketize(inward.cumprod(dim=1).sum(dim=1), runs, right=True)
     around = 2 * below + above
     return torch.where(cell > 0, 8 + 4 * around + run, 2 * around + inward.amax(dim=1))

@@ -99,9 +99,8 @@ class FrameFusion(nn.Module):
             kind = torch.float32
             if torch.is_autocast_enabled("cuda"):
                 kind = torch.get_autocast_dtype("cuda")
-            planes, mean, reach = kernels.read_past(
-                voxels, window, affine_places(here, grid), lift, kind
-            )
+            places = affine_places(here, grid).float()
+            planes, mean, reach = kernels.read_past(voxels, window, places, lift, kind)
             maps = kernels.folded_maps(planes, self.conv_in, self.hidden)
             scale = (2 * READING_SCALE, TIE_BIAS - READING_SCALE)
             return kernels.fused_logits(maps, mean, self.conv_out, scale, otherwise), reach

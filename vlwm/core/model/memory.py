@@ -17,6 +17,7 @@ Axes: B batch, P past frames, H horizons, X, Y, Z cells, C = X * Y columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model import kernels
+from vlwm.core.model.states import turned
 
 
 @dataclass(frozen=True)
@@ -158,11 +160,9 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
             given in.
         grid: the grid of all frames.
     """
-    cos, sin = torch.cos(ego[:, 3:]), torch.sin(ego[:, 3:])
-    ahead = cos * moves[..., 0] + sin * moves[..., 1]
-    left = -sin * moves[..., 0] + cos * moves[..., 1]
+    ahead, left = turned(moves[..., 0], moves[..., 1], -ego[:, 3:])
     here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
-    places = affine_places(here, grid)
+    places = affine_places(here, grid).float()
     if kernels.usable(probability.device):
         return kernels.mean_over_draws(probability, places)
     means = []
@@ -188,25 +188,31 @@ def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
 
 
 def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
-    """Factors float32 (..., 6) of `source_places`: in cells, column i, j of a target frame lies at
+    """Factors float64 (..., 6) of `source_places`: in cells, column i, j of a target frame lies at
     x = a i + b j + c and y = d i + e j + f.
 
     Args:
         relative: (..., 4), target ego frames as seen from the source's.
     """
+    ahead, left, _, yaw = relative.double().unbind(-1)
+    terms = [torch.cos(yaw), torch.sin(yaw), ahead, left, torch.ones_like(yaw)]
+    return torch.stack(terms, dim=-1) @ _affine_terms(grid, relative.device)
+
+
+@lru_cache(maxsize=16)
+def _affine_terms(grid: VoxelGrid, device: torch.device) -> Tensor:
+    """What cos, sin, ahead, left and 1 add to each of the six factors: float64 (5, 6)."""
     (low_x, low_y), (cell_x, cell_y) = grid.lower_m[:2], grid.cell_m[:2]
     first_x, first_y = low_x + cell_x / 2, low_y + cell_y / 2
-    ahead, left, _, yaw = relative.double().unbind(-1)
-    cos, sin = torch.cos(yaw), torch.sin(yaw)
     factors = [
-        cos,
-        -sin * cell_y / cell_x,
-        (cos * first_x - sin * first_y + ahead - low_x) / cell_x,
-        sin * cell_x / cell_y,
-        cos,
-        (sin * first_x + cos * first_y + left - low_y) / cell_y,
+        [1, 0, 0, 0, 0],
+        [0, -cell_y / cell_x, 0, 0, 0],
+        [first_x / cell_x, -first_y / cell_x, 1 / cell_x, 0, -low_x / cell_x],
+        [0, cell_x / cell_y, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [first_y / cell_y, first_x / cell_y, 0, 1 / cell_y, -low_y / cell_y],
     ]
-    return torch.stack(factors, dim=-1).float()
+    return torch.tensor(factors, dtype=torch.float64, device=device).t()
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
@@ -223,11 +229,9 @@ def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
 
 def relative_ego(reference: Tensor, ego: Tensor) -> Tensor:
     """Ego frames (..., 4) as seen in the ego frames `reference` (..., 4); one outer frame."""
-    shift = ego[..., :3] - reference[..., :3]
-    cos, sin = torch.cos(reference[..., 3]), torch.sin(reference[..., 3])
-    ahead = cos * shift[..., 0] + sin * shift[..., 1]
-    left = -sin * shift[..., 0] + cos * shift[..., 1]
-    return torch.stack([ahead, left, shift[..., 2], ego[..., 3] - reference[..., 3]], dim=-1)
+    x, y, z, yaw = (ego - reference).unbind(-1)
+    ahead, left = turned(x, y, -reference[..., 3])
+    return torch.stack([ahead, left, z, yaw], dim=-1)
 
 
 def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
@@ -248,12 +252,11 @@ def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
 
 def source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     """Where the centres of target columns lie in the source, in cells: float64 (N, X, Y) each."""
-    centres = [torch.as_tensor(c, device=relative.device) for c in grid.axis_centers()[:2]]
-    cos, sin = torch.cos(relative[:, 3])[:, None], torch.sin(relative[:, 3])[:, None]
-    place_x = (cos * centres[0] + relative[:, :1])[:, :, None] - (sin * centres[1])[:, None]
-    place_y = (sin * centres[0] + relative[:, 1:2])[:, :, None] + (cos * centres[1])[:, None]
-    index_x = (place_x - grid.lower_m[0]) / grid.cell_m[0]
-    index_y = (place_y - grid.lower_m[1]) / grid.cell_m[1]
+    x, y, _ = grid.shape
+    i, j = (torch.arange(n, device=relative.device) for n in (x, y))
+    a, b, c, d, e, f = affine_places(relative, grid)[..., None].unbind(1)
+    index_x = (a * i + c)[:, :, None] + (b * j)[:, None]
+    index_y = (d * i + f)[:, :, None] + (e * j)[:, None]
     return index_x, index_y
 
 

@@ -21,10 +21,12 @@ from vlwm.core.model.losses import gaussian_nll
 from vlwm.core.model.mixture import PlanarMixture, normal_draws
 from vlwm.core.model.pose_features import FRAME_FEATURES, FeatureScale, pose_features
 from vlwm.core.model.states import (
-    PLANAR,
     constant_motion,
     motion_error,
+    others_of,
+    planar_of,
     quaternion_of,
+    state_of,
     true_state,
 )
 
@@ -136,11 +138,11 @@ class PoseModule(nn.Module):
         super().__init__()
         self.history, self.future, self.dt_s = history, future, dt_s
         self.size = 4 if dof == 3 else 12
-        self.rest = [i for i in range(self.size) if i not in PLANAR]
+        self.others = self.size - 3
         width = 2 * channels
         self.scale = FeatureScale(history)
         size_in = FRAME_FEATURES * history + context
-        size_out = future * (_PARTS * 10 + 2 * len(self.rest))
+        size_out = future * (_PARTS * 10 + 2 * self.others)
         self.members = nn.ModuleList(_Member(size_in, width, size_out) for _ in range(_MEMBERS))
         self.context = context
         for member in self.members:
@@ -158,7 +160,7 @@ class PoseModule(nn.Module):
         """Views (..., H, K, 10) and (..., H, 2, R) of outputs: of the parts of the mixture mean,
         log-sigma, shear and log-weight; shift and log-sigma of the rest of the state."""
         each = out.unflatten(-1, (self.future, -1))
-        parts, rest = each.split([_PARTS * 10, 2 * len(self.rest)], dim=-1)
+        parts, rest = each.split([_PARTS * 10, 2 * self.others], dim=-1)
         return parts.unflatten(-1, (_PARTS, 10)), rest.unflatten(-1, (2, -1))
 
     def learn_scale(self, seen: MoreMotion, mirrored: MoreMotion) -> None:
@@ -183,24 +185,22 @@ class PoseModule(nn.Module):
         reach = self.horizons_s[:, None]
         planar = PlanarMixture(
             torch.log_softmax(parts[..., 9], dim=-1),
-            on_its_own[:, None, :, None, PLANAR] + parts[..., :3] * reach[:, None],
+            planar_of(on_its_own)[:, None, :, None] + parts[..., :3] * reach[:, None],
             _log_sigma(parts[..., 3:6], reach[:, None]),
             parts[..., 6:9],
         ).together()
-        rest = rest.mean(dim=1)
-        state, log_sigma = torch.empty_like(on_its_own), torch.empty_like(on_its_own)
-        state[..., PLANAR], log_sigma[..., PLANAR] = planar.expected(), planar.log_spread()
-        state[..., self.rest] = on_its_own[..., self.rest] + rest[..., 0, :] * reach
-        log_sigma[..., self.rest] = _log_sigma(rest[..., 1, :], reach)
-        return Motion(state, log_sigma, planar)
+        shift, unsure = rest.mean(dim=1).unbind(-2)
+        mean, log_spread = planar.moments()
+        state = state_of(mean, others_of(on_its_own) + shift * reach)
+        return Motion(state, state_of(log_spread, _log_sigma(unsure, reach)), planar)
 
     def loss(self, motion: Motion, truth: Tensor) -> Tensor:
         """Negative log-likelihood of the true states (B, H, D), a component; each member's own."""
         each = motion.planar.apart(len(self.members))
-        planar = -each.log_likelihood(truth[:, None, :, PLANAR]).mean()
-        error = motion_error(motion.state, truth)[..., self.rest]
-        rest = gaussian_nll(error, motion.log_sigma[..., self.rest])
-        return (planar + len(self.rest) * rest) / self.size
+        planar = -each.log_likelihood(planar_of(truth)[:, None]).mean()
+        error = motion_error(motion.state, truth)
+        rest = gaussian_nll(others_of(error), others_of(motion.log_sigma))
+        return (planar + self.others * rest) / self.size
 
     def loss_of(self, more: MoreMotion) -> Tensor:
         """The loss of windows without a scene."""
@@ -223,7 +223,7 @@ class PoseModule(nn.Module):
         low, high, steps = _WIDENESS
         factors = torch.logspace(0, 1, steps, high / low).to(error) * low
         likely = [
-            motion.planar.widened(factor).log_likelihood(truth[..., PLANAR]).mean(dim=0)
+            motion.planar.widened(factor).log_likelihood(planar_of(truth)).mean(dim=0)
             for factor in factors
         ]
         self.wideness.copy_(factors[torch.stack(likely).argmax(dim=0)])
@@ -233,7 +233,7 @@ class PoseModule(nn.Module):
         """Draws (R, N, 3) of what the true x, y (m) and yaw (rad) may have beyond the expected
         ones, of the windows (R,) at the future frames `horizons` (R,)."""
         planar = motion.planar.at(windows, horizons).widened(self.wideness[horizons])
-        return planar.draws(self.even) - motion.state[windows, horizons][:, None, PLANAR]
+        return planar.draws(self.even) - planar_of(motion.state[windows, horizons])[:, None]
 
 
 def _log_sigma(said: Tensor, reach_s: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlwm.core.model.losses import wrap_to_pi
-from vlwm.core.model.states import angles_of
+from vlwm.core.model.states import turned, yaw_of
 
 FRAME_FEATURES = 22
 _UPRIGHT = (2, 5, 6, 9, 10, 11, 17, 20)  # height, tilt, climb, wx, wy, and their changes
@@ -69,31 +70,21 @@ def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
     shows the acceleration), velocities there and in the vehicle's own axes, and how position,
     heading and velocity changed since the frame before (zero for the first).
     """
-    position = torch.cat([poses[..., :2], (poses[..., 2] - ground_z)[..., None]], dim=-1)
-    _, _, yaw = angles_of(poses[..., 3:7])
-    cos, sin = torch.cos(yaw)[..., None], torch.sin(yaw)[..., None]
-    up = _up_axis(poses[..., 3:7])
-    linear, angular = poses[..., 7:10], poses[..., 10:13]
-    own = torch.cat(
-        [
-            cos * linear[..., :1] + sin * linear[..., 1:2],
-            -sin * linear[..., :1] + cos * linear[..., 1:2],
-        ],
-        dim=-1,
-    )
-    moved = _since_last(position) / dt_s
-    faster = _since_last(linear) / dt_s
-    turned = wrap_to_pi(_since_last(yaw[..., None])) / dt_s
-    parts = [position / 10.0, cos, sin, up[..., :2], linear / 10.0, angular, own / 10.0]
-    parts += [moved / 10.0, faster / 5.0, turned]
+    x, y, z = poses[..., :3].unbind(-1)
+    place = torch.stack([x, y, z - ground_z], dim=-1) / 10.0
+    speed = poses[..., 7:10] / 10.0
+    yaw = yaw_of(poses[..., 3:7])
+    attitude = torch.stack([torch.cos(yaw), torch.sin(yaw), *_tilt(poses[..., 3:7])], dim=-1)
+    own = torch.stack(turned(speed[..., 0], speed[..., 1], -yaw), dim=-1)
+    known = torch.cat([place, speed, yaw[..., None]], dim=-1)
+    change = functional.pad(known[:, 1:] - known[:, :-1], (0, 0, 1, 0))
+    moved, faster, turn = change.split([3, 3, 1], dim=-1)
+    changed = torch.cat([moved, 2.0 * faster, wrap_to_pi(turn)], dim=-1) / dt_s
+    parts = [place, attitude, speed, poses[..., 10:13], own, changed]
     return torch.cat(parts, dim=-1).float()
 
 
-def _since_last(values: Tensor) -> Tensor:
-    first = torch.zeros_like(values[:, :1])
-    return torch.cat([first, values[:, 1:] - values[:, :-1]], dim=1)
-
-
-def _up_axis(quaternion: Tensor) -> Tensor:
+def _tilt(quaternion: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y (...,) of the body's up axis."""
     x, y, z, w = quaternion.unbind(-1)
-    return torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], -1)
+    return 2 * (x * z + w * y), 2 * (y * z - w * x)

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from vlwm.core.model.losses import wrap_to_pi
 
-PLANAR = [0, 1, 3]
-"""x, y, yaw of a state"""
-
 
 def motion_error(state: Tensor, truth: Tensor) -> Tensor:
     """Difference of states (..., D), angles wrapped."""
@@ -34,57 +31,59 @@ def true_state(poses: Tensor, size: int) -> Tensor:
     return torch.cat([position, angles, poses[..., 7:13]], dim=-1)
 
 
+def planar_of(state: Tensor) -> Tensor:
+    """x, y, yaw (..., 3) of states (..., D)."""
+    return torch.stack([state[..., 0], state[..., 1], state[..., 3]], dim=-1)
+
+
+def others_of(state: Tensor) -> Tensor:
+    """What is left (..., D − 3) of states (..., D): height, then what follows yaw."""
+    return torch.cat([state[..., 2:3], state[..., 4:]], dim=-1)
+
+
+def state_of(planar: Tensor, others: Tensor) -> Tensor:
+    """States (..., D) of what `planar_of` and `others_of` give."""
+    parts = [planar[..., :2], others[..., :1], planar[..., 2:], others[..., 1:]]
+    return torch.cat(parts, dim=-1)
+
+
 def constant_motion(poses: Tensor, horizons_s: Tensor, dt_s: float, size: int) -> Tensor:
     """States (B, H, D) reached by going on as between the last two past poses (B, P, 13).
 
-    The anchor is the last pose's ego frame, so its place and heading are zero; planar motion is an
-    exact arc, height goes on linearly, attitude and velocities turn with the vehicle.
+    Planar motion is an exact arc, height goes on linearly, attitude and velocities turn with the
+    vehicle. A chord leads half of its turn off the heading at its start, and sin(turn / 2) / (turn
+    / 2) times its arc far: so the chord that goes on is the last one turned and stretched.
     """
-    before, last = poses[:, -2], poses[:, -1]
-    _, _, yaw_before = angles_of(before[:, 3:7])
-    roll, pitch, yaw_last = angles_of(last[:, 3:7])
-    step_yaw = wrap_to_pi(yaw_last - yaw_before)
-    shift = last[:, :2] - before[:, :2]
-    cos, sin = torch.cos(yaw_before), torch.sin(yaw_before)
-    ahead, left = cos * shift[:, 0] + sin * shift[:, 1], -sin * shift[:, 0] + cos * shift[:, 1]
-    along = _turn_from_arc(torch.stack([ahead, left], -1), step_yaw)
+    before, last = poses[:, -2:].unbind(1)
+    yaws = yaw_of(poses[:, -2:, 3:7])
+    step = wrap_to_pi(yaws[:, 1:] - yaws[:, :1])  # (B, 1)
     ratio = horizons_s / dt_s  # (H,)
-    turn = step_yaw[:, None] * ratio
-    planar = _arc_from_turn(along[:, None] * ratio[:, None], turn)
-    cos, sin = torch.cos(yaw_last)[:, None], torch.sin(yaw_last)[:, None]
-    x = last[:, :1] + cos * planar[..., 0] - sin * planar[..., 1]
-    y = last[:, 1:2] + sin * planar[..., 0] + cos * planar[..., 1]
-    z = last[:, 2:3] + (last[:, 2:3] - before[:, 2:3]) * ratio
-    state = torch.stack([x, y, z, yaw_last[:, None] + turn], dim=-1)
+    turn = step * ratio
+    off = (turn + step) / 2
+    longer = ratio * torch.sinc(turn / (2 * torch.pi)) / torch.sinc(step / (2 * torch.pi))
+    shift = last[:, None, :3] - before[:, None, :3]
+    x, y = turned(shift[..., 0] * longer, shift[..., 1] * longer, off)
+    moved = torch.stack([x, y, shift[..., 2] * ratio], dim=-1)
+    state = torch.cat([last[:, None, :3] + moved, (yaws[:, 1:] + turn)[..., None]], dim=-1)
     if size == 4:
         return state
+    roll, pitch, _ = angles_of(last[:, 3:7])
     held = torch.stack([roll, pitch], -1)[:, None].expand(-1, len(horizons_s), -1)
-    cos, sin = torch.cos(turn), torch.sin(turn)
-    vx = cos * last[:, None, 7] - sin * last[:, None, 8]
-    vy = sin * last[:, None, 7] + cos * last[:, None, 8]
+    velocity = torch.stack(turned(last[:, 7:8], last[:, 8:9], turn), dim=-1)
     rest = last[:, None, 9:13].expand(-1, len(horizons_s), -1)
-    return torch.cat([state, held, vx[..., None], vy[..., None], rest], dim=-1)
+    return torch.cat([state, held, velocity, rest], dim=-1)
 
 
-def _arc_factors(yaw: Tensor) -> tuple[Tensor, Tensor]:
-    small = yaw.abs() < 1e-4
-    safe = torch.where(small, torch.ones_like(yaw), yaw)
-    sine = torch.where(small, 1 - yaw**2 / 6, torch.sin(safe) / safe)
-    versine = torch.where(small, yaw / 2, 2 * torch.sin(safe / 2) ** 2 / safe)
-    return sine, versine
+def turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of vectors turned by angles (rad, to the left)."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return cos * x - sin * y, sin * x + cos * y
 
 
-def _arc_from_turn(along: Tensor, yaw: Tensor) -> Tensor:
-    sine, versine = _arc_factors(yaw)
-    x, y = along.unbind(-1)
-    return torch.stack([sine * x - versine * y, versine * x + sine * y], -1)
-
-
-def _turn_from_arc(displacement: Tensor, yaw: Tensor) -> Tensor:
-    sine, versine = _arc_factors(yaw)
-    x, y = displacement.unbind(-1)
-    norm = sine**2 + versine**2
-    return torch.stack([(sine * x + versine * y) / norm, (sine * y - versine * x) / norm], -1)
+def yaw_of(quaternion: Tensor) -> Tensor:
+    """Yaw (...,) of quaternions x, y, z, w (..., 4) of any length."""
+    x, y, z, w = quaternion.unbind(-1)
+    return torch.atan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
 
 
 def angles_of(quaternion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,8 +91,7 @@ def angles_of(quaternion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, y, z, w = quaternion.unbind(-1)
     roll = torch.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
     pitch = torch.asin((2 * (w * y - z * x)).clamp(-1.0, 1.0))
-    yaw = torch.atan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-    return roll, pitch, yaw
+    return roll, pitch, yaw_of(quaternion)
 
 
 def quaternion_of(roll: Tensor, pitch: Tensor, yaw: Tensor) -> Tensor:

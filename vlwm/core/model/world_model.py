@@ -20,7 +20,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
@@ -31,6 +30,7 @@ from vlwm.core.model.fusion import FrameFusion
 from vlwm.core.model.memory import under_spread
 from vlwm.core.model.memory_net import MemoryNet
 from vlwm.core.model.pose import Motion, PoseModule
+from vlwm.core.model.states import turned, yaw_of
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.transformer import TokenTransformer
 
@@ -182,6 +182,7 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def forecast(self, past: Past, plan: Plan | None = None) -> Forecast:
         """The future frames from the past, along the given motion if there is a plan."""
+        trust = float(self.trust[int(plan is not None)])
         voxels = self.voxels(past.bits, past.symmetry)
         tokens = self._tokens(voxels) if self.config.model.use_tokens else None
         motion = self.motion(past, tokens)
@@ -189,7 +190,7 @@ class WorldModel(nn.Module):
         planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
         maps = self.roll_out(past, tokens, ego)
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
-        trust, frames = float(self.trust[int(plan is not None)]), []
+        frames = []
         together = frames_at_once(len(voxels), voxels.device)
         for said, condition, of in self.given(
             voxels, past, ego, motion, planned, maps, every, together
@@ -289,7 +290,7 @@ class WorldModel(nn.Module):
                 frozen = self.config.model.freeze_vae
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                     said = Said(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
-            one_hot = functional.one_hot(h, self.future).float()
+            one_hot = torch.eye(self.future, device=h.device)[h]
             unsure = torch.where(along, torch.full_like(sigma, -5.0), sigma)
             parts = [one_hot, along.float(), unsure / 5.0, to / 10.0]
             yield said, torch.cat(parts, dim=1).float(), tokens
@@ -314,8 +315,8 @@ class WorldModel(nn.Module):
         """
         frames, past_ego = voxels[:, : self.history], self.past_ego(past)[window]
         otherwise = self.column_logit
-        unseen = unseen_columns(frames, past_ego, ego, self.grid, window)
         logits, reach = self.fusion.read(voxels, window, past_ego, ego, self.grid, otherwise)
+        unseen = unseen_columns(frames, past_ego, ego, self.grid, window)  # a GPU is busy meanwhile
         unseen.put(logits, self.beyond(unseen, otherwise))
         if len(guessed):
             every = len(guessed) == len(logits)
@@ -344,18 +345,14 @@ def frames_at_once(windows: int, device: torch.device) -> int:
 
 def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:
     """Ego frames (..., 4) of poses (..., 13) over terrain (...)."""
-    x, y, z, w = poses[..., 3:7].unbind(-1)
-    yaw = torch.atan2(2 * (x * y + z * w), x * x + w * w - y * y - z * z)
-    return torch.stack([poses[..., 0], poses[..., 1], ground_z, yaw], dim=-1)
+    return torch.stack([poses[..., 0], poses[..., 1], ground_z, yaw_of(poses[..., 3:7])], dim=-1)
 
 
 def step_features(ego: Tensor) -> Tensor:
     """Steps (B, F − 1, 5) between ego frames (B, F, 4), in the frame they start from."""
     shift = ego[:, 1:, :3] - ego[:, :-1, :3]
     yaw = ego[:, :-1, 3]
-    cos, sin = torch.cos(yaw), torch.sin(yaw)
-    ahead = cos * shift[..., 0] + sin * shift[..., 1]
-    left = -sin * shift[..., 0] + cos * shift[..., 1]
+    ahead, left = turned(shift[..., 0], shift[..., 1], -yaw)
     turn = ego[:, 1:, 3] - yaw
     parts = [ahead / 5.0, left, shift[..., 2], torch.sin(turn), torch.cos(turn)]
     return torch.stack(parts, dim=-1).float()
