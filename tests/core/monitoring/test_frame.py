@@ -94,6 +94,7 @@ def test_it_shows_what_an_operator_asks(run: RunFolder, width: int, height: int)
         ({"stage": "tokenizer", "phase": "validate"}, ("tokenizer", "stage 1 of 2", "validating")),
         ({"stage": None, "phase": "prepare", "step": 0, "steps": 0}, ("preparing data",)),
         ({"phase": "save"}, ("saving",)),
+        ({"phase": "fusion", "epochs": 0, "eta_s": None}, ("learning fusion", "stage 2 of 2")),
     ],
 )
 def test_states(

@@ -67,8 +67,10 @@ def to_line(snapshot: Snapshot) -> str:
     if status.phase:
         doing = PHASE_WORDS.get(status.phase, clean(status.phase))
         words.append(f"{STAGE_WORDS.get(status.stage or '', '')} {doing}".strip())
+    if status.epochs:
+        words.append(f"epoch {status.epoch}/{status.epochs}")
     if status.steps:
-        words.append(f"epoch {status.epoch}/{status.epochs} step {status.step}/{status.steps}")
+        words.append(f"step {status.step}/{status.steps}")
     for label, name in (("loss", "train/loss"), ("pred", "pred/mean"), ("target", "target/mean")):
         value = number(stage.last, name)
         if value is not None:

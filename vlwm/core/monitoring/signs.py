@@ -11,6 +11,8 @@ STAGE_WORDS = {"tokenizer": "tokenizer", "world": "world model"}
 PHASE_WORDS = {
     "start": "starting",
     "prepare": "preparing data",
+    "motion": "learning motion",
+    "fusion": "learning fusion",
     "tokenizer": "training",
     "world": "training",
     "validate": "validating",
