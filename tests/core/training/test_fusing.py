@@ -87,6 +87,16 @@ def test_none_are_wanted(config: Config, data: TrainData) -> None:
     assert not changed(before, state_of(task))
 
 
+def test_without_memory_there_is_nothing_to_fuse(tiny_data: Path, data: TrainData) -> None:
+    config = load_config(
+        "test_local", (*TINY, f"data_root={str(tiny_data)!r}", "model.use_memory=False")
+    )
+    task = task_of(config, data, 2)
+    before = state_of(task)
+    task.learn_fusion(lambda: None)
+    assert not changed(before, state_of(task))
+
+
 def test_a_stop_between_its_steps_is_heeded(config: Config, data: TrainData) -> None:
     def stop() -> None:
         raise KeyboardInterrupt

@@ -102,6 +102,8 @@ class WorldTask:
 
     def learn_fusion(self, tick: Callable[[], None]) -> None:
         """Take from single windows of the train split how past frames are read together."""
+        if not self.config.model.use_memory:
+            return
         self.module.train()
         learn_fusion(self.objective, self.train_set, self.config, self.device, self.workers, tick)
         self.ranks.follow_lead(self.module.fusion)
