@@ -165,10 +165,11 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dof", [3, 6])
-def test_a_gpu_is_waited_for_three_times_a_forecast(
+def test_a_gpu_is_waited_for_three_times_a_forecast_and_never_once_it_reads(
     dof: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """How far the network is trusted, whose motion is a guess, which columns nobody saw."""
+    """How far the network is trusted, whose motion is a guess, which columns nobody saw; then the
+    host goes ahead, and what it starts waits in line behind the longest kernels."""
     config = small("model.use_tokens=False", f"model.pose_dof={dof}")
     model, batch = model_of(config).eval(), batch_of(config)
     model.trust.zero_()
@@ -177,6 +178,14 @@ def test_a_gpu_is_waited_for_three_times_a_forecast(
     monkeypatch.setattr("vlwm.core.model.world_model.frames_at_once", lambda *which: 6)
     past = batch.past(4)
     model.forecast(past)  # what is made once for all
+    before: list[Counter[str]] = []
+    read = model.fusion.read
+
+    def told(*given: Any) -> Any:
+        before.append(waits.found.copy())
+        return read(*given)
+
+    monkeypatch.setattr(model.fusion, "read", told)
     with torch.no_grad(), Waits() as waits:
         model.forecast(past)
-    assert waits.found == {"_local_scalar_dense": 1, "nonzero": 2}
+    assert before == [waits.found] == [{"_local_scalar_dense": 1, "nonzero": 2}]

@@ -16,13 +16,13 @@ edge, X, Y, Z cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
 
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory import relative_ego, source_places
+from vlwm.core.model.memory import affine_places, places_at, relative_ego, within
 
 STATES = 24
 """an empty cell: something above, something below, something in the four cells inward (8); an
@@ -42,13 +42,38 @@ class Unseen:
 
     Attributes:
         frame, x, y: int64 (M,), where they are.
-        code: int64 (M, Z), state of the edge's cell and class of distance.
+        past: uint8 (B, P, X, Y, Z).
+        source: int64 (R,), the window whose past frames each target frame has.
+        factors: float64 (R, P, 6), of `memory.affine_places` in each past frame.
+        lift: float64 (R, P), by how many layers a target frame is higher.
     """
 
     frame: Tensor
     x: Tensor
     y: Tensor
-    code: Tensor
+    past: Tensor
+    source: Tensor
+    factors: Tensor
+    lift: Tensor
+
+    @cached_property
+    def code(self) -> Tensor:
+        """int64 (M, Z): state of the edge's cell and class of distance."""
+        frames, x, y, z = self.past.shape[1:]
+        place_x, place_y = places_at(self.factors[self.frame], self.x[:, None], self.y[:, None])
+        off = torch.hypot(_overshoot(place_x, x), _overshoot(place_y, y))  # (M, P)
+        nearest = frames - 1 - off.flip(1).argmin(dim=1, keepdim=True)
+        place_x, place_y, distance, lift = (
+            values.gather(1, nearest)[:, 0]
+            for values in (place_x, place_y, off, self.lift[self.frame])
+        )
+        edge = _edge_column(place_x, place_y, (x, y))
+        shift = torch.floor(0.5 + lift).long()[:, None]
+        layers = (torch.arange(z, device=self.past.device) + shift).clamp(0, z - 1)
+        source = self.source[self.frame] * frames + nearest[:, 0]
+        state = _edge_states(self.past.flatten(0, 1))[source, edge].gather(1, layers)
+        nearness = torch.bucketize(distance, _numbers(DISTANCES, distance.device).to(distance))
+        return state * (len(DISTANCES) + 1) + nearness[:, None]
 
     def of(self, frames: Tensor) -> Tensor:
         """(M, Z) of frames (R, X, Y, Z)."""
@@ -92,7 +117,10 @@ def unseen_columns(
     grid: VoxelGrid,
     window: Tensor | None = None,
 ) -> Unseen:
-    """The columns of some target frames beyond all past frames, and what stands at the edge.
+    """The columns of some target frames beyond all past frames.
+
+    Where they are is found at once, for which a GPU is waited for; what stands at the edge when it
+    is asked for.
 
     Args:
         past: uint8 (B, P, X, Y, Z) of 0 and 1.
@@ -101,23 +129,13 @@ def unseen_columns(
         grid: the grid of all frames.
         window: int64 (R,), whose target frame each is; None where there is one of each.
     """
-    frames, x, y, z = past.shape[1:]
-    here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
-    index_x, index_y = (i.view(-1, frames, x, y) for i in source_places(here, grid))
-    off = torch.hypot(_overshoot(index_x, x), _overshoot(index_y, y))
-    reached = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
-    to, to_x, to_y = (~reached.any(dim=1)).nonzero().unbind(1)
-    off = off[to, :, to_x, to_y]
-    frame = frames - 1 - off.flip(1).argmin(dim=1)
-    edge = _edge_column(index_x[to, frame, to_x, to_y], index_y[to, frame, to_x, to_y], grid)
-    states = _edge_states(past.flatten(0, 1))
-    lift = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).long()[to * frames + frame]
-    layers = (torch.arange(z, device=past.device) + lift[:, None]).clamp(0, z - 1)
-    source = (to if window is None else window[to]) * frames + frame
-    state = states[source, edge].gather(1, layers)
-    distance = off.gather(1, frame[:, None])[:, 0]
-    nearness = torch.bucketize(distance, _numbers(DISTANCES, distance.device).to(distance))
-    return Unseen(to, to_x, to_y, state * (len(DISTANCES) + 1) + nearness[:, None])
+    here = relative_ego(past_ego.double(), target_ego.double()[:, None])
+    factors = affine_places(here, grid)
+    i, j = (torch.arange(n, device=past.device) for n in grid.shape[:2])
+    reached = within(*places_at(factors[:, :, None, None], i[:, None], j), grid).any(dim=1)
+    frame, x, y = (~reached).nonzero().unbind(1)
+    source = torch.arange(len(here), device=past.device) if window is None else window
+    return Unseen(frame, x, y, past, source, factors, here[..., 2] / grid.cell_m[2])
 
 
 @lru_cache(maxsize=16)
@@ -131,15 +149,15 @@ def _overshoot(place: Tensor, cells: int) -> Tensor:
     return torch.maximum(-place, place - cells).clamp(min=0)
 
 
-def _edge_column(index_x: Tensor, index_y: Tensor, grid: VoxelGrid) -> Tensor:
+def _edge_column(place_x: Tensor, place_y: Tensor, cells: tuple[int, int]) -> Tensor:
     """Number int64 (M,) of the edge's column nearest to places (M,) outside, as `_edge_states`
     orders them."""
-    x, y, _ = grid.shape
-    along_x = index_x.floor().long().clamp(0, x - 1)
-    along_y = index_y.floor().long().clamp(0, y - 1)
-    ahead = y * (index_x >= 0) + along_y
-    beside = 2 * y + x * (index_y >= 0) + along_x
-    return torch.where(_overshoot(index_x, x) >= _overshoot(index_y, y), ahead, beside)
+    x, y = cells
+    along_x = place_x.floor().long().clamp(0, x - 1)
+    along_y = place_y.floor().long().clamp(0, y - 1)
+    ahead = y * (place_x >= 0) + along_y
+    beside = 2 * y + x * (place_y >= 0) + along_x
+    return torch.where(_overshoot(place_x, x) >= _overshoot(place_y, y), ahead, beside)
 
 
 def _edge_states(frames: Tensor) -> Tensor:

@@ -25,7 +25,8 @@ TIE_BIAS = 0.01
 """half of the frames are enough, whatever rounding says"""
 
 _DILATIONS = (1, 2, 4, 2, 1)
-_LAYERS_AT_ONCE = 16
+_CELLS_AT_ONCE = {"cpu": 120_000, "cuda": 4_000_000}
+"""without a gradient: as many as stay in a processor's cache; as many as keep a GPU busy"""
 
 
 class FrameFusion(nn.Module):
@@ -58,7 +59,9 @@ class FrameFusion(nn.Module):
         below, above = beside or _neighbours(mean)
         logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS
         layers = mean.shape[1]
-        step = layers if torch.is_grad_enabled() else _LAYERS_AT_ONCE
+        step = layers
+        if not torch.is_grad_enabled():
+            step = max(1, _CELLS_AT_ONCE[mean.device.type] // mean[:, 0].numel())
         residuals = []
         for first in range(0, layers, step):
             part = slice(first, first + step)
@@ -116,9 +119,10 @@ class FrameFusion(nn.Module):
 
     def _residual(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)  # half the time, with so few channels
-        x = functional.relu(self.conv_in(x))
+        x = self.conv_in(x).relu_()
         for layer in self.hidden:
-            x = x + functional.relu(layer(x))
+            more = layer(x).relu_()
+            x = x + more if torch.is_grad_enabled() else x.add_(more)
         return self.conv_out(x)
 
 

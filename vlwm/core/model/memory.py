@@ -27,6 +27,8 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model import kernels
 from vlwm.core.model.states import turned
 
+_ROWS_AT_ONCE = 4  # of columns, whose places stay in a processor's cache
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -140,8 +142,7 @@ def resampled_memory(
             lift = lift.gather(1, wanted[..., None].expand(-1, -1, z))
             reached = reached.gather(1, wanted)
         lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, -1, x, y)
-    plane = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
-    inside = plane[:, None] & reached[:, :, None, None]
+    inside = within(index_x, index_y, grid)[:, None] & reached[:, :, None, None]
     inside = inside.view(batch, frames, -1, x, y).to(torch.uint8)
     return Resampled(lifted.mul_(inside), inside)
 
@@ -165,12 +166,12 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
     places = affine_places(here, grid).float()
     if kernels.usable(probability.device):
         return kernels.mean_over_draws(probability, places)
-    means = []
+    sums = []
     for columns, draws in zip(probability.flatten(2), places, strict=True):
-        table = columns.t().contiguous()  # a bag of columns is read at once, in one mean
+        table = columns.t().contiguous()  # a bag of columns is read at once, in one sum
         rows = _rows_at(draws, grid)
-        means.append(functional.embedding_bag(rows, table, mode="mean").t())
-    return torch.stack(means).view_as(probability)
+        sums.append(functional.embedding_bag(rows, table, mode="sum").t())
+    return torch.stack(sums).div_(places.shape[1]).view_as(probability)
 
 
 def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
@@ -180,11 +181,17 @@ def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
     """
     x, y, _ = grid.shape
     i, j = (torch.arange(n, device=places.device)[:, None] for n in (x, y))
-    rows = torch.zeros(x, y, len(places), device=places.device)
-    for (a, b, c), cells in zip(places.t().unflatten(0, (2, 3)), (x, y), strict=True):
-        place = (a * i + c)[:, None] + b * j
-        rows.mul_(y).add_(place.floor_().clamp_(0, cells - 1))
-    return rows.int().flatten(0, 1)
+    a, b, c, d, e, f = places.t()
+    from_x, from_y = (a * i + c)[:, None], (d * i + f)[:, None]
+    more_x, more_y = b * j, e * j
+    rows = torch.empty(x, y, len(places), dtype=torch.int32, device=places.device)
+    step = _ROWS_AT_ONCE if places.device.type == "cpu" else x
+    for first in range(0, x, step):
+        part = slice(first, first + step)
+        at_x = (from_x[part] + more_x).floor_().clamp_(0, x - 1)
+        at_y = (from_y[part] + more_y).floor_().clamp_(0, y - 1)
+        rows[part] = at_x.mul_(y).add_(at_y)
+    return rows.flatten(0, 1)
 
 
 def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
@@ -245,7 +252,7 @@ def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     """
     x, y, _ = grid.shape
     index_x, index_y = (torch.floor(place) for place in source_places(relative, grid))
-    inside = (index_x >= 0) & (index_x < x) & (index_y >= 0) & (index_y < y)
+    inside = within(index_x, index_y, grid)
     rows = torch.where(inside, index_x * y + index_y, float(x * y))
     return rows.long().flatten(1), inside.flatten(1).to(torch.uint8)
 
@@ -254,10 +261,19 @@ def source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     """Where the centres of target columns lie in the source, in cells: float64 (N, X, Y) each."""
     x, y, _ = grid.shape
     i, j = (torch.arange(n, device=relative.device) for n in (x, y))
-    a, b, c, d, e, f = affine_places(relative, grid)[..., None].unbind(1)
-    index_x = (a * i + c)[:, :, None] + (b * j)[:, None]
-    index_y = (d * i + f)[:, :, None] + (e * j)[:, None]
-    return index_x, index_y
+    return places_at(affine_places(relative, grid)[:, None, None], i[:, None], j)
+
+
+def places_at(factors: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+    """Where columns i, j (...) lie in the source, in cells, by `affine_places` (..., 6)."""
+    a, b, c, d, e, f = factors.unbind(-1)
+    return (a * i + c) + b * j, (d * i + f) + e * j
+
+
+def within(place_x: Tensor, place_y: Tensor, grid: VoxelGrid) -> Tensor:
+    """bool (...): places, in cells, that lie in a grid's plane."""
+    x, y, _ = grid.shape
+    return (place_x >= 0) & (place_x < x) & (place_y >= 0) & (place_y < y)
 
 
 def _layers(shift: int, layers: int) -> tuple[slice, slice]:

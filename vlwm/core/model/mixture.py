@@ -75,15 +75,18 @@ class PlanarMixture:
         each = -0.5 * (x**2 + y**2 + yaw**2) - self.log_sigma.sum(-1)
         return torch.logsumexp(self.log_weight + each, dim=-1)
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """The mean (..., 3), and the logarithm of the standard deviation about it."""
+    def expected(self) -> Tensor:
+        """The mean (..., 3)."""
+        return (self.log_weight.exp()[..., None] * self.mean).sum(-2)
+
+    def log_spread(self) -> Tensor:
+        """The logarithm (..., 3) of the standard deviation about the mean."""
         weight, shear = self.log_weight.exp()[..., None], self.shear.square()
-        mean = (weight * self.mean).sum(-2)
         side, ahead, along = shear.unbind(-1)
         more = torch.stack([along + ahead, side, torch.zeros_like(side)], dim=-1)
         own = (1 + more) * torch.exp(2 * self.log_sigma)
-        variance = own + (self.mean - mean[..., None, :]).square()
-        return mean, 0.5 * torch.log((weight * variance).sum(-2))
+        variance = own + (self.mean - self.expected()[..., None, :]).square()
+        return 0.5 * torch.log((weight * variance).sum(-2))
 
     def draws(self, even: Tensor) -> Tensor:
         """Even draws (..., N, 3): each part has its share of the standard normal ones (N, 3)."""

@@ -12,6 +12,7 @@ freedom also roll and pitch, and linear and angular velocity (m/s, rad/s).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,18 @@ class Motion:
 
     Attributes:
         state: (B, H, D): x, y, z, yaw[, roll, pitch, vx, vy, vz, wx, wy, wz], as expected.
-        log_sigma: (B, H, D).
         planar: (B, H), where x, y and yaw may be.
+        others: (B, H, D − 3), log-sigmas of the rest.
     """
 
     state: Tensor
-    log_sigma: Tensor
     planar: PlanarMixture
+    others: Tensor
+
+    @cached_property
+    def log_sigma(self) -> Tensor:
+        """(B, H, D)."""
+        return state_of(self.planar.log_spread(), self.others)
 
     @property
     def ego(self) -> Tensor:
@@ -152,6 +158,8 @@ class PoseModule(nn.Module):
             parts[..., 3:6] = torch.linspace(*_START_PARTS, _PARTS)[:, None]
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
+        start = _START_LOG_SIGMA + torch.log(horizons)[:, None]
+        self.register_buffer("start", start, persistent=False)
         self.register_buffer("even", normal_draws(_DRAWS).float(), persistent=False)
         self.register_buffer("wideness", torch.ones(future))
         self.register_buffer("sigma_scale", torch.ones(future, self.size))
@@ -176,9 +184,10 @@ class PoseModule(nn.Module):
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
         """Motion from past poses (B, P, 13), terrain (B, P) and a scene feature (B, C), if any."""
         features = self.scale(pose_features(poses, ground_z, self.dt_s))
-        if context is None:
-            context = features.new_zeros(len(features), self.context)
-        features = torch.cat([features, context], dim=-1)
+        if self.context:
+            if context is None:
+                context = features.new_zeros(len(features), self.context)
+            features = torch.cat([features, context], dim=-1)
         said = torch.stack([member(features) for member in self.members], dim=-2).float()
         parts, rest = self.answers(said)  # (B, M, H, K, 10), (B, M, H, 2, R)
         on_its_own = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
@@ -186,20 +195,19 @@ class PoseModule(nn.Module):
         planar = PlanarMixture(
             torch.log_softmax(parts[..., 9], dim=-1),
             planar_of(on_its_own)[:, None, :, None] + parts[..., :3] * reach[:, None],
-            _log_sigma(parts[..., 3:6], reach[:, None]),
+            _log_sigma(parts[..., 3:6], self.start[:, None]),
             parts[..., 6:9],
         ).together()
         shift, unsure = rest.mean(dim=1).unbind(-2)
-        mean, log_spread = planar.moments()
-        state = state_of(mean, others_of(on_its_own) + shift * reach)
-        return Motion(state, state_of(log_spread, _log_sigma(unsure, reach)), planar)
+        state = state_of(planar.expected(), others_of(on_its_own) + shift * reach)
+        return Motion(state, planar, _log_sigma(unsure, self.start))
 
     def loss(self, motion: Motion, truth: Tensor) -> Tensor:
         """Negative log-likelihood of the true states (B, H, D), a component; each member's own."""
         each = motion.planar.apart(len(self.members))
         planar = -each.log_likelihood(planar_of(truth)[:, None]).mean()
         error = motion_error(motion.state, truth)
-        rest = gaussian_nll(others_of(error), others_of(motion.log_sigma))
+        rest = gaussian_nll(others_of(error), motion.others)
         return (planar + self.others * rest) / self.size
 
     def loss_of(self, more: MoreMotion) -> Tensor:
@@ -236,7 +244,7 @@ class PoseModule(nn.Module):
         return planar.draws(self.even) - planar_of(motion.state[windows, horizons])[:, None]
 
 
-def _log_sigma(said: Tensor, reach_s: Tensor) -> Tensor:
-    """Log-sigmas from outputs; they grow with the time ahead and end softly at `_SUREST`."""
-    log_sigma = _START_LOG_SIGMA + torch.log(reach_s) + said
-    return (_SUREST + functional.softplus(log_sigma - _SUREST)).clamp(max=5.0)
+def _log_sigma(said: Tensor, start: Tensor) -> Tensor:
+    """Log-sigmas from outputs beside those at the start; they end softly at `_SUREST`."""
+    above = functional.softplus(said + (start - _SUREST))
+    return (_SUREST + above).clamp(max=5.0)

@@ -77,13 +77,18 @@ def constant_motion(poses: Tensor, horizons_s: Tensor, dt_s: float, size: int) -
 def turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     """x and y of vectors turned by angles (rad, to the left)."""
     cos, sin = torch.cos(angle), torch.sin(angle)
-    return cos * x - sin * y, sin * x + cos * y
+    return torch.addcmul(cos * x, sin, y, value=-1), torch.addcmul(cos * y, sin, x)
 
 
 def yaw_of(quaternion: Tensor) -> Tensor:
-    """Yaw (...,) of quaternions x, y, z, w (..., 4) of any length."""
+    """Yaw (...,) of quaternions x, y, z, w (..., 4) of any length.
+
+    The tangent of the yaw is 2 (wz + xy) / (w² + x² - y² - z²): the imaginary over the real part of
+    (w + iz)² + (x + iy)², which takes half the operations.
+    """
     x, y, z, w = quaternion.unbind(-1)
-    return torch.atan2(2 * (w * z + x * y), w * w + x * x - y * y - z * z)
+    upright, over = torch.complex(w, z), torch.complex(x, y)
+    return torch.angle(upright * upright + over * over)
 
 
 def angles_of(quaternion: Tensor) -> tuple[Tensor, Tensor, Tensor]:

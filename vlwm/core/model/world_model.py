@@ -190,19 +190,16 @@ class WorldModel(nn.Module):
         planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
         maps = self.roll_out(past, tokens, ego)
         every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
-        frames = []
+        remembered, corrected = [], []
         together = frames_at_once(len(voxels), voxels.device)
         for said, condition, of in self.given(
             voxels, past, ego, motion, planned, maps, every, together
         ):
-            both = [said.logits, said.logits]
+            remembered.append(said.logits)
             if trust:
-                both[1] = said.logits + trust * self._residual(said, condition, of)
-            frames.append([part.unflatten(0, (len(voxels), -1)) for part in both])
-        known, logits = (
-            torch.cat(part, dim=1).permute(0, 1, 3, 4, 2).float()
-            for part in zip(*frames, strict=True)
-        )
+                corrected.append(said.logits + trust * self._residual(said, condition, of))
+        known = _frames_of(remembered, len(voxels))
+        logits = _frames_of(corrected, len(voxels)) if trust else known
         log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
         return Forecast(logits, known, motion.ego, motion.poses, log_sigma)
 
@@ -276,21 +273,20 @@ class WorldModel(nn.Module):
         """What the memory net is given for the future frames `horizons` (B, K), so many of them
         `together`: rows (B · together), those of a window one after the other."""
         every = torch.arange(len(ego), device=ego.device)
-        sigmas = motion.log_sigma[..., :_SIGMAS].detach()
         for group in horizons.split(together, dim=1):
             window, h = every[:, None].expand_as(group).flatten(), group.flatten()
             tokens = None if maps is None else maps[window, h]
-            to, sigma, along = ego[window, h], sigmas[window, h], planned[window, None]
+            to, along = ego[window, h], planned[window, None]
             if self.config.model.use_memory:
                 guessed = (~along[:, 0]).nonzero()[:, 0]
-                moves = self.pose.moves(motion, window[guessed], h[guessed])
-                said = self._remembered(voxels, past, window, to, moves, guessed)
+                said = self._remembered(voxels, past, window, h, to, motion, guessed)
             else:
                 assert tokens is not None
                 frozen = self.config.model.freeze_vae
                 with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                     said = Said(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
             one_hot = torch.eye(self.future, device=h.device)[h]
+            sigma = motion.log_sigma[window, h, :_SIGMAS].detach()
             unsure = torch.where(along, torch.full_like(sigma, -5.0), sigma)
             parts = [one_hot, along.float(), unsure / 5.0, to / 10.0]
             yield said, torch.cat(parts, dim=1).float(), tokens
@@ -301,30 +297,41 @@ class WorldModel(nn.Module):
         voxels: Tensor,
         past: Past,
         window: Tensor,
+        horizon: Tensor,
         ego: Tensor,
-        moves: Tensor,
+        motion: Motion,
         guessed: Tensor,
     ) -> Said:
         """What the past frames say of some future frames, as sure as their motion is.
 
+        A GPU is waited for before it reads the past; what follows is started while it does.
+
         Args:
-            window: int64 (R,), whose future frame each is.
+            window, horizon: int64 (R,), which future frame of which window each is.
             ego: (R, 4), where each is.
-            moves: (N, D, 3), draws of what the motions of `guessed` may be off by.
+            motion: what is known of the motions of `guessed`.
             guessed: int64 (N,), the rows whose motion is a guess.
         """
         frames, past_ego = voxels[:, : self.history], self.past_ego(past)[window]
         otherwise = self.column_logit
+        unseen = unseen_columns(frames, past_ego, ego, self.grid, window)
         logits, reach = self.fusion.read(voxels, window, past_ego, ego, self.grid, otherwise)
-        unseen = unseen_columns(frames, past_ego, ego, self.grid, window)  # a GPU is busy meanwhile
         unseen.put(logits, self.beyond(unseen, otherwise))
-        if len(guessed):
-            every = len(guessed) == len(logits)
-            some = slice(None) if every else guessed  # a GPU need not copy them all
-            with torch.autocast(logits.device.type, enabled=False):
-                mean = under_spread(torch.sigmoid(logits[some]), ego[some], moves, self.grid)
-            logits[some] = torch.logit(mean, eps=1e-4)
+        if len(guessed) == len(logits):  # a GPU need not copy them all
+            logits = self._spread(motion, logits, window, horizon, ego)
+        elif len(guessed):
+            some = (part[guessed] for part in (logits, window, horizon, ego))
+            logits[guessed] = self._spread(motion, *some)
         return Said(logits, reach)
+
+    def _spread(
+        self, motion: Motion, logits: Tensor, window: Tensor, horizon: Tensor, ego: Tensor
+    ) -> Tensor:
+        """Logits (R, Z, X, Y) of frames whose motion is known up to its spread."""
+        moves = self.pose.moves(motion, window, horizon)
+        with torch.autocast(logits.device.type, enabled=False):
+            mean = under_spread(torch.sigmoid(logits), ego, moves, self.grid)
+        return torch.logit(mean, eps=1e-4)
 
     def logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
         """Logits (B, X, Y, Z) of one future frame of each window, all of the residual taken."""
@@ -335,6 +342,13 @@ class WorldModel(nn.Module):
         if said.reach is not None:
             planes = torch.cat([planes, said.reach], dim=1)
         return self.memory_net(planes, condition, tokens)
+
+
+def _frames_of(parts: list[Tensor], windows: int) -> Tensor:
+    """Logits float32 (B, H, X, Y, Z) of groups of frames, (B · K, Z, X, Y) each."""
+    each = [part.unflatten(0, (windows, -1)) for part in parts]
+    whole = torch.cat(each, dim=1) if len(each) > 1 else each[0]
+    return whole.permute(0, 1, 3, 4, 2).float()
 
 
 def frames_at_once(windows: int, device: torch.device) -> int:
