@@ -15,7 +15,7 @@ import torch
 
 from vlwm.core.config import load_config
 from vlwm.core.data.splits import Splits
-from vlwm.core.errors import DataError
+from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import read_json, write_json
 from vlwm.core.model.checkpoint import load_checkpoint, load_world_model, save_checkpoint
 from vlwm.core.run_folder import RunFolder
@@ -287,6 +287,18 @@ def test_missing_weights_name_both_remedies(tiny: Any, tmp_path: Path, tiny_data
     with pytest.raises(DataError, match=r"no\.pth.*vlwm download --models.*--from-scratch"):
         train(config, TrainOptions(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_gpu_that_is_not_there_moves_no_run_aside(
+    tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path
+) -> None:
+    config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
+    for folder in (tmp_path / "new", shutil.copytree(whole_run, tmp_path / "old")):
+        with pytest.raises(MachineError, match="there is no GPU 17"):
+            train(config, TrainOptions(folder, gpu_id=17, anew=True))
+    assert not (tmp_path / "new").exists()
+    kept, before = (sorted(p.name for p in f.iterdir()) for f in (tmp_path / "old", whole_run))
+    assert kept == before
 
 
 def test_the_world_stage_alone_needs_a_tokenizer(

@@ -23,7 +23,7 @@ from vlwm.core.training.data import TrainData, open_data
 from vlwm.core.training.options import TrainOptions, TrainResult
 from vlwm.core.training.preparing import refuse_what_is_missing
 from vlwm.core.training.ranks import join_ranks
-from vlwm.core.training.run_context import Run, open_run_context
+from vlwm.core.training.run_context import Run, choose_device, open_run_context
 from vlwm.core.training.signals import StopSignal
 from vlwm.core.training.stages import train_tokenizer, train_world
 from vlwm.core.training.weights import refuse_missing_weights
@@ -44,6 +44,7 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
     Raises:
         StoppedError, InterruptedRunError: a signal came; the same command goes on.
         DataError: data or weights are missing; the sentence says what to type.
+        MachineError: there is no such GPU.
         TrainingError: training diverged, or one sample does not fit into memory.
     """
     if stop is None:
@@ -52,8 +53,9 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
     refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     with join_ranks() as ranks:
         stop.patience_s = _PATIENCE_OF_RANKS_S if ranks.size > 1 else stop.patience_s
+        device = choose_device(options.gpu_id) if ranks.size == 1 else ranks.device()
         ranks.lead_does(lambda: _make_way(config, options))
-        with open_run_context(config, options, stop, ranks) as run:
+        with open_run_context(config, options, device, stop, ranks) as run:
             return _train(run)
 
 

@@ -57,7 +57,7 @@ class Run:
 
 @contextmanager
 def open_run_context(
-    config: Config, options: TrainOptions, stop: StopSignal, ranks: Ranks
+    config: Config, options: TrainOptions, device: torch.device, stop: StopSignal, ranks: Ranks
 ) -> Iterator[Run]:
     """Open a run's files, and write into status.json how it ended.
 
@@ -65,7 +65,6 @@ def open_run_context(
         VlwmError: what ended the run; a signal as StoppedError or InterruptedRunError.
     """
     folder = RunFolder(options.work_dir).create()
-    device = choose_device(options.gpu_id) if ranks.size == 1 else ranks.device()
     status = StatusWriter(
         folder, writes=ranks.lead, device=describe(device), config=config.name,
         work_dir=str(folder.path), processes=ranks.size,
