@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -58,6 +59,9 @@ class Clock:
         self._saved = now
         self._steps = 0
         self._first: float | None = None
+        self._validating: float | None = None
+        self._validation_s = 0.0  # of the last one
+        self._validated_s = 0.0  # of all
 
     def waits(self, batches: Iterable[T]) -> Iterator[T]:
         """Pass batches on, timing how long each one was waited for.
@@ -96,11 +100,30 @@ class Clock:
         self._since, self._waited, self._samples = now, 0.0, 0
         return rates
 
-    def eta_s(self, steps_left: int) -> float | None:
-        """Seconds left at the pace so far, or None before the second step."""
+    @contextmanager
+    def validation(self) -> Iterator[None]:
+        """Time a validation; it counts for no pace of training."""
+        self._validating = begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._validating, self._validation_s = None, time.perf_counter() - begun
+            self._validated_s += self._validation_s
+            self._since += self._validation_s
+
+    def eta_s(self, steps_left: int, validations_left: int) -> float | None:
+        """Seconds left at the pace so far, or None before the second step.
+
+        Validations are taken to last as long as the last one; the first of a stage comes as a
+        surprise.
+        """
         if self._first is None or self._steps == 0:
             return None
-        return steps_left * (time.perf_counter() - self._first) / self._steps
+        now = time.perf_counter()
+        running_s = 0.0 if self._validating is None else now - self._validating
+        pace_s = (now - self._first - self._validated_s - running_s) / self._steps
+        judging_s = validations_left * self._validation_s - running_s
+        return steps_left * pace_s + max(0.0, judging_s)
 
     def saved(self) -> None:
         """Note that a checkpoint was written now."""

@@ -103,7 +103,7 @@ def _open_data(run: Run) -> TrainData:
 
 def _judge(run: Run, data: TrainData) -> TrainResult:
     """The best checkpoint on the test split; scores.json."""
-    run.status.update(phase="eval", stage="world")
+    run.status.update(phase="eval", stage="world", eta_s=None)
     checkpoint = find_checkpoint(run.folder.path)
     try:
         scores = _scores(run, data, checkpoint)

@@ -124,9 +124,7 @@ class Trainer:
     def _close_epoch(self) -> None:
         at = self.state.at
         end = at.epoch + 1 == self.settings.epochs
-        best = False
-        if end or (at.epoch + 1) % self.config.evaluation.interval == 0:
-            best = self._validate()
+        best = self._validated_after(at.epoch + 1) and self._validate()
         at.epoch += 1
         at.sample = 0
         if end or self.state.watch.calm():  # a run that goes wrong keeps its last good checkpoint
@@ -137,12 +135,15 @@ class Trainer:
             self.clock.saved()
         self._show(self.task.stage)
 
+    def _validated_after(self, epochs: int) -> bool:
+        return epochs == self.settings.epochs or epochs % self.config.evaluation.interval == 0
+
     def _validate(self) -> bool:
         """Numbers of the validation split; True where the task finds them the best so far."""
         at = self.state.at
         self._show("validate")
         self.task.module.eval()
-        with untouched_randomness(), torch.no_grad():
+        with self.clock.validation(), untouched_randomness(), torch.no_grad():
             numbers = self._validation_numbers()
         self.reporter.validation(numbers)
         merit = self.task.merit(numbers)
@@ -162,8 +163,7 @@ class Trainer:
     def _tick(self) -> None:
         """Between steps: beat, checkpoint when it is time, leave when a signal has come."""
         at = self.state.at
-        left_s = self.clock.eta_s(self.total_steps - at.step)
-        self.status.beat(step=at.step, epoch=at.epoch, eta_s=left_s)
+        self.status.beat(step=at.step, epoch=at.epoch, eta_s=self._left_s())
         late = self.clock.since_save_s() > 60.0 * self.config.checkpoint_config.minutes
         stop, due = self.ranks.any(bool(self.stop), late and self.ranks.lead)
         if stop:
@@ -171,9 +171,16 @@ class Trainer:
         if due:
             self._save_in_time()
 
+    def _left_s(self) -> float | None:
+        """Seconds to the end of the stage, its validations included."""
+        at = self.state.at
+        coming = range(at.epoch + 1, self.settings.epochs + 1)
+        validations = sum(self._validated_after(epochs) for epochs in coming)
+        return self.clock.eta_s(self.total_steps - at.step, validations)
+
     def _pause(self, full: bool = False) -> None:
         """Between validation batches: beat, and leave when a signal has come or memory ran out."""
-        self.status.beat()
+        self.status.beat(eta_s=self._left_s())
         stop, full = self.ranks.any(bool(self.stop), full)
         if stop:
             raise StopRequested
