@@ -35,6 +35,7 @@ from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.data import TrainData, open_data
+from vlwm.core.training.opening import whole_course
 from vlwm.core.training.optimizer import build_optimizer
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.randomness import seed_everything
@@ -192,7 +193,7 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
         times = []
         for learn in (task.learn_motion, task.learn_fusion):
             begun = time.monotonic()
-            learn(lambda: None)
+            learn(whole_course)
             _wait(device)
             times.append(time.monotonic() - begun)
         return times[0], times[1]

@@ -31,6 +31,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.pose import PoseModule
 from vlwm.core.model.states import constant_motion, motion_error, true_state
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
+from vlwm.core.training.opening import whole_course
 from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 from vlwm.core.training.randomness import seed_everything
 
@@ -58,7 +59,7 @@ def trained(config: Config, train: WindowDataset, steps: int) -> PoseModule:
     model = config.model
     pose = PoseModule(config.history_frames, config.future_frames, config.frame_dt_s,
                       model.pose_channels, model.pose_dof)  # fmt: skip
-    learn_motion(pose, motions, config, lambda: None)
+    learn_motion(pose, motions, config, whole_course)
     optimizer = build_optimizer(pose, config.optimizer, config.optimizer.lr)
     schedule = Schedule(config.lr_config, config.optimizer.lr, steps)
     for step in range(steps):

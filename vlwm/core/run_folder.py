@@ -2,6 +2,7 @@
 
     checkpoints/                       --work-dir
       epoch_5.pth … best.pth last.pth
+      opening.pth                      before the first last.pth of stage 2: what it has learnt
       logs/events.out.*   train_YYYYMMDD_HHMMSS.log
       config.json  splits.json  metrics.jsonl  status.json  scores.json
       tokenizer/                       the same tree for stage 1
@@ -41,6 +42,11 @@ class RunFolder:
     def last(self) -> Path:
         """Newest checkpoint, written by time and on signals."""
         return self.path / "last.pth"
+
+    @property
+    def opening(self) -> Path:
+        """What stage 2 has learnt before its first checkpoint."""
+        return self.path / "opening.pth"
 
     def epoch(self, number: int) -> Path:
         """Periodic checkpoint of an epoch (counted from 1)."""
@@ -89,8 +95,9 @@ class RunFolder:
         return periodic + [p for p in (self.best, self.last) if p.exists()]
 
     def holds_a_run(self) -> bool:
-        """Whether any checkpoint of either stage lies here."""
-        return bool(self.checkpoints() or self.tokenizer.checkpoints())
+        """Whether any checkpoint of either stage lies here, or what comes before the first."""
+        begun = self.checkpoints() or self.tokenizer.checkpoints()
+        return bool(begun) or self.opening.exists()
 
     def write_status(self, status: dict[str, Any]) -> None:
         """Replace `status.json` whole."""

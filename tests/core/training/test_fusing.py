@@ -15,6 +15,7 @@ from vlwm.core.data.dataset import collate
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.data import TrainData, open_data
+from vlwm.core.training.opening import Course, whole_course
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.world_task import WorldTask
 
@@ -60,7 +61,7 @@ def loss_on_validation(task: WorldTask) -> float:
 def test_it_reads_new_windows_better_than_their_mean(config: Config, data: TrainData) -> None:
     task = task_of(config, data, 60)
     before = loss_on_validation(task)
-    task.learn_fusion(lambda: None)
+    task.learn_fusion(whole_course)
     assert loss_on_validation(task) < 0.95 * before
 
 
@@ -71,7 +72,7 @@ def test_only_the_fusion_learns_the_same_each_time(config: Config, data: TrainDa
     for _ in range(2):
         task = task_of(config, data, steps)
         before = state_of(task)
-        task.learn_fusion(lambda: ticks.append(0))
+        task.learn_fusion(lambda *_: Course(0, steps, ticks.append))
         found.append(state_of(task))
         names = {name for name, _ in task.module.named_parameters() if name.startswith("fusion.")}
         assert changed(before, found[-1]) == names
@@ -83,7 +84,7 @@ def test_only_the_fusion_learns_the_same_each_time(config: Config, data: TrainDa
 def test_none_are_wanted(config: Config, data: TrainData) -> None:
     task = task_of(config, data, 0)
     before = state_of(task)
-    task.learn_fusion(lambda: None)
+    task.learn_fusion(whole_course)
     assert not changed(before, state_of(task))
 
 
@@ -93,16 +94,16 @@ def test_without_memory_there_is_nothing_to_fuse(tiny_data: Path, data: TrainDat
     )
     task = task_of(config, data, 2)
     before = state_of(task)
-    task.learn_fusion(lambda: None)
+    task.learn_fusion(whole_course)
     assert not changed(before, state_of(task))
 
 
 def test_a_stop_between_its_steps_is_heeded(config: Config, data: TrainData) -> None:
-    def stop() -> None:
+    def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        task_of(config, data, 5).learn_fusion(stop)
+        task_of(config, data, 5).learn_fusion(lambda *_: Course(0, 5, stop))
 
 
 def test_a_loss_that_is_no_number_changes_nothing(
@@ -111,5 +112,5 @@ def test_a_loss_that_is_no_number_changes_nothing(
     task = task_of(config, data, 2)
     before, honest = state_of(task), task.objective.fusion
     monkeypatch.setattr(task.objective, "fusion", lambda batch: honest(batch) * torch.nan)
-    task.learn_fusion(lambda: None)
+    task.learn_fusion(whole_course)
     assert not changed(before, state_of(task))

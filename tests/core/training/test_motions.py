@@ -14,6 +14,7 @@ from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import PoseModule
 from vlwm.core.training import motions as motions_module
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
+from vlwm.core.training.opening import Course, whole_course
 
 WINDOWS = 30
 
@@ -99,7 +100,7 @@ def test_poses_alone_teach_before_the_frames_the_same_each_time() -> None:
         torch.manual_seed(0)
         module = PoseModule(4, 6, 0.5, 16, 3)
         before = float(module.loss_of(seen).detach())
-        learn_motion(module, motions, plain, lambda: ticks.append(0))
+        learn_motion(module, motions, plain, lambda *_: Course(0, 30, ticks.append))
         states.append(module.state_dict())
         assert float(module.loss_of(seen).detach()) < before - 0.1
         assert all(parameter.grad is None for parameter in module.parameters())
@@ -115,23 +116,23 @@ def test_the_more_windows_the_less_is_assumed(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(motions_module, "_DECAYED", few)
         torch.manual_seed(0)
         module = PoseModule(4, 6, 0.5, 16, 3)
-        learn_motion(module, Motions(windows(), plain, 1, torch.device("cpu")), plain, lambda: None)
+        learn_motion(module, Motions(windows(), plain, 1, torch.device("cpu")), plain, whole_course)
         sizes.append(sum(float(m.features.weight.square().sum()) for m in module.members))
     assert sizes[0] < 0.95 * sizes[1]
 
 
 def test_a_stop_between_its_steps_is_heeded() -> None:
-    def stop() -> None:
+    def stop(done: int) -> None:
         raise KeyboardInterrupt
 
     motions = Motions(windows(), config(), 1, torch.device("cpu"))
     with pytest.raises(KeyboardInterrupt):
-        learn_motion(PoseModule(4, 6, 0.5, 16, 3), motions, config(), stop)
+        learn_motion(PoseModule(4, 6, 0.5, 16, 3), motions, config(), lambda *_: Course(0, 5, stop))
 
 
 def test_without_samples_only_the_scale_is_learnt() -> None:
     module = PoseModule(4, 6, 0.5, 16, 3)
     motions = Motions(windows(), config(0), 1, torch.device("cpu"))
-    learn_motion(module, motions, config(0), lambda: None)
+    learn_motion(module, motions, config(0), whole_course)
     assert not torch.equal(module.scale.matrix, torch.eye(88))
     assert not any(member.out.weight.any() for member in module.members)

@@ -21,8 +21,9 @@ from vlwm.core.training.options import TrainOptions
 log = logging.getLogger("vlwm.training")
 
 _FILES = (
-    "epoch_*.pth", "best.pth", "last.pth", "logs", "train_*.log", "config.json", "splits.json",
-    "metrics.jsonl", "metrics.lost.jsonl", "status.json", "scores.json", "*.png", "wandb", "tokens",
+    "epoch_*.pth", "best.pth", "last.pth", "opening.pth", "logs", "train_*.log", "config.json",
+    "splits.json", "metrics.jsonl", "metrics.lost.jsonl", "status.json", "scores.json", "*.png",
+    "wandb", "tokens",
 )  # fmt: skip
 _SAME_RUN = (
     "data_root", "point_cloud_range", "voxel_size", "history_frames", "future_frames", "frame_dt_s",

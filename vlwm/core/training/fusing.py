@@ -8,7 +8,7 @@ the rest of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 
@@ -16,6 +16,7 @@ from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, WindowDataset
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.training.loader import epoch_batches
+from vlwm.core.training.opening import BeginCourse
 from vlwm.core.training.optimizer import (
     Schedule,
     build_optimizer,
@@ -34,7 +35,7 @@ def learn_fusion(
     config: Config,
     device: torch.device,
     workers: int,
-    tick: Callable[[], None],
+    begin: BeginCourse,
 ) -> None:
     """Train the fusion of a model for `data.fusion_steps` steps of one window.
 
@@ -44,7 +45,7 @@ def learn_fusion(
         config: steps, decay, warm-up, seed.
         device: of the model.
         workers: loader processes.
-        tick: called after each step.
+        begin: gives the steps that are to be made.
     """
     steps = config.data.fusion_steps
     if not steps or not len(windows):
@@ -52,7 +53,9 @@ def learn_fusion(
     fusion = objective.model.fusion
     optimizer = build_optimizer(fusion, config.optimizer, _LR)
     schedule = Schedule(config.lr_config, _LR, steps)
-    for step, batch in enumerate(_single(windows, config, steps, workers)):
+    course = begin(fusion, optimizer, steps)
+    batches = _single(windows, config, course.first, steps, workers)
+    for step, batch in zip(course, batches, strict=True):
         set_lr(optimizer, schedule.lr(step))
         objective.draw = step
         optimizer.zero_grad()
@@ -60,14 +63,16 @@ def learn_fusion(
         loss.backward()
         norm = clip_gradients(fusion.parameters(), config.grad_clip)
         guarded_step(optimizer, ~torch.isfinite(loss + norm))
-        tick()
     optimizer.zero_grad()
 
 
-def _single(windows: WindowDataset, config: Config, steps: int, workers: int) -> Iterator[Batch]:
-    """So many windows, one by one, in the order of epochs."""
-    epoch = 0
-    while steps:
-        some = min(steps, len(windows))
-        yield from epoch_batches(windows, 1, config.seed + 1, (epoch, 0), Ranks(), workers, some)
-        steps, epoch = steps - some, epoch + 1
+def _single(
+    windows: WindowDataset, config: Config, first: int, steps: int, workers: int
+) -> Iterator[Batch]:
+    """The windows of the steps from `first` on, one by one, in the order of epochs."""
+    while first < steps:
+        epoch, done = divmod(first, len(windows))
+        most = min(len(windows), steps - epoch * len(windows))
+        place = (epoch, done)
+        yield from epoch_batches(windows, 1, config.seed + 1, place, Ranks(), workers, most)
+        first += most - done

@@ -51,6 +51,7 @@ class Keeper:
         """
         try:
             save_checkpoint(self.folder.last, content)
+            self.folder.opening.unlink(missing_ok=True)  # its end is in there
         except MachineError as error:
             if self._could_prune() and _full(error.__cause__):
                 error.remedy = f"{error.remedy}; --keep 2 keeps only the newest two epoch_*.pth"

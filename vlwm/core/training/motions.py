@@ -5,7 +5,6 @@ So the pose module learns from poses alone first, in a minute, and goes on besid
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import MoreMotion, PoseModule
+from vlwm.core.training.opening import BeginCourse
 from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 
 _MOST = 200_000  # windows that are held: 120 MB
@@ -83,21 +83,19 @@ class Motions:
         )
 
 
-def learn_motion(
-    pose: PoseModule, motions: Motions, config: Config, tick: Callable[[], None]
-) -> None:
+def learn_motion(pose: PoseModule, motions: Motions, config: Config, begin: BeginCourse) -> None:
     """What poses alone say of motion: the scale of the features, then `data.motion_steps` steps.
 
     Args:
         pose: changed in place.
         motions: of the train split.
-        tick: called after each step.
+        begin: gives the steps that are to be made.
     """
     pose.learn_scale(*motions.some(_SCALED))
     steps = config.data.motion_steps
     own = replace(config.optimizer, weight_decay=_weight_decay(len(motions.poses)))
     optimizer, schedule = build_optimizer(pose, own, _LR), Schedule(config.lr_config, _LR, steps)
-    for step in range(steps):
+    for step in begin(pose, optimizer, steps):
         more = motions.of_step(step)
         if more is None:
             return
@@ -106,7 +104,6 @@ def learn_motion(
         pose.loss_of(more).backward()
         clip_gradients(pose.parameters(), config.grad_clip)
         optimizer.step()
-        tick()
     optimizer.zero_grad()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from vlwm.core.training.data import TrainData
 from vlwm.core.training.health import Watch
 from vlwm.core.training.identity import identity
 from vlwm.core.training.metric_log import MetricLog, close_log_file, open_log_file
+from vlwm.core.training.opening import Opening
 from vlwm.core.training.optimizer import build_optimizer
 from vlwm.core.training.probe import probe
 from vlwm.core.training.progress import StageSettings
@@ -99,13 +101,14 @@ def train_world(run: Run, data: TrainData) -> Path:
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     if source is None:
         given = initial_weights(run.config, run.options, model, "world")
+        opening = Opening(run, data)
         task.learn_prior()
         if not given.touches("pose."):
             log.info("world: motion from poses alone, %d steps", run.config.data.motion_steps)
-            task.learn_motion(_counting(run, "motion", run.config.data.motion_steps))
+            task.learn_motion(partial(opening.begin, "motion"))
         if run.config.model.use_memory and not given.touches("fusion."):
             log.info("world: fusion from single windows, %d steps", run.config.data.fusion_steps)
-            task.learn_fusion(_counting(run, "fusion", run.config.data.fusion_steps))
+            task.learn_fusion(partial(opening.begin, "fusion"))
         if not given.covers("vae."):
             task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)
@@ -115,20 +118,6 @@ def train_world(run: Run, data: TrainData) -> Path:
         log.info("world: %d tensors of frozen parts begin fresh: they are trained", len(task.fresh))
     _fit(run, data, task, run.folder, source)
     return run.folder.best
-
-
-def _counting(run: Run, phase: str, steps: int) -> Callable[[], None]:
-    """Ticks of what stage 2 learns before its first step; the status counts them."""
-    nothing = {"epoch": 0, "epochs": 0, "step": 0, "eta_s": None}
-    run.status.update(phase=phase, stage="world", steps=steps, **nothing)
-
-    def tick() -> None:
-        run.status.values["step"] += 1
-        if run.stop:
-            log.warning("world: stopped before its first checkpoint, stage 2 will begin anew")
-        run.tick()
-
-    return tick
 
 
 def _take_tokenizer(run: Run, model: WorldModel) -> Cut:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from vlwm.core.training.data import TrainData
 from vlwm.core.training.fusing import learn_fusion
 from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
+from vlwm.core.training.opening import BeginCourse
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 from vlwm.core.training.token_cache import FrameCodes
@@ -90,22 +91,22 @@ class WorldTask:
         for index in evenly(len(self.train_set), _PRIOR_WINDOWS):
             self.module.count_beyond(collate([self.train_set[0, index]]).to(self.device))
 
-    def learn_motion(self, tick: Callable[[], None]) -> None:
+    def learn_motion(self, begin: BeginCourse) -> None:
         """Take from the poses of the train split what they say of motion without a scene."""
         pose = self.module.pose
         frozen = [p for p in pose.parameters() if not p.requires_grad]
         pose.requires_grad_(True)  # a fresh one is trained before it is frozen
-        learn_motion(pose, self.motions, self.config, tick)
+        learn_motion(pose, self.motions, self.config, begin)
         for parameter in frozen:
             parameter.requires_grad_(False)
         self.ranks.follow_lead(pose)
 
-    def learn_fusion(self, tick: Callable[[], None]) -> None:
+    def learn_fusion(self, begin: BeginCourse) -> None:
         """Take from single windows of the train split how past frames are read together."""
         if not self.config.model.use_memory:
             return
         self.module.train()
-        learn_fusion(self.objective, self.train_set, self.config, self.device, self.workers, tick)
+        learn_fusion(self.objective, self.train_set, self.config, self.device, self.workers, begin)
         self.ranks.follow_lead(self.module.fusion)
 
     def samples(self) -> int:
