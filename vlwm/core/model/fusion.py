@@ -25,8 +25,7 @@ TIE_BIAS = 0.01
 """half of the frames are enough, whatever rounding says"""
 
 _DILATIONS = (1, 2, 4, 2, 1)
-_CELLS_AT_ONCE = {"cpu": 120_000, "cuda": 4_000_000}
-"""without a gradient: as many as stay in a processor's cache; as many as keep a GPU busy"""
+_CELLS_IN_CACHE, _CELLS_AT_ONCE = 120_000, 4_000_000  # without a gradient, on a CPU and elsewhere
 
 
 class FrameFusion(nn.Module):
@@ -61,7 +60,8 @@ class FrameFusion(nn.Module):
         layers = mean.shape[1]
         step = layers
         if not torch.is_grad_enabled():
-            step = max(1, _CELLS_AT_ONCE[mean.device.type] // mean[:, 0].numel())
+            cells = _CELLS_IN_CACHE if mean.device.type == "cpu" else _CELLS_AT_ONCE
+            step = max(1, cells // mean[:, 0].numel())
         residuals = []
         for first in range(0, layers, step):
             part = slice(first, first + step)
