@@ -34,8 +34,8 @@ from vlwm.core.evaluation.table import score_table, table_text
 from vlwm.core.model.tokenizer import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.course import whole_course
 from vlwm.core.training.data import TrainData, open_data
-from vlwm.core.training.opening import whole_course
 from vlwm.core.training.optimizer import build_optimizer
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.randomness import seed_everything

@@ -30,8 +30,8 @@ from vlwm.core.evaluation.prior import evenly
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.pose import PoseModule
 from vlwm.core.model.states import constant_motion, motion_error, true_state
+from vlwm.core.training.course import whole_course
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
-from vlwm.core.training.opening import whole_course
 from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 from vlwm.core.training.randomness import seed_everything
 

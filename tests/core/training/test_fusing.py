@@ -14,8 +14,8 @@ from vlwm.core.config import Config, load_config
 from vlwm.core.data.dataset import collate
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.course import Course, whole_course
 from vlwm.core.training.data import TrainData, open_data
-from vlwm.core.training.opening import Course, whole_course
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.world_task import WorldTask
 

@@ -13,8 +13,8 @@ from vlwm.core.config import Config, load_config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import PoseModule
 from vlwm.core.training import motions as motions_module
+from vlwm.core.training.course import Course, whole_course
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
-from vlwm.core.training.opening import Course, whole_course
 
 WINDOWS = 30
 

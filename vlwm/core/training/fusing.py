@@ -15,8 +15,8 @@ import torch
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import Batch, WindowDataset
 from vlwm.core.model.world_loss import WorldLoss
+from vlwm.core.training.course import BeginCourse
 from vlwm.core.training.loader import epoch_batches
-from vlwm.core.training.opening import BeginCourse
 from vlwm.core.training.optimizer import (
     Schedule,
     build_optimizer,

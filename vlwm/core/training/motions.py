@@ -13,7 +13,7 @@ import torch
 from vlwm.core.config import Config
 from vlwm.core.data.dataset import WindowDataset, mirrored_poses
 from vlwm.core.model.pose import MoreMotion, PoseModule
-from vlwm.core.training.opening import BeginCourse
+from vlwm.core.training.course import BeginCourse
 from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 
 _MOST = 200_000  # windows that are held: 120 MB

@@ -20,11 +20,11 @@ from vlwm.core.model.pose import MoreMotion
 from vlwm.core.model.report import LossReport, Take, as_it_is
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.course import BeginCourse
 from vlwm.core.training.data import TrainData
 from vlwm.core.training.fusing import learn_fusion
 from vlwm.core.training.loader import epoch_batches, share_of
 from vlwm.core.training.motions import Motions, learn_motion, motions_of
-from vlwm.core.training.opening import BeginCourse
 from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.task import Pause, judge_all
 from vlwm.core.training.token_cache import FrameCodes
