@@ -38,6 +38,7 @@ def test_validations_belong_to_the_time_left_and_to_no_pace(hands: Hands) -> Non
     assert clock.eta_s(10, 2) is None
     steps(clock, hands, 5, 2.0)
     assert clock.eta_s(10, 2) == pytest.approx(20.0)  # nobody knows what a validation takes
+    assert clock.eta_s(0, 1) is None and clock.eta_s(0, 0) == 0.0
     clock.rates()
     steps(clock, hands, 5, 2.0)
     with clock.validation():

@@ -112,12 +112,15 @@ class Clock:
             self._since += self._validation_s
 
     def eta_s(self, steps_left: int, validations_left: int) -> float | None:
-        """Seconds left at the pace so far, or None before the second step.
+        """Seconds left at the pace so far; None before the second step, and where nothing is left
+        but a validation, the first.
 
         Validations are taken to last as long as the last one; the first of a stage comes as a
         surprise.
         """
         if self._first is None or self._steps == 0:
+            return None
+        if not steps_left and validations_left and not self._validation_s:
             return None
         now = time.perf_counter()
         running_s = 0.0 if self._validating is None else now - self._validating
