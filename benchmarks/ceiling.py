@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from of_a_run import parser_of, subject_of
-from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.model.losses import wrap_to_pi
-from vlwm.core.model.memory import under_spread
+from vlwm.core.model.memory.warp import under_spread
 
 
 def best(swept: list[ProbabilityHistogram]) -> list[float | None]:

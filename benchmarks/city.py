@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.city.assembly.watertight import open_features
 from vlwm.core.city.city import City
-from vlwm.core.city.citygml import Feature, read_features
-from vlwm.core.city.gml_batch import clean
-from vlwm.core.city.projection import project, zone_of
+from vlwm.core.city.crs import project, zone_of
 from vlwm.core.city.read import read_city
-from vlwm.core.city.shells import open_features
-from vlwm.core.city.sources import find_sources
-from vlwm.core.city.triangulate import Polygons, triangulate
+from vlwm.core.city.readers.citygml import Feature, read_features
+from vlwm.core.city.readers.citygml_triangles import clean
+from vlwm.core.city.readers.source_files import find_sources
+from vlwm.core.geometry.triangulate import Polygons, triangulate
 
 _BUILDING = re.compile(rb"<(?:bldg:Building|brid:Bridge)[ />]")
 _MEMBER = b"<core:cityObjectMember>"

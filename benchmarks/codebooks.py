@@ -38,24 +38,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlwm.core.config import Config, load_config
-from vlwm.core.data.dataset import Batch, FrameDataset, WindowDataset, collate
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import Batch, FrameDataset, WindowDataset, collate
 from vlwm.core.data.windows import Window, frame_rows, windows_of
-from vlwm.core.evaluation.baselines import PastFrames, plan_track
-from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.evaluation.baselines.warps import PastFrames, plan_track
+from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
+from vlwm.core.evaluation.column_prior import evenly, train_prior
 from vlwm.core.evaluation.metrics import structure_mask
-from vlwm.core.evaluation.prior import evenly, train_prior
-from vlwm.core.model.bits import unpack_bits
+from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.losses import occupancy_loss
-from vlwm.core.model.quantizer import CodebookHealth, Quantized, VectorQuantizer
-from vlwm.core.model.tokenizer import Tokenizer
-from vlwm.core.model.transformer import TokenTransformer
+from vlwm.core.model.tokenizer.quantizer import CodebookHealth, Quantized, VectorQuantizer
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.transformer.token_transformer import TokenTransformer
 from vlwm.core.model.world_model import ego_frames, step_features
-from vlwm.core.training.data import TrainData, open_data
-from vlwm.core.training.loader import epoch_batches
-from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
-from vlwm.core.training.randomness import seed_everything
-from vlwm.core.training.ranks import Ranks
+from vlwm.core.training.loop.data_loader import epoch_batches
+from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.startup.train_data import TrainData, open_data
 
 WAYS = ("one by one", "own roll-out", "all at once")
 TOLD = (1, 3, 5)

@@ -32,17 +32,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.config import Config, LossConfig, load_config
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import Config, LossConfig
 from vlwm.core.data.windows import frame_rows
-from vlwm.core.evaluation.calibration import ProbabilityHistogram
+from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.evaluation.metrics import ZONES, count_zones, iou_of, structure_mask
-from vlwm.core.model.tokenizer import Tokenizer
-from vlwm.core.training.data import TrainData, open_data
-from vlwm.core.training.optimizer import Schedule, build_optimizer, set_lr
-from vlwm.core.training.randomness import seed_everything
-from vlwm.core.training.ranks import Ranks
-from vlwm.core.training.step import Stepper
-from vlwm.core.training.tokenizer_task import TokenizerTask
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, set_lr
+from vlwm.core.training.loop.stepper import Stepper
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.startup.train_data import TrainData, open_data
+from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 
 DEFAULT = LossConfig()
 FOCAL = replace(DEFAULT, dice_weight=0.0, mean_weight=0.0)

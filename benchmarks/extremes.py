@@ -15,8 +15,8 @@ import numpy as np
 
 from of_a_run import parser_of, subject_of
 from vlwm.core.evaluation.metrics import ZONES, iou_of
-from vlwm.core.evaluation.picture import WindowFrames, write_window_picture
-from vlwm.core.evaluation.showcase import clip_of, notes_of
+from vlwm.core.figures.eval_figures import clip_of, notes_of
+from vlwm.core.figures.window_figure import WindowFrames, write_window_picture
 
 _AT_S = 2.0
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)

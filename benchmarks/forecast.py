@@ -28,23 +28,24 @@ from typing import Any
 
 import torch
 
-from vlwm.core.config import Config, load_config
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import Config
 from vlwm.core.evaluation.evaluator import evaluate
-from vlwm.core.evaluation.table import score_table, table_text
-from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.evaluation.scores.score_table import score_table, table_text
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.course import whole_course
-from vlwm.core.training.data import TrainData, open_data
-from vlwm.core.training.optimizer import build_optimizer
+from vlwm.core.training.loop.optimizer import build_optimizer
+from vlwm.core.training.loop.stepper import Stepper, autocast_type
+from vlwm.core.training.loop.task import Task
 from vlwm.core.training.options import TrainOptions
-from vlwm.core.training.randomness import seed_everything
-from vlwm.core.training.ranks import Ranks
 from vlwm.core.training.run import train
-from vlwm.core.training.step import Stepper, autocast_type
-from vlwm.core.training.task import Task
-from vlwm.core.training.tokenizer_task import TokenizerTask
-from vlwm.core.training.world_task import WorldTask
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.startup.train_data import TrainData, open_data
+from vlwm.core.training.tasks.step_counter import whole_course
+from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
+from vlwm.core.training.tasks.world_task import WorldTask
 
 EPOCHS = {"tokenizer": 2, "world": 1}
 """each ends in a validation; two minutes of one are a fifth of the world model's steps"""

@@ -25,14 +25,14 @@ import numpy as np
 import torch
 
 import vlwm.core.model.world_model as world_model
-from vlwm.core.config import load_config
-from vlwm.core.data.dataset import Batch
-from vlwm.core.evaluation.baselines import predicted_track
-from vlwm.core.evaluation.opening import find_checkpoint
-from vlwm.core.evaluation.windows import windows_in
+from vlwm.core.config.load import load_config
+from vlwm.core.data.datasets import Batch
+from vlwm.core.evaluation.baselines.warps import predicted_track
+from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.evaluation.load import find_checkpoint
 from vlwm.core.geometry.frames import quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.bits import pack_bits
+from vlwm.core.model.bit_packing import pack_bits
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.model.world_model import WorldModel
 

@@ -21,19 +21,20 @@ from typing import Any
 
 import torch
 
-from vlwm.core.config import Config, load_config
-from vlwm.core.data.dataset import WindowDataset
-from vlwm.core.data.packed import PackedStore
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import open_splits
 from vlwm.core.data.windows import windows_of
-from vlwm.core.evaluation.prior import evenly
+from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.pose import PoseModule
-from vlwm.core.model.states import constant_motion, motion_error, true_state
-from vlwm.core.training.course import whole_course
-from vlwm.core.training.motions import Motions, learn_motion, motions_of
-from vlwm.core.training.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
-from vlwm.core.training.randomness import seed_everything
+from vlwm.core.model.motion.motion_head import PoseModule
+from vlwm.core.model.motion.vehicle_state import constant_motion, motion_error, true_state
+from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
+from vlwm.core.training.tasks.step_counter import whole_course
 
 CALIBRATION = 2000
 """validation windows that the sigmas come from, as in training"""

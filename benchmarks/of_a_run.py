@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from vlwm.core.evaluation.evaluator import Subject
-from vlwm.core.evaluation.opening import open_run
+from vlwm.core.evaluation.load import open_run
 
 
 def parser_of(doc: str, windows: int) -> argparse.ArgumentParser:

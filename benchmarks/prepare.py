@@ -33,18 +33,18 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city
-from vlwm.core.config import load_config
-from vlwm.core.data.lidar import LidarScanner
-from vlwm.core.data.obstacles import obstacles_in
-from vlwm.core.data.recording import surfaces_in
-from vlwm.core.data.scene import Scene
-from vlwm.core.data.sensors import LIDAR, LIDARS, MOUNTS
+from vlwm.core.config.load import load_config
+from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.data.sensors.lidar import LidarScanner
+from vlwm.core.data.sensors.recorder import surfaces_in
+from vlwm.core.data.sensors.rig import LIDAR, LIDARS, MOUNTS
 from vlwm.core.data.session import write_occupancy
-from vlwm.core.data.vehicle import VEHICLES
+from vlwm.core.data.trajectories.obstacle_map import obstacles_in
+from vlwm.core.data.trajectories.vehicle import VEHICLES
 from vlwm.core.geometry.frames import ORIENTATION, POSE_SIZE, quaternion_from_heading, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.geometry.rays import RayCaster
-from vlwm.core.geometry.scratch import Scratch
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 SQUARE_M = 500.0

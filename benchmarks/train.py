@@ -38,21 +38,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlwm.core.config import Config, LossConfig, load_config
-from vlwm.core.data.dataset import collate
-from vlwm.core.model import blocks, transformer, world_loss
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import Config, LossConfig
+from vlwm.core.data.datasets import collate
+from vlwm.core.model import world_loss
 from vlwm.core.model.losses import DICE_SMOOTHING, MEAN_EPSILON, OccupancyLoss
-from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.tokenizer.vqvae import Tokenizer, conv_blocks
+from vlwm.core.model.transformer.token_transformer import token_transformer
 from vlwm.core.model.world_model import WorldModel
-from vlwm.core.training import tokenizer_task
-from vlwm.core.training.data import TrainData, open_data
-from vlwm.core.training.optimizer import build_optimizer
-from vlwm.core.training.randomness import seed_everything
-from vlwm.core.training.ranks import Ranks
-from vlwm.core.training.step import Stepper, autocast_type, first_microbatch
-from vlwm.core.training.task import batch_size
-from vlwm.core.training.tokenizer_task import TokenizerTask
-from vlwm.core.training.world_task import WorldTask
+from vlwm.core.training.loop.optimizer import build_optimizer
+from vlwm.core.training.loop.stepper import Stepper, autocast_type, first_microbatch
+from vlwm.core.training.loop.task import batch_size
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.startup.train_data import TrainData, open_data
+from vlwm.core.training.tasks import tokenizer_task
+from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
+from vlwm.core.training.tasks.world_task import WorldTask
 
 PARTS = ("loader", "stage1_ours", "stage1_plain", "stage2_ours", "stage2_saving", "stage2_plain")
 LOADED_WINDOWS = 4
@@ -192,7 +194,7 @@ def _our_loader(task: Any) -> Callable[[], None]:
 
 def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callable[[], None]:
     """Make a task plain; loads the npz files of its batch."""
-    blocks.thrifty = transformer.thrifty = lambda work, x: work(x)
+    conv_blocks.thrifty = token_transformer.thrifty = lambda work, x: work(x)
     whole_loss = task.loss
     task.loss = lambda batch, take: whole_loss(batch)  # one graph of all summands
     if stage == 1:
@@ -218,7 +220,9 @@ def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callabl
     return load
 
 
-def _next_of_all(model: transformer.TokenTransformer, new: Tensor, held: list[Tensor]) -> Tensor:
+def _next_of_all(
+    model: token_transformer.TokenTransformer, new: Tensor, held: list[Tensor]
+) -> Tensor:
     """The roll-out as it is written in the paper: the whole sequence again for each frame."""
     held[:] = [torch.cat([*held, new], dim=1)]
     pose = held[0].new_zeros(*held[0].shape[:3])

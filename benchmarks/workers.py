@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.city.read import read_city
-from vlwm.core.config import load_config
-from vlwm.core.data.prepare import PreparePlan, prepare
+from vlwm.core.config.load import load_config
+from vlwm.core.data.generation.prepare import PreparePlan, prepare
 
 
 def digest(folder: Path) -> str:

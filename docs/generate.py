@@ -22,7 +22,7 @@ import typer
 from error_table import table as error_table
 
 from vlwm.cli import app
-from vlwm.core.config import Config
+from vlwm.core.config.schema import Config
 
 PAGES = {
     Path(__file__).with_name("training.md"): ("options", "config"),

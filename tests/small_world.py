@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vlwm.core.config import Config, load_config
-from vlwm.core.data.dataset import Batch
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import Batch
 from vlwm.core.geometry.frames import quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.bits import pack_bits
+from vlwm.core.model.bit_packing import pack_bits
 from vlwm.core.model.world_model import WorldModel
 
 OVERRIDES = (

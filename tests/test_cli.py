@@ -66,7 +66,7 @@ def test_mistakes_are_one_sentence_with_their_code(
 
 def test_a_bug_is_called_one_and_its_traceback_is_kept(tmp_path: Path) -> None:
     script = (
-        "import sys, vlwm.core.config as c\n"
+        "import sys, vlwm.core.config.load as c\n"
         "def broken(*a, **k): raise ZeroDivisionError('oops')\n"
         "c.load_config = broken\n"
         "sys.argv = ['vlwm', 'prepare', *sys.argv[1:]]\n"

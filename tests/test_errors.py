@@ -146,21 +146,21 @@ def _grid(*numbers: float, cell: float = 1.0) -> None:
 
 
 def _zones(_: Path) -> None:
-    from vlwm.core.city import zone
+    from vlwm.core.city import crs_zone
 
-    kinds = [c for c in vars(zone).values() if hasattr(c, "require")]
+    kinds = [c for c in vars(crs_zone).values() if hasattr(c, "require")]
     kinds[0](crs="EPSG:6677").require("EPSG:6676", "here")
 
 
 def _scan(folder: Path) -> None:
-    from vlwm.core.data.lidar import read_lidar
+    from vlwm.core.data.sensors.lidar import read_lidar
 
     np.save(folder / "a.npy", np.zeros((5, 3)))
     read_lidar(folder / "a.npy")
 
 
 def _pattern(_: Path) -> None:
-    from vlwm.core.data.patterns import pattern_of
+    from vlwm.core.data.trajectories.patterns import pattern_of
 
     pattern_of(["orbit"], "rover", 0)
 
@@ -203,7 +203,7 @@ def _stopped(number: str) -> Callable[[Path], None]:
     def stop(_: Path) -> None:
         import signal
 
-        from vlwm.core.training.signals import StopSignal
+        from vlwm.core.training.runtime.stop_signal import StopSignal
 
         heard = StopSignal()
         heard.received = getattr(signal, number)
@@ -213,7 +213,7 @@ def _stopped(number: str) -> Callable[[Path], None]:
 
 
 def _damaged_session(folder: Path) -> None:
-    from vlwm.core.data.packed import _pack
+    from vlwm.core.data.packed_store import _pack
     from vlwm.core.geometry.grid import VoxelGrid
 
     _pack(folder, _session(folder / "drone_1", _POSE), VoxelGrid((0, 0, 0), (1, 1, 1), (8, 8, 8)),
@@ -231,14 +231,14 @@ def _no_window(folder: Path) -> None:
 
 
 def _no_png(folder: Path) -> None:
-    from vlwm.core.evaluation.preview import write_preview
+    from vlwm.core.figures.data_preview import write_preview
 
     nothing: Any = None
     write_preview(nothing, folder, nothing, folder / "map.jpg")
 
 
 def _no_codec(folder: Path) -> None:
-    from vlwm.core.evaluation import video
+    from vlwm.core.figures import video
 
     nothing: Any = None
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from tests.http_site import Behaviour
 from vlwm.cli import app
-from vlwm.core.config import Config
+from vlwm.core.config.schema import Config
 from vlwm.core.fetch import download
 from vlwm.core.fetch.transfer import Policy, Transfer, without_secrets
 from vlwm.core.run_folder import RunFolder
@@ -101,7 +101,7 @@ def test_an_offline_run_of_wandb_holds_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from vlwm.core.training.options import WandbOptions
-    from vlwm.core.training.wandb_log import WandbSink
+    from vlwm.core.training.telemetry.wandb_sink import WandbSink
 
     monkeypatch.setenv("WANDB_MODE", "offline")
     sink = WandbSink(RunFolder(tmp_path), WandbOptions(), Config())

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from vlwm.commands.eval import evaluate
-from vlwm.core.config import config_from_dict, load_config
+from vlwm.core.config.load import config_from_dict, load_config
 from vlwm.core.data.session import write_occupancy, write_pose
 from vlwm.core.errors import CheckpointError, DataError, UsageError
 from vlwm.core.geometry.grid import VoxelGrid

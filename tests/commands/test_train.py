@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests import fake_machine as fake
 from vlwm.commands import train as command
-from vlwm.core.config import Config
+from vlwm.core.config.schema import Config
 from vlwm.core.errors import ConfigError, DataError, MachineError, UsageError, VlwmError
 from vlwm.core.training.options import TrainOptions, TrainResult
 
@@ -193,7 +193,7 @@ def test_beginning_anew_is_not_part_of_the_command_that_goes_on(
 
 
 def test_the_guides_vram_table_is_read_between_its_rows() -> None:
-    from vlwm.core.training.plan import vram_gb
+    from vlwm.core.training.startup.dry_run import vram_gb
 
     assert [vram_gb(b) for b in (1, 2, 3, 4, 6, 8)] == [13.0, 22.0, 32.0, 40.0, 55.0, 70.0]
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from vlwm.cli import app
-from vlwm.core.config import load_config
+from vlwm.core.config.load import load_config
 from vlwm.core.training.options import WandbOptions
 
 COMMAND = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]

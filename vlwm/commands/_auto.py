@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlwm.core.cloud.checks import Findings
-    from vlwm.core.config import Config
-    from vlwm.core.training.auto import Choice, Fixed
+    from vlwm.core.cloud.checklist import Findings
+    from vlwm.core.config.schema import Config
     from vlwm.core.training.options import TrainOptions
+    from vlwm.core.training.startup.auto_config import Choice, Fixed
 
 _SAID = ("gpu", "cpu", "shm", "disk", "storage")
 
@@ -29,10 +29,10 @@ def choose_for_this_machine(
         MachineError: the machine cannot train.
         DataError: there is nothing to train on.
     """
-    from vlwm.core.cloud.checks import Question, quick_look
+    from vlwm.core.cloud.checklist import Question, quick_look
     from vlwm.core.errors import UsageError
     from vlwm.core.hardware.machine import Machine
-    from vlwm.core.training.auto import choose
+    from vlwm.core.training.startup.auto_config import choose
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not fixed.batch:
         raise UsageError(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vlwm.core.evaluation.evaluator import Progress, Scores
-    from vlwm.core.evaluation.opening import Opened
+    from vlwm.core.evaluation.load import Opened
 
 _WHAT, _OUT, _HOW = "What to judge", "Results", "How to run"
 _WIDE = 140  # columns of a terminal
@@ -86,7 +86,7 @@ def evaluate(
     """
     from vlwm.commands._output import emit_json, note
     from vlwm.core.evaluation.evaluator import judge_subject
-    from vlwm.core.evaluation.showcase import write_results
+    from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
     opened = _open(run, split, data, config, max_windows)
@@ -126,8 +126,8 @@ def _check(split: str, baselines_only: bool, config: str | None) -> None:
 
 def _open(run: Path, split: str, data: Path | None, config: str | None, max_windows: int) -> Opened:
     from vlwm.commands._output import note
-    from vlwm.core.config import load_config
-    from vlwm.core.evaluation.opening import open_baselines, open_run
+    from vlwm.core.config.load import load_config
+    from vlwm.core.evaluation.load import open_baselines, open_run
 
     spoken = _now_and_then()
 
@@ -184,7 +184,7 @@ def _progress_on_stderr() -> Progress:
 def _print(scores: Scores) -> None:
     """The table for people; narrow terminals get fewer columns."""
     from vlwm.commands._output import console, print_table
-    from vlwm.core.evaluation.table import score_table
+    from vlwm.core.evaluation.scores.score_table import score_table
 
     table = score_table(scores, wide=console().width >= _WIDE)
     columns = [name.replace(" ", "\n", 1) for name in table.columns]

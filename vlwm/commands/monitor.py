@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from vlwm.core.monitoring.words import Glyphs
+    from vlwm.core.monitoring.formatting import Glyphs
     from vlwm.core.run_folder import RunFolder
 
 
@@ -39,7 +39,7 @@ def monitor(
     Examples: [cyan]vlwm monitor ./test_out[/], [cyan]vlwm monitor --once[/],
     [cyan]vlwm monitor --json | jq .metrics[/]
     """
-    from vlwm.core.monitoring.words import ASCII, terminal_glyphs
+    from vlwm.core.monitoring.formatting import ASCII, terminal_glyphs
     from vlwm.core.run_folder import RunFolder
 
     folder = RunFolder(run)
@@ -81,8 +81,8 @@ def _holds_traces(folder: RunFolder) -> bool:
 
 def _show_once(folder: RunFolder, json_: bool, glyphs: Glyphs) -> None:
     from vlwm.commands._output import console, emit_json
-    from vlwm.core.monitoring.frame import frame
-    from vlwm.core.monitoring.report import to_dict
+    from vlwm.core.monitoring.export import to_dict
+    from vlwm.core.monitoring.layout import frame
     from vlwm.core.monitoring.sampler import take_snapshot
 
     snapshot = take_snapshot(folder)

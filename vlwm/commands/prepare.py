@@ -12,9 +12,9 @@ import typer
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
-    from vlwm.core.config import Config
-    from vlwm.core.data.prepare import OnFrames, PrepareReport
-    from vlwm.core.geometry.scratch import Scratch
+    from vlwm.core.config.schema import Config
+    from vlwm.core.data.generation.prepare import OnFrames, PrepareReport
+    from vlwm.core.geometry.mapped_arrays import Scratch
 
 _CITY, _MADE, _RUN = "City models", "What is made", "How to run"
 
@@ -146,10 +146,10 @@ def prepare(
     --config tokyo_small --frames 60 --sessions 6[/]
     """
     from vlwm.commands._output import note
-    from vlwm.core.config import load_config
-    from vlwm.core.data.prepare import PreparePlan, outline
-    from vlwm.core.data.prepare import prepare as make
-    from vlwm.core.geometry.scratch import Scratch
+    from vlwm.core.config.load import load_config
+    from vlwm.core.data.generation.prepare import PreparePlan, outline
+    from vlwm.core.data.generation.prepare import prepare as make
+    from vlwm.core.geometry.mapped_arrays import Scratch
     from vlwm.core.hardware.host import usable_workers
 
     resolved = load_config(config, set_ or (), note)
@@ -182,7 +182,7 @@ def prepare(
 
 def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:
     from vlwm.commands._output import note
-    from vlwm.core.evaluation.preview import write_preview
+    from vlwm.core.figures.data_preview import write_preview
     from vlwm.core.geometry.grid import VoxelGrid
 
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
@@ -205,7 +205,7 @@ def _agents(text: str | None) -> tuple[str, ...] | None:
 
 def _patterns(given: list[str] | None) -> tuple[str, ...]:
     """Names as they were given, repeated or with commas between."""
-    from vlwm.core.config import PATTERNS
+    from vlwm.core.config.schema import PATTERNS
     from vlwm.core.errors import UsageError
 
     names = tuple(n.strip() for text in given or () for n in text.split(",") if n.strip())

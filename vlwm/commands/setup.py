@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from vlwm.core.cloud.check import Check
-    from vlwm.core.cloud.checks import Findings
-    from vlwm.core.monitoring.words import Glyphs
+    from vlwm.core.cloud.checklist import Findings
+    from vlwm.core.monitoring.formatting import Glyphs
 
 _LOOK, _MEND, _OUT = "What to look at", "Mending", "Results"
 _NOT_FIT = 3
@@ -60,7 +60,7 @@ def setup(
     --offline[/]
     """
     from vlwm.commands._output import emit_json
-    from vlwm.core.cloud.checks import Question, look
+    from vlwm.core.cloud.checklist import Question, look
     from vlwm.core.errors import UsageError
     from vlwm.core.hardware.machine import Machine
 
@@ -124,7 +124,7 @@ def _run(check: Check) -> None:
 def _show(found: Findings) -> None:
     """The checklist and what follows from it."""
     from vlwm.commands._output import console
-    from vlwm.core.monitoring.words import terminal_glyphs
+    from vlwm.core.monitoring.formatting import terminal_glyphs
 
     out, glyphs = console(), terminal_glyphs()
     if not out.is_terminal:
@@ -161,7 +161,7 @@ def _head(found: Findings, glyphs: Glyphs) -> Text:
 def _check_rows(check: Check, glyphs: Glyphs) -> list[tuple[Text, str, Text]]:
     from rich.text import Text
 
-    from vlwm.core.monitoring.words import clean
+    from vlwm.core.monitoring.formatting import clean
 
     mark = {"ok": glyphs.good, "warn": glyphs.warn, "fail": glyphs.bad}[check.status]
     words = Text(clean(check.detail, glyphs))

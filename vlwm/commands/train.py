@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from vlwm.core.config import Config
+    from vlwm.core.config.schema import Config
     from vlwm.core.training.options import TrainOptions, TrainResult
 
 _OUT, _LOG, _RUN = "What to train", "Logging", "How to run"
@@ -168,10 +168,10 @@ def train(
     optimizer.lr=5e-5 --stage world[/]
     """
     from vlwm.commands._output import note
-    from vlwm.core.config import load_config
+    from vlwm.core.config.load import load_config
     from vlwm.core.errors import UsageError
     from vlwm.core.training.options import TrainOptions, WandbOptions
-    from vlwm.core.training.signals import StopSignal
+    from vlwm.core.training.runtime.stop_signal import StopSignal
 
     if more and not wandb_tags:
         raise UsageError(
@@ -199,7 +199,7 @@ def train(
     flags: tuple[str, ...] = ()
     if auto:
         from vlwm.commands._auto import choose_for_this_machine
-        from vlwm.core.training.auto import Fixed
+        from vlwm.core.training.startup.auto_config import Fixed
 
         fixed = Fixed(batch_size is not None, workers is not None, amp is not None)
         choice = choose_for_this_machine(plan, options, gpus, fixed, writes=not dry_run)
@@ -272,7 +272,7 @@ def _gpus(text: str | None) -> tuple[int, ...]:
 def _over_several(gpus: tuple[int, ...], work_dir: Path, flags: tuple[str, ...]) -> int:
     """Start one process per GPU with this command line and more flags; the run's exit code."""
     from vlwm.core.run_folder import RunFolder
-    from vlwm.core.training.launch import launch, refuse_missing_gpus
+    from vlwm.core.training.runtime.multi_gpu_launch import launch, refuse_missing_gpus
 
     refuse_missing_gpus(gpus)
     visible = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
@@ -304,7 +304,7 @@ def _progress_on_stderr() -> Iterator[None]:
 
 def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
     from vlwm.commands._output import emit_json, print_table
-    from vlwm.core.training.plan import make_plan
+    from vlwm.core.training.startup.dry_run import make_plan
 
     plan = make_plan(config, options)
     if json_:
@@ -331,7 +331,7 @@ def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> Non
         )
         return
     if result.scores is not None:
-        from vlwm.core.evaluation.table import score_table
+        from vlwm.core.evaluation.scores.score_table import score_table
 
         table = score_table(result.scores)
         print_table(table.title, table.columns, table.rows)

@@ -9,7 +9,7 @@ import pytest
 
 from vlwm.core.city.area import Area, mesh_bounds
 from vlwm.core.city.city import City
-from vlwm.core.city.projection import project
+from vlwm.core.city.crs import project
 from vlwm.core.city.read import read_city
 from vlwm.core.errors import DataError, UsageError
 

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.memory import repeated
-from vlwm.core.city import blocks
-from vlwm.core.city.features import FeatureIndex
-from vlwm.core.city.ground import Relief, lay_ground
-from vlwm.core.city.names import Names
+from vlwm.core.city import grid_blocks
+from vlwm.core.city.assembly.feature_table import FeatureIndex
+from vlwm.core.city.assembly.string_column import Names
 from vlwm.core.city.read import read_city
+from vlwm.core.city.relief import Relief, lay_ground
 from vlwm.core.city.terrain import Terrain
-from vlwm.core.geometry import scratch
-from vlwm.core.geometry.scratch import Scratch
+from vlwm.core.geometry import mapped_arrays
+from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 ROOT = Path(__file__).parents[3]
@@ -59,8 +59,8 @@ def test_ground_in_blocks_is_the_ground(monkeypatch: pytest.MonkeyPatch) -> None
     points = np.column_stack([xy, 9 * np.sin(xy[:, 0] / 300) + 7 * np.cos(xy[:, 1] / 260)])
     bounds = (-1600.0, -1600.0, 1600.0, 1600.0)
     at_once = Terrain.from_points(points, bounds)
-    monkeypatch.setattr(blocks, "BLOCK_NODES", 50)
-    monkeypatch.setattr(blocks, "FADE_NODES", 8)
+    monkeypatch.setattr(grid_blocks, "BLOCK_NODES", 50)
+    monkeypatch.setattr(grid_blocks, "FADE_NODES", 8)
     pieced = Terrain.from_points(points, bounds, scratch=Scratch())
     steps, wanted = (np.abs(np.diff(t.heights, axis=0)).max() for t in (pieced, at_once))
     assert steps < 1.2 * wanted
@@ -79,7 +79,7 @@ def test_relief_in_blocks_is_the_relief(monkeypatch: pytest.MonkeyPatch) -> None
     plane = 40 + 0.02 * nodes[..., 0] - 0.03 * nodes[..., 1]
     hole = np.linalg.norm(nodes - (500, 300), axis=-1) < 120
     relief.heights[:] = np.where(hole, np.nan, plane)
-    monkeypatch.setattr(blocks, "BLOCK_NODES", 60)
+    monkeypatch.setattr(grid_blocks, "BLOCK_NODES", 60)
     terrain = lay_ground(np.zeros((0, 3)), bounds, relief, Scratch())
     np.testing.assert_array_equal(terrain.heights[~hole], plane[~hole])
     assert np.abs(terrain.heights - plane).max() < 0.01
@@ -91,7 +91,7 @@ def test_sixteen_times_the_city_takes_the_same_memory(
     """Reading and sorting, by what Python and numpy allocate; pieces small, as the city is."""
     for module in ("geometry.scratch", "geometry.voxelize", "city.names", "city.join"):
         monkeypatch.setattr(f"vlwm.core.{module}.PIECE_ROWS", 500)
-    monkeypatch.setattr(scratch, "_BUFFER_BYTES", 1 << 12)
+    monkeypatch.setattr(mapped_arrays, "_BUFFER_BYTES", 1 << 12)
     tiles = (plateau / "tokyo_marunouchi_obj").glob("*.obj")
     tile = sorted(tiles, key=lambda p: p.stat().st_size)[3:4]
     highest = []

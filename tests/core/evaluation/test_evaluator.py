@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlwm.core.config import Config, config_from_dict
-from vlwm.core.data.packed import PackedStore
+from vlwm.core.config.load import config_from_dict
+from vlwm.core.config.schema import Config
+from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import SessionMeta, write_meta, write_occupancy, write_pose
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError, DataError
-from vlwm.core.evaluation.baselines import BASELINES
-from vlwm.core.evaluation.cut import Cut
+from vlwm.core.evaluation.baselines.warps import BASELINES
+from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.evaluator import evaluate, prepare_subject
-from vlwm.core.evaluation.opening import cuts_of, find_checkpoint, open_baselines
-from vlwm.core.evaluation.showcase import clip_of, write_results
+from vlwm.core.evaluation.load import cuts_of, find_checkpoint, open_baselines
+from vlwm.core.figures.eval_figures import clip_of, write_results
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
 

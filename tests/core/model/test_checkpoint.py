@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlwm.core.config import Config
+from vlwm.core.config.schema import Config
 from vlwm.core.errors import CheckpointError, MachineError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from vlwm.core.config import LossConfig
+from vlwm.core.config.schema import LossConfig
 from vlwm.core.model.losses import (
     DICE_SMOOTHING,
     MEAN_EPSILON,

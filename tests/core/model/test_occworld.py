@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.occworld_parity import Golden, Recipe, inputs
-from vlwm.core.model import blocks, occworld, transformer
+from vlwm.core.model import occworld
 from vlwm.core.model.occworld import SHAPE, TOKENIZER, OccWorld
-from vlwm.core.model.streams import Streams
-from vlwm.core.model.tokenizer import Tokenizer
-from vlwm.core.model.transformer import TokenTransformer
+from vlwm.core.model.tokenizer.vqvae import Tokenizer, conv_blocks
+from vlwm.core.model.transformer.token_transformer import TokenTransformer, token_transformer
+from vlwm.core.model.transformer.two_stream import Streams
 
 Z, LOGITS, POSES = "z_after_quant_conv", "train/ce_inputs", "train/pose_decoded"
 LIMIT, Z_LIMIT = 1e-4, 1e-3
@@ -133,24 +133,24 @@ def test_three_frames_agree_in_every_output(folder: Path, recipe: str) -> None:
 
 
 def pad_far_side(patch: Patch) -> None:
-    def forward(self: blocks.Down, x: Tensor) -> Tensor:
+    def forward(self: conv_blocks.Down, x: Tensor) -> Tensor:
         padded = functional.pad(x, (0, 1, 0, 1))
         return functional.conv2d(padded, self.conv.weight, self.conv.bias, stride=2)
 
-    patch.setattr(blocks.Down, "forward", forward)
+    patch.setattr(conv_blocks.Down, "forward", forward)
 
 
 def leave_middle_attention_out(patch: Patch) -> None:
-    patch.setattr(blocks.Middle, "forward", lambda self, x: self.block_2(self.block_1(x)))
+    patch.setattr(conv_blocks.Middle, "forward", lambda self, x: self.block_2(self.block_1(x)))
 
 
 def forget_the_shortcut(patch: Patch) -> None:
-    whole = blocks.ResBlock.forward
+    whole = conv_blocks.ResBlock.forward
 
-    def forward(self: blocks.ResBlock, x: Tensor) -> Tensor:
+    def forward(self: conv_blocks.ResBlock, x: Tensor) -> Tensor:
         return whole(self, x) - (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
-    patch.setattr(blocks.ResBlock, "forward", forward)
+    patch.setattr(conv_blocks.ResBlock, "forward", forward)
 
 
 @pytest.mark.parametrize("fault", [pad_far_side, leave_middle_attention_out, forget_the_shortcut])
@@ -175,17 +175,17 @@ def test_the_epsilon_of_the_norms_is_seen(
 
 
 def look_ahead(patch: Patch, _: OccWorld) -> None:
-    whole = transformer.Attention.forward
+    whole = token_transformer.Attention.forward
 
     def forward(self: Any, x: Tensor, other: Tensor, *, causal: bool) -> Tensor:
         return whole(self, x, other, causal=False)
 
-    patch.setattr(transformer.Attention, "forward", forward)
+    patch.setattr(token_transformer.Attention, "forward", forward)
 
 
 def halve_the_heads(patch: Patch, world: OccWorld) -> None:
     for module in world.modules():
-        if isinstance(module, transformer.Attention):
+        if isinstance(module, token_transformer.Attention):
             patch.setattr(module, "heads", module.heads // 2)
 
 
@@ -197,7 +197,9 @@ def ask_for_the_frame_itself(patch: Patch, _: OccWorld) -> None:
 
 
 def use_relu(patch: Patch, _: OccWorld) -> None:
-    patch.setattr(transformer.FeedForward, "forward", lambda self, x: self.fc2(self.fc1(x).relu()))
+    patch.setattr(
+        token_transformer.FeedForward, "forward", lambda self, x: self.fc2(self.fc1(x).relu())
+    )
 
 
 def forget_what_came_in(patch: Patch, _: OccWorld) -> None:
@@ -206,7 +208,7 @@ def forget_what_came_in(patch: Patch, _: OccWorld) -> None:
         asked = norm1(attention(asked, known, causal=True))
         return norm2(asked + forward(asked))
 
-    patch.setattr(transformer, "_over_time", over_time)
+    patch.setattr(token_transformer, "_over_time", over_time)
 
 
 def take_another_command(patch: Patch, world: OccWorld) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from vlwm.core.config import TokenizerConfig, load_config
+from vlwm.core.config.load import load_config
+from vlwm.core.config.schema import TokenizerConfig
 from vlwm.core.errors import CheckpointError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.occworld import OccWorld
 from vlwm.core.model.pretrained import read_weights, take_weights
-from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 
 

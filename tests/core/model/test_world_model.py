@@ -11,9 +11,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.small_world import batch_of, grid_of, model_of, small
-from vlwm.core.config import load_config
-from vlwm.core.model.memory import resampled_memory
-from vlwm.core.model.transformer import TokenTransformer
+from vlwm.core.config.load import load_config
+from vlwm.core.model.memory.warp import resampled_memory
+from vlwm.core.model.transformer.token_transformer import TokenTransformer
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel, ego_frames
 

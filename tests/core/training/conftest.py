@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from tests.core.training.forge import Child, environment, forge
-from vlwm.core.config import load_config
+from vlwm.core.config.load import load_config
 from vlwm.core.files import read_json
 from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.data import open_data
+from vlwm.core.training.startup.train_data import open_data
 
 TINY = (
     "prepare.frames=8", "prepare.sessions=4", "prepare.procedural_size_m=500.0",

@@ -22,7 +22,8 @@ from typing import Any
 
 _PRELOADED = (
     "torch._dynamo", "torch.utils.tensorboard", "vlwm.cli", "vlwm.core.training.run",
-    "vlwm.core.evaluation.table", "vlwm.core.city.procedural", "vlwm.core.data.prepare",
+    "vlwm.core.evaluation.scores.score_table", "vlwm.core.city.procedural",
+    "vlwm.core.data.generation.prepare",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vlwm.core.config import load_config
+from vlwm.core.config.load import load_config
 from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run import train

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from vlwm.core.config import load_config
+from vlwm.core.config.load import load_config
 from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import read_json, write_json
 from vlwm.core.model.checkpoint import load_checkpoint, load_world_model, save_checkpoint
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training import data
-from vlwm.core.training.begin import goes_on, set_aside
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run import train
+from vlwm.core.training.startup import train_data
+from vlwm.core.training.startup.resume import goes_on, set_aside
 
 _FILES = """epoch_1.pth epoch_2.pth best.pth last.pth logs config.json splits.json metrics.jsonl
 status.json scores.json tokenizer"""
@@ -346,17 +346,17 @@ def test_a_folder_that_cannot_be_written_ends_the_run_at_once(tiny: Any, tiny_da
 def test_the_log_says_what_was_guessed_about_the_data(
     tiny: Any, tiny_data: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = data.open_splits
+    plain = train_data.open_splits
 
     def dealt(*words: Any) -> Splits:
         return replace(plain(*words), note="sessions are dealt whole")
 
-    monkeypatch.setattr(data, "open_splits", dealt)
-    opened = data.open_data(
+    monkeypatch.setattr(train_data, "open_splits", dealt)
+    opened = train_data.open_data(
         load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}")), lambda: None
     )
     assert "data: sessions are dealt whole" in caplog.text
     caplog.clear()
     opened.store.notes.extend(f"drone_{i}: 0.1 s between frames" for i in range(9))
-    data._tell(opened.store, opened.splits)
+    train_data._tell(opened.store, opened.splits)
     assert caplog.text.count("s between frames") == 4 and "5 more notes" in caplog.text

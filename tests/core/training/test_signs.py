@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlwm.core.config import load_config
+from vlwm.core.config.load import load_config
 from vlwm.core.errors import TrainingError
 from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.core.run_folder import RunFolder

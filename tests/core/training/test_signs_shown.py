@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.metric_log import MetricLog
+from vlwm.core.training.telemetry.metric_log import MetricLog
 
 NUMBERS = {
     "collapse": {"pred/mean": 0.0005, "target/mean": 0.009},

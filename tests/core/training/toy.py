@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlwm.core.config import (
+from vlwm.core.config.schema import (
     CheckpointConfig,
     Config,
     EvaluationConfig,
@@ -29,20 +29,20 @@ from vlwm.core.config import (
     ScheduleConfig,
 )
 from vlwm.core.model.checkpoint import newest_valid
-from vlwm.core.model.report import LossReport
+from vlwm.core.model.loss_report import LossReport
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.health import Watch
-from vlwm.core.training.metric_log import MetricLog
-from vlwm.core.training.optimizer import build_optimizer
-from vlwm.core.training.progress import StageSettings
-from vlwm.core.training.randomness import seed_everything
-from vlwm.core.training.ranks import Ranks
-from vlwm.core.training.run_state import RunState
-from vlwm.core.training.signals import StopRequested, StopSignal
-from vlwm.core.training.status import StatusWriter
-from vlwm.core.training.step import Stepper
-from vlwm.core.training.task import judge_all, microbatches
-from vlwm.core.training.trainer import Trainer
+from vlwm.core.training.loop.optimizer import build_optimizer
+from vlwm.core.training.loop.progress import StageSettings
+from vlwm.core.training.loop.stepper import Stepper
+from vlwm.core.training.loop.task import judge_all, microbatches
+from vlwm.core.training.loop.train_state import RunState
+from vlwm.core.training.loop.trainer import Trainer
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
+from vlwm.core.training.telemetry.health import Watch
+from vlwm.core.training.telemetry.metric_log import MetricLog
+from vlwm.core.training.telemetry.status_writer import StatusWriter
 
 
 @dataclass

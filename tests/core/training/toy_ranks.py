@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from toy import ToyBatch, ToyTask, build, config
 
-from vlwm.core.training.randomness import seed_everything
-from vlwm.core.training.ranks import Ranks, join_ranks
+from vlwm.core.training.runtime.distributed import Ranks, join_ranks
+from vlwm.core.training.runtime.rng import seed_everything
 
 CASES = (("step", 1, 8), ("validate", 0, 2))
 """(phase, process, how many times the phase has begun there when its memory runs out)"""

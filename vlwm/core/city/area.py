@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.projection import project, unproject
+from vlwm.core.city.crs import project, unproject
 from vlwm.core.errors import UsageError
 
 LatLonBounds = tuple[float, float, float, float]

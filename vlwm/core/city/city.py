@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Terrain
+from vlwm.core.geometry.mapped_arrays import Scratch, pieces
 from vlwm.core.geometry.mesh import TriangleMesh
-from vlwm.core.geometry.scratch import Scratch, pieces
 
 
 @dataclass(frozen=True)

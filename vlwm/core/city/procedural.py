@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.city import City, Origin, ReadReport
 from vlwm.core.city.terrain import Terrain
-from vlwm.core.city.triangulate import triangulate_ring
 from vlwm.core.errors import UsageError
+from vlwm.core.geometry.triangulate import triangulate_ring
 
 ATTRIBUTION = "procedural city, not real data"
 _STREETS_M = (8.0, 12.0, 20.0)

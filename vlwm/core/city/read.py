@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.area import Area, mesh_bounds
-from vlwm.core.city.batch import BRIDGE, BUILDING, ROAD, TERRAIN, VEGETATION, Batch
+from vlwm.core.city.assembly.assemble import Standing, grown, roads_of, standing_of
+from vlwm.core.city.assembly.deduplicate import Collector
 from vlwm.core.city.city import City, Origin, ReadReport, SourceFile
-from vlwm.core.city.citygml import read_relief
-from vlwm.core.city.collect import Collector
-from vlwm.core.city.gml_batch import gml_batches
-from vlwm.core.city.ground import Relief, lay_ground, stand_note
-from vlwm.core.city.join import Standing, grown, roads_of, standing_of
-from vlwm.core.city.obj import DEFAULT_CRS, read_obj
-from vlwm.core.city.projection import project, zone_of
-from vlwm.core.city.sources import Archive, Source, find_sources
+from vlwm.core.city.crs import project, zone_of
+from vlwm.core.city.crs_zone import Zone
+from vlwm.core.city.readers.citygml import read_relief
+from vlwm.core.city.readers.citygml_triangles import gml_batches
+from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, ROAD, TERRAIN, VEGETATION, Batch
+from vlwm.core.city.readers.obj import DEFAULT_CRS, read_obj
+from vlwm.core.city.readers.source_files import Archive, Source, find_sources
+from vlwm.core.city.readers.tiles3d import Leaves, find_leaves, tile_batches
+from vlwm.core.city.relief import Relief, lay_ground, stand_note
 from vlwm.core.city.terrain import Bounds, Terrain
-from vlwm.core.city.tiles3d import Leaves, find_leaves, tile_batches
-from vlwm.core.city.zone import Zone
 from vlwm.core.errors import DataError
 from vlwm.core.files import sha256_file
-from vlwm.core.geometry.scratch import Scratch
+from vlwm.core.geometry.mapped_arrays import Scratch
 
 ATTRIBUTION = "3D都市モデル（Project PLATEAU）{place}（国土交通省）, CC BY 4.0"
 _MESH_OVERHANG_M = 300.0

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.raster import PlanGrid, nodes_under
-from vlwm.core.geometry.scratch import pieces
+from vlwm.core.geometry.mapped_arrays import pieces
+from vlwm.core.geometry.plan_grid import PlanGrid, nodes_under
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import Delaunay, cKDTree
 
-from vlwm.core.city.blocks import blocks_of, windows_of
-from vlwm.core.city.raster import PlanGrid, nodes_under
-from vlwm.core.geometry.scratch import Scratch, let_go, pieces
+from vlwm.core.city.grid_blocks import blocks_of, windows_of
+from vlwm.core.geometry.mapped_arrays import Scratch, let_go, pieces
+from vlwm.core.geometry.plan_grid import PlanGrid, nodes_under
 
 Bounds = tuple[float, float, float, float]
 """x from, y from, x to, y to, metres"""

@@ -24,7 +24,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from vlwm.core.data.packed import PackedStore
+    from vlwm.core.data.packed_store import PackedStore
 
 NAMES = ("train", "val", "test")
 SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}

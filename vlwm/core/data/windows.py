@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.packed import PackedStore
+from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import NAMES, NOWHERE, Splits
 from vlwm.core.errors import DataError
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from vlwm.core.config import Config
-from vlwm.core.data.dataset import Batch, WindowDataset, collate
-from vlwm.core.data.packed import PackedStore
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import Batch, WindowDataset, collate
+from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
 from vlwm.core.errors import MachineError
-from vlwm.core.evaluation.bootstrap import tile_of
-from vlwm.core.evaluation.judge import Judge
-from vlwm.core.evaluation.learned import LEARNED, Cuts
-from vlwm.core.evaluation.prior import ColumnPrior, evenly, train_prior
-from vlwm.core.evaluation.scores import score_sheet
+from vlwm.core.evaluation.column_prior import ColumnPrior, evenly, train_prior
+from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
+from vlwm.core.evaluation.scores.bootstrap import tile_of
+from vlwm.core.evaluation.scores.score_sheet import score_sheet
+from vlwm.core.evaluation.window_scorer import Judge
 
 if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel

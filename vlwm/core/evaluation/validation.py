@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.baselines import predicted_track
+from vlwm.core.evaluation.baselines.warps import predicted_track
+from vlwm.core.evaluation.calibration.residual_weight import TrustSweep
+from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.metrics import HIT, PREDICTED, TRUE, iou_of
-from vlwm.core.evaluation.trust import TrustSweep
-from vlwm.core.evaluation.windows import windows_in
 from vlwm.core.geometry.grid import VoxelGrid
 
 if TYPE_CHECKING:
-    from vlwm.core.data.dataset import Batch
+    from vlwm.core.data.datasets import Batch
     from vlwm.core.model.world_model import Forecast
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlwm.core.geometry.compiled import compiled
+from vlwm.core.geometry.jit import compiled
 
 _SLACK_M = 0.05  # a plane met farther than this from where Embree saw it is nearly edge-on
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlwm.core.geometry.compiled import compiled
+from vlwm.core.geometry.jit import compiled
 
 _NEAR_M = 0.01
 

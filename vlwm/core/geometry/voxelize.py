@@ -20,8 +20,8 @@ from scipy import ndimage
 
 from vlwm.core.geometry.frames import from_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.rasterize import count_tiles, fill_tiles, mark_tiles, mark_triangles
-from vlwm.core.geometry.scratch import PIECE_ROWS, Scratch, let_go
+from vlwm.core.geometry.mapped_arrays import PIECE_ROWS, Scratch, let_go
+from vlwm.core.geometry.voxelize_kernels import count_tiles, fill_tiles, mark_tiles, mark_triangles
 
 DEFAULT_TILE_M = 32.0
 _MOST_TILES = 1 << 22  # tiles grow beyond what was asked where a city would need more

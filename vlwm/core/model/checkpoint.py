@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vlwm.core.config import config_from_dict
+from vlwm.core.config.load import config_from_dict
 from vlwm.core.errors import CheckpointError, ConfigError
 from vlwm.core.files import atomic_path
 from vlwm.core.geometry.grid import VoxelGrid

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlwm.core.config import LossConfig
+from vlwm.core.config.schema import LossConfig
 
 MEAN_EPSILON = 1e-5
 DICE_SMOOTHING = 1.0

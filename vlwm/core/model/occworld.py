@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vlwm.core.config import TokenizerConfig
+from vlwm.core.config.schema import TokenizerConfig
 from vlwm.core.model.losses import token_loss
-from vlwm.core.model.quantizer import Quantized
-from vlwm.core.model.tokenizer import Tokenizer
-from vlwm.core.model.transformer import TokenTransformer
+from vlwm.core.model.tokenizer.quantizer import Quantized
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.transformer.token_transformer import TokenTransformer
 
 MODES = 3
 SHAPE = (200, 200, 16)

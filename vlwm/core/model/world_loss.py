@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vlwm.core.data.dataset import Batch, Past
-from vlwm.core.model.fusion import fusion_loss
+from vlwm.core.data.datasets import Batch, Past
+from vlwm.core.model.loss_report import LossReport, Take, as_it_is
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
-from vlwm.core.model.memory import resampled_memory
-from vlwm.core.model.pose import MoreMotion, Motion
-from vlwm.core.model.report import LossReport, Take, as_it_is
-from vlwm.core.model.states import true_state
+from vlwm.core.model.memory.fusion import fusion_loss
+from vlwm.core.model.memory.warp import resampled_memory
+from vlwm.core.model.motion.motion_head import MoreMotion, Motion
+from vlwm.core.model.motion.vehicle_state import true_state
 from vlwm.core.model.world_model import Said, WorldModel
 
 _FUSION_LAYERS = 32  # of a future frame, that a step trains the fusion on

@@ -21,18 +21,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vlwm.core.config import Config
-from vlwm.core.data.dataset import Batch, Past, Plan, apply_symmetry
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.beyond import Beyond, unseen_columns
-from vlwm.core.model.bits import unpack_bits
-from vlwm.core.model.fusion import FrameFusion
-from vlwm.core.model.memory import under_spread
-from vlwm.core.model.memory_net import MemoryNet
-from vlwm.core.model.pose import Motion, PoseModule
-from vlwm.core.model.states import turned, yaw_of
-from vlwm.core.model.tokenizer import Tokenizer
-from vlwm.core.model.transformer import TokenTransformer
+from vlwm.core.model.bit_packing import unpack_bits
+from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns
+from vlwm.core.model.memory.fusion import FrameFusion
+from vlwm.core.model.memory.refinement_net import MemoryNet
+from vlwm.core.model.memory.warp import under_spread
+from vlwm.core.model.motion.motion_head import Motion, PoseModule
+from vlwm.core.model.motion.vehicle_state import turned, yaw_of
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.transformer.token_transformer import TokenTransformer
 
 _STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
 _SIGMAS = 4

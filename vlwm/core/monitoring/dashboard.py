@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from rich.console import Console, ConsoleDimensions
 from rich.live import Live
 
-from vlwm.core.monitoring.frame import frame
-from vlwm.core.monitoring.report import to_line
+from vlwm.core.monitoring.diagnosis import next_step
+from vlwm.core.monitoring.export import to_line
+from vlwm.core.monitoring.formatting import Glyphs
+from vlwm.core.monitoring.layout import frame
 from vlwm.core.monitoring.sampler import Sampler
-from vlwm.core.monitoring.signs import next_step
-from vlwm.core.monitoring.words import Glyphs
 from vlwm.core.run_folder import RunFolder
 
 SCREEN_PERIOD_S, LINES_PERIOD_S = 1.0, 10.0

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from vlwm.core.hardware.gpu import Gpu
 from vlwm.core.monitoring.charts import bar, sparkline
-from vlwm.core.monitoring.signs import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
+from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
+from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, short, size, span
 from vlwm.core.monitoring.snapshot import HealthSign, MachineSample, Snapshot, number
-from vlwm.core.monitoring.words import Glyphs, clean, gib, percent, short, size, span
 
 LABEL, FAINT = "grey62", "dim"
 _LEVELS = {"warn": "yellow", "fail": "red"}

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from vlwm.core.monitoring.charts import Cell, LineChart, Point, line_chart
+from vlwm.core.monitoring.formatting import short
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, codebook, line, named, packed, trend
 from vlwm.core.monitoring.snapshot import Snapshot, Stage, number
-from vlwm.core.monitoring.words import short
 
 COLOURS = ("cyan", "yellow", "magenta", "green")
 _AXIS = 8  # characters of the labels beside a chart

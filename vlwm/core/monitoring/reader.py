@@ -15,7 +15,7 @@ from typing import Any
 
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
-from vlwm.core.monitoring.follow import LineFollower
+from vlwm.core.monitoring.jsonl_tail import LineFollower
 from vlwm.core.monitoring.snapshot import (
     ENDED,
     STAGES,

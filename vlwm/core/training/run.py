@@ -11,22 +11,22 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from vlwm.core.config import Config
+from vlwm.core.config.schema import Config
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.evaluator import Scores, evaluate
-from vlwm.core.evaluation.opening import cuts_of, find_checkpoint
+from vlwm.core.evaluation.load import cuts_of, find_checkpoint
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.begin import goes_on, set_aside
-from vlwm.core.training.data import TrainData, open_data
 from vlwm.core.training.options import TrainOptions, TrainResult
-from vlwm.core.training.preparing import refuse_what_is_missing
-from vlwm.core.training.ranks import join_ranks
 from vlwm.core.training.run_context import Run, choose_device, open_run_context
-from vlwm.core.training.signals import StopSignal
+from vlwm.core.training.runtime.distributed import join_ranks
+from vlwm.core.training.runtime.stop_signal import StopSignal
 from vlwm.core.training.stages import train_tokenizer, train_world
-from vlwm.core.training.weights import refuse_missing_weights
+from vlwm.core.training.startup.data_on_demand import refuse_what_is_missing
+from vlwm.core.training.startup.initial_weights import refuse_missing_weights
+from vlwm.core.training.startup.resume import goes_on, set_aside
+from vlwm.core.training.startup.train_data import TrainData, open_data
 
 log = logging.getLogger("vlwm.training")
 

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import torch
 
-from vlwm.core.config import Config
+from vlwm.core.config.schema import Config
 from vlwm.core.errors import MachineError, StoppedError, VlwmError
 from vlwm.core.hardware.host import usable_workers
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.metric_log import Sink, close_log_file, open_log_file
 from vlwm.core.training.options import TrainOptions
-from vlwm.core.training.ranks import PeerLost, Ranks
-from vlwm.core.training.signals import StopRequested, StopSignal
-from vlwm.core.training.status import StatusWriter
-from vlwm.core.training.wandb_log import WandbSink
+from vlwm.core.training.runtime.distributed import PeerLost, Ranks
+from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
+from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_log_file
+from vlwm.core.training.telemetry.status_writer import StatusWriter
+from vlwm.core.training.telemetry.wandb_sink import WandbSink
 
 log = logging.getLogger("vlwm.training")
 

@@ -11,30 +11,30 @@ from pathlib import Path
 import torch
 
 from vlwm.core.errors import DataError
-from vlwm.core.evaluation.cut import Cut
+from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
-from vlwm.core.model.tokenizer import Tokenizer
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.data import TrainData
-from vlwm.core.training.health import Watch
-from vlwm.core.training.identity import identity
-from vlwm.core.training.metric_log import MetricLog, close_log_file, open_log_file
-from vlwm.core.training.opening import Opening
-from vlwm.core.training.optimizer import build_optimizer
-from vlwm.core.training.probe import probe
-from vlwm.core.training.progress import StageSettings
-from vlwm.core.training.randomness import seed_everything
+from vlwm.core.training.loop.batch_probe import probe
+from vlwm.core.training.loop.optimizer import build_optimizer
+from vlwm.core.training.loop.progress import StageSettings
+from vlwm.core.training.loop.stepper import Stepper, autocast_type, first_microbatch
+from vlwm.core.training.loop.task import Task
+from vlwm.core.training.loop.train_state import RunState
+from vlwm.core.training.loop.trainer import Trainer
 from vlwm.core.training.run_context import Run
-from vlwm.core.training.run_state import RunState
-from vlwm.core.training.speed import compile_networks
-from vlwm.core.training.step import Stepper, autocast_type, first_microbatch
-from vlwm.core.training.task import Task
-from vlwm.core.training.tokenizer_task import TokenizerTask
-from vlwm.core.training.trainer import Trainer
-from vlwm.core.training.weights import initial_weights
-from vlwm.core.training.world_task import WorldTask
+from vlwm.core.training.runtime.rng import seed_everything
+from vlwm.core.training.runtime.torch_compile import compile_networks
+from vlwm.core.training.startup.initial_weights import initial_weights
+from vlwm.core.training.startup.train_data import TrainData
+from vlwm.core.training.tasks.pretraining import Opening
+from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
+from vlwm.core.training.tasks.world_task import WorldTask
+from vlwm.core.training.telemetry.health import Watch
+from vlwm.core.training.telemetry.metric_log import MetricLog, close_log_file, open_log_file
+from vlwm.core.training.telemetry.provenance import identity
 
 log = logging.getLogger("vlwm.training")
 

@@ -1,0 +1,230 @@
+"""The packed store hands out what the sessions hold, and notices damage and change."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.session import (
+    Session,
+    guess_velocity_frame,
+    npz_bytes,
+    write_occupancy,
+    write_pose,
+)
+from vlwm.core.data.splits import Region, Splits, open_splits
+from vlwm.core.data.windows import window_counts, windows_of
+from vlwm.core.errors import DataError
+from vlwm.core.geometry.frames import quaternion_from_heading, rotate
+from vlwm.core.geometry.grid import VoxelGrid
+
+GRID = VoxelGrid.from_range((-4, -4, -1, 4, 4, 4), (1, 1, 1))
+
+
+def record(folder: Path, numbers: list[int], seed: int = 0, *, ground: bool = False) -> Path:
+    """A recorded session: no session.json, and no ground_z unless asked for."""
+    rng = np.random.default_rng(seed)
+    for name in ("occupancy", "poses"):
+        (folder / name).mkdir(parents=True)
+    for k, n in enumerate(numbers):
+        frame = (rng.random(GRID.shape) < 0.2).astype(np.uint8)
+        np.savez_compressed(folder / "occupancy" / f"{n:06d}_occupancy.npz", occupancy=frame)
+        pose = np.array([2.0 * k, 0, 5, 0, 0, 0, 1, 4, 0, 0, 0, 0, 0], dtype=float)
+        write_pose(folder / "poses" / f"{n:06d}.json", pose, 1.5, 0.5 * k)
+        if not ground:
+            path = folder / "poses" / f"{n:06d}.json"
+            value = json.loads(path.read_text())
+            del value["ground_z"], value["timestamp"]
+            path.write_text(json.dumps(value))
+    return folder
+
+
+def test_bits_are_the_frames(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", list(range(5)))
+    record(tmp_path / "rover_b", list(range(7, 11)), seed=1, ground=True)
+    store = PackedStore.open(tmp_path, GRID)
+    assert store.sessions == ["drone_a", "rover_b"] and len(store) == 9
+    for row in range(9):
+        session = Session(tmp_path / store.sessions[store.session[row]])
+        frame = session.read_occupancy(int(store.frame[row]))
+        np.testing.assert_array_equal(store.read_frame(row), frame)
+    assert store.frame.tolist() == [0, 1, 2, 3, 4, 7, 8, 9, 10]
+    assert set(store.ground_z) == {0.0, 1.5}
+    store.check(np.arange(9))
+
+
+def test_opening_again_packs_nothing_and_a_change_only_its_session(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", [0, 1])
+    record(tmp_path / "drone_b", [0, 1], seed=1)
+    first = PackedStore.open(tmp_path, GRID)
+    packed: list[str] = []
+
+    def note(name: str, done: int, total: int) -> None:
+        packed.append(name)
+
+    assert PackedStore.open(tmp_path, GRID, on_session=note).data_hash == first.data_hash
+    assert packed == []
+    write_occupancy(
+        tmp_path / "drone_b/occupancy/000001_occupancy.npz", np.ones(GRID.shape, np.uint8)
+    )
+    second = PackedStore.open(tmp_path, GRID, on_session=note)
+    assert packed == ["drone_b"] and second.data_hash != first.data_hash
+    assert second.read_frame(3).all()
+
+
+def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", list(range(24)))
+    bad = tmp_path / "drone_a/occupancy/000012_occupancy.npz"
+    bad.write_bytes(bad.read_bytes()[:60])
+    store = PackedStore.open(tmp_path, GRID)
+    assert len(store) == 23 and [f for f, _ in store.damaged] == [str(bad)]
+    windows = windows_of(store, Splits(None, 1.0, (), {"drone_a": "train"}), "train", 10)
+    assert [w.start for w in windows] == [0, 1, 2, 13, 14]
+    shutil.rmtree(tmp_path / ".packed")
+    with pytest.raises(DataError, match="damaged"):
+        PackedStore.open(tmp_path, GRID, strict=True)
+
+
+def test_damage_in_the_store_is_found(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", [0, 1, 2])
+    store = PackedStore.open(tmp_path, GRID)
+    path = tmp_path / ".packed/drone_a.bits"
+    raw = bytearray(path.read_bytes())
+    raw[GRID.packed_bytes + 3] ^= 4
+    path.write_bytes(raw)
+    damaged = PackedStore.open(tmp_path, GRID)
+    with pytest.raises(DataError, match="frame 1 of drone_a"):
+        damaged.check()
+    with pytest.raises(DataError, match="frame 1 of drone_a"):
+        damaged.read_bits(np.arange(3))
+    damaged.read_bits(np.array([0, 2]))
+    assert len(store) == 3
+
+
+def test_handing_out_bits_neither_copies_nor_writes(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", list(range(12)))
+    record(tmp_path / "drone_b", list(range(12)), seed=1)
+    store = PackedStore.open(tmp_path, GRID)
+    window = store.read_bits(np.arange(14, 24))
+    assert np.shares_memory(window, store.read_bits(np.arange(14, 24)))
+    mixed = store.read_bits(np.array([3, 20, 4]))
+    np.testing.assert_array_equal(mixed[1], window[6])
+    assert store.read_bits(np.array([], dtype=int)).shape == (0, GRID.packed_bytes)
+    window[:] = 0
+    PackedStore.open(tmp_path, GRID).check()
+
+
+def test_a_spawned_worker_gets_no_copy_of_the_bits(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", list(range(200)))
+    store = PackedStore.open(tmp_path, GRID)
+    sent = pickle.dumps(store)
+    lean = pickle.dumps({k: v for k, v in vars(store).items() if k != "_bits"})
+    assert len(sent) < len(lean) + 1000
+    again = pickle.loads(sent)
+    np.testing.assert_array_equal(again.read_frame(7), store.read_frame(7))
+
+
+def test_a_session_that_went_away_leaves_nothing(tmp_path: Path) -> None:
+    for name in ("drone_a", "drone_b"):
+        record(tmp_path / name, [0, 1])
+    PackedStore.open(tmp_path, GRID)
+    shutil.rmtree(tmp_path / "drone_b")
+    assert PackedStore.open(tmp_path, GRID).sessions == ["drone_a"]
+    assert [p.name for p in (tmp_path / ".packed").glob("*.bits")] == ["drone_a.bits"]
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"position": {"x": 1}}', "[]"])
+def test_a_broken_pose_leaves_out_its_frame(tmp_path: Path, text: str | None) -> None:
+    record(tmp_path / "drone_a", list(range(4)))
+    bad = tmp_path / "drone_a/poses/000002.json"
+    bad.unlink() if text is None else bad.write_text(text)
+    store = PackedStore.open(tmp_path, GRID)
+    assert store.frame.tolist() == [0, 1, 3] and [f for f, _ in store.damaged] == [str(bad)]
+    assert any("1 frame numbers are missing" in note for note in store.notes)
+    shutil.rmtree(tmp_path / ".packed")
+    with pytest.raises(DataError, match="pose"):
+        PackedStore.open(tmp_path, GRID, strict=True)
+
+
+def test_what_was_guessed_of_a_recorded_session_is_said(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", list(range(5)))
+    record(tmp_path / "drone_b", list(range(5)), ground=True)
+    notes = PackedStore.open(tmp_path, GRID).notes
+    assert any(n.startswith("drone_a: velocities taken as world-frame") for n in notes)
+    assert "drone_a: 0.5 s between frames, after the format's default" in notes
+    assert "drone_b: 0.5 s between frames, after the timestamps" in notes
+
+
+def test_a_session_recorded_faster_gives_every_nth_frame(tmp_path: Path) -> None:
+    folder = record(tmp_path / "drone_a", list(range(3, 63)))
+    splits = Splits(None, 1.0, (), {"drone_a": "train"})
+    (folder / "session.json").write_text('{"dt_s": 0.1}')
+    windows = windows_of(PackedStore.open(tmp_path, GRID), splits, "train", 10)
+    assert len(windows) == 60 - 45 and windows[2].start == 5
+    assert windows[2].rows.tolist() == list(range(2, 52, 5))
+    (folder / "session.json").write_text('{"dt_s": 0.3}')
+    with pytest.raises(DataError, match=r"drone_a has a frame every 0\.3 s"):
+        windows_of(PackedStore.open(tmp_path, GRID), splits, "train", 10)
+
+
+def test_windows_that_no_split_has_whole_are_counted(tmp_path: Path) -> None:
+    origin = {"crs": "EPSG:6677", "easting": 0.0, "northing": 0.0, "height": 0.0}
+    folder = record(tmp_path / "drone_a", list(range(60)))
+    (folder / "session.json").write_text(json.dumps({"origin": origin}))
+    regions = (Region("train", -10, -50, 61, 50), Region("test", 61, -50, 200, 50))
+    splits = Splits("EPSG:6677", 10.0, regions)  # 2 m a frame: 26 frames, 10 in no split, 24
+    store = PackedStore.open(tmp_path, GRID)
+    assert splits.counts(store) == {"train": 26, "val": 0, "test": 24, "none": 10}
+    counts = window_counts(store, splits, 10)
+    assert counts == {"train": 17, "val": 0, "test": 15, "none": 51 - 17 - 15}
+    assert len(windows_of(store, splits, "train", 10)) == 17
+
+
+def test_another_grid_is_one_sentence(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", [0, 1])
+    other = VoxelGrid.from_range((-4, -4, -1, 4, 4, 5), (1, 1, 1))
+    with pytest.raises(DataError, match="8x8x5 cells and the config says 8x8x6"):
+        PackedStore.open(tmp_path, other)
+
+
+def test_an_unfinished_preparation_is_not_trained_on(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", [0, 1])
+    (tmp_path / "prepare.json").write_text("{}")
+    with pytest.raises(DataError, match="not finished this folder"):
+        open_splits(PackedStore.open(tmp_path, GRID), 1.0, 0)
+    assert not (tmp_path / "splits.json").exists()
+
+
+def test_missing_folders_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such data folder"):
+        PackedStore.open(tmp_path / "absent", GRID)
+    with pytest.raises(DataError, match="no session"):
+        PackedStore.open(tmp_path, GRID)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_velocity_frames_are_told_apart(turned: bool) -> None:
+    yaw = np.linspace(0.5, 2.5, 20)
+    world = np.stack([4 * np.cos(yaw), 4 * np.sin(yaw), 0 * yaw], axis=1)
+    quaternion = quaternion_from_heading(yaw)
+    positions = np.cumsum(world * 0.5, axis=0)
+    told = rotate(quaternion * [-1, -1, -1, 1], world) if turned else world
+    poses = np.concatenate([positions, quaternion, told, 0 * told], axis=1)
+    assert guess_velocity_frame(poses, 0.5) == ("body" if turned else "world")
+
+
+def test_npz_is_what_numpy_reads_and_has_no_clock(tmp_path: Path) -> None:
+    frame = (np.random.default_rng(0).random(GRID.shape) < 0.3).astype(np.uint8)
+    path = tmp_path / "a.npz"
+    write_occupancy(path, frame)
+    with np.load(path) as opened:
+        np.testing.assert_array_equal(opened["occupancy"], frame)
+    os.utime(path, (0, 0))
+    assert path.read_bytes() == npz_bytes(frame)

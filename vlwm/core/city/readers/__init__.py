@@ -1,0 +1,1 @@
+"""Readers of city files: OBJ, CityGML, 3D Tiles. Each yields feature batches."""

@@ -1,0 +1,1 @@
+"""The configuration: schema, users' files read as data, foreign keys."""

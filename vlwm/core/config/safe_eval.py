@@ -1,0 +1,386 @@
+"""Config files are data: parsed, never executed.
+
+The users' files are Python in form. What is understood: literals, names defined above, arithmetic,
+indexing, `dict list tuple int float str len range min max round abs sum`, `**` in calls and dicts,
+comprehensions over such values, f-strings, conditional expressions, `os.path.join/dirname/abspath`,
+`__file__`, and `_base_` inheritance. `import os`/`sys` and `sys.path` lines are ignored. Anything
+else is refused with its line.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlwm.core.errors import ConfigError, nearest
+
+_PRESETS = Path(__file__).parents[2] / "configs"
+_LARGEST = 1_000_000
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+    ast.Not: operator.not_,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_CALLS: dict[str, Callable[..., Any]] = {
+    "dict": dict,
+    "list": list,
+    "tuple": tuple,
+    "int": int,
+    "float": float,
+    "str": str,
+    "len": len,
+    "min": min,
+    "max": max,
+    "round": round,
+    "abs": abs,
+    "sum": sum,
+    "range": lambda *a: list(_bounded(range(*a))),
+    "os.path.join": os.path.join,
+    "os.path.dirname": os.path.dirname,
+    "os.path.abspath": os.path.abspath,
+}
+
+
+def resolve_config_path(name_or_path: str | Path, presets: Sequence[str]) -> Path:
+    """The file that a name or path means: itself, or the preset of that stem.
+
+    Raises:
+        ConfigError: neither exists; the nearest preset is named.
+    """
+    given = Path(name_or_path)
+    if given.suffix == ".py" and given.is_file():
+        return given
+    if given.stem in presets:
+        return _PRESETS / f"{given.stem}.py"
+    close = nearest(given.stem, presets)
+    guess = f"did you mean {close}? " if close else ""
+    raise ConfigError(
+        "no such config file or preset",
+        where=str(name_or_path),
+        remedy=f"{guess}presets are {', '.join(presets)}",
+    )
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file's public names with their values, `_base_` files merged below them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    helpers: frozenset[str] = frozenset()
+    """names that other lines of the file read: they may serve the file alone"""
+
+
+def read_config_file(path: str | Path) -> ConfigFile:
+    """Evaluate a config file and its `_base_` files as data.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line is more than data.
+    """
+    return _read(Path(path), ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> ConfigFile:
+    if path.resolve() in above:
+        raise ConfigError(
+            "_base_ goes round in a circle", where=path, remedy="take one _base_ line away"
+        )
+    evaluator = _Evaluator(path)
+    names = evaluator.run()
+    bases = names.pop("_base_", [])
+    merged = ConfigFile()
+    for base in [bases] if isinstance(bases, str) else bases:
+        below = _read(_find_base(path, str(base)), (*above, path.resolve()))
+        values = merge(merged.values, below.values)
+        merged = ConfigFile(values, merged.helpers | below.helpers)
+    own = {k: v for k, v in names.items() if not k.startswith("_")}
+    return ConfigFile(merge(merged.values, own), merged.helpers | frozenset(evaluator.read))
+
+
+def _find_base(path: Path, base: str) -> Path:
+    for candidate in (path.parent / base, _PRESETS / Path(base).name):
+        if candidate.is_file():
+            return candidate
+    raise ConfigError(f"_base_ {base!r} is not there", where=path, remedy="mend the path")
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of `above` over `below`, dicts merged key by key; `_delete_=True` replaces a dict."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not value.get("_delete_"):
+            merged[key] = merge(old, value)
+        elif isinstance(value, Mapping):
+            merged[key] = {k: v for k, v in value.items() if k != "_delete_"}
+        else:
+            merged[key] = value
+    return merged
+
+
+def _bounded(values: Sequence[Any]) -> Sequence[Any]:
+    if len(values) > _LARGEST:
+        raise ValueError("too many values")
+    return values
+
+
+class _Evaluator:
+    """Evaluates one file's statements in order, as data."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names: dict[str, Any] = {"__file__": str(path.resolve())}
+        self.read: set[str] = set()
+
+    def run(self) -> dict[str, Any]:
+        try:
+            tree = ast.parse(self.path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"the config cannot be read: {error}",
+                where=self.path,
+                remedy="save it as UTF-8 text that you may read, or name a preset",
+            ) from error
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = getattr(error, "lineno", None) or 1
+            raise ConfigError(
+                "not a config file",
+                where=f"{self.path}:{line}",
+                remedy="mend that line; lines read name = value, as Python writes them",
+            ) from error
+        for statement in tree.body:
+            self._statement(statement)
+        del self.names["__file__"]
+        return self.names
+
+    def _statement(self, node: ast.stmt) -> None:
+        if isinstance(node, ast.Assign):
+            value = self.value(node.value)
+            for target in node.targets:
+                self._assign(target, value)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            self._assign(node.target, self.value(node.value))
+        elif isinstance(node, ast.AugAssign):
+            self._assign(node.target, self._augmented(node))
+        elif not _ignored(node):
+            raise self._refuse(node)
+
+    def _augmented(self, node: ast.AugAssign) -> Any:
+        load = ast.copy_location(ast.Name(getattr(node.target, "id", ""), ast.Load()), node)
+        return self.value(ast.copy_location(ast.BinOp(load, node.op, node.value), node))
+
+    def _assign(self, target: ast.expr, value: Any) -> None:
+        if isinstance(target, ast.Name):
+            self.names[target.id] = value
+        elif isinstance(target, ast.Subscript):
+            self.value(target.value)[self.value(target.slice)] = value
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            parts = list(value)
+            if len(parts) != len(target.elts):
+                raise self._refuse(target)
+            for part, item in zip(target.elts, parts, strict=True):
+                self._assign(part, item)
+        else:
+            raise self._refuse(target)
+
+    def value(self, node: ast.expr) -> Any:
+        """The value of an expression.
+
+        Raises:
+            ConfigError: the expression is more than data, or fails; its line is named.
+        """
+        method = getattr(self, f"_{type(node).__name__.lower()}", None)
+        if method is None:
+            raise self._refuse(node)
+        try:
+            return method(node)
+        except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
+            where = f"{self.path}:{node.lineno}"
+            raise ConfigError(
+                f"cannot evaluate: {error}", where=where, remedy="write the value itself"
+            ) from error
+
+    def _constant(self, node: ast.Constant) -> Any:
+        return node.value
+
+    def _name(self, node: ast.Name) -> Any:
+        if node.id not in self.names:
+            where = f"{self.path}:{node.lineno}"
+            raise ConfigError(
+                f"the name {node.id} is not defined above",
+                where=where,
+                remedy="define it in a line before, or put a text in quotes",
+            )
+        self.read.add(node.id)
+        return self.names[node.id]
+
+    def _list(self, node: ast.List) -> list[Any]:
+        return self._items(node.elts)
+
+    def _tuple(self, node: ast.Tuple) -> tuple[Any, ...]:
+        return tuple(self._items(node.elts))
+
+    def _set(self, node: ast.Set) -> list[Any]:
+        return sorted(set(self._items(node.elts)))
+
+    def _items(self, nodes: Sequence[ast.expr]) -> list[Any]:
+        items: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                items.extend(self.value(node.value))
+            else:
+                items.append(self.value(node))
+        return items
+
+    def _dict(self, node: ast.Dict) -> dict[Any, Any]:
+        built: dict[Any, Any] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                built.update(self.value(value))
+            else:
+                built[self.value(key)] = self.value(value)
+        return built
+
+    def _binop(self, node: ast.BinOp) -> Any:
+        left, right = self.value(node.left), self.value(node.right)
+        if isinstance(node.op, ast.Pow) and (abs(left) > _LARGEST or abs(right) > 64):
+            raise ValueError("the power is too large")
+        if isinstance(node.op, ast.Mult):
+            _check_repeat(left, right)
+        if isinstance(node.op, ast.Mod) and isinstance(left, str):
+            raise ValueError("use an f-string")
+        if type(node.op) not in _BINARY:
+            raise self._refuse(node)
+        return _BINARY[type(node.op)](left, right)
+
+    def _unaryop(self, node: ast.UnaryOp) -> Any:
+        if type(node.op) not in _UNARY:
+            raise self._refuse(node)
+        return _UNARY[type(node.op)](self.value(node.operand))
+
+    def _compare(self, node: ast.Compare) -> bool:
+        left = self.value(node.left)
+        for op, right_node in zip(node.ops, node.comparators, strict=True):
+            if type(op) not in _COMPARE:
+                raise self._refuse(node)
+            right = self.value(right_node)
+            if not _COMPARE[type(op)](left, right):
+                return False
+            left = right
+        return True
+
+    def _boolop(self, node: ast.BoolOp) -> Any:
+        result: Any = None
+        for value in node.values:
+            result = self.value(value)
+            if bool(result) is isinstance(node.op, ast.Or):
+                return result
+        return result
+
+    def _ifexp(self, node: ast.IfExp) -> Any:
+        return self.value(node.body if self.value(node.test) else node.orelse)
+
+    def _subscript(self, node: ast.Subscript) -> Any:
+        return self.value(node.value)[self.value(node.slice)]
+
+    def _slice(self, node: ast.Slice) -> slice:
+        parts = (node.lower, node.upper, node.step)
+        return slice(*(None if p is None else self.value(p) for p in parts))
+
+    def _joinedstr(self, node: ast.JoinedStr) -> str:
+        return "".join(str(self.value(v)) for v in node.values)
+
+    def _formattedvalue(self, node: ast.FormattedValue) -> str:
+        if node.format_spec is not None:
+            raise self._refuse(node)
+        return str(self.value(node.value))
+
+    def _call(self, node: ast.Call) -> Any:
+        name = ast.unparse(node.func)
+        if name not in _CALLS:
+            raise self._refuse(node)
+        keywords: dict[str, Any] = {}
+        for keyword in node.keywords:
+            value = self.value(keyword.value)
+            keywords.update(value if keyword.arg is None else {keyword.arg: value})
+        return _CALLS[name](*self._items(node.args), **keywords)
+
+    def _listcomp(self, node: ast.ListComp) -> list[Any]:
+        return self._comprehend(node.generators, lambda: self.value(node.elt))
+
+    def _generatorexp(self, node: ast.GeneratorExp) -> list[Any]:
+        return self._comprehend(node.generators, lambda: self.value(node.elt))
+
+    def _dictcomp(self, node: ast.DictComp) -> dict[Any, Any]:
+        pairs = self._comprehend(
+            node.generators, lambda: (self.value(node.key), self.value(node.value))
+        )
+        return dict(pairs)
+
+    def _comprehend(
+        self, generators: Sequence[ast.comprehension], make: Callable[[], Any]
+    ) -> list[Any]:
+        if not generators:
+            return [make()]
+        first, rest = generators[0], generators[1:]
+        made: list[Any] = []
+        kept = dict(self.names)
+        for item in self.value(first.iter):
+            self._assign(first.target, item)
+            if all(self.value(test) for test in first.ifs):
+                made.extend(_bounded(self._comprehend(rest, make)))
+        self.names = kept
+        return made
+
+    def _refuse(self, node: ast.AST) -> ConfigError:
+        text = ast.unparse(node)
+        text = text if len(text) <= 60 else text[:57] + "..."
+        return ConfigError(
+            f"a config is data and is not executed, so this cannot stand in it: {text}",
+            where=f"{self.path}:{getattr(node, 'lineno', 1)}",
+            remedy="write the value itself",
+        )
+
+
+def _check_repeat(left: Any, right: Any) -> None:
+    for sequence, count in ((left, right), (right, left)):
+        repeats = isinstance(sequence, (str, list, tuple)) and isinstance(count, int)
+        if repeats and len(sequence) * count > _LARGEST:
+            raise ValueError("too many values")
+
+
+def _ignored(node: ast.stmt) -> bool:
+    """Docstrings, `pass`, `import os`/`sys`/`pathlib`, and `sys.path` lines."""
+    if isinstance(node, ast.Pass):
+        return True
+    if isinstance(node, ast.Import):
+        return all(alias.name in ("os", "sys", "os.path") for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return node.module in ("__future__",)
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return True
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return ast.unparse(node.value.func).startswith("sys.path.")
+    return False

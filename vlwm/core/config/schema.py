@@ -1,0 +1,408 @@
+"""The configuration: frozen dataclasses in the users' vocabulary, one meaning and unit per field.
+
+The resolved config is plain JSON: it is stored in the run folder and in every checkpoint
+(`config.load` reads it back).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlwm.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Stage 2's optimizer; stage 1 shares everything but `lr`."""
+
+    type: str = "AdamW"
+    """only AdamW"""
+    lr: float = 1e-4
+    """peak learning rate of stage 2"""
+    weight_decay: float = 0.01
+    """decoupled weight decay of matrices and kernels; norms, biases and embeddings have none"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """decay of the first and second moment"""
+
+    def __post_init__(self) -> None:
+        _require(self.type == "AdamW", "optimizer.type", self.type, "use 'AdamW'")
+        _require(self.lr > 0, "optimizer.lr", self.lr, "use a rate above 0, such as 1e-4")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate over steps: linear warm-up, then a cosine down to `min_lr`."""
+
+    policy: str = "CosineAnnealing"
+    """only CosineAnnealing"""
+    min_lr: float = 1e-6
+    """rate at the last step"""
+    warmup: str = "linear"
+    """'linear' or 'none'"""
+    warmup_iters: int = 100
+    """steps of the warm-up"""
+
+    def __post_init__(self) -> None:
+        good = self.policy == "CosineAnnealing"
+        _require(good, "lr_config.policy", self.policy, "use 'CosineAnnealing'")
+        good = self.warmup in ("linear", "none")
+        _require(good, "lr_config.warmup", self.warmup, "use 'linear' or 'none'")
+
+
+@dataclass(frozen=True)
+class GradClipConfig:
+    """Gradient clipping."""
+
+    max_norm: float = 35.0
+    """largest norm of all gradients together"""
+    norm_type: float = 2.0
+    """order of the norm"""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Stage 1: OccWorld's VQ-VAE (arXiv 2311.16038, section 3.2), its size and its training."""
+
+    max_epochs: int = 50
+    """epochs of stage 1"""
+    lr: float = 1e-3
+    """peak learning rate of stage 1"""
+    samples_per_gpu: int = 8
+    """frames in one step of stage 1"""
+    epoch_samples: int = 0
+    """frames of one epoch of stage 1, others in each; 0 takes all of the train split"""
+    base_channels: int = 64
+    """channels of the first convolution"""
+    channel_mult: tuple[int, ...] = (1, 2, 4)
+    """channels of each resolution as multiples of `base_channels`; each step halves the map"""
+    num_res_blocks: int = 2
+    """residual blocks per resolution"""
+    embed_dim: int = 128
+    """channels of a token"""
+    codebook_size: int = 512
+    """number of codes"""
+    expansion: int = 8
+    """embedding channels of one height slice"""
+    num_classes: int = 2
+    """2: empty and occupied; 18: Occ3D-nuScenes"""
+    vq_weight: float = 1.0
+    """weight of the quantizer's loss"""
+    commitment: float = 0.25
+    """weight of the encoder's pull towards its code"""
+    ema_decay: float = 0.95
+    """decay of the moving sums that the codes follow; 0 trains the codes by gradient"""
+    revive_below: float = 0.05
+    """a code whose moving count falls below this is restarted from an encoder output"""
+    warmup_fresh_iters: int = 200
+    """steps in which only freshly made layers move after OccWorld's weights were loaded in part"""
+
+    def __post_init__(self) -> None:
+        good = self.codebook_size > 1 and self.embed_dim > 0
+        _require(good, "tokenizer.codebook_size", self.codebook_size, "use at least 2 codes")
+        value = self.epoch_samples
+        _require(value >= 0, "tokenizer.epoch_samples", value, "use 0 for all, or a number")
+        _require(self.num_classes >= 2, "tokenizer.num_classes", self.num_classes, "use 2 or more")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Stage 2: transformer over tokens, ego-motion memory, pose module."""
+
+    type: str = "TransVQVAE"
+    """only TransVQVAE"""
+    freeze_vae: bool = True
+    """the tokenizer stands still in stage 2; otherwise its round trip is trained along"""
+    freeze_transformer: bool = False
+    """the transformer stands still in stage 2"""
+    freeze_pose: bool = False
+    """the pose module stands still in stage 2"""
+    use_tokens: bool = True
+    """let the token branch reach the forecast"""
+    use_memory: bool = True
+    """let the ego-motion memory reach the forecast"""
+    channels: tuple[int, ...] = (128, 256, 512)
+    """channels of the transformer's resolutions, the middle last"""
+    num_heads: int = 8
+    """attention heads; OccWorld's weights are made for 8"""
+    layers_per_level: int = 6
+    """temporal attention blocks per resolution"""
+    memory_channels: int = 64
+    """channels of the memory network's first resolution"""
+    memory_levels: int = 3
+    """resolutions of the memory network"""
+    fusion_channels: int = 8
+    """channels of the network that fuses the past frames"""
+    pose_channels: int = 256
+    """width of the pose module"""
+    pose_dof: int = 3
+    """3: planar position and heading; 6: position, rotation, velocities, uncertainty"""
+    checkpoint_activations: bool = False
+    """recompute activations in the backward pass: less memory, more time"""
+
+    def __post_init__(self) -> None:
+        _require(self.type == "TransVQVAE", "model.type", self.type, "use 'TransVQVAE'")
+        _require(self.pose_dof in (3, 6), "model.pose_dof", self.pose_dof, "use 3 or 6")
+        good = self.use_tokens or self.use_memory
+        _require(good, "model.use_tokens", False, "keep use_tokens or use_memory")
+        good = self.freeze_vae or self.use_tokens
+        _require(good, "model.freeze_vae", False, "without use_tokens nothing trains it: keep True")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The composite loss (design of the guide; evidence for the relative mean in docs)."""
+
+    focal_alpha: float = 0.99
+    """weight of occupied voxels in the focal loss"""
+    focal_gamma: float = 2.0
+    """focusing exponent of the focal loss"""
+    focal_weight: float = 1.0
+    """weight of the focal loss"""
+    dice_weight: float = 1.0
+    """weight of the dice loss"""
+    mean_weight: float = 1.0
+    """weight of mean-matching; the guide's 10 belongs to its 'absolute' form"""
+    mean_mode: str = "relative"
+    """'relative': squared log of the ratio of means; 'absolute': squared difference"""
+    token_weight: float = 1.0
+    """weight of the token cross-entropy"""
+    pose_weight: float = 0.1
+    """weight of the pose loss"""
+    fusion_weight: float = 1.0
+    """weight of the fused memory's cross-entropy"""
+
+    def __post_init__(self) -> None:
+        good = self.mean_mode in ("relative", "absolute")
+        _require(good, "loss.mean_mode", self.mean_mode, "use 'relative' or 'absolute'")
+        good = 0.0 <= self.focal_alpha <= 1.0
+        _require(good, "loss.focal_alpha", self.focal_alpha, "use a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The loader."""
+
+    samples_per_gpu: int = 3
+    """windows in one step of stage 2, per GPU (batch size)"""
+    epoch_samples: int = 0
+    """windows of one epoch of stage 2, others in each; 0 takes all of the train split"""
+    workers_per_gpu: int = 8
+    """loader processes; 0 loads in the training process"""
+    horizons: int = 0
+    """future frames of each window that a step of stage 2 learns from; 0 takes all"""
+    motion_samples: int = 1024
+    """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
+    motion_steps: int = 2000
+    """steps that the pose module learns from poses alone, before the first one of stage 2"""
+    fusion_steps: int = 1500
+    """steps of one window each that the fusion of past frames learns before the first of stage 2"""
+    mirror: bool = True
+    """mirror windows left to right at random in stage 2"""
+    symmetries: bool = True
+    """turn and mirror single frames at random in stage 1"""
+    cache_tokens: bool = True
+    """keep the frozen tokenizer's codes of each frame in the run folder; changes no number"""
+
+    def __post_init__(self) -> None:
+        value = self.samples_per_gpu
+        _require(value >= 1, "data.samples_per_gpu", value, "use a batch of at least 1")
+        value = self.epoch_samples
+        _require(value >= 0, "data.epoch_samples", value, "use 0 for all, or a number")
+        _require(self.horizons >= 0, "data.horizons", self.horizons, "use 0 for all, or a number")
+        value = self.motion_samples
+        _require(value >= 0, "data.motion_samples", value, "use 0 or more")
+        value = self.motion_steps
+        _require(value >= 0, "data.motion_steps", value, "use 0 or more")
+        value = self.fusion_steps
+        _require(value >= 0, "data.fusion_steps", value, "use 0 or more")
+        value = self.workers_per_gpu
+        _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
+
+
+PATTERNS = ("random", "survey", "orbit", "canyon", "patrol", "revisit")
+"""names of the ways that vehicles can go; 'mix' is all that suit a vehicle, in turn"""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What `vlwm prepare` writes when no option says otherwise."""
+
+    source: str = "tiles"
+    """'tiles': city models from disk; 'procedural': a made-up city, named as such everywhere"""
+    input: str = "data/plateau/meshes/obj"
+    """folder of the city tiles"""
+    frames: int = 500
+    """frames of a session"""
+    sessions: int = 10
+    """number of sessions, all agents together"""
+    agents: tuple[str, ...] = ("drone", "rover")
+    """vehicles, taken in turn"""
+    patterns: tuple[str, ...] = ("mix",)
+    """where they go, taken in turn: random, survey, orbit, canyon, patrol, revisit; 'mix' is all"""
+    seed: int = 42
+    """seed of city, regions and trajectories"""
+    fill: str = "surface"
+    """'surface': cells met by a surface; 'solid': the inside of closed buildings too"""
+    procedural_size_m: float = 800.0
+    """side of the procedural city, metres"""
+    lidar: bool = False
+    """write a lidar scan of every frame, about 1 MB each; not used in training"""
+    lidar_model: str = "HDL-32E"
+    """whose beams, range and noise the scans have: 'HDL-32E' (32 beams) or 'VLP-16' (16)"""
+    camera: bool = False
+    """write a picture of every frame, 900 x 1600 pixels; not used in training"""
+
+    def __post_init__(self) -> None:
+        good = self.lidar_model in ("HDL-32E", "VLP-16")
+        _require(good, "prepare.lidar_model", self.lidar_model, "use 'HDL-32E' or 'VLP-16'")
+        good = self.source in ("tiles", "procedural")
+        _require(good, "prepare.source", self.source, "use 'tiles' or 'procedural'")
+        good = self.fill in ("surface", "solid")
+        _require(good, "prepare.fill", self.fill, "use 'surface' or 'solid'")
+        good = bool(self.agents) and all(a in ("drone", "rover") for a in self.agents)
+        _require(good, "prepare.agents", self.agents, "use 'drone', 'rover' or both")
+        good = bool(self.patterns) and set(self.patterns) <= {"mix", *PATTERNS}
+        known = ", ".join(("mix", *PATTERNS))
+        _require(good, "prepare.patterns", self.patterns, f"use some of {known}")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When checkpoints are written and which stay."""
+
+    interval: int = 5
+    """epochs between periodic checkpoints"""
+    minutes: float = 5.0
+    """minutes between writes of last.pth"""
+    max_keep_ckpts: int = -1
+    """periodic checkpoints kept; -1 keeps all"""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Validation while training, and the test at the end."""
+
+    interval: int = 1
+    """epochs between validations"""
+    max_windows: int = 200
+    """windows of one validation while training; 0 takes all"""
+    final_max_windows: int = 0
+    """windows of the test at the end of training; 0 takes all"""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """How often numbers are written."""
+
+    interval: int = 10
+    """steps between lines of metrics.jsonl and TensorBoard points"""
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """Thresholds of the health checks (docs/troubleshooting.md names the remedies)."""
+
+    collapse_ratio: float = 0.1
+    """mean prediction below this share of the target's mean is a collapse"""
+    collapse_loss: float = 1e-4
+    """occupancy loss below this within the first epoch is a collapse"""
+    saturation_ratio: float = 10.0
+    """mean prediction above this multiple of the target's mean is saturation"""
+    spike_factor: float = 5.0
+    """a loss above this multiple of its running mean is a spike"""
+    dead_code_share: float = 0.5
+    """a larger share of unused codes is a warning"""
+    bad_steps: int = 5
+    """skipped steps in a row after which the run rolls back"""
+    max_rollbacks: int = 3
+    """roll-backs after which the run gives up"""
+    rollback_lr_factor: float = 0.5
+    """factor of the learning rate at each roll-back"""
+    stalled_seconds: float = 120.0
+    """a heartbeat older than this is stalled"""
+    starving_share: float = 0.3
+    """a larger share of the step spent waiting for data is starvation"""
+    disk_free_gb: float = 5.0
+    """less free space than this beside the run folder is a warning"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that shapes a run."""
+
+    name: str = "unnamed"
+    """preset or file stem"""
+    dataset: str = "tokyo"
+    """'tokyo', 'procedural', 'nuscenes', 'uavscenes' or 'any' (session folders of any origin)"""
+    data_root: str = "data/tokyo_gazebo"
+    """folder of the session folders"""
+    point_cloud_range: tuple[float, float, float, float, float, float] = (
+        -40.0, -40.0, -2.0, 40.0, 40.0, 150.0,
+    )  # fmt: skip
+    """grid bounds in the ego frame, metres: x, y, z from; x, y, z to"""
+    voxel_size: tuple[float, float, float] = (0.4, 0.4, 1.25)
+    """cell size, metres"""
+    history_frames: int = 4
+    """past frames in"""
+    future_frames: int = 6
+    """future frames out"""
+    frame_dt_s: float = 0.5
+    """seconds between frames"""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    lr_config: ScheduleConfig = field(default_factory=ScheduleConfig)
+    max_epochs: int = 50
+    """epochs of stage 2"""
+    grad_clip: GradClipConfig = field(default_factory=GradClipConfig)
+    load_from: str | None = None
+    """OccWorld's released weights or a vlwm checkpoint to start from; None starts from scratch"""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    checkpoint_config: CheckpointConfig = field(default_factory=CheckpointConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    log_config: LogConfig = field(default_factory=LogConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    amp: bool = True
+    """mixed precision where the device has it (bf16 from SM 8.0, else fp16); never on CPU"""
+    seed: int = 42
+    """seed of weights, order and augmentation"""
+
+    def __post_init__(self) -> None:
+        lower, upper = self.point_cloud_range[:3], self.point_cloud_range[3:]
+        good = all(a < b for a, b in zip(lower, upper, strict=True))
+        value = self.point_cloud_range
+        _require(good, "point_cloud_range", value, "give x, y, z from, then larger x, y, z to")
+        good = all(size > 0 for size in self.voxel_size)
+        _require(good, "voxel_size", self.voxel_size, "use sizes above 0 m")
+        good = self.history_frames >= 2
+        _require(good, "history_frames", self.history_frames, "use at least 2 past frames")
+        good = self.future_frames >= 1
+        _require(good, "future_frames", self.future_frames, "use at least 1 future frame")
+        good = self.dataset in ("tokyo", "procedural", "nuscenes", "uavscenes", "any")
+        _require(good, "dataset", self.dataset, "use tokyo, procedural, nuscenes, uavscenes or any")
+
+    @property
+    def window_frames(self) -> int:
+        """Frames of one window: past and future."""
+        return self.history_frames + self.future_frames
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; tuples become lists."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _require(good: bool, key: str, value: object, remedy: str) -> None:
+    if not good:
+        raise ConfigError(f"{key} = {value!r} cannot be", remedy=remedy)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value

@@ -1,0 +1,1 @@
+"""Generate sessions from a City: plans, frames, files."""

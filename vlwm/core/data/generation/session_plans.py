@@ -1,0 +1,226 @@
+"""What `prepare` is going to make: regions of the splits, and in each the paths of its sessions.
+
+Everything is a function of city, grid and plan, so it is planned again when a run goes on. A
+session keeps to one part of its region, and the obstacle maps of the last parts are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.city import City
+from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.data.session import SessionMeta
+from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
+from vlwm.core.data.trajectories.obstacle_map import Obstacles, obstacles_in
+from vlwm.core.data.trajectories.patterns import MIX, RANDOM, pattern_of
+from vlwm.core.data.trajectories.planner import Trajectory, plan_trajectory
+from vlwm.core.data.trajectories.vehicle import VEHICLES
+from vlwm.core.errors import DataError
+from vlwm.core.geometry.frames import ego_of
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.mapped_arrays import pieces
+from vlwm.core.parallel import each
+
+_FIRST_DAY = datetime(2024, 1, 1)
+_BUILT_CELL_M = 50.0
+_SESSION_SIDE_M = 1200.0
+_MAPS = 4
+_AT_ONCE = 5
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What is to be made.
+
+    Attributes:
+        frames: of one session.
+        sessions: in all.
+        agents: taken in turn.
+        patterns: taken in turn, apart for each split and agent; "mix" is all that suit an agent.
+        workers: processes; the bytes do not depend on it.
+        lidar: name of the lidar whose scans are written, of `sensors.LIDARS`; None: no scans.
+        camera: whether pictures are written.
+    """
+
+    frames: int
+    sessions: int
+    agents: tuple[str, ...]
+    seed: int
+    fill: str = "surface"
+    workers: int = 1
+    dt_s: float = 0.5
+    lidar: str | None = None
+    camera: bool = False
+    patterns: tuple[str, ...] = (MIX,)
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """One session before its frames are made."""
+
+    name: str
+    trajectory: Trajectory
+    meta: SessionMeta
+    offset: NDArray[np.float64]
+
+    def ego(self) -> NDArray[np.float64]:
+        """Ego frames (N, 4) in the city's frame."""
+        ego = ego_of(self.trajectory.poses, self.trajectory.ground_z)
+        ego[:, :3] += self.offset
+        return ego
+
+
+def _built(city: City) -> NDArray[np.float64]:
+    """Middles (N, 2) of the squares of the plan in which something stands."""
+    x0, y0, _, y1 = (int(np.floor(v / _BUILT_CELL_M)) for v in city.bounds_xy)
+    columns = y1 - y0 + 1
+    keys = np.zeros(0, dtype=np.int64)  # one number sorts faster than two
+    for _, some in pieces(city.triangles):
+        squares = np.floor(some[:, :, :2].reshape(-1, 2) / _BUILT_CELL_M).astype(np.int64)
+        keys = np.union1d(keys, (squares - (x0, y0)) @ (columns, 1))
+    i, j = np.divmod(keys, columns)
+    return (np.stack([i + x0, j + y0], axis=1) + 0.5) * _BUILT_CELL_M
+
+
+def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
+    """Insides of the regions in the city's frame, and the splits in its CRS."""
+    margin = grid.horizontal_half_diagonal_m
+    regions = plan_regions(city.bounds_xy, margin, plan.seed, _built(city))
+    east, north = city.origin.easting, city.origin.northing
+    placed = tuple(
+        dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)
+        for r in regions
+    )
+    return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
+
+
+def plan_sessions(
+    scene: Scene, regions: dict[str, Region], plan: PreparePlan
+) -> Iterator[list[Planned]]:
+    """Every session in order, some at a time, planned by the plan's workers."""
+    built = _built(scene.city)
+
+    @lru_cache(_MAPS)
+    def map_of(region: Region, agent: str) -> Obstacles:
+        window = (region.x0, region.y0, region.x1, region.y1)
+        vehicle = VEHICLES[agent]
+        margin, cell = vehicle.margin_m, vehicle.map_m
+        found = obstacles_in(scene.buildings, window, margin, cell, scene.city.scratch)
+        scene.buildings.let_go()
+        return found
+
+    dealt = deal_patterns(plan)
+
+    def planned(index: int) -> Planned:
+        split, agent, pattern = dealt[index]
+        piece = _piece(regions[split], built, [plan.seed, index])
+        obstacles = map_of(piece, agent)
+        session = _plan_session(scene, piece, obstacles, agent, pattern, index, plan)
+        obstacles.let_go()
+        return session
+
+    at_once = _AT_ONCE * max(1, plan.workers)
+    for start in range(0, len(dealt), at_once):
+        some = range(start, min(start + at_once, len(dealt)))
+        yield list(each(planned, some, plan.workers))  # before the frames fork their own
+
+
+def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
+    """(split, agent, pattern) of each session; in every split the first pattern comes first.
+
+    Raises:
+        UsageError: an agent follows none of the plan's patterns.
+    """
+    turns: Counter[tuple[str, str]] = Counter()
+    dealt = []
+    for index, split in enumerate(deal_sessions(plan.sessions)):
+        agent = plan.agents[index % len(plan.agents)]
+        dealt.append((split, agent, pattern_of(plan.patterns, agent, turns[split, agent])))
+        turns[split, agent] += 1
+    return dealt
+
+
+def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
+    """The part of a region that one session keeps to, so that no map grows with the city.
+
+    One of equal parts of at most `_SESSION_SIDE_M`, as likely as much is built there.
+    """
+    low, high = np.array([region.x0, region.y0]), np.array([region.x1, region.y1])
+    size = (high - low) / np.ceil((high - low) / _SESSION_SIDE_M)
+    inside = built[region.inside(built, 0.0)]
+    if not len(inside):
+        inside = (low + high)[None] / 2
+    place = inside[np.random.default_rng([*seed, 0x91ECE]).integers(len(inside))]
+    x0, y0 = (float(v) for v in low + np.floor((place - low) / size * (1 - 1e-9)) * size)
+    x1, y1 = min(x0 + float(size[0]), region.x1), min(y0 + float(size[1]), region.y1)
+    return Region(region.split, x0, y0, x1, y1)
+
+
+def _path(
+    city: City, region: Region, obstacles: Obstacles, agent: str, pattern: str,
+    seed: int, plan: PreparePlan,
+) -> tuple[Trajectory, str]:  # fmt: skip
+    """A path, and its pattern: where the mix names one that finds no way here, it is random."""
+
+    def along(name: str) -> Trajectory:
+        return plan_trajectory(
+            city.terrain, obstacles, region, agent, plan.frames, seed, plan.dt_s,
+            pattern=name, roads=city.roads,
+        )  # fmt: skip
+
+    try:
+        return along(pattern), pattern
+    except DataError:
+        if MIX not in plan.patterns or pattern == RANDOM:
+            raise
+        return along(RANDOM), RANDOM
+
+
+def _plan_session(
+    scene: Scene,
+    region: Region,
+    obstacles: Obstacles,
+    agent: str,
+    pattern: str,
+    index: int,
+    plan: PreparePlan,
+) -> Planned:
+    city, seed = scene.city, plan.seed * 1000 + index
+    path, pattern = _path(city, region, obstacles, agent, pattern, seed, plan)
+    offset = np.array([*np.round(path.poses[0, :2]), path.ground_z[0]])
+    origin = city.origin.moved(*(float(v) for v in offset))
+    meta = SessionMeta(
+        agent=agent,
+        dt_s=plan.dt_s,
+        grid=grid_values(scene.grid),
+        origin=asdict(origin),
+        seed=seed,
+        frames=plan.frames,
+        velocity_frame="world",
+        split=region.split,
+        pattern=pattern,
+        fill=plan.fill,
+        procedural=city.procedural,
+        attribution=city.attribution,
+        sources=[asdict(s) for s in city.sources],
+    )
+    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
+    return Planned(f"{agent}_{stamp}", path.moved(offset), meta, offset)
+
+
+def grid_values(grid: VoxelGrid) -> dict[str, Any]:
+    return {
+        "range": [*grid.lower_m, *grid.upper_m],
+        "voxel_size": list(grid.cell_m),
+        "shape": list(grid.shape),
+    }

@@ -1,0 +1,1 @@
+"""Simulate lidar and camera on the city's mesh."""

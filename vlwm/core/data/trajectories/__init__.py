@@ -1,0 +1,1 @@
+"""Plan vehicle trajectories through a city."""

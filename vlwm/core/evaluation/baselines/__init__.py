@@ -1,0 +1,1 @@
+"""Forecasts without learning: what a learned model is compared with."""

@@ -1,0 +1,1 @@
+"""Choose thresholds and residual weight on validation."""

@@ -1,0 +1,46 @@
+"""How far the network of a forecast is listened to.
+
+What memory says is a forecast already, and a good one; the network adds a residual to it. A network
+that has learnt for minutes makes it worse, one that has learnt for hours better. So validation
+chooses how much of the residual is taken, among `SHARES`, for the highest sum of IoU and structure
+IoU at its best cut, for each track apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.calibration.thresholds import CutHistogram
+
+SHARES = (0.0, 0.5, 1.0)
+
+
+class TrustSweep:
+    """Counts of cells by probability for each share of the residual; ranks can add theirs up.
+
+    Args:
+        horizons: future frames.
+
+    Attributes:
+        counts: int64 (shares, …), those of `CutHistogram`.
+    """
+
+    def __init__(self, horizons: int) -> None:
+        self.histograms = [CutHistogram(horizons) for _ in SHARES]
+        self.counts = np.stack([histogram.counts for histogram in self.histograms])
+        for histogram, counts in zip(self.histograms, self.counts, strict=True):
+            histogram.counts = counts
+
+    def add(self, known: Tensor, logits: Tensor, truth: Tensor, horizon: int) -> None:
+        """Count one frame: logits (X, Y, Z) without and with the residual, and uint8 (X, Y, Z)."""
+        for share, histogram in zip(SHARES, self.histograms, strict=True):
+            mixed = torch.lerp(known.float(), logits.float(), share)
+            histogram.add(torch.sigmoid(mixed), truth, horizon)
+
+    def best(self) -> tuple[float, CutHistogram]:
+        """The best share, of equals the smallest, and its counts."""
+        merits = [histogram.best_sum() for histogram in self.histograms]
+        chosen = int(np.argmax(merits))
+        return SHARES[chosen], self.histograms[chosen]

@@ -1,0 +1,144 @@
+"""Where the probabilities of a forecast become occupied and free cells.
+
+IoU over a set of cells is highest where each cell with a probability above IoU / (1 + IoU) is
+called occupied (Lipton et al. 2014, of F1 = 2 IoU / (1 + IoU)). Three seconds ahead nearly all of
+the ground is foreseen and little of what stands on it, so one threshold for both is wrong for one
+of them. A `Cut` has, per horizon, a threshold for the ground and one for what is above it. Both are
+chosen on validation: the one above for the highest structure IoU, since what stands is what a drone
+must not hit, and the one of the ground for the highest IoU beside it.
+
+The ground of a column is taken from the forecast itself: its lowest cell that is at least half as
+probable as its likeliest. The truth's own ground defines what is counted as structure
+(`metrics.structure_mask`), never where a forecast is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.calibration.histogram import (
+    BINS,
+    DEFAULT_THRESHOLD,
+    ProbabilityHistogram,
+    bins_of,
+)
+from vlwm.core.evaluation.metrics import ratio, structure_mask
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Probabilities at and above which a cell counts as occupied.
+
+    Attributes:
+        threshold: the best single one; also the one in use where the others are not known.
+        ground: per horizon, up to the ground of a column.
+        above: per horizon, above it.
+    """
+
+    threshold: float = DEFAULT_THRESHOLD
+    ground: tuple[float, ...] = ()
+    above: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Cut:
+        """A cut that `content` gave."""
+        return cls(content["threshold"], tuple(content["ground"]), tuple(content["above"]))
+
+    def words(self) -> str:
+        """For a line under a picture."""
+        if not self.ground:
+            return f"threshold {self.threshold:.2f}"
+        parts = (f"{min(x):.2f}-{max(x):.2f}" for x in (self.ground, self.above))
+        return "thresholds {} ground, {} above".format(*parts)
+
+    def content(self) -> dict[str, Any]:
+        """In plain Python, for checkpoints and JSON."""
+        return asdict(self)
+
+    def occupied(self, probability: Tensor, horizon: int) -> Tensor:
+        """uint8 (X, Y, Z) of the probabilities (X, Y, Z) of future frame number `horizon`."""
+        if not self.ground:
+            return (probability >= self.threshold).view(torch.uint8)
+        ground, above = self.ground[horizon], self.above[horizon]
+        limit = torch.where(above_ground(probability), above, ground)
+        return (probability >= limit).view(torch.uint8)
+
+
+def above_ground(probability: Tensor) -> Tensor:
+    """bool (X, Y, Z): cells above the ground of their column as the forecast has it."""
+    likely = probability >= probability.amax(-1, keepdim=True) / 2
+    ground = likely.view(torch.uint8).argmax(-1, keepdim=True)  # the first of equal maxima
+    return torch.arange(probability.shape[-1], device=probability.device) > ground
+
+
+class CutHistogram:
+    """int64 counts of cells by probability, from which the best cut follows exactly.
+
+    Attributes:
+        counts: int64 (H, 2, 2, 2, BINS): up to or above the forecast's ground; structure by the
+            truth or not; truly empty or occupied.
+    """
+
+    def __init__(self, horizons: int) -> None:
+        self.counts = np.zeros((horizons, 2, 2, 2, BINS), np.int64)
+
+    def add(self, probability: Tensor, truth: Tensor, horizon: int) -> None:
+        """Count one frame: float (X, Y, Z) in [0, 1] and uint8 (X, Y, Z)."""
+        code = bins_of(probability)
+        above, structure = above_ground(probability), structure_mask(truth)
+        for weight, flag in ((4, above), (2, structure), (1, truth)):
+            code.add_(flag.reshape(-1), alpha=weight * BINS)
+        counts = torch.bincount(code, minlength=8 * BINS).cpu().numpy()
+        self.counts[horizon] += counts.reshape(2, 2, 2, BINS)
+
+    def pooled(self) -> ProbabilityHistogram:
+        """All horizons and cells together."""
+        histogram = ProbabilityHistogram()
+        histogram.counts = self.counts.sum(axis=(0, 1, 2))
+        return histogram
+
+    def best(self) -> Cut:
+        """The cut with the highest structure IoU at each horizon, beside the ground of highest IoU.
+
+        Where a horizon has no occupied cell there is nothing to choose: the single threshold.
+        """
+        single, _ = self.pooled().best_threshold()
+        found = [_best_pair(counts) for counts in self.counts]
+        ground, above = zip(*(pair or (single, single) for _, pair in found), strict=True)
+        return Cut(single, ground, above)
+
+    def best_sum(self) -> float:
+        """The sum of IoU and structure IoU that the best cut reaches, over all horizons."""
+        return sum(_best_pair(counts)[0] for counts in self.counts)
+
+
+def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:
+    """The sum of IoU and structure IoU at the best cut of counts (2, 2, 2, BINS), and its
+    thresholds of ground and above; 0 and None without an occupied cell."""
+    if not counts[:, :, 1].any():
+        return 0.0, None
+    reached = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # cells at or above each inner edge
+    scores = []
+    for part in (slice(None), slice(1, 2)):  # all cells, structure alone
+        false, hit = (reached[:, part, kind].sum(1) for kind in (0, 1))
+        hits = hit[0][:, None] + hit[1]
+        union = false[0][:, None] + false[1] + counts[:, part, 1].sum()
+        scores.append(np.nan_to_num(ratio(hits, union)))
+    iou, structure = scores  # (thresholds of the ground, thresholds above)
+    ground = np.array([_middle_best(column) for column in iou.T])
+    iou_beside, merit = (table[ground, np.arange(BINS - 1)] for table in (iou, structure))
+    a = _middle_best(np.where(merit == merit.max(), iou_beside, -1.0))
+    g = ground[a]
+    return float(iou_beside[a] + merit[a]), (float(g + 1) / BINS, (a + 1) / BINS)
+
+
+def _middle_best(scores: np.ndarray) -> int:
+    """Where the highest of some scores is; of equals the middle one."""
+    best = np.flatnonzero(scores == scores.max())
+    return int(best[len(best) // 2])

@@ -1,0 +1,64 @@
+"""A batch of windows as evaluation sees it: voxels and ego frames, the past apart from the future.
+
+Everything is in the ego frame of the last past pose (the anchor), as the data set hands it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from vlwm.core.evaluation.baselines.warps import PastFrames
+from vlwm.core.geometry.frames import ego_of
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bit_packing import unpack_bits
+
+if TYPE_CHECKING:
+    from vlwm.core.data.datasets import Batch
+
+
+def past_frames(bits: Tensor, poses: Tensor, ground_z: Tensor, grid: VoxelGrid) -> PastFrames:
+    """The past of one window.
+
+    Args:
+        bits: uint8 (F, packed_bytes).
+        poses: (F, 13).
+        ground_z: (F,).
+        grid: the grid.
+    """
+    return PastFrames(unpack_bits(bits, grid.shape), _ego(poses, ground_z))
+
+
+def _ego(poses: Tensor, ground_z: Tensor) -> np.ndarray:
+    return ego_of(poses.double().cpu().numpy(), ground_z.double().cpu().numpy())
+
+
+@dataclass(frozen=True)
+class JudgedWindow:
+    """One window.
+
+    Attributes:
+        past: what a forecast may know.
+        truth: uint8 (H, X, Y, Z).
+        future_ego: float64 (H, 4).
+    """
+
+    past: PastFrames
+    truth: Tensor
+    future_ego: np.ndarray
+
+
+def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWindow]:
+    """The windows of a batch, unpacked one at a time; the first `history` frames are the past."""
+    if bool(batch.symmetry.any()):
+        raise ValueError("windows are judged as they are, not mirrored")
+    for bits, poses, ground in zip(batch.bits, batch.poses, batch.ground_z, strict=True):
+        yield JudgedWindow(
+            past_frames(bits[:history], poses[:history], ground[:history], grid),
+            unpack_bits(bits[history:], grid.shape),
+            _ego(poses[history:], ground[history:]),
+        )

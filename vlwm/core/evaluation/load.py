@@ -1,0 +1,146 @@
+"""From paths to a subject: which checkpoint, which data, which splits.
+
+A run is judged on its own data with its own `splits.json`; other data bring theirs. A checkpoint is
+judged with the grid it was trained on: data of another grid are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vlwm.core.config.load import config_from_dict
+from vlwm.core.config.schema import Config
+from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.errors import CheckpointError
+from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.evaluator import Subject, prepare_subject
+from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.checkpoint import load_world_model
+from vlwm.core.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from vlwm.core.model.world_model import WorldModel
+
+OnSession = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A subject with where it came from.
+
+    Attributes:
+        subject: what is judged.
+        checkpoint: the file; None for the baselines alone.
+        folder: the run folder; None for the baselines alone.
+    """
+
+    subject: Subject
+    checkpoint: Path | None
+    folder: Path | None
+
+
+def _quiet(name: str, done: int, total: int) -> None:
+    pass
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file of a run folder (best.pth, else last.pth), or the file itself.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if path.is_file():
+        return path
+    run = RunFolder(path)
+    for found in (run.best, run.last):
+        if found.is_file():
+            return found
+    what = "no checkpoint in this run folder" if path.is_dir() else "no such run or checkpoint"
+    raise CheckpointError(what, where=path, remedy="train one with vlwm train, or give its path")
+
+
+def cuts_of(content: Mapping[str, Any]) -> Cuts:
+    """Where a checkpoint cuts its probabilities; at 0.5 where it was never calibrated.
+
+    Without `cuts` both tracks are cut at `threshold`.
+    """
+    single, found = content.get("threshold"), content.get("cuts") or {}
+    plain = Cut() if single is None else Cut(float(single))
+    known = {name: Cut.of(found[name]) for name in LEARNED if name in found}
+    return Cuts(**{"model": plain, "model_plan": plain, **known})
+
+
+def open_run(
+    path: Path,
+    split: str,
+    *,
+    data: Path | None = None,
+    max_windows: int = 0,
+    on_session: OnSession = _quiet,
+) -> Opened:
+    """A trained model and the data it is judged on.
+
+    Args:
+        path: run folder or checkpoint file.
+        split: 'train', 'val', 'test' or 'all'.
+        data: another data folder than the run's own.
+        max_windows: windows at most; 0 takes all.
+        on_session: called for each session that has to be packed first.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged one, or a tokenizer's.
+        DataError: no data, data of another grid, or a split without windows.
+    """
+    checkpoint = find_checkpoint(path)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, content = load_world_model(checkpoint, device)
+    config = config_from_dict(content["config"], where=str(checkpoint))
+    own = RunFolder(checkpoint.parent).splits_json if data is None else None
+    subject = _open_data(
+        config, data, split, own, model, cuts_of(content), max_windows, device, on_session
+    )
+    return Opened(subject, checkpoint, checkpoint.parent)
+
+
+def open_baselines(
+    config: Config,
+    split: str,
+    *,
+    data: Path | None = None,
+    max_windows: int = 0,
+    on_session: OnSession = _quiet,
+) -> Opened:
+    """The methods without learning on the data of a config; see `open_run`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject = _open_data(config, data, split, None, None, None, max_windows, device, on_session)
+    return Opened(subject, None, None)
+
+
+def _open_data(
+    config: Config,
+    data: Path | None,
+    split: str,
+    own_splits: Path | None,
+    model: WorldModel | None,
+    cuts: Cuts | None,
+    max_windows: int,
+    device: torch.device,
+    on_session: OnSession,
+) -> Subject:
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    store = PackedStore.open(data or config.data_root, grid, on_session=on_session)
+    if own_splits is not None and own_splits.exists():
+        splits = Splits.read(own_splits)
+    else:
+        splits = open_splits(store, grid.horizontal_half_diagonal_m, config.seed)
+    return prepare_subject(
+        model, store, splits, split, config,
+        cuts=cuts, max_windows=max_windows, device=device,
+    )  # fmt: skip

@@ -1,0 +1,93 @@
+"""What the world model says about a batch: both tracks, its pose, the tokenizer's round trip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.model.motion.vehicle_state import motion_error, true_state
+
+if TYPE_CHECKING:
+    from vlwm.core.data.datasets import Batch
+    from vlwm.core.model.world_model import WorldModel
+
+LEARNED = ("model", "model_plan", "tokenizer_round_trip")
+"""Names as in scores.json."""
+
+
+_PLAIN = Cut()
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the probabilities of each method are cut."""
+
+    model: Cut = _PLAIN
+    model_plan: Cut = _PLAIN
+    tokenizer_round_trip: Cut = _PLAIN
+
+
+@dataclass(frozen=True)
+class LearnedMotion:
+    """The model's motion of one window.
+
+    Attributes:
+        ego: float64 (H, 4), future ego frames in the anchor frame.
+        error: float64 (H, D), of its state (m, rad, m/s, rad/s), angles wrapped.
+        sigma: float64 (H, D), that it gives itself.
+    """
+
+    ego: np.ndarray
+    error: np.ndarray
+    sigma: np.ndarray
+
+
+class LearnedForecasts:
+    """The model's answers for one batch.
+
+    Args:
+        model: a world model in evaluation mode.
+        batch: the batch, on the model's device.
+        history: past frames of a window.
+        cuts: where probabilities are cut.
+    """
+
+    def __init__(self, model: WorldModel, batch: Batch, history: int, cuts: Cuts) -> None:
+        self.model, self.cuts = model, cuts
+        past = batch.past(history)
+        predicted = model.forecast(past)
+        self.logits = predicted.logits  # (B, H, X, Y, Z)
+        size = predicted.log_sigma.shape[-1]
+        truth = true_state(batch.poses[:, history:].double(), size)
+        error = motion_error(true_state(predicted.poses.double(), size), truth)
+        self._motion = [
+            value.double().cpu().numpy()
+            for value in (predicted.ego, error, predicted.log_sigma.exp())
+        ]
+        self.plan_logits = model.forecast(past, batch.plan(history)).logits
+
+    def motion(self, window: int) -> LearnedMotion:
+        """The motion of a window, and how far it is from the true one."""
+        return LearnedMotion(*(value[window] for value in self._motion))
+
+    def probability(self, window: int, horizon: int) -> Tensor:
+        """float32 (X, Y, Z): the model's probability in the predicted track."""
+        return torch.sigmoid(self.logits[window, horizon].float())
+
+    def planes(self, window: int, horizon: int, truth: Tensor) -> dict[str, Tensor]:
+        """uint8 (X, Y, Z) by method; `truth` uint8 (X, Y, Z) goes to the tokenizer alone."""
+        planned = torch.sigmoid(self.plan_logits[window, horizon].float())
+        probabilities = (self.probability(window, horizon), planned, self._round_trip(truth))
+        return {
+            name: getattr(self.cuts, name).occupied(p, horizon)
+            for name, p in zip(LEARNED, probabilities, strict=True)
+        }
+
+    def _round_trip(self, truth: Tensor) -> Tensor:
+        vae = self.model.vae
+        return torch.sigmoid(vae.decode(vae.embed(vae.tokenise(truth[None])))[0].float())

@@ -1,0 +1,1 @@
+"""Scores: the sheet, its table, intervals and strata."""

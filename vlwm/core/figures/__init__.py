@@ -1,0 +1,1 @@
+"""Figures: windows, maps, curves, videos."""

@@ -1,0 +1,132 @@
+"""Windows of a subject as pictures and film: the same forecasts that are scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vlwm.core.evaluation.column_prior import evenly
+from vlwm.core.evaluation.evaluator import Scores, Subject
+from vlwm.core.figures.canvas import ascii_words
+from vlwm.core.figures.score_curves import write_curves, write_reliability
+from vlwm.core.figures.video import Clip, write_video
+from vlwm.core.figures.window_figure import WindowFrames, write_window_picture
+from vlwm.core.files import make_folder, write_json
+from vlwm.core.run_folder import RunFolder
+
+_RIVAL = "memory_baseline"
+_CANDIDATES = 64
+
+
+def shown_method(subject: Subject) -> str:
+    """The forecast that is shown: the model's, or the memory baseline's where there is none."""
+    return "model" if subject.judge.model is not None else _RIVAL
+
+
+@torch.inference_mode()
+def clip_of(subject: Subject, index: int) -> Clip:
+    """One window with its forecasts, as arrays on the host."""
+    judge, method = subject.judge, shown_method(subject)
+    (verdict,) = judge.verdicts(subject.batch([index]))
+    forecast, memory = [], []
+    for frame in verdict.frames:
+        forecast.append(frame.planes[method].cpu().numpy())
+        memory.append(frame.planes[_RIVAL].cpu().numpy())
+    window = verdict.window
+    past_s = judge.dt_s * np.arange(1 - judge.history, 1)
+    where = subject.windows[index]
+    return Clip(
+        past=window.past.occupancy.cpu().numpy(),
+        truth=window.truth.cpu().numpy(),
+        forecast=np.stack(forecast),
+        memory=np.stack(memory),
+        ego=np.concatenate([window.past.ego, window.future_ego]),
+        times_s=np.concatenate([past_s, judge.horizons_s]),
+        forecast_name=method,
+        title=f"{where.session}, frame {where.start + judge.history - 1}",
+    )
+
+
+def notes_of(subject: Subject) -> list[str]:
+    """What has to stand on every picture: where the city is from, and the threshold."""
+    found = ["procedural city"] if subject.store.procedural else []
+    if subject.store.attribution and not subject.store.procedural:
+        found.append(ascii_words(subject.store.attribution))
+    if subject.judge.model is not None:
+        found.append(subject.judge.cuts.model.words())
+    return found
+
+
+def telling_window(subject: Subject) -> int:
+    """Of windows spread over the split, the one whose last past frame holds most.
+
+    A full frame shows more than an empty square; the forecast has no part in the choice.
+    """
+    candidates = evenly(len(subject.windows), _CANDIDATES)
+    last = subject.judge.history - 1
+    rows = np.array([subject.windows[i].rows[last] for i in candidates])
+    held = [int(subject.store.read_frame(int(row)).sum(dtype=np.int64)) for row in rows]
+    return int(candidates[int(np.argmax(held))])
+
+
+def write_picture(path: str | Path, subject: Subject, split: str) -> None:
+    """One window of the split as a PNG, not chosen by its score (`telling_window`)."""
+    clip = clip_of(subject, telling_window(subject))
+    past = len(clip.past)
+    frames = WindowFrames(
+        clip.past, clip.truth, clip.forecast, clip.times_s[:past], clip.times_s[past:]
+    )
+    title = f"{clip.forecast_name}: {clip.title}, split {split}"
+    write_window_picture(path, frames, subject.store.grid, title=title, notes=notes_of(subject))
+
+
+def write_film(path: str | Path, subject: Subject, *, windows: int = 12) -> int:
+    """Windows evenly spaced over the split as mp4; returns the number of pictures."""
+
+    def clips() -> Iterator[Clip]:
+        for index in evenly(len(subject.windows), windows):
+            yield clip_of(subject, int(index))
+
+    return write_video(path, clips(), subject.store.grid, notes=notes_of(subject))
+
+
+def write_results(
+    scores: Scores,
+    subject: Subject,
+    folder: Path | None,
+    *,
+    picture: Path | None = None,
+    video: Path | None = None,
+) -> list[Path]:
+    """Write scores.json and pictures; returns what was written.
+
+    Args:
+        scores: the score sheet.
+        subject: what was judged.
+        folder: where scores.json, curves.png, reliability.png and window.png go; None: nowhere.
+        picture: another place for the picture of one window.
+        video: where a film goes, if anywhere.
+    """
+    written: list[Path] = []
+    if folder is not None:
+        make_folder(folder)
+        written.append(RunFolder(folder).scores_json)
+        write_json(written[-1], scores)
+        written.append(folder / "curves.png")
+        write_curves(written[-1], scores)
+        if "reliability" in scores:
+            written.append(folder / "reliability.png")
+            write_reliability(written[-1], scores)
+        picture = picture or folder / "window.png"
+    for path in filter(None, (picture, video)):
+        make_folder(path.parent)
+    if picture is not None:
+        write_picture(picture, subject, scores["split"])
+        written.append(picture)
+    if video is not None:
+        write_film(video, subject)
+        written.append(video)
+    return written

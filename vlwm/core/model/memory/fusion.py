@@ -1,0 +1,154 @@
+"""Four readings of one city into one: where a surface lies inside the cells that frames marked.
+
+Each past frame marked every cell that a surface touches, on a raster of its own. Read between cell
+centres on the raster of a future frame (`memory.resampled_memory`), the four blur; together they
+still tell where the surface is, along a wall to a tenth of a cell. A small convolutional network,
+the same for every height layer and told what the layers below and above say, learns to read that.
+It answers a residual on the mean of the four and is trained on the probability of a cell, so that
+what it says can be averaged over motions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory.warp import (
+    Resampled,
+    affine_places,
+    kernels,
+    relative_ego,
+    resampled_memory,
+)
+
+READING_SCALE = 6.0
+"""the logit of a cell that every past frame calls occupied (at 4, the many empty cells hold so much
+probability that dice and mean-matching see a forecast twice too full)"""
+TIE_BIAS = 0.01
+"""half of the frames are enough, whatever rounding says"""
+
+_DILATIONS = (1, 2, 4, 2, 1)
+_CELLS_IN_CACHE, _CELLS_AT_ONCE = 120_000, 4_000_000  # without a gradient, on a CPU and elsewhere
+
+
+class FrameFusion(nn.Module):
+    """Logits of a future frame from its resampled past frames; untrained, those of their mean.
+
+    Args:
+        frames: past frames.
+        channels: width.
+    """
+
+    def __init__(self, frames: int, channels: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(frames + 2, channels, 3, padding=1)
+        self.hidden = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in _DILATIONS
+        )
+        self.conv_out = nn.Conv2d(channels, 1, 1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, memory: Resampled, beside: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Logits float32 (B, L, X, Y); of no meaning where no frame contains the cell.
+
+        Args:
+            memory: L layers of the future frame.
+            beside: means (B, L, X, Y) of the layers below and above each; None where the L layers
+                are the whole frame.
+        """
+        mean = memory.mean()
+        below, above = beside or _neighbours(mean)
+        logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS
+        layers = mean.shape[1]
+        step = layers
+        if not torch.is_grad_enabled():
+            cells = _CELLS_IN_CACHE if mean.device.type == "cpu" else _CELLS_AT_ONCE
+            step = max(1, cells // mean[:, 0].numel())
+        residuals = []
+        for first in range(0, layers, step):
+            part = slice(first, first + step)
+            said = 2 * memory.occupied[:, :, part] - memory.inside[:, :, part]
+            around = torch.stack([2 * below[:, part] - 1, 2 * above[:, part] - 1], dim=1)
+            x = torch.cat([said, around], dim=1).transpose(1, 2)  # (B, L, P + 2, X, Y)
+            residuals.append(self._residual(x.flatten(0, 1)).reshape_as(logits[:, part]))
+        return logits + torch.cat(residuals, dim=1)
+
+    @torch.no_grad()
+    def read(
+        self,
+        voxels: Tensor,
+        window: Tensor,
+        past_ego: Tensor,
+        ego: Tensor,
+        grid: VoxelGrid,
+        otherwise: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What the past frames say of some future frames.
+
+        Args:
+            voxels: uint8 (B, F, X, Y, Z), the P past frames first.
+            window: int64 (R,), whose future frame each row is.
+            past_ego: (R, P, 4), in any common frame.
+            ego: (R, 4), in the same frame.
+            grid: the grid of all frames.
+            otherwise: logits (Z,) where no past frame contains a cell.
+
+        Returns:
+            logits float32 (R, Z, X, Y), and the share of past frames (R, 1, X, Y) that reach the
+            lowest layer.
+        """
+        past = past_ego.shape[1]
+        if self._fits_kernels(voxels):
+            here = relative_ego(past_ego.double(), ego.double()[:, None])
+            lift = here[..., 2] / grid.cell_m[2]
+            kind = torch.float32
+            if torch.is_autocast_enabled("cuda"):
+                kind = torch.get_autocast_dtype("cuda")
+            places = affine_places(here, grid).float()
+            planes, mean, reach = kernels.read_past(voxels, window, places, lift, kind)
+            maps = kernels.folded_maps(planes, self.conv_in, self.hidden)
+            scale = (2 * READING_SCALE, TIE_BIAS - READING_SCALE)
+            return kernels.fused_logits(maps, mean, self.conv_out, scale, otherwise), reach
+        memory = resampled_memory(voxels[window, :past], past_ego, ego, grid)
+        unseen = otherwise[:, None, None]
+        logits = torch.where(memory.seen(), self(memory).float(), unseen)
+        return logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True)
+
+    def _fits_kernels(self, voxels: Tensor) -> bool:
+        channels = (self.conv_in.in_channels, self.conv_in.out_channels)
+        fits = channels[0] <= kernels.CHANNELS == channels[1]
+        return fits and voxels.shape[3] % kernels.FOLD == 0 and kernels.usable(voxels.device)
+
+    def _residual(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)  # half the time, with so few channels
+        x = self.conv_in(x).relu_()
+        for layer in self.hidden:
+            more = layer(x).relu_()
+            x = x + more if torch.is_grad_enabled() else x.add_(more)
+        return self.conv_out(x)
+
+
+def _neighbours(mean: Tensor) -> tuple[Tensor, Tensor]:
+    """What the layers below and above each say; the outermost have themselves beside them."""
+    below = torch.cat([mean[:, :1], mean[:, :-1]], dim=1)
+    return below, torch.cat([mean[:, 1:], mean[:, -1:]], dim=1)
+
+
+def fusion_loss(logits: Tensor, truth: Tensor, seen: Tensor) -> Tensor:
+    """Mean over windows of the binary cross-entropy per seen cell, times 20.
+
+    A proper scoring rule, unlike the composite of the forecast: the answer is a probability.
+
+    Args:
+        logits: (B, L, X, Y).
+        truth: uint8 of the same shape.
+        seen: bool of the same shape; other cells do not count.
+    """
+    each = functional.binary_cross_entropy_with_logits(
+        logits.float(), truth.float(), reduction="none"
+    )
+    counted = (each * seen).flatten(1).sum(1) / seen.flatten(1).sum(1).clamp(min=1)
+    return 20.0 * counted.mean()

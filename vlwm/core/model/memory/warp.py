@@ -1,0 +1,282 @@
+"""Ego-motion memory: what the past frames say about each cell of a future ego frame.
+
+A city stands still, so the past warped by the vehicle's motion is most of the future. The warp is
+backward: the centre of each target cell goes into the source's ego frame. Ego frames are
+gravity-aligned, so whole columns move: a turn and shift in the plane picks the source column, the
+difference of terrain heights shifts the layers. Nothing here is learned and no gradient flows.
+
+`ego_memory` reads the nearest cell: it is the rival (docs/evaluation.md). `resampled_memory` reads
+between cell centres, frame by frame: it is what the model is given. A wall one cell thick is torn
+by nearest reading where the frames are turned against each other; four frames that each saw it on
+another raster say together where it is (`fusion`). `under_spread` is what remains of a forecast
+whose motion is known up to a spread: a wall that may stand in many places is sure in none.
+
+Axes: B batch, P past frames, H horizons, X, Y, Z cells, C = X * Y columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory import kernels
+from vlwm.core.model.motion.vehicle_state import turned
+
+_ROWS_AT_ONCE = 4  # of columns, whose places stay in a processor's cache
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the past says about target frames.
+
+    Attributes:
+        occupied: uint8 (B, H, X, Y, Z), past frames that call the cell occupied.
+        frames: uint8 (B, H, X, Y, Z), past frames whose grid contains the cell's centre.
+        last: uint8 (B, H, X, Y, Z), what the last frame says, 0 where its grid does not reach.
+    """
+
+    occupied: Tensor
+    frames: Tensor
+    last: Tensor
+
+    def share(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Occupied over containing frames; 0 where no frame contains the cell."""
+        return self.occupied.to(dtype) / self.frames.clamp(min=1).to(dtype)
+
+
+@torch.no_grad()
+def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGrid) -> Memory:
+    """Read the past frames at the cell centres of target frames, nearest cell.
+
+    Args:
+        past: uint8 (B, P, X, Y, Z) of 0 and 1.
+        past_ego: (B, P, 4), x, y, ground z, yaw in any common frame.
+        target_ego: (B, H, 4), in the same frame.
+        grid: the grid of all frames.
+    """
+    batch, frames, x, y, z = past.shape
+    horizons = target_ego.shape[1]
+    shape = (batch, horizons, x * y, z)
+    occupied = torch.zeros(shape, dtype=torch.uint8, device=past.device)
+    contained, last = torch.zeros_like(occupied), torch.zeros_like(occupied)
+    tables = past.reshape(batch, frames, x * y, z)
+    outside = tables.new_zeros(1, z)
+    for b in range(batch):
+        for p in range(frames):
+            table = torch.cat([tables[b, p], outside])
+            here = relative_ego(past_ego[b, p].double(), target_ego[b].double())
+            rows, inside = source_columns(here, grid)
+            shifts = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).clamp(-z, z).tolist()
+            for h, shift in enumerate(shifts):
+                to, of = _layers(int(shift), z)
+                found = table.index_select(0, rows[h])
+                occupied[b, h, :, to] += found[:, of]
+                contained[b, h, :, to] += inside[h, :, None]
+                if p == frames - 1:
+                    last[b, h, :, to] = found[:, of]
+    full = (batch, horizons, x, y, z)
+    return Memory(occupied.view(full), contained.view(full), last.view(full))
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What each past frame says about one target frame, read between cell centres.
+
+    Attributes:
+        occupied: float32 (B, P, Z, X, Y) in [0, 1], 0 where a frame's grid does not reach.
+        inside: uint8 (B, P, Z, X, Y), 1 where a frame's grid contains the cell's centre, else 0.
+    """
+
+    occupied: Tensor
+    inside: Tensor
+
+    def mean(self) -> Tensor:
+        """Mean over the containing frames, (B, Z, X, Y); 0 where no frame contains the cell."""
+        return self.occupied.sum(1) / self.inside.sum(1, dtype=torch.float32).clamp(min=1.0)
+
+    def seen(self) -> Tensor:
+        """bool (B, Z, X, Y): cells that at least one frame contains."""
+        return self.inside.amax(1) > 0
+
+    def split(self, layers: int) -> tuple[Resampled, ...]:
+        """Groups of so many layers, in their order."""
+        parts = (self.occupied.split(layers, dim=2), self.inside.split(layers, dim=2))
+        return tuple(Resampled(*part) for part in zip(*parts, strict=True))
+
+
+@torch.no_grad()
+def resampled_memory(
+    past: Tensor,
+    past_ego: Tensor,
+    target_ego: Tensor,
+    grid: VoxelGrid,
+    layers: Tensor | None = None,
+) -> Resampled:
+    """Read the past frames at the cell centres of a target frame, linear between their centres.
+
+    Bilinear in the plane, linear in height; between the outermost centres and the border of a grid
+    its outermost cells hold.
+
+    Args:
+        past: uint8 (B, P, X, Y, Z) of 0 and 1.
+        past_ego: (B, P, 4), x, y, ground z, yaw in any common frame.
+        target_ego: (B, 4), in the same frame.
+        grid: the grid of all frames.
+        layers: int64 (B, L), height layers of the target frame that are wanted; None is all Z.
+    """
+    batch, frames, x, y, z = past.shape
+    here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
+    index_x, index_y = source_places(here, grid)
+    corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
+    maps = past.flatten(0, 1).permute(0, 3, 1, 2).float()
+    with torch.autocast(past.device.type, enabled=False):
+        flat = functional.grid_sample(maps, corners, padding_mode="border", align_corners=False)
+        lift, reached = _layer_weights(here[:, 2] / grid.cell_m[2], z)
+        if layers is not None:
+            wanted = layers.repeat_interleave(frames, dim=0)
+            lift = lift.gather(1, wanted[..., None].expand(-1, -1, z))
+            reached = reached.gather(1, wanted)
+        lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, -1, x, y)
+    inside = within(index_x, index_y, grid)[:, None] & reached[:, :, None, None]
+    inside = inside.view(batch, frames, -1, x, y).to(torch.uint8)
+    return Resampled(lifted.mul_(inside), inside)
+
+
+@torch.no_grad()
+def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGrid) -> Tensor:
+    """Expected occupancy of target frames whose motion is known up to some draws of it.
+
+    The mean over the draws, each of which moves the whole frame; nearest cell, at the border the
+    outermost one.
+
+    Args:
+        probability: float32 (B, Z, X, Y), of the frames at the expected motion.
+        ego: (B, 4), that motion.
+        moves: (B, N, 3), what a draw has more of x, y (m) and yaw (rad), in the axes that `ego` is
+            given in.
+        grid: the grid of all frames.
+    """
+    ahead, left = turned(moves[..., 0], moves[..., 1], -ego[:, 3:])
+    here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
+    places = affine_places(here, grid).float()
+    if kernels.usable(probability.device):
+        return kernels.mean_over_draws(probability, places)
+    sums = []
+    for columns, draws in zip(probability.flatten(2), places, strict=True):
+        table = columns.t().contiguous()  # a bag of columns is read at once, in one sum
+        rows = _rows_at(draws, grid)
+        sums.append(functional.embedding_bag(rows, table, mode="sum").t())
+    return torch.stack(sums).div_(places.shape[1]).view_as(probability)
+
+
+def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
+    """Number int32 (C, N) of the column nearest to each target column's centre at `places` (N, 6).
+
+    In float32, half the traffic of float64: what a rounding moves to the next cell is a draw.
+    """
+    x, y, _ = grid.shape
+    i, j = (torch.arange(n, device=places.device)[:, None] for n in (x, y))
+    a, b, c, d, e, f = places.t()
+    from_x, from_y = (a * i + c)[:, None], (d * i + f)[:, None]
+    more_x, more_y = b * j, e * j
+    rows = torch.empty(x, y, len(places), dtype=torch.int32, device=places.device)
+    step = _ROWS_AT_ONCE if places.device.type == "cpu" else x
+    for first in range(0, x, step):
+        part = slice(first, first + step)
+        at_x = (from_x[part] + more_x).floor_().clamp_(0, x - 1)
+        at_y = (from_y[part] + more_y).floor_().clamp_(0, y - 1)
+        rows[part] = at_x.mul_(y).add_(at_y)
+    return rows.flatten(0, 1)
+
+
+def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
+    """Factors float64 (..., 6) of `source_places`: in cells, column i, j of a target frame lies at
+    x = a i + b j + c and y = d i + e j + f.
+
+    Args:
+        relative: (..., 4), target ego frames as seen from the source's.
+    """
+    ahead, left, _, yaw = relative.double().unbind(-1)
+    terms = [torch.cos(yaw), torch.sin(yaw), ahead, left, torch.ones_like(yaw)]
+    return torch.stack(terms, dim=-1) @ _affine_terms(grid, relative.device)
+
+
+@lru_cache(maxsize=16)
+def _affine_terms(grid: VoxelGrid, device: torch.device) -> Tensor:
+    """What cos, sin, ahead, left and 1 add to each of the six factors: float64 (5, 6)."""
+    (low_x, low_y), (cell_x, cell_y) = grid.lower_m[:2], grid.cell_m[:2]
+    first_x, first_y = low_x + cell_x / 2, low_y + cell_y / 2
+    factors = [
+        [1, 0, 0, 0, 0],
+        [0, -cell_y / cell_x, 0, 0, 0],
+        [first_x / cell_x, -first_y / cell_x, 1 / cell_x, 0, -low_x / cell_x],
+        [0, cell_x / cell_y, 0, 0, 0],
+        [1, 0, 0, 0, 0],
+        [first_y / cell_y, first_x / cell_y, 0, 1 / cell_y, -low_y / cell_y],
+    ]
+    return torch.tensor(factors, dtype=torch.float64, device=device).t()
+
+
+def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Linear weights float32 (N, Z, Z) of source layers for each target layer, and which target
+    layers lie within the source, bool (N, Z), for frames `shift` (N,) layers higher."""
+    centre = torch.arange(layers, device=shift.device) + 0.5 + shift[:, None]
+    below = torch.floor(centre - 0.5)
+    part = (centre - 0.5 - below).float()[..., None]
+    weights = torch.zeros(*centre.shape, layers, device=shift.device)
+    for layer, share in ((below, 1 - part), (below + 1, part)):
+        weights.scatter_add_(2, layer.long().clamp(0, layers - 1)[..., None], share)
+    return weights, (centre >= 0) & (centre < layers)
+
+
+def relative_ego(reference: Tensor, ego: Tensor) -> Tensor:
+    """Ego frames (..., 4) as seen in the ego frames `reference` (..., 4); one outer frame."""
+    x, y, z, yaw = (ego - reference).unbind(-1)
+    ahead, left = turned(x, y, -reference[..., 3])
+    return torch.stack([ahead, left, z, yaw], dim=-1)
+
+
+def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """The source column under the centre of each target column.
+
+    Args:
+        relative: float64 (H, 4), target ego frames as seen from the source's.
+
+    Returns:
+        Row numbers int64 (H, C), with C for places outside, and uint8 (H, C), 1 where inside.
+    """
+    x, y, _ = grid.shape
+    index_x, index_y = (torch.floor(place) for place in source_places(relative, grid))
+    inside = within(index_x, index_y, grid)
+    rows = torch.where(inside, index_x * y + index_y, float(x * y))
+    return rows.long().flatten(1), inside.flatten(1).to(torch.uint8)
+
+
+def source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
+    """Where the centres of target columns lie in the source, in cells: float64 (N, X, Y) each."""
+    x, y, _ = grid.shape
+    i, j = (torch.arange(n, device=relative.device) for n in (x, y))
+    return places_at(affine_places(relative, grid)[:, None, None], i[:, None], j)
+
+
+def places_at(factors: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+    """Where columns i, j (...) lie in the source, in cells, by `affine_places` (..., 6)."""
+    a, b, c, d, e, f = factors.unbind(-1)
+    return (a * i + c) + b * j, (d * i + f) + e * j
+
+
+def within(place_x: Tensor, place_y: Tensor, grid: VoxelGrid) -> Tensor:
+    """bool (...): places, in cells, that lie in a grid's plane."""
+    x, y, _ = grid.shape
+    return (place_x >= 0) & (place_x < x) & (place_y >= 0) & (place_y < y)
+
+
+def _layers(shift: int, layers: int) -> tuple[slice, slice]:
+    """Target layers and the source layers they read, for a target frame `shift` layers higher."""
+    to = slice(max(0, -shift), layers - max(0, shift))
+    return to, slice(max(0, shift), layers - max(0, -shift))

@@ -1,0 +1,1 @@
+"""Predict the vehicle's motion with its uncertainty."""

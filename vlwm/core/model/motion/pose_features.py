@@ -1,0 +1,90 @@
+"""What the pose module sees of past poses: per-frame features, and one scale for all of them.
+
+How a vehicle brakes or turns is in small differences between frames: 1 cm of a position of 10 m.
+Beside the positions themselves they are noise to a fresh network, which then learns for thousands
+of steps what the data say at once (LeCun et al., Efficient BackProp, 1998, 4.3: decorrelated inputs
+of equal spread). So the features of the train windows are measured first: what lies in the plane
+is turned onto its principal axes, each divided by its spread. Heights, tilts and what else a slope
+changes is only divided: on flat ground climb and speed agree to the millimetre, and an axis made of
+that would shout in the next city.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlwm.core.model.losses import wrap_to_pi
+from vlwm.core.model.motion.vehicle_state import turned, yaw_of
+
+FRAME_FEATURES = 22
+_UPRIGHT = (2, 5, 6, 9, 10, 11, 17, 20)  # height, tilt, climb, wx, wy, and their changes
+_SMALLEST, _SMALLEST_UPRIGHT = 1e-3, 0.02  # spreads below which a feature is not enlarged
+_FAR = 4.0
+"""spreads from the mean beyond which a feature hardly grows: what no train window had"""
+
+
+class FeatureScale(nn.Module):
+    """Features as they are, until `learn`; then decorrelated, of unit spread, and bounded.
+
+    Args:
+        frames: past frames, P.
+    """
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        size = frames * FRAME_FEATURES
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("matrix", torch.eye(size))
+
+    @torch.no_grad()
+    def learn(self, features: Tensor) -> None:
+        """Take the scale from features (N, P, 22) of train windows and of their mirror images."""
+        if len(features) < 2:
+            return
+        table = features.flatten(1).double()
+        upright = torch.zeros(features.shape[1:], dtype=torch.bool)
+        upright[:, _UPRIGHT] = True
+        rows = [part.nonzero()[:, 0] for part in (~upright.flatten(), upright.flatten())]
+        spread, axes = torch.linalg.eigh(torch.cov(table[:, rows[0]].t()))
+        matrix = torch.zeros(table.shape[1], table.shape[1]).to(table)
+        columns = torch.arange(table.shape[1]).split([len(r) for r in rows])
+        matrix[rows[0][:, None], columns[0]] = axes / (spread + _SMALLEST**2).sqrt()
+        variance = table[:, rows[1]].var(dim=0)
+        matrix[rows[1], columns[1]] = (variance + _SMALLEST_UPRIGHT**2).rsqrt()
+        self.mean.copy_(table.mean(dim=0))
+        self.matrix.copy_(matrix)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scaled features float32 (B, P · 22) of (B, P, 22)."""
+        with torch.autocast(features.device.type, enabled=False):  # differences of centimetres
+            shifted = features.flatten(1).double() - self.mean.double()
+            return (_FAR * torch.tanh(shifted @ self.matrix.double() / _FAR)).float()
+
+
+def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
+    """Per-frame features (B, P, 22) of past poses (B, P, 13) in the anchor frame.
+
+    Position with the height above ground, heading as a vector, the up axis of the body (its tilt
+    shows the acceleration), velocities there and in the vehicle's own axes, and how position,
+    heading and velocity changed since the frame before (zero for the first).
+    """
+    x, y, z = poses[..., :3].unbind(-1)
+    place = torch.stack([x, y, z - ground_z], dim=-1) / 10.0
+    speed = poses[..., 7:10] / 10.0
+    yaw = yaw_of(poses[..., 3:7])
+    attitude = torch.stack([torch.cos(yaw), torch.sin(yaw), *_tilt(poses[..., 3:7])], dim=-1)
+    own = torch.stack(turned(speed[..., 0], speed[..., 1], -yaw), dim=-1)
+    known = torch.cat([place, speed, yaw[..., None]], dim=-1)
+    change = functional.pad(known[:, 1:] - known[:, :-1], (0, 0, 1, 0))
+    moved, faster, turn = change.split([3, 3, 1], dim=-1)
+    changed = torch.cat([moved, 2.0 * faster, wrap_to_pi(turn)], dim=-1) / dt_s
+    parts = [place, attitude, speed, poses[..., 10:13], own, changed]
+    return torch.cat(parts, dim=-1).float()
+
+
+def _tilt(quaternion: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y (...,) of the body's up axis."""
+    x, y, z, w = quaternion.unbind(-1)
+    return 2 * (x * z + w * y), 2 * (y * z - w * x)

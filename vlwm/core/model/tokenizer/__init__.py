@@ -1,0 +1,1 @@
+"""The scene tokenizer: OccWorld's VQ-VAE."""

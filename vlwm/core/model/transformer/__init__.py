@@ -1,0 +1,1 @@
+"""The causal space-time transformer over tokens."""

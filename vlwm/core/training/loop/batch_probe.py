@@ -1,0 +1,162 @@
+"""`--auto`: prove by a few real steps that a stage runs here, and how large a microbatch may be.
+
+Two steps (forward, backward, optimizer) on the first batch and one batch of validation, then
+everything is put back: weights, moments, random states, counters. A run that was probed is the
+same bit for bit as one that was begun with the microbatch found. The global batch never changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlwm.core.training.loop.progress import StageSettings
+from vlwm.core.training.loop.reporter import memory_gb
+from vlwm.core.training.loop.stepper import Stepper
+from vlwm.core.training.loop.task import MemoryShort
+from vlwm.core.training.loop.train_state import RunState
+from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
+
+log = logging.getLogger("vlwm.training")
+
+
+class _Enough(Exception):
+    """One batch of validation has been judged."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the probe found."""
+
+    microbatch: int
+    """samples in a backward pass that fit"""
+    step_s: float
+    """seconds of one step"""
+    memory_gb: float
+    """largest memory use"""
+
+
+def probe(
+    state: RunState,
+    settings: StageSettings,
+    stop: StopSignal,
+    first: int,
+    *,
+    grow: bool,
+    every_shape: bool = False,
+) -> Probed:
+    """Try the stage; only the stepper's microbatch is different afterwards.
+
+    Args:
+        state: of a stage that has not begun its next step.
+        settings: of the stage.
+        stop: leave when a signal comes.
+        first: microbatch to begin with.
+        grow: double it while it fits; a run that goes on keeps its own where that fits.
+        every_shape: try the last batch of an epoch and the whole validation too, so that all that
+            can be compiled is.
+
+    Raises:
+        StopRequested: a signal came; nothing is changed.
+        TrainingError: a single sample does not fit into memory.
+    """
+    before = _on_host(state.content())
+    device = state.stepper.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    found = first
+    try:
+        step_s = _try_steps(state, settings, stop, first, grow=grow)
+        if every_shape:
+            _try_last_batch(state, settings, stop)
+        _try_validation(state, stop, whole=every_shape)
+        found = state.stepper.microbatch
+    finally:
+        state.stepper.optimizer.zero_grad(set_to_none=True)
+        state.restore(before, "the probe's own copy")
+        state.stepper.microbatch = found
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return Probed(found, step_s, memory_gb(device))
+
+
+def _try_steps(
+    state: RunState, settings: StageSettings, stop: StopSignal, first: int, *, grow: bool
+) -> float:
+    """Steps of one batch, with a larger microbatch while it fits; seconds of the last one."""
+    stepper, at = state.stepper, state.at
+    batch = next(iter(state.task.batches(at.epoch, at.sample)))
+    samples = min(settings.batch_size, state.task.samples() - at.sample)
+    share = -(-samples // stepper.ranks.size)
+    stepper.microbatch = max(1, min(first, share))
+    state.task.module.train()
+    _step(stepper, batch, at.step, samples, stop)
+    while grow and stepper.microbatch < share:
+        proven = stepper.microbatch
+        stepper.microbatch = min(2 * proven, share)
+        _step(stepper, batch, at.step, samples, stop)
+        if stepper.microbatch <= proven:
+            stepper.microbatch = proven
+            break
+    return _step(stepper, batch, at.step, samples, stop)
+
+
+def _try_last_batch(state: RunState, settings: StageSettings, stop: StopSignal) -> None:
+    """A step of the few samples that are left at the end of an epoch."""
+    at, samples = state.at, state.task.samples()
+    left = samples % settings.batch_size
+    if left:
+        batch = next(iter(state.task.batches(at.epoch, samples - left)))
+        _step(state.stepper, batch, at.step, left, stop)
+
+
+def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSignal) -> float:
+    """One step with all of its waiting; seconds."""
+    started = time.perf_counter()
+    stepper(batch, number, samples)
+    if stepper.device.type == "cuda":
+        torch.cuda.synchronize(stepper.device)
+    if stepper.ranks.any(bool(stop))[0]:
+        raise StopRequested
+    return time.perf_counter() - started
+
+
+def _try_validation(state: RunState, stop: StopSignal, *, whole: bool) -> None:
+    """Judge one batch, or all; a microbatch too large for it shrinks."""
+    stepper = state.stepper
+
+    def pause(full: bool) -> None:
+        stopped, short = stepper.ranks.any(bool(stop), full)
+        if stopped:
+            raise StopRequested
+        if short:
+            raise MemoryShort
+        if not whole:
+            raise _Enough
+
+    state.task.module.eval()
+    with torch.no_grad():
+        while True:
+            try:
+                state.task.validate(pause, stepper.microbatch)
+                return
+            except _Enough:
+                return
+            except MemoryShort:
+                stepper.shrink(stepper.microbatch)
+
+
+def _on_host(value: Any) -> Any:
+    """A deep copy with every tensor on the host."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _on_host(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_on_host(part) for part in value)
+    return value

@@ -1,0 +1,94 @@
+"""Batches of an epoch from a sample on, with any number of workers the same ones.
+
+The order and each sample are functions of (seed, epoch, index), so workers hold no state and a
+resumed run asks for the rest of its epoch. The loader draws from a generator of its own: building
+one leaves the run's random states alone.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from vlwm.core.data.datasets import EpochSampler, collate
+from vlwm.core.training.runtime.distributed import Ranks
+
+
+def make_loader(
+    dataset: Dataset[Any], sampler: EpochSampler, *, workers: int, pin: bool
+) -> DataLoader[Any]:
+    """Batches of a data set in the sampler's order.
+
+    Args:
+        dataset: items by (epoch, index).
+        sampler: global batches, or one process's share of them; the last one may be smaller, and
+            a share without a sample is None.
+        workers: processes that load ahead; 0 loads in the training process.
+        pin: page-locked memory, for a GPU.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=pin,
+        worker_init_fn=_quiet_worker,
+        prefetch_factor=4 if workers else None,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _collate(samples: Sequence[Any]) -> Any:
+    return collate(samples) if samples else None
+
+
+def _quiet_worker(worker: int) -> None:
+    """A signal to the whole process group is the trainer's to answer, not its workers'."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def epoch_batches(
+    dataset: Dataset[Any],
+    batch: int,
+    seed: int,
+    place: tuple[int, int],
+    ranks: Ranks,
+    workers: int,
+    most: int = 0,
+) -> DataLoader[Any]:
+    """This process's share of the global batches of an epoch.
+
+    Args:
+        batch: samples of a global batch.
+        place: epoch, and samples of it that are done.
+        most: samples of an epoch; 0 takes all.
+    """
+    epoch, first = place
+    sampler = EpochSampler(
+        len(dataset),  # type: ignore[arg-type]
+        batch,
+        seed=seed,
+        epoch=epoch,
+        first=first,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        most=most,
+    )
+    return make_loader(dataset, sampler, workers=workers, pin=torch.cuda.is_available())
+
+
+def share_of(dataset: Dataset[Any], size: int, ranks: Ranks) -> DataLoader[Any]:
+    """This process's share of a whole data set in order, at most `size` samples at once."""
+    sampler = EpochSampler(
+        len(dataset),  # type: ignore[arg-type]
+        size * ranks.size,
+        shuffle=False,
+        rank=ranks.rank,
+        world_size=ranks.size,
+    )
+    return make_loader(dataset, sampler, workers=0, pin=False)

@@ -1,0 +1,200 @@
+"""One optimizer step over a global batch, in as many microbatches as the memory asks for.
+
+Losses are means over samples, so the gradients of microbatches, and of the shares of several
+processes, add up to the global batch's. When memory runs out anywhere, all halve the microbatch and
+try the whole step again from the same random state: training goes on as if it had begun so.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+from vlwm.core.config.schema import GradClipConfig
+from vlwm.core.errors import TrainingError
+from vlwm.core.training.loop.optimizer import clip_gradients, guarded_step
+from vlwm.core.training.loop.task import Task, batch_size, flatten, microbatches
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.telemetry.meter import Numbers, merge
+
+log = logging.getLogger("vlwm.training")
+
+_CELLS_AT_ONCE = 5_000_000  # one frame of the full grid
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did; all on the device."""
+
+    numbers: Numbers
+    """loss, its parts, statistics and gradient norm"""
+    skipped: Tensor
+    """boolean scalar: loss or gradients were not finite, nothing was changed"""
+    fault: Tensor
+    """boolean scalar: skipped, and not only because fp16 was looking for its scale"""
+
+
+def autocast_type(amp: bool, device: torch.device) -> torch.dtype | None:
+    """bf16 from compute capability 8.0, else fp16; None on a CPU or without `amp`."""
+    if not amp or device.type != "cuda":
+        return None
+    major, _ = torch.cuda.get_device_capability(device)
+    return torch.bfloat16 if major >= 8 else torch.float16
+
+
+def first_microbatch(device: torch.device, share: int, cells: int) -> int:
+    """Samples in a backward pass to begin with.
+
+    A GPU takes all at once. A CPU gains nothing from more at once than keep its cores busy, and
+    one sample at a time needs the memory of one.
+
+    Args:
+        share: of a global batch, that this process has.
+        cells: of a frame.
+    """
+    if device.type != "cpu":
+        return max(1, share)
+    return max(1, min(share, _CELLS_AT_ONCE // cells))
+
+
+class Stepper:
+    """Runs steps of a task.
+
+    Args:
+        task: what is trained.
+        optimizer: over the task's trainable parameters.
+        clip: gradient clipping.
+        device: where the batches go.
+        precision: autocast type, or None for float32.
+        microbatch: samples per backward pass at most; halved when memory runs out.
+        ranks: the processes that share each batch.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: AdamW,
+        clip: GradClipConfig,
+        device: torch.device,
+        precision: torch.dtype | None,
+        microbatch: int,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.task = task
+        self.optimizer = optimizer
+        self.clip = clip
+        self.device = device
+        self.precision = precision
+        self.microbatch = microbatch
+        self.ranks = Ranks() if ranks is None else ranks
+        self._names: tuple[str, ...] = ()
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        half = precision == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
+
+    def __call__(self, batch: Any, step: int, samples: int) -> StepResult:
+        """One step.
+
+        Args:
+            batch: this process's share, a dataclass of tensors with `.to(device)`; None where
+                there are fewer samples than processes.
+            step: its number.
+            samples: of the global batch.
+
+        Raises:
+            TrainingError: a single sample does not fit into memory.
+        """
+        before = _device_random_state(self.device)
+        while True:
+            numbers, full = self._accumulate(batch, step, samples)
+            if not self.ranks.any(full)[0]:
+                return self._apply(numbers)
+            self.shrink(-(-samples // self.ranks.size))
+            _restore_device_random_state(before, self.device)
+
+    def _accumulate(self, batch: Any, step: int, samples: int) -> tuple[Numbers, bool]:
+        """Gradients of this process's share; True where memory ran out."""
+        self.task.begin_step(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        numbers: Numbers = {}
+        try:
+            for part in () if batch is None else microbatches(batch, self.microbatch):
+                weight = batch_size(part) / samples
+                send_back = partial(self._send_back, weight)
+                with self._autocast():
+                    report = self.task.loss(part.to(self.device), send_back)
+                send_back(report.total)
+                merge(numbers, flatten(report), weight)
+        except torch.OutOfMemoryError:
+            return {}, True
+        return numbers, False
+
+    def _send_back(self, weight: float, summand: Tensor) -> Tensor:
+        """Add a summand's gradient at once, which lets go of its graph; its value."""
+        if summand.requires_grad:  # not where all that it depends on is frozen
+            with torch.autocast(self.device.type, enabled=False):
+                self.scaler.scale(summand * weight).backward()
+        return summand.detach()
+
+    def _apply(self, numbers: Numbers) -> StepResult:
+        """Add up over processes, clip, and step unless something is not finite."""
+        self._names = tuple(sorted(numbers)) or self._names
+        numbers = self.ranks.combine(numbers, self._names)
+        self.ranks.sum_gradients(self.parameters)
+        self.task.exchange()  # from here on nothing can fail for a lost partner
+        self.scaler.unscale_(self.optimizer)
+        norm = clip_gradients(self.parameters, self.clip)
+        lost = ~torch.isfinite(numbers["train/loss"])
+        skipped = lost | ~torch.isfinite(norm)
+        guarded_step(self.optimizer, skipped)
+        self.task.end_step(skipped)
+        self.scaler.update()
+        numbers["grad_norm"] = norm.detach()
+        return StepResult(numbers, skipped, lost if self.scaler.is_enabled() else skipped)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.precision)
+
+    def shrink(self, samples: int) -> None:
+        """Halve the microbatch; at one sample, save activations; then give up.
+
+        Args:
+            samples: that were asked for at once.
+
+        Raises:
+            TrainingError: there is nothing left to give up.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        size = min(self.microbatch, samples)
+        if size > 1:
+            self.microbatch = (size + 1) // 2
+            log.warning("out of memory: microbatch %d from now on, same batch", self.microbatch)
+        elif self.task.save_memory():
+            log.warning("out of memory at microbatch 1: recomputing activations from now on")
+        else:
+            raise TrainingError(
+                "one sample does not fit into memory, even with recomputed activations",
+                remedy="use a GPU with more memory, --amp, or a coarser voxel_size",
+            )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _device_random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
+
+
+def _restore_device_random_state(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

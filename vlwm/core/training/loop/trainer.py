@@ -1,0 +1,259 @@
+"""The loop: one trainer for any task.
+
+    for every epoch
+        for every batch     step; log and check health when due; checkpoint when due
+        validate; checkpoint
+
+What moves lies in `RunState`; a checkpoint holds all of it, so that a run stopped anywhere goes on
+bit for bit. Nothing in a step waits for the device: numbers are read when a log line is due.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlwm.core.config.schema import Config
+from vlwm.core.errors import TrainingError
+from vlwm.core.model.checkpoint import newest_valid
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.loop.checkpointer import Keeper
+from vlwm.core.training.loop.optimizer import Schedule, set_lr
+from vlwm.core.training.loop.progress import Clock, Progress, StageSettings
+from vlwm.core.training.loop.reporter import Reporter
+from vlwm.core.training.loop.task import MemoryShort
+from vlwm.core.training.loop.train_state import RunState
+from vlwm.core.training.runtime.distributed import PeerLost
+from vlwm.core.training.runtime.rng import untouched_randomness
+from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
+from vlwm.core.training.telemetry.health import Finding, was_calm
+from vlwm.core.training.telemetry.metric_log import MetricLog
+from vlwm.core.training.telemetry.status_writer import StatusWriter
+
+log = logging.getLogger("vlwm.training")
+
+
+class Diverged(Exception):
+    """The run has to go back to its last good checkpoint."""
+
+
+class Trainer:
+    """Trains one stage in one run folder.
+
+    Args:
+        state: task, optimizer and everything else that a checkpoint holds.
+        settings: epochs, batch and rate of this stage.
+        config: the whole config.
+        folder: the stage's run folder.
+        metrics: the stage's metric log.
+        status: the run's status file.
+        stop: the signal flag.
+    """
+
+    def __init__(
+        self,
+        state: RunState,
+        settings: StageSettings,
+        config: Config,
+        folder: RunFolder,
+        metrics: MetricLog,
+        status: StatusWriter,
+        stop: StopSignal,
+    ) -> None:
+        self.state = state
+        self.task = state.task
+        self.settings = settings
+        self.config = config
+        self.metrics = metrics
+        self.status = status
+        self.stop = stop
+        self.ranks = state.stepper.ranks
+        self.clock = Clock()
+        self.keeper = Keeper(folder, config.checkpoint_config)
+        self.reporter = Reporter(state, config, folder, metrics, status, self.clock)
+        self.steps_per_epoch = math.ceil(self.task.samples() / settings.batch_size)
+        self.total_steps = self.steps_per_epoch * settings.epochs
+        self.schedule = Schedule(config.lr_config, settings.lr, self.total_steps)
+
+    def fit(self) -> Progress:
+        """Train to the last epoch.
+
+        Raises:
+            StopRequested: a signal came; last.pth is written.
+            PeerLost: another process died; the others write last.pth, all the same bytes.
+            TrainingError: the run diverged again and again, or memory does not suffice.
+            MachineError: the disk is full; the older checkpoint stays.
+        """
+        self._show(self.task.stage)
+        try:
+            while self.state.at.epoch < self.settings.epochs:
+                try:
+                    self._run_epoch()
+                    self._close_epoch()
+                except Diverged as reason:
+                    self._roll_back(str(reason))
+        except StopRequested:
+            self._save("save")
+            raise
+        except PeerLost:
+            if self.state.stepper.device.type == "cpu":  # a GPU may hang in what the lost one owes
+                self.keeper.save_last(self._content())
+            raise
+        return self.state.at
+
+    def _run_epoch(self) -> None:
+        state, at = self.state, self.state.at
+        self.task.module.train()
+        for batch in self.clock.waits(self.task.batches(at.epoch, at.sample)):
+            set_lr(state.stepper.optimizer, self.schedule.lr(at.step) * at.lr_factor)
+            samples = min(self.settings.batch_size, self.task.samples() - at.sample)
+            result = state.stepper(batch, at.step, samples)
+            state.meter.add(result.numbers, result.skipped)
+            state.watch.note(at.step, result.fault)
+            at.step += 1
+            at.sample += samples
+            self.clock.step_done(samples)
+            if at.step % self.config.log_config.interval == 0:
+                self._log()
+            self._tick()
+
+    def _close_epoch(self) -> None:
+        at = self.state.at
+        end = at.epoch + 1 == self.settings.epochs
+        best = self._validated_after(at.epoch + 1) and self._validate()
+        at.epoch += 1
+        at.sample = 0
+        if end or self.state.watch.calm():  # a run that goes wrong keeps its last good checkpoint
+            self._show("save")
+            self.ranks.lead_does(
+                lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
+            )
+            self.clock.saved()
+        self._show(self.task.stage)
+
+    def _validated_after(self, epochs: int) -> bool:
+        return epochs == self.settings.epochs or epochs % self.config.evaluation.interval == 0
+
+    def _validate(self) -> bool:
+        """Numbers of the validation split; True where the task finds them the best so far."""
+        at = self.state.at
+        self._show("validate")
+        self.task.module.eval()
+        with self.clock.validation(), untouched_randomness(), torch.no_grad():
+            numbers = self._validation_numbers()
+        self.reporter.validation(numbers)
+        merit = self.task.merit(numbers)
+        better = math.isfinite(merit) and (at.best is None or merit > at.best)
+        if better:
+            at.best = merit
+        return better
+
+    def _validation_numbers(self) -> dict[str, float]:
+        stepper = self.state.stepper
+        while True:
+            try:
+                return self.task.validate(self._pause, stepper.microbatch)
+            except MemoryShort:
+                stepper.shrink(stepper.microbatch)
+
+    def _tick(self) -> None:
+        """Between steps: beat, checkpoint when it is time, leave when a signal has come."""
+        at = self.state.at
+        self.status.beat(step=at.step, epoch=at.epoch, eta_s=self._left_s())
+        late = self.clock.since_save_s() > 60.0 * self.config.checkpoint_config.minutes
+        stop, due = self.ranks.any(bool(self.stop), late and self.ranks.lead)
+        if stop:
+            raise StopRequested
+        if due:
+            self._save_in_time()
+
+    def _left_s(self) -> float | None:
+        """Seconds to the end of the stage, its validations included."""
+        at = self.state.at
+        coming = range(at.epoch + 1, self.settings.epochs + 1)
+        validations = sum(self._validated_after(epochs) for epochs in coming)
+        return self.clock.eta_s(self.total_steps - at.step, validations)
+
+    def _pause(self, full: bool = False) -> None:
+        """Between validation batches: beat, and leave when a signal has come or memory ran out."""
+        self.status.beat(eta_s=self._left_s())
+        stop, full = self.ranks.any(bool(self.stop), full)
+        if stop:
+            raise StopRequested
+        if full:
+            raise MemoryShort
+
+    def _show(self, phase: str) -> None:
+        at = self.state.at
+        self.status.update(
+            phase=phase,
+            stage=self.task.stage,
+            epoch=at.epoch,
+            epochs=self.settings.epochs,
+            step=at.step,
+            steps=self.total_steps,
+        )
+
+    def _log(self) -> None:
+        self.reporter.step_line(first_epoch=self.state.at.step <= self.steps_per_epoch)
+        reason = self.state.watch.diverged()
+        if reason is not None:
+            raise Diverged(reason)
+
+    # Checkpoints
+
+    def begin(self) -> None:
+        """Write the first checkpoint and read it back."""
+        self._show("save")
+        self.ranks.lead_does(lambda: self.keeper.begin(self._content()))
+        self.clock.saved()
+
+    def resume(self, content: dict[str, Any], where: str | Path) -> None:
+        """Stand where the checkpoint was taken; numbers logged after it are set aside."""
+        if self.ranks.lead:
+            self.keeper.sweep()
+        self.state.restore(content, where)
+        self.metrics.rewind(content["metrics_offset"], content["step"])
+
+    def _content(self) -> dict[str, Any]:
+        return {**self.state.content(), "metrics_offset": self.metrics.offset()}
+
+    def _save(self, phase: str) -> None:
+        self._show(phase)
+        self.ranks.lead_does(lambda: self.keeper.save_last(self._content()))
+        self.clock.saved()
+
+    def _save_in_time(self) -> None:
+        if self.state.watch.calm():
+            self._save("save")
+            self._show(self.task.stage)
+
+    def _roll_back(self, reason: str) -> None:
+        """Back to the last good checkpoint at a lower rate; after several, give up."""
+        health, before = self.config.health, self.state.at
+        found = newest_valid(
+            self.keeper.folder.path, wanted=lambda content: was_calm(content["health"])
+        )
+        if before.rollbacks >= health.max_rollbacks or found is None:
+            raise TrainingError(
+                f"training diverged, {reason}, and {before.rollbacks} returns to the last good "
+                "checkpoint did not help",
+                where=self.keeper.folder.path,
+                remedy="lower --lr to 1e-5 and check the data for corruption",
+            )
+        skipped = self.state.watch.skipped
+        self.resume(found.content, found.path)
+        self.ranks.wait()  # all have read the file that is now replaced
+        at = self.state.at
+        at.rollbacks = before.rollbacks + 1
+        at.lr_factor = before.lr_factor * health.rollback_lr_factor
+        self.state.watch.calm_down(skipped)
+        self._save(self.task.stage)
+        message = f"{reason}; back at step {at.step} with {at.lr_factor:g} of the learning rate"
+        log.warning("%s", message)
+        remedy = "lower --lr to 1e-5; check the data for corruption"
+        self.status.update(health=[Finding("rollback", "warn", message, remedy, at.step).to_dict()])

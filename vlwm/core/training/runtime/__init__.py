@@ -1,0 +1,1 @@
+"""Process-level concerns: ranks, signals, random state, compilation."""

@@ -1,0 +1,216 @@
+"""The processes of one run: what they agree on, add up, and who writes.
+
+Every process (rank) takes its contiguous share of each global batch; gradients are sums over all
+shares, weighted by samples, so that any number of processes gives the steps of one. Only the first
+rank (the lead) writes. Votes go over a group of their own on the host: asking whether a signal has
+come or memory ran out never waits for the GPU.
+
+One process needs none of it: `Ranks()` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from vlwm.core.errors import TrainingError
+from vlwm.core.training.telemetry.meter import Numbers
+
+_BUCKET = 8_000_000  # gradient elements sent at once
+_PATIENCE = timedelta(hours=4)  # the lead may prepare data while the others wait
+
+T = TypeVar("T")
+
+
+class PeerLost(TrainingError):
+    """Another process of the run has died."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """This process among those of the run.
+
+    Attributes:
+        rank: number of this process; 0 leads.
+        size: processes in all.
+        local_rank: number of this process on its machine; its GPU.
+        votes: group of host-side votes; None for a single process.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    votes: Any = None
+
+    @property
+    def lead(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def device(self) -> torch.device:
+        """This process's own GPU, or the CPU."""
+        gpu = torch.cuda.is_available()
+        return torch.device(f"cuda:{self.local_rank}") if gpu else torch.device("cpu")
+
+    def any(self, *flags: bool) -> tuple[bool, ...]:
+        """Each flag, true where it is true for any process."""
+        if self.size == 1:
+            return flags
+        shared = torch.tensor([float(flag) for flag in flags])
+        _watched(dist.all_reduce, shared, dist.ReduceOp.MAX, self.votes)
+        return tuple(bool(flag) for flag in shared.tolist())
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.any(False)
+
+    def lead_does(self, work: Callable[[], T]) -> T | None:
+        """Let the lead work while the others wait; its failure is theirs.
+
+        Raises:
+            TrainingError: on the others, where the lead failed.
+        """
+        result, error = None, None
+        if self.lead:
+            try:
+                result = work()
+            except BaseException as caught:
+                error = caught
+                raise
+            finally:
+                self.any(error is not None)
+        elif self.any(False)[0]:
+            raise TrainingError(
+                "the first process of the run has failed",
+                remedy="its own line above says why; status.json in the run folder has it too",
+            )
+        return result
+
+    def follow_lead(self, module: nn.Module) -> None:
+        """Take every parameter and buffer from the lead: what each process computed by itself may
+        differ in the last bit."""
+        if self.size > 1:
+            for values in module.state_dict().values():
+                _watched(dist.broadcast, values, 0)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its sum over all processes; absent ones count as zero."""
+        if self.size == 1:
+            return
+        for bucket in _buckets([p for p in parameters if p.requires_grad]):
+            for parameter in bucket:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            grads = [p.grad for p in bucket if p.grad is not None]
+            flat = torch.cat([grad.reshape(-1) for grad in grads])
+            _watched(dist.all_reduce, flat)
+            for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+                grad.copy_(part.view_as(grad))
+
+    def combine(self, numbers: Numbers, names: tuple[str, ...]) -> Numbers:
+        """Numbers of a whole step: sums, or extremes for `/min` and `/max`.
+
+        Args:
+            numbers: of this process's share, weighted; empty where it had no sample.
+            names: what every process has, in one order.
+        """
+        if self.size == 1:
+            return numbers
+        sums = [n for n in names if not n.endswith(("/min", "/max"))]
+        ends = [n for n in names if n.endswith(("/min", "/max"))]
+        device = _device_of(numbers)
+        total = torch.stack([_or(numbers, n, 0.0, device) for n in sums])
+        _watched(dist.all_reduce, total)
+        combined = dict(zip(sums, total.unbind(), strict=True))
+        if ends:
+            signs = torch.tensor([-1.0 if n.endswith("/min") else 1.0 for n in ends])
+            signs = signs.to(device)
+            far = signs * torch.inf * -1
+            extremes = torch.stack(
+                [_or(numbers, n, float(f), device) for n, f in zip(ends, far, strict=True)]
+            )
+            extremes = extremes * signs
+            _watched(dist.all_reduce, extremes, dist.ReduceOp.MAX)
+            combined |= dict(zip(ends, (extremes * signs).unbind(), strict=True))
+        return combined
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Rows (M, …) of all processes one after the other, in the order of their ranks."""
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
+        counts[self.rank] = len(rows)
+        _watched(dist.all_reduce, counts)
+        most = int(counts.max())
+        padded = rows.new_zeros((most, *rows.shape[1:]))
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        _watched(dist.all_gather, parts, padded)
+        return torch.cat([p[:n] for p, n in zip(parts, counts.tolist(), strict=True)])
+
+    def sum_array(self, values: Any) -> Any:
+        """A NumPy array added up over all processes, in place (float64 or int64)."""
+        if self.size > 1:
+            _watched(dist.all_reduce, torch.from_numpy(values), dist.ReduceOp.SUM, self.votes)
+        return values
+
+
+def _watched(collective: Callable[..., Any], *arguments: Any) -> None:
+    """A collective; a dead partner is told from a fault of our own.
+
+    Raises:
+        PeerLost: another process is gone.
+    """
+    try:
+        collective(*arguments)
+    except RuntimeError as error:  # gloo and NCCL know no closer type
+        raise PeerLost(f"another process of the run was lost: {error}") from error
+
+
+def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    for parameter in parameters:
+        bucket.append(parameter)
+        if sum(p.numel() for p in bucket) >= _BUCKET:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
+
+
+def _device_of(numbers: Numbers) -> torch.device:
+    if numbers:
+        return next(iter(numbers.values())).device
+    return torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def _or(numbers: Numbers, name: str, fallback: float, device: torch.device) -> Tensor:
+    value = numbers.get(name)
+    return torch.tensor(fallback, device=device) if value is None else value
+
+
+@contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """Join the processes that torchrun started; alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks()
+        return
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=_PATIENCE)
+    votes = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), size, local, votes)
+    finally:
+        dist.destroy_process_group()

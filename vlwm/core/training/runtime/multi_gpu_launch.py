@@ -1,0 +1,72 @@
+"""`--gpu-ids 0,1`: one process per GPU, started by torch's own launcher.
+
+The launcher runs in a session of its own; a signal that comes here is passed on once. Its exit
+code says only that some process failed, so ours is the one that the run wrote into status.json.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from vlwm.core.errors import DataError, MachineError
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.runtime.stop_signal import StopSignal
+
+
+def refuse_missing_gpus(gpus: Sequence[int]) -> None:
+    """Every GPU that was asked for must be there.
+
+    Raises:
+        MachineError: one is not.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    missing = [gpu for gpu in gpus if gpu >= count]
+    if missing:
+        raise MachineError(
+            f"there is no GPU {missing[0]}, {count} can be used",
+            remedy="vlwm setup shows them; leave --gpu-ids out for the first one or the CPU",
+        )
+
+
+def launch(
+    arguments: Sequence[str], processes: int, folder: RunFolder, environment: dict[str, str]
+) -> int:
+    """Run `vlwm` with `arguments` in several processes; the exit code of the run.
+
+    Args:
+        arguments: of the command line, from "train" on.
+        processes: how many.
+        folder: the run folder, whose status tells how it ended.
+        environment: variables to set, such as CUDA_VISIBLE_DEVICES.
+    """
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={processes}", "-m", "vlwm", *arguments,
+    ]  # fmt: skip
+    started = time.time()
+    with StopSignal() as stop:
+        child = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+        passed_on = False
+        while child.poll() is None:
+            if stop.received is not None and not passed_on:
+                stop.patience_s = float("inf")
+                child.send_signal(stop.received)
+                passed_on = True
+            time.sleep(0.1)
+    return 0 if child.returncode == 0 else _exit_code(folder, started)
+
+
+def _exit_code(folder: RunFolder, started: float) -> int:
+    """What the run itself said, if it said it after it was started here."""
+    try:
+        status = folder.read_status() or {}
+    except DataError:
+        return 1
+    code = status.get("exit_code")
+    return int(code) if code and status.get("heartbeat", 0.0) >= started else 1

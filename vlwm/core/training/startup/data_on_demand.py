@@ -1,0 +1,153 @@
+"""Data that a run makes for itself: a procedural city, or with `--auto` city models that are there.
+
+Everything else is a sentence with the command that provides it.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlwm.core.config.schema import Config
+from vlwm.core.data.splits import PLAN_FILE
+from vlwm.core.errors import DataError
+from vlwm.core.files import read_json
+from vlwm.core.hardware.host import usable_workers
+from vlwm.core.training.loop.task import Tick
+
+if TYPE_CHECKING:
+    from vlwm.core.city.city import City
+    from vlwm.core.data.generation.prepare import PreparePlan
+
+log = logging.getLogger("vlwm.training")
+
+_LATER = {"nuscenes": "nuScenes", "uavscenes": "UAVScenes"}
+_MADE_UP = "or try a made-up city: --config test_local"
+
+
+def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None:
+    """Say what to type where there is no session.
+
+    Args:
+        raw_will_do: city models suffice, since the run prepares them.
+
+    Raises:
+        DataError: the folder holds none, and nobody is going to make them.
+    """
+    root = Path(config.data_root)
+    if holds_sessions(root) or config.prepare.source == "procedural":
+        return
+    if config.dataset in _LATER:
+        raise DataError(
+            f"the reader of {_LATER[config.dataset]} comes in a later version, and there are no "
+            "session folders yet",
+            where=root,
+            remedy=f"train on session folders instead (--config finetune_tokyo --data DIR), "
+            f"{_MADE_UP}",
+        )
+    raw = Path(config.prepare.input)
+    if raw_will_do:
+        if holds_city_models(raw):
+            return
+        raise DataError(
+            f"there are no sessions to train on, and no city models in {raw} to make them from",
+            where=root,
+            remedy="vlwm download fetches Tokyo (2.1 GB) and the weights, then the same command "
+            "again; or --data DIR; or a made-up city, with nothing to fetch: "
+            "vlwm train --auto --config test_local",
+        )
+    raise DataError(
+        "there are no sessions to train on",
+        where=root,
+        remedy=f"make them with: vlwm prepare --input {raw} --output {root} "
+        f"--config {config.name}; or give --data DIR, {_MADE_UP}",
+    )
+
+
+def holds_sessions(root: Path) -> bool:
+    """Whether any session folder lies in a data folder."""
+    return any(root.glob("*/occupancy"))
+
+
+def holds_city_models(folder: Path) -> bool:
+    """Whether `vlwm prepare` could read a folder."""
+    from vlwm.core.city.readers.source_files import find_sources
+
+    try:
+        return bool(find_sources([folder])[0])
+    except DataError:
+        return False
+
+
+def is_to_be_prepared(config: Config, *, from_raw: bool) -> bool:
+    """Whether a run makes its data first, or goes on making what was begun.
+
+    Args:
+        from_raw: city models may be prepared, not only a procedural city.
+    """
+    root = Path(config.data_root)
+    if (root / "splits.json").exists():
+        return False
+    if config.prepare.source == "procedural":
+        return True
+    begun = (root / PLAN_FILE).exists()
+    return (
+        from_raw
+        and (begun or not holds_sessions(root))
+        and holds_city_models(Path(config.prepare.input))
+    )
+
+
+def prepare_data(config: Config, tick: Tick) -> None:
+    """Make the sessions of a config in its data folder; goes on where it was stopped.
+
+    Raises:
+        DataError: the city cannot be read, or is too small.
+    """
+    from vlwm.core.data.generation.prepare import prepare
+
+    root = Path(config.data_root)
+    city = _city(config, root)
+    tick()
+    plan = _plan(config, root)
+    log.info(
+        "preparing %d sessions of %d frames of %s in %s",
+        plan.sessions, plan.frames, city.name, root,
+    )  # fmt: skip
+    report = prepare(city, config, root, plan, lambda session, done, total: tick())
+    log.info("prepared %d frames of %d sessions", report.frames, report.sessions)
+
+
+def _city(config: Config, root: Path) -> City:
+    from vlwm.core.city.procedural import procedural_city
+    from vlwm.core.city.read import read_city
+    from vlwm.core.geometry.mapped_arrays import Scratch
+
+    wanted = config.prepare
+    if wanted.source == "procedural":
+        return procedural_city(wanted.procedural_size_m, wanted.seed)
+    log.info("reading city models in %s", wanted.input)
+    return read_city([Path(wanted.input)], scratch=Scratch(root))
+
+
+def _plan(config: Config, root: Path) -> PreparePlan:
+    """The config's plan, or the one that the folder was begun with."""
+    from vlwm.core.data.generation.prepare import PreparePlan
+
+    wanted = config.prepare
+    begun = {}
+    if wanted.source != "procedural" and (root / PLAN_FILE).exists():
+        begun = read_json(root / PLAN_FILE)
+    return PreparePlan(
+        frames=begun.get("frames", wanted.frames),
+        sessions=begun.get("sessions", wanted.sessions),
+        agents=tuple(begun.get("agents", wanted.agents)),
+        patterns=tuple(begun.get("patterns", ("random",) if begun else wanted.patterns)),
+        seed=begun.get("seed", wanted.seed),
+        fill=begun.get("fill", wanted.fill),
+        workers=usable_workers(),
+        dt_s=config.frame_dt_s,
+        lidar=begun.get("lidar", wanted.lidar_model if wanted.lidar else None),
+        camera=begun.get("camera", wanted.camera),
+    )

@@ -1,0 +1,162 @@
+"""What `vlwm train --dry-run` prints: everything that would happen, with nothing written.
+
+Frames are counted by name, not opened, so the numbers of steps are close, not exact.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlwm.core.config.schema import Config
+from vlwm.core.data.splits import deal_sessions
+from vlwm.core.errors import DataError
+from vlwm.core.files import free_bytes, read_json
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.hardware.advice import VRAM_TABLE, guide_hours
+from vlwm.core.hardware.gpu import Gpu, read_gpus
+from vlwm.core.model.world_model import WorldModel
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.loop.progress import StageSettings
+from vlwm.core.training.loop.stepper import autocast_type
+from vlwm.core.training.options import TrainOptions
+from vlwm.core.training.run_context import choose_device, describe
+from vlwm.core.training.startup.data_on_demand import holds_sessions, refuse_what_is_missing
+from vlwm.core.training.startup.initial_weights import refuse_missing_weights
+from vlwm.core.training.startup.resume import goes_on
+
+_GUIDE_EPOCHS = 50
+_BYTES = 4  # of a float32
+
+
+def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
+    """The resolved plan as plain values.
+
+    Raises:
+        DataError: data or weights are missing, as they would be when training.
+        MachineError: the GPU asked for is not there.
+    """
+    refuse_what_is_missing(config, raw_will_do=options.auto is not None)
+    folder = RunFolder(options.work_dir)
+    on = goes_on(folder, config, options)
+    if not on:
+        refuse_missing_weights(config, options)
+    device = choose_device(options.gpu_id)
+    precision = autocast_type(config.amp, device)
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    stages = ["tokenizer", "world"] if options.stage == "both" else [options.stage]
+    sizes = _parameters(config, grid)
+    disk = sum(_checkpoint_gb(config, stage, sizes) for stage in stages)
+    gpu = _gpu(device)
+    auto = {} if options.auto is None else {"auto": options.auto.paragraph}
+    return {
+        **auto,
+        "config": config.name,
+        "work_dir": str(folder.path),
+        "begins": "goes on" if on else ("moves the run there aside" if _runs(folder) else "fresh"),
+        "data_root": config.data_root,
+        "data": _data(config),
+        "weights": _weights(config, options),
+        "stages": stages,
+        "grid": list(grid.shape),
+        "device": describe(device),
+        "precision": "float32" if precision is None else str(precision).removeprefix("torch."),
+        "batch_size": {stage: StageSettings.of(config, stage).batch_size for stage in stages},
+        "lr": {stage: StageSettings.of(config, stage).lr for stage in stages},
+        "epochs": {stage: StageSettings.of(config, stage).epochs for stage in stages},
+        "steps": {stage: _steps(config, stage) for stage in stages},
+        "parameters": sizes,
+        "vram_gb_by_guide": vram_gb(config.data.samples_per_gpu),
+        "hours_by_guide": _hours(config, gpu),
+        "checkpoints_gb": round(disk, 2),
+        "disk_free_gb": round(free_bytes(folder.path) / 1e9, 1),
+    }
+
+
+def _runs(folder: RunFolder) -> bool:
+    return folder.holds_a_run()
+
+
+def _weights(config: Config, options: TrainOptions) -> str:
+    if config.load_from is None or options.from_scratch:
+        return "from scratch"
+    return config.load_from
+
+
+def vram_gb(batch: int) -> float:
+    """The guide's table, straight lines between its rows and beyond them."""
+    rows = [row for row in VRAM_TABLE if row[0] <= batch]
+    low = rows[-1] if rows[-1] != VRAM_TABLE[-1] else VRAM_TABLE[-2]
+    high = VRAM_TABLE[VRAM_TABLE.index(low) + 1]
+    return round(low[1] + (high[1] - low[1]) * (batch - low[0]) / (high[0] - low[0]), 1)
+
+
+def _gpu(device: torch.device) -> Gpu | None:
+    gpus = read_gpus().gpus if device.type == "cuda" else ()
+    return gpus[0] if gpus else None
+
+
+def _hours(config: Config, gpu: Gpu | None) -> float | None:
+    """Hours of stage 2 by the guide's table for 50 epochs; None without a GPU."""
+    hours = None if gpu is None else guide_hours(gpu)[1]
+    return None if hours is None else round(hours * config.max_epochs / _GUIDE_EPOCHS, 1)
+
+
+def _parameters(config: Config, grid: VoxelGrid) -> dict[str, int]:
+    with torch.device("meta"):
+        model = WorldModel(config, grid)
+    return {
+        "tokenizer": sum(p.numel() for p in model.vae.parameters()),
+        "world": sum(p.numel() for p in model.parameters()),
+        "world_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def _checkpoint_gb(config: Config, stage: str, sizes: dict[str, int]) -> float:
+    """Disk for the checkpoints of a stage: weights, two moments of what is trained; all files."""
+    trained = sizes["world_trained"] if stage == "world" else sizes["tokenizer"]
+    one = _BYTES * (sizes[stage] + 2 * trained)
+    wanted = config.checkpoint_config
+    periodic = math.ceil(StageSettings.of(config, stage).epochs / wanted.interval)
+    if wanted.max_keep_ckpts > 0:
+        periodic = min(periodic, wanted.max_keep_ckpts)
+    return one * (periodic + 2) / 1e9
+
+
+def _data(config: Config) -> dict[str, Any]:
+    frames = _train_frames(config)
+    made = "a procedural city is made first"
+    if config.prepare.source != "procedural":
+        made = f"prepared first from {config.prepare.input}"
+    state = "prepared" if holds_sessions(Path(config.data_root)) else made
+    return {"state": state, "train_sessions": len(frames), "train_frames": sum(frames)}
+
+
+def _train_frames(config: Config) -> list[int]:
+    """Frames of each session that trains."""
+    sessions = sorted(Path(config.data_root).glob("*/occupancy"))
+    if not sessions:
+        dealt = deal_sessions(config.prepare.sessions)
+        return [config.prepare.frames for split in dealt if split == "train"]
+    trains = [s for s in sessions if _split(s.parent / "session.json") in (None, "train")]
+    return [len(list(s.glob("*_occupancy.npz"))) for s in trains]
+
+
+def _split(path: Path) -> str | None:
+    try:
+        return read_json(path).get("split")
+    except DataError:
+        return None
+
+
+def _steps(config: Config, stage: str) -> int:
+    settings = StageSettings.of(config, stage)
+    frames = _train_frames(config)
+    if stage == "tokenizer":
+        samples = sum(frames)
+    else:
+        samples = sum(max(0, n - config.window_frames + 1) for n in frames)
+    return settings.epochs * math.ceil(samples / settings.batch_size)

@@ -1,0 +1,49 @@
+"""What a stage begins with: the weights that the config names, where there are any."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from vlwm.core.config.schema import Config
+from vlwm.core.errors import DataError
+from vlwm.core.model.pretrained import Given, take_weights
+from vlwm.core.training.options import TrainOptions
+
+log = logging.getLogger("vlwm.training")
+
+
+def refuse_missing_weights(config: Config, options: TrainOptions) -> None:
+    """Weights that the config names must be there, or be given up on purpose.
+
+    Raises:
+        DataError: they are not, naming both remedies.
+    """
+    path = config.load_from
+    if path is None or options.from_scratch or options.eval_only or Path(path).exists():
+        return
+    raise DataError(
+        "the pretrained weights that the config names are not there",
+        where=path,
+        remedy="fetch them with `vlwm download --models`, or do without them: --from-scratch",
+    )
+
+
+def initial_weights(config: Config, options: TrainOptions, model: nn.Module, stage: str) -> Given:
+    """Copy into a model what fits of the weights that the config names, and log the table.
+
+    Args:
+        model: a `Tokenizer` for stage "tokenizer", a `WorldModel` for "world"; changed in place.
+
+    Raises:
+        CheckpointError: the file is damaged or foreign, or lacks a whole part.
+    """
+    if config.load_from is None or options.from_scratch or not Path(config.load_from).exists():
+        return Given((), tuple(model.state_dict()))
+    given = take_weights(model, Path(config.load_from), stage)
+    log.info("%s: weights from %s", stage, config.load_from)
+    for line in given.table():
+        log.info("  %s", line)
+    return given

@@ -1,0 +1,122 @@
+"""The data of a run: opened, and made first where the config says how."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.config.schema import Config
+from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.data.windows import Window, frame_rows, windows_of
+from vlwm.core.evaluation.column_prior import MOST_FRAMES, evenly
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.training.loop.task import Tick
+from vlwm.core.training.startup.data_on_demand import (
+    is_to_be_prepared,
+    prepare_data,
+    refuse_what_is_missing,
+)
+
+log = logging.getLogger("vlwm.training")
+
+_MOST_NOTES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class TrainData:
+    """Everything that a stage reads.
+
+    Attributes:
+        store: packed frames.
+        splits: which frame belongs where.
+        train, val: windows; those of validation thinned to `evaluation.max_windows`.
+        val_motion: all windows of validation, whose poses alone are looked at.
+        train_rows, val_rows: int64, single frames of the two splits for the tokenizer.
+        rate: share of occupied cells in the train split.
+        column: (Z,) share of occupied cells by height in the train split.
+        data_hash: of frames, poses and sums.
+    """
+
+    store: PackedStore
+    splits: Splits
+    train: list[Window]
+    val: list[Window]
+    val_motion: list[Window]
+    train_rows: NDArray[np.int64]
+    val_rows: NDArray[np.int64]
+    rate: float
+    column: NDArray[np.float64]
+    data_hash: str
+
+    @property
+    def grid(self) -> VoxelGrid:
+        """The grid of every frame."""
+        return self.store.grid
+
+
+def open_data(config: Config, tick: Tick, *, from_raw: bool = False) -> TrainData:
+    """Open the packed frames of a config, making them first where it says how.
+
+    Args:
+        from_raw: prepare city models too, not only a procedural city.
+
+    Raises:
+        DataError: no data, another grid, an empty split, or a data set whose reader is not there.
+    """
+    root = Path(config.data_root)
+    if is_to_be_prepared(config, from_raw=from_raw):
+        prepare_data(config, tick)
+    refuse_what_is_missing(config)
+
+    def packed(name: str, done: int, total: int) -> None:
+        log.info("packing %s (%d of %d)", name, done, total)
+        tick()
+
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    store = PackedStore.open(root, grid, on_session=packed)
+    for file, reason in store.damaged:
+        log.warning("left out: %s, %s", file, reason)
+    splits = open_splits(store, grid.horizontal_half_diagonal_m, config.seed)
+    _tell(store, splits)
+    return _choose(store, splits, config)
+
+
+def _tell(store: PackedStore, splits: Splits) -> None:
+    """Log what was guessed about the data, and what their splits are not."""
+    notes = [*store.notes, *([splits.note] if splits.note else [])]
+    for note in notes[-_MOST_NOTES:]:
+        log.warning("data: %s", note)
+    if len(notes) > _MOST_NOTES:
+        log.warning("data: %d more notes of this kind", len(notes) - _MOST_NOTES)
+
+
+def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
+    train = windows_of(store, splits, "train", config.window_frames)
+    val = windows_of(store, splits, "val", config.window_frames)
+    train_rows, val_rows = (frame_rows(store, splits, name) for name in ("train", "val"))
+    column = store.column_prior(train_rows[evenly(len(train_rows), MOST_FRAMES)])
+    most = config.evaluation.max_windows
+    data = TrainData(
+        store=store,
+        splits=splits,
+        train=train,
+        val=[val[i] for i in evenly(len(val), most)],
+        val_motion=val,
+        train_rows=train_rows,
+        val_rows=val_rows[evenly(len(val_rows), most)],
+        rate=float(column.mean()),
+        column=column,
+        data_hash=store.data_hash,
+    )
+    log.info(
+        "data: %d frames of %d sessions in %s; %d windows to train on, %d to validate with; "
+        "%.2f %% occupied%s",
+        len(store), len(store.sessions), store.root, len(train), len(data.val), 100 * data.rate,
+        "; procedural city, not a real one" if store.procedural else "",
+    )  # fmt: skip
+    return data

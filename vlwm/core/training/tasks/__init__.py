@@ -1,0 +1,1 @@
+"""What is trained: tokenizer, world model, pre-training phases."""

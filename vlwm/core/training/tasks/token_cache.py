@@ -1,0 +1,174 @@
+"""Codes of frames under a frozen tokenizer, computed once and kept in the run folder.
+
+The codes of a frame are a function of the frame alone: they are always computed one frame at a
+time, whether they are kept or not, so keeping them changes no bit of a run. The file's name is a
+hash of everything they depend on (tokenizer, data, precision, device, torch); a frame's sum is
+written after its codes, so a killed process leaves nothing that could be mistaken for codes.
+
+    tokens/KEY.codes    uint16 (frames · 2, h · w), the frame as it is and mirrored
+    tokens/KEY.sums     uint32 (frames · 2), CRC-32 of the codes; 0 where there are none
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlwm.core.data.datasets import IDENTITY, Batch
+from vlwm.core.errors import VlwmError
+from vlwm.core.files import make_folder
+from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.startup.train_data import TrainData
+
+log = logging.getLogger("vlwm.training")
+
+_VARIANTS = 2  # as it is, mirrored
+_SUM_BYTES = 4
+
+
+class TokenFile:
+    """Codes by frame and variant, shared by all processes of a run.
+
+    Written by plain writes, so that a full disk is an error and not a signal; then the file stays
+    as it is and the rest is computed as it comes.
+
+    Args:
+        folder: where it lies.
+        key: what the codes depend on.
+        frames: of the store.
+        shape: (h, w) of a frame's codes.
+    """
+
+    def __init__(self, folder: Path, key: str, frames: int, shape: tuple[int, int]) -> None:
+        self.shape, self.size = shape, 2 * shape[0] * shape[1]
+        make_folder(folder)
+        count = frames * _VARIANTS
+        self._codes = _opened(folder / f"{key}.codes", count * self.size)
+        self._sums = _opened(folder / f"{key}.sums", count * _SUM_BYTES)
+        self._full = False
+
+    def get(self, row: int, variant: int) -> NDArray[np.uint16] | None:
+        """Codes (h, w) of a frame, or None where they are not known."""
+        place = row * _VARIANTS + variant
+        known = os.pread(self._sums, _SUM_BYTES, place * _SUM_BYTES)
+        wanted = int.from_bytes(known, "little")
+        if wanted == 0:
+            return None
+        block = os.pread(self._codes, self.size, place * self.size)
+        if len(block) != self.size or zlib.crc32(block) != wanted:
+            return None
+        return np.frombuffer(block, dtype="<u2").reshape(self.shape)
+
+    def put(self, row: int, variant: int, codes: NDArray[np.integer[Any]]) -> None:
+        """Keep codes (h, w); a full disk is said once and costs only time."""
+        if self._full:
+            return
+        place = row * _VARIANTS + variant
+        block = codes.astype("<u2").tobytes()
+        try:
+            _write(self._codes, block, place * self.size)
+            _write(self._sums, zlib.crc32(block).to_bytes(_SUM_BYTES, "little"), place * _SUM_BYTES)
+        except OSError as error:
+            self._full = True
+            log.warning("tokens are not kept any more: %s", error.strerror)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        os.close(self._codes)
+        os.close(self._sums)
+
+
+def _opened(path: Path, size: int) -> int:
+    """A file of `size` bytes; what is not written takes no room on the disk."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    if os.fstat(handle).st_size != size:
+        os.ftruncate(handle, size)
+    return handle
+
+
+def _write(handle: int, block: bytes, offset: int) -> None:
+    if os.pwrite(handle, block, offset) != len(block):
+        raise OSError(28, "no room for all of it")
+
+
+class FrameCodes:
+    """Codes of the windows of a batch, for training.
+
+    Args:
+        model: with a frozen tokenizer.
+        data: whose train windows the batches hold.
+        folder: where codes are kept; None computes them again each time.
+        lead: whether this process removes what other tokenizers have left.
+    """
+
+    def __init__(
+        self, model: WorldModel, data: TrainData, folder: Path | None, *, lead: bool
+    ) -> None:
+        self.model, self.data, self.folder, self.lead = model, data, folder, lead
+        self._file: TokenFile | None = None
+
+    def of(self, batch: Batch) -> Tensor:
+        """Codes int64 (B, F, h, w) of a batch on the device."""
+        self._open(batch.bits.device)
+        count, frames = batch.bits.shape[:2]
+        height, width = self.model.vae.latent_shape[1:]
+        out = np.empty((count, frames, height, width), dtype=np.int64)
+        windows, symmetries = batch.index.tolist(), batch.symmetry.tolist()
+        for b, (window, symmetry) in enumerate(zip(windows, symmetries, strict=True)):
+            variant = int(symmetry != IDENTITY)
+            for f, row in enumerate(self.data.train[window].rows.tolist()):
+                known = None if self._file is None else self._file.get(row, variant)
+                if known is None:
+                    known = self._compute(batch, b, f)
+                    if self._file is not None:
+                        self._file.put(row, variant, known)
+                out[b, f] = known
+        return torch.from_numpy(out).to(batch.bits.device, non_blocking=True)
+
+    @torch.no_grad()
+    def _compute(self, batch: Batch, b: int, f: int) -> NDArray[np.integer[Any]]:
+        """Codes (h, w) of one frame, by itself."""
+        voxels = self.model.voxels(batch.bits[b : b + 1, f : f + 1], batch.symmetry[b : b + 1])
+        return self.model.vae.tokenise(voxels[:, 0])[0].cpu().numpy()
+
+    def _open(self, device: torch.device) -> None:
+        """Open the file at the first batch, when the precision is known."""
+        if self.folder is None or self._file is not None:
+            return
+        key = self._key(device)
+        try:
+            self._file = TokenFile(
+                self.folder, key, len(self.data.store), self.model.vae.latent_shape[1:]
+            )
+        except (OSError, VlwmError) as error:
+            log.warning("tokens are not kept: %s", error)
+            self.folder = None
+            return
+        if self.lead:
+            for path in self.folder.iterdir():
+                if path.stem != key:
+                    path.unlink(missing_ok=True)
+
+    def _key(self, device: torch.device) -> str:
+        """Hash of everything that the codes depend on."""
+        digest = hashlib.sha256()
+        for name, value in self.model.vae.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        half = torch.is_autocast_enabled(device.type)
+        place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        compiled = getattr(self.model.vae.encoder, "_compiled_call_impl", None) is not None
+        told = (
+            self.data.data_hash, self.model.grid, torch.__version__, place, compiled,
+            str(torch.get_autocast_dtype(device.type)) if half else "float32",
+        )  # fmt: skip
+        digest.update(repr(told).encode())
+        return digest.hexdigest()[:16]

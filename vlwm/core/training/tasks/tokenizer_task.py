@@ -1,0 +1,194 @@
+"""Stage 1: the tokenizer on single frames, under all eight symmetries of the plane.
+
+The loss is the occupancy composite of the round trip plus the quantizer's own. The codebook
+follows its moving means after each step that was not skipped, once per global batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import FrameBatch, FrameDataset, apply_symmetry
+from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
+from vlwm.core.model.bit_packing import unpack_bits
+from vlwm.core.model.loss_report import LossReport, Take, as_it_is
+from vlwm.core.model.losses import OccupancyLoss, occupancy_loss
+from vlwm.core.model.tokenizer.quantizer import CodebookHealth
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.training.loop.data_loader import epoch_batches, share_of
+from vlwm.core.training.loop.task import Pause, judge_all
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.startup.train_data import TrainData
+
+_CODES = "vqvae.embedding.weight"
+
+
+class TokenizerTask:
+    """Trains a `Tokenizer`.
+
+    Args:
+        model: on its device.
+        data: frames of the train and validation splits.
+        config: size, batch, symmetries, seed.
+        device: where batches go.
+        workers: loader processes.
+        ranks: the processes that share each batch.
+        fresh: names of parameters that no weights covered; for `warmup_fresh_iters` steps only
+            they move. Empty where all are fresh.
+    """
+
+    stage = "tokenizer"
+    unit = "frames"
+
+    def __init__(
+        self,
+        model: Tokenizer,
+        data: TrainData,
+        config: Config,
+        device: torch.device,
+        workers: int,
+        ranks: Ranks,
+        fresh: tuple[str, ...] = (),
+    ) -> None:
+        self.module = model
+        self.config, self.device, self.workers, self.ranks = config, device, workers, ranks
+        self.shape = data.grid.shape
+        square = self.shape[0] == self.shape[1] and config.data.symmetries
+        self.train_set = FrameDataset(
+            data.store, data.train_rows, symmetries=8 if square else 1, seed=config.seed
+        )
+        self.val_set = FrameDataset(data.store, data.val_rows)
+        size = config.tokenizer
+        self.codebook = CodebookHealth(model.vqvae, size.ema_decay, size.revive_below, config.seed)
+        self.fresh = fresh
+        self.alone = False  # whether only what is fresh moves
+        if fresh and _CODES not in fresh:
+            self.codebook.adopt()
+        self.threshold: float | None = None
+        self._trained = [n for n, p in model.named_parameters() if p.requires_grad]
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def samples(self) -> int:
+        """Frames of an epoch."""
+        return min(len(self.train_set), self.config.tokenizer.epoch_samples or len(self.train_set))
+
+    def batches(self, epoch: int, first_sample: int) -> Any:
+        """Frames of one epoch in its own order."""
+        return epoch_batches(
+            self.train_set,
+            self.config.tokenizer.samples_per_gpu * self.ranks.size,
+            self.config.seed,
+            (epoch, first_sample),
+            self.ranks,
+            self.workers,
+            self.config.tokenizer.epoch_samples,
+        )
+
+    def begin_step(self, step: int) -> None:
+        """Choose what moves in this step, and forget what a failed try left."""
+        self._outputs = []
+        if self.fresh:
+            self.alone = step < self.config.tokenizer.warmup_fresh_iters
+            parameters = dict(self.module.named_parameters())
+            for name in self._trained:
+                parameters[name].requires_grad_(not self.alone or name in self.fresh)
+
+    def loss(self, batch: FrameBatch, take: Take = as_it_is) -> LossReport:
+        """Composite of the round trip, and the quantizer's loss."""
+        truth = apply_symmetry(unpack_bits(batch.bits, self.shape), batch.symmetry)
+        z = self.module.encode(truth)
+        quantized = self.module.quantize(z)
+        if self.module.training:
+            flat = z.detach().movedim(1, -1).reshape(-1, z.shape[1])
+            self._outputs.append((flat, quantized.indices.reshape(-1)))
+        logits = self.module.decode(quantized.z_q)
+        occupancy = occupancy_loss(logits, truth, self.config.loss)
+        total = occupancy.total + self.config.tokenizer.vq_weight * quantized.vq_loss
+        parts = {**occupancy_parts(occupancy), "vq": quantized.vq_loss}
+        return LossReport(total, parts, occupancy_stats(occupancy))
+
+    def exchange(self) -> None:
+        """Encoder outputs and codes of the whole global batch, in one order everywhere."""
+        width = self.codebook.sums.shape[1]
+        nothing = (torch.empty(0, width, device=self.device),
+                   torch.empty(0, dtype=torch.int64, device=self.device))  # fmt: skip
+        flat, indices = (torch.cat(part) for part in zip(nothing, *self._outputs, strict=True))
+        self._outputs = [(self.ranks.gather_rows(flat.float()), self.ranks.gather_rows(indices))]
+
+    def end_step(self, bad: Tensor) -> None:
+        """Let the codebook follow, once per global batch; loaded codes stand still in a warm-up."""
+        outputs, self._outputs = self._outputs, []
+        if not bool(bad) and not (self.alone and _CODES not in self.fresh):
+            self.codebook.update(*outputs[0])
+
+    def validate(self, pause: Pause, size: int) -> dict[str, float]:
+        """Loss and round-trip IoU over the validation frames."""
+        histogram = ProbabilityHistogram()
+        sums = np.zeros(2)  # loss over frames, frames
+
+        def judge(batch: FrameBatch) -> None:
+            batch = batch.to(self.device)
+            truth = unpack_bits(batch.bits, self.shape)
+            quantized = self.module.quantize(self.module.encode(truth))
+            logits = self.module.decode(quantized.z_q)
+            loss = occupancy_loss(logits, truth, self.config.loss).total
+            loss = loss + self.config.tokenizer.vq_weight * quantized.vq_loss
+            histogram.add(torch.sigmoid(logits.float()), truth)
+            sums[:] += float(loss) * len(truth), len(truth)
+
+        judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        self.ranks.sum_array(sums)
+        self.ranks.sum_array(histogram.counts)
+        self.threshold, iou = histogram.best_threshold()
+        numbers = {"epoch/val_loss": float(sums[0] / sums[1]), "val/threshold": self.threshold}
+        return numbers if iou is None else {**numbers, "val/iou": iou}
+
+    def merit(self, numbers: dict[str, float]) -> float:
+        """The round trip's IoU: the loss rises on unseen blocks while that still rises."""
+        return numbers.get("val/iou", -math.inf)  # frames without any count have no IoU
+
+    def numbers(self) -> dict[str, float]:
+        """Use of the codebook."""
+        return {**self.codebook.numbers(), "codebook/size": float(len(self.codebook.counts))}
+
+    def state(self) -> dict[str, Any]:
+        """Codebook statistics, threshold, and which parameters began fresh."""
+        return {
+            "codebook": self.codebook.state_dict(),
+            "threshold": self.threshold,
+            "fresh": list(self.fresh),
+        }
+
+    def load_state(self, content: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.codebook.load_state_dict(content["codebook"])
+        self.threshold = content["threshold"]
+        self.fresh = tuple(content["fresh"])
+
+    def save_memory(self) -> bool:
+        """Nothing to trade: a single frame is small."""
+        return False
+
+
+def occupancy_parts(loss: OccupancyLoss) -> dict[str, Tensor]:
+    """Terms of the composite under their logged names."""
+    return {
+        "occupancy": loss.total, "focal": loss.focal, "dice": loss.dice, "mean": loss.mean,
+    }  # fmt: skip
+
+
+def occupancy_stats(loss: OccupancyLoss) -> dict[str, Tensor]:
+    """What health and dashboard look at, under the guide's names."""
+    return {
+        "pred/mean": loss.pred_mean,
+        "pred/min": loss.pred_min,
+        "pred/max": loss.pred_max,
+        "pred/occupancy_rate": loss.occupancy_rate,
+        "target/mean": loss.target_mean,
+    }

@@ -1,0 +1,214 @@
+"""Stage 2: the world model on windows of past and future frames, the tokenizer frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.config.schema import Config
+from vlwm.core.data.datasets import Batch, WindowDataset, collate
+from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.column_prior import ColumnPrior, evenly
+from vlwm.core.evaluation.validation import ValidationMeter
+from vlwm.core.model.loss_report import LossReport, Take, as_it_is
+from vlwm.core.model.motion.motion_head import MoreMotion
+from vlwm.core.model.world_loss import WorldLoss, planned_half
+from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.loop.data_loader import epoch_batches, share_of
+from vlwm.core.training.loop.task import Pause, judge_all
+from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.startup.train_data import TrainData
+from vlwm.core.training.tasks.fusion_pretraining import learn_fusion
+from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
+from vlwm.core.training.tasks.step_counter import BeginCourse
+from vlwm.core.training.tasks.token_cache import FrameCodes
+
+_MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
+_PRIOR_WINDOWS = 128  # of the train split, that show what stands beyond the edge of what was seen
+
+
+class WorldTask:
+    """Trains a `WorldModel`.
+
+    Args:
+        model: on its device.
+        data: train and validation windows.
+        config: batch, workers, mirror, seed.
+        device: where batches go.
+        workers: loader processes.
+        ranks: the processes that share each batch.
+        tokens: folder in which the codes of frames are kept; None computes them each time.
+    """
+
+    stage = "world"
+    unit = "windows"
+
+    def __init__(
+        self,
+        model: WorldModel,
+        data: TrainData,
+        config: Config,
+        device: torch.device,
+        workers: int,
+        ranks: Ranks,
+        tokens: Path | None = None,
+    ) -> None:
+        self.module, self.objective = model, WorldLoss(model)
+        self.config, self.device, self.data, self.workers = config, device, data, workers
+        self.ranks = ranks
+        history = config.history_frames
+        self.train_set = WindowDataset(
+            data.store, data.train, history, mirror=config.data.mirror, seed=config.seed
+        )
+        self.val_set = WindowDataset(data.store, data.val, history)
+        self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
+        wanted = config.model.use_tokens and config.model.freeze_vae
+        keep = tokens if config.data.cache_tokens else None
+        self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
+        self.motions = Motions(self.train_set, config, ranks.size, device)
+        unseen = WindowDataset(data.store, data.val_motion, history)
+        self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
+        self.more: MoreMotion | None = None
+        self.fresh: tuple[str, ...] = ()
+        self.cuts: dict[str, Cut] = {}
+        self.baseline_iou: float | None = None
+
+    def train_fresh(self, fresh: Collection[str]) -> None:
+        """Of what the config freezes, train the parameters that no weights covered."""
+        self.fresh = self.module.freeze(fresh)
+
+    def learn_prior(self) -> None:
+        """Take from the train split what to expect where nothing was seen."""
+        self.module.set_prior(self.data.column)
+        if not self.config.model.use_memory:
+            return
+        for index in evenly(len(self.train_set), _PRIOR_WINDOWS):
+            self.module.count_beyond(collate([self.train_set[0, index]]).to(self.device))
+
+    def learn_motion(self, begin: BeginCourse) -> None:
+        """Take from the poses of the train split what they say of motion without a scene."""
+        pose = self.module.pose
+        frozen = [p for p in pose.parameters() if not p.requires_grad]
+        pose.requires_grad_(True)  # a fresh one is trained before it is frozen
+        learn_motion(pose, self.motions, self.config, begin)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        self.ranks.follow_lead(pose)
+
+    def learn_fusion(self, begin: BeginCourse) -> None:
+        """Take from single windows of the train split how past frames are read together."""
+        if not self.config.model.use_memory:
+            return
+        self.module.train()
+        learn_fusion(self.objective, self.train_set, self.config, self.device, self.workers, begin)
+        self.ranks.follow_lead(self.module.fusion)
+
+    def samples(self) -> int:
+        """Windows of an epoch."""
+        return min(len(self.train_set), self.config.data.epoch_samples or len(self.train_set))
+
+    def batches(self, epoch: int, first_sample: int) -> Any:
+        """Windows of one epoch in its own order."""
+        return epoch_batches(
+            self.train_set,
+            self.config.data.samples_per_gpu * self.ranks.size,
+            self.config.seed,
+            (epoch, first_sample),
+            self.ranks,
+            self.workers,
+            self.config.data.epoch_samples,
+        )
+
+    def loss(self, batch: Batch, take: Take = as_it_is) -> LossReport:
+        """The model's own, on codes that are known where the tokenizer is frozen."""
+        codes = None if self.codes is None else self.codes.of(batch)
+        return self.objective(batch, codes, take, self.more)
+
+    def begin_step(self, step: int) -> None:
+        """Choose the windows of which this step looks at the motion alone."""
+        self.objective.draw = step
+        self.more = self.motions.of_step(step)
+
+    def exchange(self) -> None:
+        """Nothing to share."""
+
+    def end_step(self, bad: Tensor) -> None:
+        """Nothing follows a step."""
+
+    def validate(self, pause: Pause, size: int) -> dict[str, float]:
+        """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's.
+
+        Also what the forecast takes from it: how motion errs, which the predicted track is averaged
+        over, and how far the network is listened to.
+        """
+        model, history = self.module, self.config.history_frames
+        meter = ValidationMeter(
+            self.data.grid, self.prior, history, self.config.future_frames, self.config.frame_dt_s,
+            with_baseline=self.baseline_iou is None,
+        )  # fmt: skip
+        model.pose.calibrate(self.unseen)
+        model.trust.fill_(1.0)
+        sums = np.zeros(2)  # loss over windows, windows
+
+        def judge(batch: Batch) -> None:
+            batch = batch.to(self.device)
+            past, plan = batch.past(history), batch.plan(history)
+            free, planned = model.forecast(past), model.forecast(past, plan)
+            along = planned_half(batch)[:, None, None, None, None]
+            report = self.objective(batch, forecast=torch.where(along, planned.logits, free.logits))
+            sums[:] += float(report.total) * len(batch.index), len(batch.index)
+            meter.add(batch, free, planned)
+
+        judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        for counts in (sums, *meter.counts()):
+            self.ranks.sum_array(counts)
+        for track, sweep in enumerate((meter.free, meter.planned)):
+            share, cells = sweep.best()
+            model.trust[track] = share
+            self.cuts[("model", "model_plan")[track]] = cells.best()
+        return self._beside_baseline(meter.numbers()) | {"epoch/val_loss": float(sums[0] / sums[1])}
+
+    def _beside_baseline(self, numbers: dict[str, float]) -> dict[str, float]:
+        """Add the baseline's IoU, which stays the same for every epoch."""
+        if self.baseline_iou is None:
+            self.baseline_iou = numbers.get("val/iou_memory_baseline")
+        else:
+            numbers["val/iou_memory_baseline"] = self.baseline_iou
+        return numbers
+
+    def merit(self, numbers: dict[str, float]) -> float:
+        """The lowest validation loss."""
+        return -numbers["epoch/val_loss"]
+
+    def numbers(self) -> dict[str, float]:
+        """Nothing beyond the loss's own."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """Decision thresholds, the baseline's score on validation, and what `train_fresh` found."""
+        return {
+            "threshold": self.cuts["model"].threshold if "model" in self.cuts else None,
+            "cuts": {name: cut.content() for name, cut in self.cuts.items()},
+            "baseline_iou": self.baseline_iou,
+            "fresh": list(self.fresh),
+        }
+
+    def load_state(self, content: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.cuts = {name: Cut.of(found) for name, found in content.get("cuts", {}).items()}
+        self.baseline_iou = content["baseline_iou"]
+
+    def save_memory(self) -> bool:
+        """Recompute activations from now on; False where that is done already."""
+        config = self.module.config
+        if config.model.checkpoint_activations:
+            return False
+        model = dataclasses.replace(config.model, checkpoint_activations=True)
+        self.module.config = dataclasses.replace(config, model=model)
+        return True

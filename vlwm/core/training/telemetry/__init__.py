@@ -1,0 +1,1 @@
+"""Metrics, health checks, status and provenance of a run."""

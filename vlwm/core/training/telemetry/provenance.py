@@ -1,0 +1,44 @@
+"""What a checkpoint says about where it came from: versions, git revision, seed, data."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+
+from vlwm import __version__
+
+
+def identity(seed: int, data_hash: str) -> dict[str, Any]:
+    """Plain values for every checkpoint of a run."""
+    return {
+        "seed": seed,
+        "data_hash": data_hash,
+        "versions": {
+            "vlwm": __version__,
+            "git": git_revision(),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": str(numpy.__version__),
+            "cuda": torch.version.cuda,
+        },
+    }
+
+
+def git_revision() -> str | None:
+    """Revision of the checkout that vlwm runs from; None where it is an installed copy."""
+    root = Path(__file__).parents[4]
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,111 @@
+"""Weights & Biases as one more taker of records; never the reason a run dies.
+
+Without a login the run is kept offline in the run folder (`wandb sync` sends it later). A network
+that fails while training is W&B's own to retry; an error it raises is noted once and training goes
+on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from vlwm.core.config.schema import Config
+from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.options import WandbOptions
+
+log = logging.getLogger("vlwm.training")
+
+_ID_FILE = "wandb_id.txt"
+
+
+class WandbSink:
+    """Sends records to W&B; stage 1's names carry the prefix "tokenizer/".
+
+    Args:
+        folder: the root run folder; W&B's files lie in it, and the id that a resume goes on with.
+        options: project, name, tags.
+        config: the resolved config, plain values.
+    """
+
+    def __init__(self, folder: RunFolder, options: WandbOptions, config: Config) -> None:
+        self._run: Any = None
+        self._errors: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError)
+        try:
+            import wandb
+        except ImportError as error:
+            log.warning("W&B is not used: %s", error)
+            return
+        self._errors += (wandb.Error, TypeError, AttributeError, AssertionError, TimeoutError)
+        for mode in _modes():
+            try:
+                self._run = wandb.init(
+                    project=options.project,
+                    name=options.run_name,
+                    tags=list(options.tags),
+                    config=config.to_dict(),
+                    dir=str(folder.path),
+                    id=_run_id(folder),
+                    resume="allow",
+                    mode=mode,
+                    settings=wandb.Settings(silent=True, console="off", init_timeout=30.0),
+                )
+                self._run.define_metric("*", step_metric="step")
+                self._run.define_metric("tokenizer/*", step_metric="tokenizer/step")
+                log.info("W&B: %s, run %s", mode, self._run.id)
+                return
+            except self._errors as error:
+                log.warning("W&B %s did not start: %s", mode, error)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Send one record."""
+        if self._run is None:
+            return
+        prefix = "tokenizer/" if record["stage"] == "tokenizer" else ""
+        hidden = ("time", "kind", "stage")
+        values = {prefix + k: v for k, v in record.items() if k not in hidden and v is not None}
+        try:
+            self._run.log(values)
+        except self._errors as error:
+            log.warning("W&B is left out from here on: %s", error)
+            self._run = None
+
+    def close(self, *, failed: bool = False) -> None:
+        """Finish the run."""
+        if self._run is None:
+            return
+        try:
+            self._run.finish(exit_code=int(failed))
+        except self._errors as error:
+            log.warning("W&B did not finish: %s", error)
+        self._run = None
+
+
+def _modes() -> tuple[str, ...]:
+    """Online where there is a login, and offline where that fails or there is none."""
+    wanted = os.environ.get("WANDB_MODE", "")
+    if wanted in ("offline", "disabled", "dryrun"):
+        return (wanted if wanted == "disabled" else "offline",)
+    return ("online", "offline") if _has_login() else ("offline",)
+
+
+def _has_login() -> bool:
+    import netrc
+
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _run_id(folder: RunFolder) -> str:
+    """The id of this run folder's W&B run, made once."""
+    path = folder.logs / _ID_FILE
+    if not path.exists():
+        folder.create()
+        path.write_text(os.urandom(4).hex(), encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
