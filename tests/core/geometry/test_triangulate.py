@@ -73,8 +73,9 @@ def test_a_hole_and_a_polygon_without_area() -> None:
 
 def test_triangles_cover_every_real_polygon(shared_data: Path) -> None:
     """Within 0.1 % of each polygon of every genuine file; measured: within 0.01 %."""
-    sources, _ = find_sources([shared_data / "plateau" / "citygml/tokyo23ku", shared_data / "plateau" / "citygml/osaka"])
-    sources += find_sources([shared_data / "plateau" / "citygml/dem_veg", shared_data / "plateau" / "citygml/niiza"])[0][:2]
+    cities = shared_data / "plateau/citygml"
+    sources, _ = find_sources([cities / "tokyo23ku", cities / "osaka"])
+    sources += find_sources([cities / "dem_veg", cities / "niiza"])[0][:2]
     seen = 0
     for source in (s for s in sources if s.kind != "dem"):
         features = [f for f in read_features(source) if isinstance(f, Feature)]

@@ -21,8 +21,10 @@ from torch.nn import functional
 from benchmarks.occworld_parity import Golden, Recipe, inputs
 from vlwm.core.model import occworld
 from vlwm.core.model.occworld import SHAPE, TOKENIZER, OccWorld
-from vlwm.core.model.tokenizer.vqvae import Tokenizer, conv_blocks
-from vlwm.core.model.transformer.token_transformer import TokenTransformer, token_transformer
+from vlwm.core.model.tokenizer import conv_blocks
+from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.transformer import token_transformer
+from vlwm.core.model.transformer.token_transformer import TokenTransformer
 from vlwm.core.model.transformer.two_stream import Streams
 
 Z, LOGITS, POSES = "z_after_quant_conv", "train/ce_inputs", "train/pose_decoded"

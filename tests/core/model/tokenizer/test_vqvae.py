@@ -157,7 +157,7 @@ def test_bits_are_those_of_the_grid(shape: tuple[int, int, int]) -> None:
 
 def test_blocks_that_make_their_norms_again_have_the_same_gradients() -> None:
     """Saved for the backward pass: the input and one map inside; as it is written, six maps."""
-    from vlwm.core.model.tokenizer.vqvae import conv_blocks
+    from vlwm.core.model.tokenizer import conv_blocks
 
     torch.manual_seed(0)
     block, x = conv_blocks.ResBlock(16, 16), torch.randn(1, 16, 128, 128)
