@@ -45,7 +45,7 @@ from vlwm.core.model import world_loss
 from vlwm.core.model.losses import DICE_SMOOTHING, MEAN_EPSILON, OccupancyLoss
 from vlwm.core.model.tokenizer import conv_blocks
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
-from vlwm.core.model.transformer.token_transformer import token_transformer
+from vlwm.core.model.transformer import token_transformer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.loop.optimizer import build_optimizer
 from vlwm.core.training.loop.stepper import Stepper, autocast_type, first_microbatch
