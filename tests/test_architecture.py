@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vlwm"
 
-FOUNDATION = {"errors", "files", "parallel", "run_folder", "config"}
+FOUNDATION = {"errors", "text", "files", "parallel", "run_folder", "config"}
 ALLOWED = {
     "store": set(),
     "fetch": {"store"},

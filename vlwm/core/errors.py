@@ -20,6 +20,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from vlwm.core.text import safe_lines
+
 
 class VlwmError(Exception):
     """What happened, where, and the remedy, as one sentence for the operator.
@@ -42,7 +44,7 @@ class VlwmError(Exception):
 
     def __str__(self) -> str:
         sentence = self.what if self.where is None else f"{self.what} ({self.where})"
-        return sentence if self.remedy is None else f"{sentence}: {self.remedy}"
+        return safe_lines(sentence if self.remedy is None else f"{sentence}: {self.remedy}")
 
 
 class UsageError(VlwmError):
