@@ -40,7 +40,8 @@ from torch.nn import functional
 
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch, FrameDataset, WindowDataset, collate
+from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.datasets import FrameDataset, WindowDataset
 from vlwm.core.data.windows import Window, frame_rows, windows_of
 from vlwm.core.evaluation.baselines.warps import PastFrames, plan_track
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram

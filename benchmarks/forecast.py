@@ -43,7 +43,7 @@ from vlwm.core.training.run import train
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.tasks.step_counter import whole_course
+from vlwm.core.training.tasks.pretraining import whole_course
 from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 from vlwm.core.training.tasks.world_task import WorldTask
 

@@ -26,7 +26,7 @@ import torch
 
 import vlwm.core.model.world_model as world_model
 from vlwm.core.config.load import load_config
-from vlwm.core.data.datasets import Batch
+from vlwm.core.data.batch import Batch
 from vlwm.core.evaluation.baselines.warps import predicted_track
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.load import find_checkpoint

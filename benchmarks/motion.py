@@ -34,7 +34,7 @@ from vlwm.core.model.motion.vehicle_state import constant_motion, motion_error, 
 from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
-from vlwm.core.training.tasks.step_counter import whole_course
+from vlwm.core.training.tasks.pretraining import whole_course
 
 CALIBRATION = 2000
 """validation windows that the sigmas come from, as in training"""

@@ -40,7 +40,7 @@ from torch.nn import functional
 
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config, LossConfig
-from vlwm.core.data.datasets import collate
+from vlwm.core.data.batch import collate
 from vlwm.core.model import world_loss
 from vlwm.core.model.losses import DICE_SMOOTHING, MEAN_EPSILON, OccupancyLoss
 from vlwm.core.model.tokenizer import conv_blocks

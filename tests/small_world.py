@@ -7,7 +7,7 @@ import torch
 
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch
+from vlwm.core.data.batch import Batch
 from vlwm.core.geometry.frames import quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import pack_bits

@@ -9,17 +9,10 @@ import pytest
 import torch
 
 from tests.core.data.test_packed_store import GRID, record
-from vlwm.core.data.datasets import (
-    MIRROR,
-    Batch,
-    EpochSampler,
-    FrameDataset,
-    WindowDataset,
-    apply_symmetry,
-    collate,
-    mirrored_poses,
-)
+from vlwm.core.data.batch import MIRROR, Batch, apply_symmetry, collate, mirrored_poses
+from vlwm.core.data.datasets import FrameDataset, WindowDataset
 from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.sampler import EpochSampler
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.geometry.frames import ego_of, relative_ego, rotate

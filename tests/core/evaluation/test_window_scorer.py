@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch
+from vlwm.core.data.batch import Batch
 from vlwm.core.evaluation.baselines.warps import (
     BASELINES,
     PREDICTED_MOTION,

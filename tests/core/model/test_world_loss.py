@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.small_world import batch_of, model_of, small
-from vlwm.core.data.datasets import Batch
+from vlwm.core.data.batch import Batch
 from vlwm.core.model.loss_report import LossReport
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel

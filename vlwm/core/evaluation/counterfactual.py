@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.data.datasets import Batch, Plan
+from vlwm.core.data.batch import Batch, Plan
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.world_model import WorldModel
 

@@ -18,7 +18,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
 
 if TYPE_CHECKING:
-    from vlwm.core.data.datasets import Batch
+    from vlwm.core.data.batch import Batch
 
 
 def past_frames(bits: Tensor, poses: Tensor, ground_z: Tensor, grid: VoxelGrid) -> PastFrames:

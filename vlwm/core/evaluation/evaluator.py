@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch, WindowDataset, collate
+from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of

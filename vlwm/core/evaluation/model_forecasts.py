@@ -13,7 +13,7 @@ from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.model.motion.vehicle_state import motion_error, true_state
 
 if TYPE_CHECKING:
-    from vlwm.core.data.datasets import Batch
+    from vlwm.core.data.batch import Batch
     from vlwm.core.model.world_model import WorldModel
 
 LEARNED = ("model", "model_plan", "tokenizer_round_trip")

@@ -19,7 +19,7 @@ from vlwm.core.evaluation.metrics import HIT, PREDICTED, TRUE, iou_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 if TYPE_CHECKING:
-    from vlwm.core.data.datasets import Batch
+    from vlwm.core.data.batch import Batch
     from vlwm.core.model.world_model import Forecast
 
 

@@ -28,7 +28,7 @@ from vlwm.core.evaluation.scores.strata import strata_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 if TYPE_CHECKING:
-    from vlwm.core.data.datasets import Batch
+    from vlwm.core.data.batch import Batch
     from vlwm.core.model.world_model import WorldModel
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vlwm.core.data.datasets import Batch, Past
+from vlwm.core.data.batch import Batch, Past
 from vlwm.core.model.loss_report import LossReport, Take, as_it_is
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory.fusion import fusion_loss

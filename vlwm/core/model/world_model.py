@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch, Past, Plan, apply_symmetry
+from vlwm.core.data.batch import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns

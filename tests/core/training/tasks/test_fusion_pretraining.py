@@ -12,12 +12,12 @@ from torch import Tensor
 from tests.core.training.conftest import TINY
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import collate
+from vlwm.core.data.batch import collate
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.tasks.step_counter import Course, whole_course
+from vlwm.core.training.tasks.pretraining import Course, whole_course
 from vlwm.core.training.tasks.world_task import WorldTask
 
 CPU = torch.device("cpu")

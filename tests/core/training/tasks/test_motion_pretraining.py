@@ -11,11 +11,12 @@ import torch
 
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import WindowDataset, mirrored_poses
+from vlwm.core.data.batch import mirrored_poses
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.model.motion.motion_head import PoseModule
 from vlwm.core.training.tasks import motion_pretraining as motions_module
 from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
-from vlwm.core.training.tasks.step_counter import Course, whole_course
+from vlwm.core.training.tasks.pretraining import Course, whole_course
 
 WINDOWS = 30
 

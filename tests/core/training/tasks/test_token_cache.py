@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from vlwm.core.config.load import load_config
-from vlwm.core.data.datasets import Batch, WindowDataset, collate
+from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.startup.train_data import TrainData, open_data
 from vlwm.core.training.tasks.token_cache import FrameCodes, TokenFile

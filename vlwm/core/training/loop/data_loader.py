@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from vlwm.core.data.datasets import EpochSampler, collate
+from vlwm.core.data.batch import collate
+from vlwm.core.data.sampler import EpochSampler
 from vlwm.core.training.runtime.distributed import Ranks
 
 

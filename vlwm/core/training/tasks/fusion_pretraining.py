@@ -13,7 +13,8 @@ from collections.abc import Iterator
 import torch
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch, WindowDataset
+from vlwm.core.data.batch import Batch
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.training.loop.data_loader import epoch_batches
 from vlwm.core.training.loop.optimizer import (
@@ -24,7 +25,7 @@ from vlwm.core.training.loop.optimizer import (
     set_lr,
 )
 from vlwm.core.training.runtime.distributed import Ranks
-from vlwm.core.training.tasks.step_counter import BeginCourse
+from vlwm.core.training.tasks.pretraining import BeginCourse
 
 _LR = 1e-2
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import WindowDataset, mirrored_poses
+from vlwm.core.data.batch import mirrored_poses
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.model.motion.motion_head import MoreMotion, PoseModule
 from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
-from vlwm.core.training.tasks.step_counter import BeginCourse
+from vlwm.core.training.tasks.pretraining import BeginCourse
 
 _MOST = 200_000  # windows that are held: 120 MB
 _SCALED = 20_000  # windows that the scale of the features comes from

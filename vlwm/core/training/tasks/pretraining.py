@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -18,9 +19,34 @@ from vlwm.core.model.checkpoint import load_checkpoint, load_weights, save_check
 from vlwm.core.training.run_context import Run
 from vlwm.core.training.startup.resume import comparable
 from vlwm.core.training.startup.train_data import TrainData
-from vlwm.core.training.tasks.step_counter import Course
 
 log = logging.getLogger("vlwm.training")
+
+
+class Course:
+    """The steps of a course that are still to be made.
+
+    Args:
+        first, steps: those done, and all.
+        after: called with the number of steps done, after each.
+    """
+
+    def __init__(self, first: int, steps: int, after: Callable[[int], None]) -> None:
+        self.first, self.steps, self.after = first, steps, after
+
+    def __iter__(self) -> Iterator[int]:
+        for step in range(self.first, self.steps):
+            yield step
+            self.after(step + 1)
+
+
+BeginCourse = Callable[[nn.Module, AdamW, int], Course]
+"""module, its optimizer, steps of the course; may put both where an earlier process left them"""
+
+
+def whole_course(module: nn.Module, optimizer: AdamW, steps: int) -> Course:
+    """All steps, nothing kept."""
+    return Course(0, steps, lambda done: None)
 
 
 class Opening:

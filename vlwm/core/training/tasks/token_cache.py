@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vlwm.core.data.datasets import IDENTITY, Batch
+from vlwm.core.data.batch import IDENTITY, Batch
 from vlwm.core.errors import VlwmError
 from vlwm.core.files import make_folder
 from vlwm.core.model.world_model import WorldModel

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import FrameBatch, FrameDataset, apply_symmetry
+from vlwm.core.data.batch import FrameBatch, apply_symmetry
+from vlwm.core.data.datasets import FrameDataset
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.loss_report import LossReport, Take, as_it_is

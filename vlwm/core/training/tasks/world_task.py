@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Batch, WindowDataset, collate
+from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly
 from vlwm.core.evaluation.validation import ValidationMeter
@@ -26,7 +27,7 @@ from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.training.tasks.fusion_pretraining import learn_fusion
 from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
-from vlwm.core.training.tasks.step_counter import BeginCourse
+from vlwm.core.training.tasks.pretraining import BeginCourse
 from vlwm.core.training.tasks.token_cache import FrameCodes
 
 _MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap

@@ -1,0 +1,54 @@
+"""Order the samples of an epoch, the same for any number of processes and loader workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+
+class EpochSampler(Sampler):
+    """Keys (epoch, index) of one epoch in batches, for one rank.
+
+    The order is a function of (seed, epoch); the global batch does not depend on the number of
+    processes: rank r of w takes its contiguous share of every global batch. The last batch may be
+    smaller.
+
+    Args:
+        count: samples of the data set.
+        batch: samples of a global batch.
+        first: samples of this epoch that were consumed already; a multiple of `batch`.
+        shuffle: False keeps the order of the data set.
+        most: samples of an epoch, another part of the data set in each; 0 takes all.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        batch: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        first: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        most: int = 0,
+    ) -> None:
+        self.count, self.batch, self.seed, self.epoch = count, batch, seed, epoch
+        self.samples = min(count, most) if most else count
+        self.first, self.rank, self.world_size, self.shuffle = first, rank, world_size, shuffle
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.arange(self.count)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+        for start in range(self.first, self.samples, self.batch):
+            whole = order[start : min(start + self.batch, self.samples)]
+            cuts = np.linspace(0, len(whole), self.world_size + 1).round().astype(int)
+            share = whole[cuts[self.rank] : cuts[self.rank + 1]]
+            yield [(self.epoch, int(i)) for i in share]
+
+    def __len__(self) -> int:
+        return -(-(self.samples - self.first) // self.batch)
