@@ -35,10 +35,10 @@ from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city
 from vlwm.core.config.load import load_config
 from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.data.npz import write_occupancy
 from vlwm.core.data.sensors.lidar import LidarScanner
 from vlwm.core.data.sensors.recorder import surfaces_in
 from vlwm.core.data.sensors.rig import LIDAR, LIDARS, MOUNTS
-from vlwm.core.data.session import write_occupancy
 from vlwm.core.data.trajectories.obstacle_map import obstacles_in
 from vlwm.core.data.trajectories.vehicle import VEHICLES
 from vlwm.core.geometry.frames import ORIENTATION, POSE_SIZE, quaternion_from_heading, to_ego

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from vlwm.commands.eval import evaluate
 from vlwm.core.config.load import config_from_dict, load_config
-from vlwm.core.data.session import write_occupancy, write_pose
+from vlwm.core.data.npz import write_occupancy
+from vlwm.core.data.session import write_pose
 from vlwm.core.errors import CheckpointError, DataError, UsageError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import save_checkpoint

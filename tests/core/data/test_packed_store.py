@@ -11,14 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlwm.core.data.npz import npz_bytes, write_occupancy
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.session import (
-    Session,
-    guess_velocity_frame,
-    npz_bytes,
-    write_occupancy,
-    write_pose,
-)
+from vlwm.core.data.session import Session, guess_velocity_frame, write_pose
 from vlwm.core.data.splits import Region, Splits, open_splits
 from vlwm.core.data.windows import window_counts, windows_of
 from vlwm.core.errors import DataError
@@ -228,3 +223,22 @@ def test_npz_is_what_numpy_reads_and_has_no_clock(tmp_path: Path) -> None:
         np.testing.assert_array_equal(opened["occupancy"], frame)
     os.utime(path, (0, 0))
     assert path.read_bytes() == npz_bytes(frame)
+
+
+def test_believed_poses_are_read_beside_the_true_ones(tmp_path: Path) -> None:
+    folder = record(tmp_path / "drone_a", [0, 1, 2], ground=True)
+    plain = Session(folder)
+    assert not plain.has_believed
+    np.testing.assert_array_equal(plain.believed, plain.poses)
+    believed = plain.poses[1].copy()
+    believed[:3] += 0.25
+    write_pose(folder / "poses/000001.json", plain.poses[1], 1.5, 0.5, (believed, 1.75))
+    session = Session(folder)
+    assert session.has_believed
+    np.testing.assert_array_equal(session.poses, plain.poses)
+    np.testing.assert_allclose(session.believed[1], believed)
+    assert session.believed_ground_z.tolist() == [1.5, 1.75, 1.5]
+    path = folder / "poses/000001.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "believed": {"position": 1}}))
+    with pytest.raises(DataError, match="a pose lacks"):
+        Session(folder, strict=True)

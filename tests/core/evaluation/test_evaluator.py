@@ -10,8 +10,9 @@ import pytest
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
+from vlwm.core.data.npz import write_occupancy
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.session import SessionMeta, write_meta, write_occupancy, write_pose
+from vlwm.core.data.session import SessionMeta, write_meta, write_pose
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError, DataError
 from vlwm.core.evaluation.baselines.warps import BASELINES

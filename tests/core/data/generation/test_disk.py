@@ -23,7 +23,7 @@ import dataclasses
 from tests.core.data.generation.test_prepare import PLAN, SIZE_M, config, digest
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation.prepare import prepare
-from vlwm.core.data.session import read_occupancy
+from vlwm.core.data.npz import read_occupancy
 from vlwm.core.errors import VlwmError
 
 city = procedural_city(SIZE_M, 3)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.city import City
+from vlwm.core.data.npz import write_occupancy
 from vlwm.core.data.sensors.recorder import Recorder
-from vlwm.core.data.session import write_occupancy
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
 from vlwm.core.parallel import each

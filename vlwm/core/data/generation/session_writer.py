@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from vlwm.core.data.generation.frame_jobs import Job, Scene, make_frames
 from vlwm.core.data.generation.session_plans import Planned, PreparePlan
+from vlwm.core.data.npz import read_occupancy
 from vlwm.core.data.sensors.camera import read_picture
 from vlwm.core.data.sensors.lidar import read_lidar
 from vlwm.core.data.sensors.recorder import Recorder
 from vlwm.core.data.sensors.rig import describe_sensors
-from vlwm.core.data.session import read_occupancy, write_meta, write_pose
+from vlwm.core.data.session import write_meta, write_pose
 from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, remove_temporaries
 from vlwm.core.geometry.grid import VoxelGrid
