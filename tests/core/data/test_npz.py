@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +68,26 @@ def test_wrong_layers_are_one_sentence(tmp_path: Path, arrays: dict, words: str)
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=words):
         read_layers(tmp_path / "a.npz")
+
+
+def test_a_file_written_to_a_stream_loads(tmp_path: Path) -> None:
+    class Stream(io.RawIOBase):
+        out = b""
+
+        def write(self, data: Any) -> int:
+            Stream.out += bytes(data)
+            return len(data)
+
+        def writable(self) -> bool:
+            return True
+
+    layers = some_layers()
+    with zipfile.ZipFile(Stream(), "w", zipfile.ZIP_DEFLATED) as out:  # type: ignore[arg-type]
+        for name, layer in layers.items():
+            with out.open(f"{name}.npy", "w") as member:
+                np.save(member, layer)
+    (tmp_path / "a.npz").write_bytes(Stream.out)
+    assert read_layers(tmp_path / "a.npz").keys() == layers.keys()
 
 
 def test_no_flipped_bit_changes_a_layer_in_silence(tmp_path: Path) -> None:

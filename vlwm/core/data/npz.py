@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from isal import igzip_lib, isal_zlib
@@ -142,8 +142,7 @@ def _read_arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]
         arrays = _own_npz(raw, wanted)
         if arrays is None:
             with np.load(io.BytesIO(raw), allow_pickle=False) as opened:
-                for member in opened.zip.infolist():  # a damaged name would drop its layer
-                    opened.zip.open(member).close()
+                _check_directory(raw, opened.zip)
                 arrays = {name: opened[name] for name in wanted if name in opened.files}
     except FileNotFoundError as error:
         raise DataError(
@@ -155,6 +154,21 @@ def _read_arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]
     ) as error:  # fmt: skip
         raise _damaged(path, str(error)) from error
     return arrays
+
+
+def _check_directory(raw: bytes, opened: ZipFile) -> None:
+    """Raise BadZipFile if a damaged directory hides a member: a layer must not vanish silently."""
+    end = 0
+    for member in sorted(opened.infolist(), key=lambda m: m.header_offset):
+        opened.open(member).close()  # compares the names in the header and in the directory
+        name, extra = struct.unpack_from("<2H", raw, member.header_offset + 26)
+        descriptor = 24 if member.flag_bits & 8 else 0  # sizes after the data, from a stream
+        if not end <= member.header_offset <= end + descriptor:
+            break
+        end = member.header_offset + _LOCAL.size + name + extra + member.compress_size
+        end += descriptor // 2
+    if not end <= opened.start_dir <= end + 12:
+        raise BadZipFile("its directory and its members differ")
 
 
 def _own_npz(raw: bytes, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]] | None:
