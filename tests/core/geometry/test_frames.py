@@ -217,3 +217,13 @@ def test_a_path_of_one_frame_stands_still(count):
     )
     assert linear.shape == angular.shape == (count, 3)
     assert not linear.any()
+
+
+def test_poses_come_back_from_their_anchor() -> None:
+    rng = np.random.default_rng(3)
+    poses = rng.normal(size=(5, 4, 13))
+    poses[..., 3:7] /= np.linalg.norm(poses[..., 3:7], axis=-1, keepdims=True)
+    ground = rng.normal(size=(5, 4))
+    local, _ = frames.anchor_poses(poses, ground, 2)
+    ego = frames.ego_of(poses[:, 2], ground[:, 2])[:, None]
+    np.testing.assert_allclose(frames.poses_from_ego(local, ego), poses, atol=1e-12)

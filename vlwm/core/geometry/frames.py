@@ -188,6 +188,24 @@ def anchor_poses(poses: ArrayLike, ground_z: ArrayLike, anchor: int) -> tuple[Ar
     return np.concatenate(parts, axis=-1), ground - ego[..., 2]
 
 
+def poses_from_ego(poses: ArrayLike, ego: ArrayLike) -> Array:
+    """Return poses (..., 13) of the ego frame (..., 4) in the outer frame of that ego frame.
+
+    The inverse of `anchor_poses`: positions in metres, orientations and velocities turned with the
+    heading of the ego frame.
+    """
+    poses = np.asarray(poses, dtype=np.float64)
+    ego = np.asarray(ego, dtype=np.float64)
+    yaw = ego[..., 3]
+    parts = [
+        from_ego(poses[..., POSITION], ego),
+        multiply_quaternions(quaternion_from_heading(yaw), poses[..., ORIENTATION]),
+        turn_vectors(poses[..., LINEAR_VELOCITY], yaw),
+        turn_vectors(poses[..., ANGULAR_VELOCITY], yaw),
+    ]
+    return np.concatenate(parts, axis=-1)
+
+
 # Motion
 
 
