@@ -90,7 +90,9 @@ def test_a_plan_is_where_the_forecast_looks(model: vlwm.Model) -> None:
 
 def test_a_batch_is_its_windows_one_by_one(model: vlwm.Model) -> None:
     windows = [window(model, seed) for seed in (0, 1)]
-    batch = model.forecast(*(np.stack(part) for part in zip(*(w[:2] for w in windows), strict=True)))
+    batch = model.forecast(
+        *(np.stack(part) for part in zip(*(w[:2] for w in windows), strict=True))
+    )
     for number, (occupancy, poses, _) in enumerate(windows):
         alone = model.forecast(occupancy, poses)
         np.testing.assert_allclose(batch[number].probability, alone.probability, atol=1e-5)

@@ -61,7 +61,9 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.ci
 def test_the_three_lines_run_from_the_wheel(stranger: Path) -> None:
-    (stranger / "lines.py").write_text(SNIPPET.replace("reveal_type(model)", "print(vlwm.__file__)"))
+    (stranger / "lines.py").write_text(
+        SNIPPET.replace("reveal_type(model)", "print(vlwm.__file__)")
+    )
     where = run(stranger / "venv/bin/python", "lines.py", cwd=stranger)
     assert Path(where.strip()).is_relative_to(stranger)
 

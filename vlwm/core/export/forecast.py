@@ -124,9 +124,7 @@ class Forecast:
 
     def _require_one_window(self) -> None:
         if self.batched:
-            raise UsageError(
-                "this forecast is of a batch", remedy="take one window: forecast[0]"
-            )
+            raise UsageError("this forecast is of a batch", remedy="take one window: forecast[0]")
 
     def __repr__(self) -> str:
         """Return the sizes, not the numbers."""

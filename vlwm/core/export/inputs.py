@@ -221,7 +221,7 @@ def _check_order(name: str, poses: NDArray[np.float64], order: str | None) -> No
     """Raise where quaternions lie level only if they are read w first."""
     if order is not None:
         return
-    x, y, z, w = np.moveaxis(poses[..., ORIENTATION], -1, 0)
+    x, y, z, _ = np.moveaxis(poses[..., ORIENTATION], -1, 0)
     level = 1 - 2 * (x**2 + y**2)  # cosine of the tilt, read x, y, z, w
     level_w_first = 1 - 2 * (y**2 + z**2)
     if level.min() < _TILT and level_w_first.min() >= _TILT:
@@ -283,6 +283,7 @@ def _heights(
             remedy="give ground_z, the height of the terrain under the vehicle in the same frame",
         )
     heights = np.asarray(0.0 if value is None else value, dtype=np.float64)
+    shape = heights.shape
     if heights.ndim == 0:
         heights = np.full((windows, past), float(heights))
     if heights.ndim == 1:
@@ -290,7 +291,7 @@ def _heights(
     lengths = (past, past + future) if future else (past,)
     if heights.ndim != 2 or len(heights) != windows or heights.shape[1] not in lengths:
         raise UsageError(
-            f"ground_z has shape {np.shape(value)}, not ({past},)",
+            f"ground_z has shape {shape}, not ({past},)",
             remedy=f"a number, one height a past frame ({past}), or with a plan one a frame of "
             "past and future",
         )
