@@ -13,7 +13,7 @@ import torch
 
 import vlwm
 from tests.trained_run import ATTRIBUTION, THRESHOLDS, window_of, write_trained_run
-from vlwm.core.data.datasets import Past
+from vlwm.core.data.batch import Past
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.geometry.frames import (
     anchor_poses,
@@ -93,8 +93,8 @@ def test_a_batch_is_its_windows_one_by_one(model: vlwm.Model) -> None:
     batch = model.forecast(
         *(np.stack(part) for part in zip(*(w[:2] for w in windows), strict=True))
     )
-    for number, (occupancy, poses, _) in enumerate(windows):
-        alone = model.forecast(occupancy, poses)
+    for number, (occupancy, own, _) in enumerate(windows):
+        alone = model.forecast(occupancy, own)
         np.testing.assert_allclose(batch[number].probability, alone.probability, atol=1e-5)
         np.testing.assert_allclose(batch[number].poses, alone.poses, atol=1e-5)
 

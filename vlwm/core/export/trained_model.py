@@ -16,7 +16,7 @@ import torch
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import Past, Plan
+from vlwm.core.data.batch import Past, Plan
 from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.load import cuts_of, find_checkpoint
