@@ -4,6 +4,9 @@ Bits stay packed until they are on the device. Poses are in the ego frame of the
 of their window (the anchor), so a model never sees where in the world it is. `Past` is a type of
 its own, so that a forecast cannot read the future by accident.
 
+Layers that a data set was not asked for are None. A cell that is neither occupied nor free is
+unknown, which is never free.
+
 Axes: B batch, F frames, H future frames, X, Y, Z cells.
 """
 
@@ -34,12 +37,23 @@ class Past:
         poses: float32 (B, F, 13).
         ground_z: float32 (B, F), metres above the terrain under the last past pose.
         symmetry: int64 (B,), to be applied to the voxels when they are unpacked.
+        known: uint8 (B, F, packed_bytes), cells whose truth is known; None: all of them.
+        seen_occupied, seen_free: uint8 (B, F, packed_bytes), cells that a sensor saw a surface in
+            or saw through; None without a sensor.
+        believed: float32 (B, F, 13), poses as the vehicle believed them, in the ego frame of its
+            last believed pose; None: the same as `poses`.
+        believed_ground_z: float32 (B, F), metres above the terrain under that pose.
     """
 
     bits: Tensor
     poses: Tensor
     ground_z: Tensor
     symmetry: Tensor
+    known: Tensor | None = None
+    seen_occupied: Tensor | None = None
+    seen_free: Tensor | None = None
+    believed: Tensor | None = None
+    believed_ground_z: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Past:
         return _to(self, device)
@@ -72,6 +86,13 @@ class Batch:
         index: int64 (B,), places in the list of windows.
         symmetry: int64 (B,), to be applied to the voxels when they are unpacked; the poses have
             it already.
+        known: uint8 (B, F, packed_bytes), cells whose truth is known; None: all of them.
+        seen_occupied, seen_free: uint8 (B, F, packed_bytes), cells that a sensor saw a surface in
+            or saw through; None without a sensor.
+        classes: uint8 (B, F, X, Y, Z), semantic classes; None without them.
+        believed: float32 (B, F, 13), poses as the vehicle believed them, in the ego frame of its
+            last believed past pose; None: the same as `poses`.
+        believed_ground_z: float32 (B, F), metres above the terrain under that pose.
     """
 
     bits: Tensor
@@ -79,18 +100,21 @@ class Batch:
     ground_z: Tensor
     index: Tensor
     symmetry: Tensor
+    known: Tensor | None = None
+    seen_occupied: Tensor | None = None
+    seen_free: Tensor | None = None
+    classes: Tensor | None = None
+    believed: Tensor | None = None
+    believed_ground_z: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         return _to(self, device)
 
     def past(self, history: int) -> Past:
-        """The first `history` frames, and nothing of the rest."""
-        return Past(
-            self.bits[:, :history],
-            self.poses[:, :history],
-            self.ground_z[:, :history],
-            self.symmetry,
-        )
+        """Return the first `history` frames, and nothing of the rest."""
+        named = {f.name: getattr(self, f.name) for f in fields(Past) if f.name != "symmetry"}
+        first = {k: None if v is None else v[:, :history] for k, v in named.items()}
+        return Past(symmetry=self.symmetry, **first)
 
     def plan(self, history: int) -> Plan:
         """The true motion of the frames after `history`."""
@@ -108,18 +132,23 @@ class FrameBatch:
         bits: uint8 (N, packed_bytes).
         index: int64 (N,), places in the store.
         symmetry: int64 (N,), to be applied to the voxels when they are unpacked.
+        known: uint8 (N, packed_bytes), cells whose truth is known; None: all of them.
+        classes: uint8 (N, X, Y, Z), semantic classes; None without them.
     """
 
     bits: Tensor
     index: Tensor
     symmetry: Tensor
+    known: Tensor | None = None
+    classes: Tensor | None = None
 
     def to(self, device: torch.device | str) -> FrameBatch:
         return _to(self, device)
 
 
 def _to(value: Any, device: torch.device | str) -> Any:
-    moved = {f.name: getattr(value, f.name).to(device, non_blocking=True) for f in fields(value)}
+    parts = {f.name: getattr(value, f.name) for f in fields(value)}
+    moved = {k: v.to(device, non_blocking=True) for k, v in parts.items() if v is not None}
     return replace(value, **moved)
 
 
@@ -159,7 +188,7 @@ def mirrored_poses(poses: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Stack dataclasses of tensors."""
+    """Stack dataclasses of tensors; a field that is None stays None."""
     first = samples[0]
-    stacked = {f.name: torch.stack([getattr(s, f.name) for s in samples]) for f in fields(first)}
-    return replace(first, **stacked)
+    parts = {f.name: [getattr(s, f.name) for s in samples] for f in fields(first)}
+    return replace(first, **{k: torch.stack(v) for k, v in parts.items() if v[0] is not None})

@@ -115,10 +115,10 @@ def batch_size(batch: Any) -> int:
 
 
 def microbatches(batch: B, size: int) -> Iterator[B]:
-    """Slices of at most `size` samples of a dataclass of tensors."""
+    """Yield slices of at most `size` samples of a dataclass of tensors; None fields stay None."""
+    named = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}  # type: ignore[arg-type]
     for start in range(0, batch_size(batch), size):
-        fields = dataclasses.fields(batch)  # type: ignore[arg-type]
-        part = {f.name: getattr(batch, f.name)[start : start + size] for f in fields}
+        part = {k: v[start : start + size] for k, v in named.items() if v is not None}
         yield dataclasses.replace(batch, **part)  # type: ignore[type-var]
 
 
