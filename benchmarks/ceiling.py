@@ -19,8 +19,8 @@ import torch
 from of_a_run import parser_of, subject_of
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.evaluation.metrics import structure_mask
-from vlwm.core.model.losses import wrap_to_pi
 from vlwm.core.model.memory.warp import under_spread
+from vlwm.core.model.torch_frames import wrap_angle
 
 
 def best(swept: list[ProbabilityHistogram]) -> list[float | None]:
@@ -45,7 +45,7 @@ def main() -> None:
             tokens = model.embedded(model.codes(voxels[:, :history]))
         motion, true = model.motion(batch.past(history), tokens), batch.plan(history).ego
         off = (motion.ego - true)[..., [0, 1, 3]]
-        off[..., 2] = wrap_to_pi(off[..., 2])
+        off[..., 2] = wrap_angle(off[..., 2])
         for h in range(model.future):
             truth = voxels[:, history + h]
             moves = model.pose.moves(motion, torch.tensor([0]), torch.tensor([h])) + off[:, h, None]

@@ -51,8 +51,8 @@ from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.losses import occupancy_loss
 from vlwm.core.model.tokenizer.quantizer import CodebookHealth, Quantized, VectorQuantizer
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.torch_frames import ego_of, step_features
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
-from vlwm.core.model.world_model import ego_frames, step_features
 from vlwm.core.training.loop.data_loader import epoch_batches
 from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 from vlwm.core.training.runtime.distributed import Ranks
@@ -353,7 +353,7 @@ def trained_forecast(
         nonlocal taken
         taken += 1
         batch, codes = train.batch(indices.tolist())
-        ego = ego_frames(batch.poses, batch.ground_z)
+        ego = ego_of(batch.poses, batch.ground_z)
         given, first = codes, 0
         if way == "own roll-out" and 3 * taken > 2 * steps:
             given = forecast.one_by_one(codes, ego)
@@ -376,7 +376,7 @@ def judged(
     prior = train_prior(data.store, data.splits).layers
     for index in range(len(test.windows)):
         batch, codes = test.batch([index])
-        ego = ego_frames(batch.poses, batch.ground_z)
+        ego = ego_of(batch.poses, batch.ground_z)
         frames = unpack_bits(batch.bits, data.grid.shape)[0]
         said = {"true future": codes}
         for way, forecast in ways.items():

@@ -17,7 +17,6 @@ from vlwm.core.model.losses import (
     gaussian_nll,
     occupancy_loss,
     token_loss,
-    wrap_to_pi,
 )
 
 
@@ -221,12 +220,3 @@ def test_gaussian_nll_is_least_where_sigma_is_the_error() -> None:
     error = torch.full((100,), 0.7)
     at = [float(gaussian_nll(error, torch.full((100,), s).log())) for s in (0.35, 0.7, 1.4)]
     assert at[1] == min(at)
-
-
-def test_wrapped_angles() -> None:
-    angle = torch.tensor([3.2, -3.2, 6.4, 0.1], requires_grad=True)
-    wrapped = wrap_to_pi(angle)
-    assert (wrapped.abs() <= torch.pi + 1e-6).all()
-    torch.testing.assert_close(torch.cos(wrapped), torch.cos(angle))
-    wrapped.sum().backward()
-    assert angle.grad is not None and angle.grad.tolist() == [1.0] * 4

@@ -13,9 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.small_world import batch_of, grid_of, model_of, small
 from vlwm.core.config.load import load_config
 from vlwm.core.model.memory.warp import resampled_memory
+from vlwm.core.model.torch_frames import ego_of
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
 from vlwm.core.model.world_loss import WorldLoss
-from vlwm.core.model.world_model import WorldModel, ego_frames
+from vlwm.core.model.world_model import WorldModel
 
 
 def test_a_poisoned_future_changes_no_forecast() -> None:
@@ -44,7 +45,7 @@ def test_untrained_it_is_the_resampled_memory() -> None:
     model, batch = model_of(config).eval(), batch_of(config)
     forecast = model.forecast(batch.past(4), batch.plan(4))
     past = model.voxels(batch.bits, batch.symmetry)[:, :4]
-    ego, future = ego_frames(batch.poses[:, :4], batch.ground_z[:, :4]), batch.plan(4).ego
+    ego, future = ego_of(batch.poses[:, :4], batch.ground_z[:, :4]), batch.plan(4).ego
     for h in range(config.future_frames):
         memory = resampled_memory(past, ego, future[:, h], model.grid)
         seen, mean = (x.permute(0, 2, 3, 1) for x in (memory.seen(), memory.mean()))

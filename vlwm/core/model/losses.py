@@ -202,9 +202,3 @@ def wide(x: Tensor) -> Tensor:
 def gaussian_nll(error: Tensor, log_sigma: Tensor) -> Tensor:
     """Mean negative log-likelihood of errors under independent Gaussians, without its constant."""
     return (log_sigma + 0.5 * (error * torch.exp(-log_sigma)) ** 2).mean()
-
-
-def wrap_to_pi(angle: Tensor) -> Tensor:
-    """The same angle in [−π, π); its gradient is that of the angle."""
-    turns = torch.round(angle.detach() / (2 * torch.pi))
-    return angle - 2 * torch.pi * turns

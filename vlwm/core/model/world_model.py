@@ -30,8 +30,8 @@ from vlwm.core.model.memory.fusion import FrameFusion
 from vlwm.core.model.memory.refinement_net import MemoryNet
 from vlwm.core.model.memory.warp import under_spread
 from vlwm.core.model.motion.motion_head import Motion, PoseModule
-from vlwm.core.model.motion.vehicle_state import turned, yaw_of
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.torch_frames import ego_of, step_features
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
 
 _STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
@@ -175,7 +175,7 @@ class WorldModel(nn.Module):
 
     def past_ego(self, past: Past) -> Tensor:
         """Ego frames (B, P, 4) of the past."""
-        return ego_frames(past.poses, past.ground_z)
+        return ego_of(past.poses, past.ground_z)
 
     # Forecast
 
@@ -355,18 +355,3 @@ def frames_at_once(windows: int, device: torch.device) -> int:
     """Future frames of each window that a forecast makes together: a GPU has room for six at the
     full grid, and waits less; a CPU has none to spare and gains nothing."""
     return 1 if device.type == "cpu" else max(1, _ROWS_AT_ONCE // windows)
-
-
-def ego_frames(poses: Tensor, ground_z: Tensor) -> Tensor:
-    """Ego frames (..., 4) of poses (..., 13) over terrain (...)."""
-    return torch.stack([poses[..., 0], poses[..., 1], ground_z, yaw_of(poses[..., 3:7])], dim=-1)
-
-
-def step_features(ego: Tensor) -> Tensor:
-    """Steps (B, F − 1, 5) between ego frames (B, F, 4), in the frame they start from."""
-    shift = ego[:, 1:, :3] - ego[:, :-1, :3]
-    yaw = ego[:, :-1, 3]
-    ahead, left = turned(shift[..., 0], shift[..., 1], -yaw)
-    turn = ego[:, 1:, 3] - yaw
-    parts = [ahead / 5.0, left, shift[..., 2], torch.sin(turn), torch.cos(turn)]
-    return torch.stack(parts, dim=-1).float()

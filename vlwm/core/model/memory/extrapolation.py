@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory.warp import affine_places, places_at, relative_ego, within
+from vlwm.core.model.memory.warp import affine_places, places_at, within
+from vlwm.core.model.torch_frames import relative_ego
 
 STATES = 24
 """an empty cell: something above, something below, something in the four cells inward (8); an

@@ -19,9 +19,9 @@ from vlwm.core.model.memory.warp import (
     Resampled,
     affine_places,
     kernels,
-    relative_ego,
     resampled_memory,
 )
+from vlwm.core.model.torch_frames import relative_ego
 
 READING_SCALE = 6.0
 """the logit of a cell that every past frame calls occupied (at 4, the many empty cells hold so much

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory import kernels
-from vlwm.core.model.motion.vehicle_state import turned
+from vlwm.core.model.torch_frames import relative_ego, turn_plane
 
 _ROWS_AT_ONCE = 4  # of columns, whose places stay in a processor's cache
 
@@ -161,7 +161,7 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
             given in.
         grid: the grid of all frames.
     """
-    ahead, left = turned(moves[..., 0], moves[..., 1], -ego[:, 3:])
+    ahead, left = turn_plane(moves[..., 0], moves[..., 1], -ego[:, 3:])
     here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
     places = affine_places(here, grid).float()
     if kernels.usable(probability.device):
@@ -232,13 +232,6 @@ def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
     for layer, share in ((below, 1 - part), (below + 1, part)):
         weights.scatter_add_(2, layer.long().clamp(0, layers - 1)[..., None], share)
     return weights, (centre >= 0) & (centre < layers)
-
-
-def relative_ego(reference: Tensor, ego: Tensor) -> Tensor:
-    """Ego frames (..., 4) as seen in the ego frames `reference` (..., 4); one outer frame."""
-    x, y, z, yaw = (ego - reference).unbind(-1)
-    ahead, left = turned(x, y, -reference[..., 3])
-    return torch.stack([ahead, left, z, yaw], dim=-1)
 
 
 def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:

@@ -26,10 +26,10 @@ from vlwm.core.model.motion.vehicle_state import (
     motion_error,
     others_of,
     planar_of,
-    quaternion_of,
     state_of,
     true_state,
 )
+from vlwm.core.model.torch_frames import quaternion_from_rpy
 
 _START_LOG_SIGMA = -0.7
 _MEMBERS = 2
@@ -76,7 +76,7 @@ class Motion:
         zeros = torch.zeros_like(x)
         six = self.state.shape[-1] > 4
         roll, pitch = self.state[..., 4:6].unbind(-1) if six else (zeros, zeros)
-        turn = quaternion_of(roll, pitch, yaw)
+        turn = quaternion_from_rpy(roll, pitch, yaw)
         rest = self.state[..., 6:12] if six else torch.zeros(*x.shape, 6).to(x)
         return torch.cat([torch.stack([x, y, z], -1), turn, rest], dim=-1)
 

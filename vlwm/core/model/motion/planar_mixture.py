@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlwm.core.model.losses import wrap_to_pi
+from vlwm.core.model.torch_frames import wrap_angle
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PlanarMixture:
     def log_likelihood(self, truth: Tensor) -> Tensor:
         """Of true x, y, yaw (..., 3), without the constant of the normal distribution: (...)."""
         error = truth[..., None, :] - self.mean
-        error = torch.cat([error[..., :2], wrap_to_pi(error[..., 2:])], dim=-1)
+        error = torch.cat([error[..., :2], wrap_angle(error[..., 2:])], dim=-1)
         x, y, yaw = (error * torch.exp(-self.log_sigma)).unbind(-1)
         side, ahead, along = self.shear.unbind(-1)
         y = y - side * yaw

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlwm.core.model.losses import wrap_to_pi
-from vlwm.core.model.motion.vehicle_state import turned, yaw_of
+from vlwm.core.model.torch_frames import heading_of, turn_plane, wrap_angle
 
 FRAME_FEATURES = 22
 _UPRIGHT = (2, 5, 6, 9, 10, 11, 17, 20)  # height, tilt, climb, wx, wy, and their changes
@@ -73,13 +72,13 @@ def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
     x, y, z = poses[..., :3].unbind(-1)
     place = torch.stack([x, y, z - ground_z], dim=-1) / 10.0
     speed = poses[..., 7:10] / 10.0
-    yaw = yaw_of(poses[..., 3:7])
+    yaw = heading_of(poses[..., 3:7])
     attitude = torch.stack([torch.cos(yaw), torch.sin(yaw), *_tilt(poses[..., 3:7])], dim=-1)
-    own = torch.stack(turned(speed[..., 0], speed[..., 1], -yaw), dim=-1)
+    own = torch.stack(turn_plane(speed[..., 0], speed[..., 1], -yaw), dim=-1)
     known = torch.cat([place, speed, yaw[..., None]], dim=-1)
     change = functional.pad(known[:, 1:] - known[:, :-1], (0, 0, 1, 0))
     moved, faster, turn = change.split([3, 3, 1], dim=-1)
-    changed = torch.cat([moved, 2.0 * faster, wrap_to_pi(turn)], dim=-1) / dt_s
+    changed = torch.cat([moved, 2.0 * faster, wrap_angle(turn)], dim=-1) / dt_s
     parts = [place, attitude, speed, poses[..., 10:13], own, changed]
     return torch.cat(parts, dim=-1).float()
 

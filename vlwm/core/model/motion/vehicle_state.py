@@ -9,21 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vlwm.core.model.losses import wrap_to_pi
+from vlwm.core.model.torch_frames import heading_of, rpy_of, turn_plane, wrap_angle
 
 
 def motion_error(state: Tensor, truth: Tensor) -> Tensor:
     """Difference of states (..., D), angles wrapped."""
     error = state - truth
-    parts = [error[..., :3], wrap_to_pi(error[..., 3:4])]
+    parts = [error[..., :3], wrap_angle(error[..., 3:4])]
     if error.shape[-1] > 4:
-        parts += [wrap_to_pi(error[..., 4:6]), error[..., 6:]]
+        parts += [wrap_angle(error[..., 4:6]), error[..., 6:]]
     return torch.cat(parts, dim=-1)
 
 
 def true_state(poses: Tensor, size: int) -> Tensor:
     """States (..., D) of poses (..., 13); the sign of a quaternion does not matter."""
-    roll, pitch, yaw = angles_of(poses[..., 3:7])
+    roll, pitch, yaw = rpy_of(poses[..., 3:7])
     position = poses[..., :3]
     if size == 4:
         return torch.cat([position, yaw[..., None]], dim=-1)
@@ -55,57 +55,20 @@ def constant_motion(poses: Tensor, horizons_s: Tensor, dt_s: float, size: int) -
     / 2) times its arc far: so the chord that goes on is the last one turned and stretched.
     """
     before, last = poses[:, -2:].unbind(1)
-    yaws = yaw_of(poses[:, -2:, 3:7])
-    step = wrap_to_pi(yaws[:, 1:] - yaws[:, :1])  # (B, 1)
+    yaws = heading_of(poses[:, -2:, 3:7])
+    step = wrap_angle(yaws[:, 1:] - yaws[:, :1])  # (B, 1)
     ratio = horizons_s / dt_s  # (H,)
     turn = step * ratio
     off = (turn + step) / 2
     longer = ratio * torch.sinc(turn / (2 * torch.pi)) / torch.sinc(step / (2 * torch.pi))
     shift = last[:, None, :3] - before[:, None, :3]
-    x, y = turned(shift[..., 0] * longer, shift[..., 1] * longer, off)
+    x, y = turn_plane(shift[..., 0] * longer, shift[..., 1] * longer, off)
     moved = torch.stack([x, y, shift[..., 2] * ratio], dim=-1)
     state = torch.cat([last[:, None, :3] + moved, (yaws[:, 1:] + turn)[..., None]], dim=-1)
     if size == 4:
         return state
-    roll, pitch, _ = angles_of(last[:, 3:7])
+    roll, pitch, _ = rpy_of(last[:, 3:7])
     held = torch.stack([roll, pitch], -1)[:, None].expand(-1, len(horizons_s), -1)
-    velocity = torch.stack(turned(last[:, 7:8], last[:, 8:9], turn), dim=-1)
+    velocity = torch.stack(turn_plane(last[:, 7:8], last[:, 8:9], turn), dim=-1)
     rest = last[:, None, 9:13].expand(-1, len(horizons_s), -1)
     return torch.cat([state, held, velocity, rest], dim=-1)
-
-
-def turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
-    """x and y of vectors turned by angles (rad, to the left)."""
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    return torch.addcmul(cos * x, sin, y, value=-1), torch.addcmul(cos * y, sin, x)
-
-
-def yaw_of(quaternion: Tensor) -> Tensor:
-    """Yaw (...,) of quaternions x, y, z, w (..., 4) of any length.
-
-    The tangent of the yaw is 2 (wz + xy) / (w² + x² - y² - z²): the imaginary over the real part of
-    (w + iz)² + (x + iy)², which takes half the operations.
-    """
-    x, y, z, w = quaternion.unbind(-1)
-    upright, over = torch.complex(w, z), torch.complex(x, y)
-    return torch.angle(upright * upright + over * over)
-
-
-def angles_of(quaternion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Roll, pitch, yaw (...,) of quaternions x, y, z, w (..., 4)."""
-    x, y, z, w = quaternion.unbind(-1)
-    roll = torch.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
-    pitch = torch.asin((2 * (w * y - z * x)).clamp(-1.0, 1.0))
-    return roll, pitch, yaw_of(quaternion)
-
-
-def quaternion_of(roll: Tensor, pitch: Tensor, yaw: Tensor) -> Tensor:
-    cr, cp, cy = (torch.cos(a / 2) for a in (roll, pitch, yaw))
-    sr, sp, sy = (torch.sin(a / 2) for a in (roll, pitch, yaw))
-    parts = [
-        sr * cp * cy - cr * sp * sy,
-        cr * sp * cy + sr * cp * sy,
-        cr * cp * sy - sr * sp * cy,
-        cr * cp * cy + sr * sp * sy,
-    ]
-    return torch.stack(parts, dim=-1)
