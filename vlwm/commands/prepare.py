@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
-    from vlwm.core.config.schema import Config
+    from vlwm.core.config.schema import Config, PrepareConfig
     from vlwm.core.data.generation.prepare import OnFrames, PrepareReport
     from vlwm.core.geometry.mapped_arrays import Scratch
 
@@ -88,6 +88,24 @@ def prepare(
             rich_help_panel=_MADE,
         ),
     ] = None,
+    observe: Annotated[
+        str | None,
+        typer.Option(
+            "--observe",
+            metavar="SENSOR",
+            help="Write the cells that a sensor saw: lidar, HDL-32E, VLP-16, Livox, depth, none.",
+            rich_help_panel=_MADE,
+        ),
+    ] = None,
+    pose_noise: Annotated[
+        str | None,
+        typer.Option(
+            "--pose-noise",
+            metavar="LEVEL",
+            help="Errors of the believed poses: none, 5cm (0.1 degrees), 15cm (0.3 degrees).",
+            rich_help_panel=_MADE,
+        ),
+    ] = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -154,6 +172,7 @@ def prepare(
 
     resolved = load_config(config, set_ or (), note)
     defaults = resolved.prepare
+    seen = _observed(defaults, observe, pose_noise)
     plan = PreparePlan(
         frames=frames or defaults.frames,
         sessions=sessions or defaults.sessions,
@@ -165,6 +184,8 @@ def prepare(
         dt_s=resolved.frame_dt_s,
         lidar=defaults.lidar_model if _or(lidar, defaults.lidar) else None,
         camera=_or(camera, defaults.camera),
+        observe=seen.observed_by,
+        pose_noise=seen.pose_noise,
     )
     target = output or Path(resolved.data_root)
     scratch = Scratch(None if dry_run else target)
@@ -192,6 +213,19 @@ def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:
 
 def _or(option: bool | None, default: bool) -> bool:
     return default if option is None else option
+
+
+def _observed(
+    defaults: PrepareConfig, observe: str | None, pose_noise: str | None
+) -> PrepareConfig:
+    """Return the config's values with those of the options, which the config checks."""
+    from dataclasses import replace
+
+    return replace(
+        defaults,
+        observe=observe or defaults.observe,
+        pose_noise=pose_noise or defaults.pose_noise,
+    )
 
 
 def _agents(text: str | None) -> tuple[str, ...] | None:

@@ -225,6 +225,10 @@ PATTERNS = ("random", "survey", "orbit", "canyon", "patrol", "revisit")
 """names of the ways that vehicles can go; 'mix' is all that suit a vehicle, in turn"""
 
 
+OBSERVE = ("none", "lidar", "HDL-32E", "VLP-16", "Livox", "depth")
+"""values of `prepare.observe`"""
+
+
 @dataclass(frozen=True)
 class PrepareConfig:
     """What `vlwm prepare` writes when no option says otherwise."""
@@ -253,10 +257,20 @@ class PrepareConfig:
     """whose beams, range and noise the scans have: 'HDL-32E' (32 beams) or 'VLP-16' (16)"""
     camera: bool = False
     """write a picture of every frame, 900 x 1600 pixels; not used in training"""
+    observe: str = "none"
+    """write for every frame which cells a sensor saw occupied and free: 'lidar' (that of
+    lidar_model), 'HDL-32E', 'VLP-16', 'Livox' or 'depth'; 'none': the frames are the truth"""
+    pose_noise: str = "none"
+    """errors of the poses that the vehicle believes: 'none', '5cm' (and 0.1 degrees), '15cm' (and
+    0.3 degrees)"""
 
     def __post_init__(self) -> None:
         good = self.lidar_model in ("HDL-32E", "VLP-16")
         _require(good, "prepare.lidar_model", self.lidar_model, "use 'HDL-32E' or 'VLP-16'")
+        good = self.observe in OBSERVE
+        _require(good, "prepare.observe", self.observe, f"use one of {', '.join(OBSERVE)}")
+        good = self.pose_noise in ("none", "5cm", "15cm")
+        _require(good, "prepare.pose_noise", self.pose_noise, "use 'none', '5cm' or '15cm'")
         good = self.source in ("tiles", "procedural")
         _require(good, "prepare.source", self.source, "use 'tiles' or 'procedural'")
         good = self.fill in ("surface", "solid")
@@ -266,6 +280,13 @@ class PrepareConfig:
         good = bool(self.patterns) and set(self.patterns) <= {"mix", *PATTERNS}
         known = ", ".join(("mix", *PATTERNS))
         _require(good, "prepare.patterns", self.patterns, f"use some of {known}")
+
+    @property
+    def observed_by(self) -> str | None:
+        """Name of the sensor that observes the frames, or None."""
+        if self.observe == "none":
+            return None
+        return self.lidar_model if self.observe == "lidar" else self.observe
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.city import City
-from vlwm.core.data.npz import write_occupancy
+from vlwm.core.data.npz import OCCUPANCY, write_layers
 from vlwm.core.data.sensors.recorder import Recorder
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles, fill_solid
@@ -77,6 +77,7 @@ def make_frames(
 
 def _make(scene: Scene, recorder: Recorder | None, job: Job) -> None:
     if job.occupancy is not None:
-        write_occupancy(job.occupancy, scene.frame(job.ego))
+        seen = {} if recorder is None else recorder.observe(job.number)
+        write_layers(job.occupancy, {OCCUPANCY: scene.frame(job.ego), **seen})
     if recorder is not None:
         recorder.record(job.number, job.lidar, job.image)

@@ -52,7 +52,10 @@ CITY_FILE = "city_report.json"
 
 _BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
 _BYTES_PER_PICTURE = 80_000.0  # measured in Marunouchi
-_EARLIER = {"lidar": None, "camera": False, "patterns": ["random"]}  # a folder without these keys
+_EARLIER = {
+    "lidar": None, "camera": False, "patterns": ["random"], "observe": None, "pose_noise": "none",
+}  # fmt: skip
+"""values of a folder that does not name them"""
 
 __all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "outline", "prepare"]
 
@@ -147,6 +150,8 @@ def _bytes_needed(grid: VoxelGrid, plan: PreparePlan) -> int:
         frame += LIDARS[plan.lidar].beams * 16
     if plan.camera:
         frame += _BYTES_PER_PICTURE
+    if plan.observe is not None:
+        frame *= 3  # two layers more, about as dear as the truth
     return round(plan.sessions * plan.frames * frame)
 
 
@@ -174,7 +179,7 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
         "city": city.name,
         "sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
         "grid": grid_values(grid),
-        **{k: v for k, v in asdict(plan).items() if k != "workers"},
+        **_kept_values(plan),
     }
     wanted = json.loads(json.dumps(wanted))
     for folder in (output, output / PACKED):
@@ -182,7 +187,10 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
     path = output / PLAN_FILE
     if path.exists():
         known = read_json(path)
-        other = [k for k in wanted if known.get(k, _EARLIER.get(k)) != wanted[k]]
+        names = [*wanted, *(k for k in known if k in _EARLIER and k not in wanted)]
+        other = [
+            k for k in names if known.get(k, _EARLIER.get(k)) != wanted.get(k, _EARLIER.get(k))
+        ]
         if other:
             raise DataError(
                 f"this folder was prepared with another {', '.join(other)}",
@@ -191,6 +199,13 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
             )
     else:
         write_json(path, wanted)
+
+
+def _kept_values(plan: PreparePlan) -> dict[str, Any]:
+    """Return what a folder remembers of its plan: frames that nobody observes need no new keys."""
+    values = asdict(plan)
+    plain = {"workers"} | {k for k in ("observe", "pose_noise") if values[k] == _EARLIER[k]}
+    return {k: v for k, v in values.items() if k not in plain}
 
 
 def _drop_damaged(store: PackedStore, sessions: list[Planned]) -> bool:

@@ -50,6 +50,9 @@ class PreparePlan:
         workers: processes; the bytes do not depend on it.
         lidar: name of the lidar whose scans are written, of `sensors.LIDARS`; None: no scans.
         camera: whether pictures are written.
+        observe: name of the sensor whose view is written as layers of each frame, of
+            `ray_patterns.RAY_PATTERNS`; None: the frames are the truth alone.
+        pose_noise: level of the believed poses, of `observe.POSE_NOISE`.
     """
 
     frames: int
@@ -62,6 +65,8 @@ class PreparePlan:
     lidar: str | None = None
     camera: bool = False
     patterns: tuple[str, ...] = (MIX,)
+    observe: str | None = None
+    pose_noise: str = "none"
 
 
 @dataclass(frozen=True, eq=False)

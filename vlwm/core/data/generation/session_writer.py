@@ -19,6 +19,12 @@ from vlwm.core.data.generation.session_plans import Planned, PreparePlan
 from vlwm.core.data.npz import read_occupancy
 from vlwm.core.data.sensors.camera import read_picture
 from vlwm.core.data.sensors.lidar import read_lidar
+from vlwm.core.data.sensors.observe import (
+    POSE_NOISE,
+    Track,
+    believed_track,
+    describe_observer,
+)
 from vlwm.core.data.sensors.recorder import Recorder
 from vlwm.core.data.sensors.rig import describe_sensors
 from vlwm.core.data.session import write_meta, write_pose
@@ -43,7 +49,7 @@ def make_sessions(
     Of long sessions the frames are shared out to the workers, of short ones the sessions: a pool
     of many workers takes longer to begin than they take for a few frames.
     """
-    short = plan.frames <= _SHORT * plan.workers and not _extras(plan)
+    short = plan.frames <= _SHORT * plan.workers and not _records(plan)
     if plan.workers <= 1 or len(sessions) < plan.workers or not short:
         return sum(make_session(output / p.name, p, scene, plan, on_frames) for p in sessions)
     alone, made = replace(plan, workers=1), 0
@@ -72,21 +78,24 @@ def make_session(
     finished = (folder / "session.json").exists()
     for name in ("", "poses", "occupancy", *_extras(plan)):
         remove_temporaries(make_folder(folder / name))
-    path = planned.trajectory
+    path, track = planned.trajectory, _believed(planned, plan)
     for i in range(plan.frames):
         pose = folder / "poses" / f"{i:06d}.json"
         if not (finished and pose.exists()):
-            write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]))
+            other = None if track is None else (track.poses[i], float(track.ground_z[i]))
+            write_pose(pose, path.poses[i], float(path.ground_z[i]), float(path.times_s[i]), other)
     ego = planned.ego()
     jobs = [_job(folder, i, ego[i], plan, scene.grid, not finished) for i in range(plan.frames)]
     missing = [job for job in jobs if job.occupancy or job.lidar or job.image]
     on_frames(planned.name, plan.frames - len(missing), plan.frames)
-    recorder = _recorder(planned, scene, plan) if _extras(plan) and missing else None
+    recorder = _recorder(planned, scene, plan) if _records(plan) and missing else None
     for done, _ in enumerate(make_frames(scene, missing, plan.workers, recorder), 1):
         on_frames(planned.name, plan.frames - len(missing) + done, plan.frames)
     scene.buildings.let_go()
     if not finished:
-        sensors = describe_sensors(planned.meta.agent, plan.lidar, plan.camera)
+        agent = planned.meta.agent
+        sensors = describe_sensors(agent, plan.lidar, plan.camera)
+        sensors |= describe_observer(agent, plan.observe, plan.pose_noise)
         write_meta(folder, replace(planned.meta, sensors=sensors))
     return len(missing)
 
@@ -96,10 +105,33 @@ def _extras(plan: PreparePlan) -> list[str]:
     return [n for n, asked in (("lidar", plan.lidar is not None), ("images", plan.camera)) if asked]
 
 
+def _records(plan: PreparePlan) -> bool:
+    """Return True if the plan asks for anything that a sensor sees."""
+    return bool(_extras(plan)) or plan.observe is not None
+
+
+def _believed(planned: Planned, plan: PreparePlan) -> Track | None:
+    """Return the session's path as its vehicle believes it; None where that is the true one."""
+    noise = POSE_NOISE[plan.pose_noise]
+    if noise is None:
+        return None
+    path = planned.trajectory
+    return believed_track(Track(path.poses, path.ground_z), noise, planned.meta.seed or 0)
+
+
 def _recorder(planned: Planned, scene: Scene, plan: PreparePlan) -> Recorder:
-    seed = planned.meta.seed or 0
-    path, place = planned.trajectory, planned.offset
-    return Recorder(scene.buildings, scene.city, path, place, seed, plan.lidar, plan.camera)
+    return Recorder(
+        scene.buildings,
+        scene.city,
+        planned.trajectory,
+        planned.offset,
+        planned.meta.seed or 0,
+        plan.lidar,
+        plan.camera,
+        observe=plan.observe,
+        grid=scene.grid,
+        believed=_believed(planned, plan),
+    )
 
 
 def _job(

@@ -1,4 +1,4 @@
-"""What the sensors of one session record: lidar scans and pictures, frame by frame.
+"""Record what the sensors of one session see: lidar scans, pictures, observed layers.
 
 A recorder holds the surfaces within reach of one session's path, so its memory does not grow with
 the city. It is made before the workers are forked; a frame depends on its pose and number alone.
@@ -16,8 +16,11 @@ from vlwm.core.city.city import City
 from vlwm.core.city.readers.feature_batch import VEGETATION
 from vlwm.core.data.sensors.camera import REACH_M, CameraView, paint, write_picture
 from vlwm.core.data.sensors.lidar import LidarScanner, write_lidar
+from vlwm.core.data.sensors.observe import Layers, Observer, Track
+from vlwm.core.data.sensors.ray_patterns import RAY_PATTERNS
 from vlwm.core.data.sensors.rig import CAMERA, FRONT, LIDAR, LIDARS, MOUNTS
 from vlwm.core.data.trajectories.planner import Trajectory
+from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
 from vlwm.core.geometry.voxelize import TriangleTiles
 
@@ -68,6 +71,9 @@ class Recorder:
         seed: of the session.
         pattern: lidar by name; None records no scans.
         camera: whether pictures are taken.
+        observe: sensor by name whose rays are carved into layers; None observes nothing.
+        grid: of the layers.
+        believed: the path as the vehicle believes it.
     """
 
     def __init__(
@@ -79,12 +85,17 @@ class Recorder:
         seed: int,
         pattern: str | None,
         camera: bool,
+        *,
+        observe: str | None = None,
+        grid: VoxelGrid | None = None,
+        believed: Track | None = None,
     ) -> None:
         self.poses, self.attribution = path.poses, city.attribution
         places = path.poses[:, :2] + offset[:2]
         low, high = places.min(axis=0), places.max(axis=0)
         self.scanner: LidarScanner | None = None
         self.view: CameraView | None = None
+        self.observer: Observer | None = None
 
         def around(reach_m: float) -> Surfaces:
             reach = reach_m + _ARM_M
@@ -96,6 +107,13 @@ class Recorder:
             lidar = LIDARS[pattern]
             caster = RayCaster(around(lidar.range_m[1]).triangles - offset)
             self.scanner = LidarScanner(caster, lidar, mounts[LIDAR], seed)
+        if observe is not None and grid is not None:
+            rays = RAY_PATTERNS[observe]
+            caster = RayCaster(around(rays.range_m[1]).triangles - offset)
+            true = Track(path.poses, path.ground_z)
+            self.observer = Observer(
+                caster, rays, mounts[LIDAR], grid, true, believed or true, seed
+            )
         if camera:
             seen = around(REACH_M)
             colours = paint(seen.triangles, seen.features, seen.plants)
@@ -107,6 +125,11 @@ class Recorder:
             self.scanner.scan(self.poses[0], 0)
         if self.view is not None:
             self.view.picture(self.poses[0])
+        self.observe(0)
+
+    def observe(self, number: int) -> Layers:
+        """Return the observed layers of frame `number`; none without a sensor that observes."""
+        return self.observer.observe(number) if self.observer is not None else {}
 
     def record(self, number: int, lidar: Path | None, image: Path | None) -> None:
         """Write the files of frame `number` that are asked for."""

@@ -135,7 +135,7 @@ FRONT = Pinhole(1600, 900, 1266.0, 1266.0, 799.5, 449.5)
 
 
 def describe_sensors(agent: str, pattern: str | None, camera: bool) -> dict[str, Any]:
-    """What `session.json: sensors` says; `pattern` None: no lidar."""
+    """Return the `sensors` of `session.json`; `pattern` None: no lidar."""
     found: dict[str, Any] = {}
     if pattern is not None:
         found[LIDAR] = {**LIDARS[pattern].describe(), **MOUNTS[agent][LIDAR].describe()}

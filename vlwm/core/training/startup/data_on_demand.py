@@ -150,4 +150,6 @@ def _plan(config: Config, root: Path) -> PreparePlan:
         dt_s=config.frame_dt_s,
         lidar=begun.get("lidar", wanted.lidar_model if wanted.lidar else None),
         camera=begun.get("camera", wanted.camera),
+        observe=begun.get("observe", None if begun else wanted.observed_by),
+        pose_noise=begun.get("pose_noise", "none" if begun else wanted.pose_noise),
     )

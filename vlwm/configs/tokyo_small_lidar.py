@@ -1,0 +1,6 @@
+"""Tokyo from what a 32-beam lidar saw, on a CPU: 100 x 100 x 60 cells."""
+
+_base_ = "./tokyo_small.py"
+
+data_root = "data/tokyo_lidar_small"
+prepare = dict(observe="lidar", lidar_model="HDL-32E")
