@@ -39,7 +39,7 @@ def test_no_run_is_one_sentence(tmp_path: Path, there: bool) -> None:
     path = tmp_path if there else tmp_path / "nothing"
     done = CliRunner().invoke(app, [str(path), "--once"])
     assert isinstance(done.exception, DataError) and done.exception.exit_code == 4
-    expected = "holds no run" if there else "is not there"
+    expected = "contains no run" if there else "does not exist"
     assert expected in str(done.exception) and "--wait" in str(done.exception)
 
 

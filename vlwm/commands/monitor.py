@@ -9,74 +9,96 @@ import typer
 
 if TYPE_CHECKING:
     from vlwm.core.monitoring.formatting import Glyphs
+    from vlwm.core.monitoring.screens.alerts import Alerts
     from vlwm.core.run_folder import RunFolder
 
 
 def monitor(
-    run: Annotated[Path, typer.Argument(help="Run folder (--work-dir of vlwm train).")] = Path(
-        "checkpoints"
-    ),
-    once: Annotated[bool, typer.Option("--once", help="Print one picture and leave.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object and leave.")] = False,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Run folders (--work-dir of vlwm train), or folders that hold some. "
+            "[./checkpoints, else the newest run below this folder]",
+            show_default=False,
+        ),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one snapshot and exit.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object and exit.")] = False,
     interval: Annotated[
         float | None,
         typer.Option(
-            help="Seconds between pictures. [1; 10 where no terminal is]", min=0.1, max=3600.0
+            metavar="SECONDS",
+            help="Refresh interval. [2; 10 without a terminal]",
+            min=0.1,
+            max=3600.0,
         ),
     ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait where no run is in the folder yet.")
-    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for a run to begin.")] = False,
+    alert_cmd: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND",
+            help="Run this when the run turns bad, stalls or ends; it gets $VLWM_RUN, "
+            "$VLWM_EVENT and $VLWM_MESSAGE.",
+        ),
+    ] = None,
     ascii_: Annotated[
-        bool, typer.Option("--ascii", help="Plain characters. [where the locale is not UTF-8]")
+        bool,
+        typer.Option("--ascii", help="Use plain characters only. [if the locale is not UTF-8]"),
     ] = False,
 ) -> None:
-    """Watch a run: phase, loss, prediction, speed, GPU, checkpoints, health.
+    """Watch a run: progress, loss, forecasts, speed, GPU, checkpoints, health.
 
-    Reads the run folder alone, so it works over plain SSH beside or after the training process;
-    q leaves and the run goes on. Without a terminal it prints a line now and then.
+    Reads the run folder only, so it works over plain SSH during or after training. Press ? for
+    help and q to quit; the run continues. Without a terminal it prints a line every 10 seconds.
 
     Examples: [cyan]vlwm monitor ./test_out[/], [cyan]vlwm monitor --once[/],
     [cyan]vlwm monitor --json | jq .metrics[/]
     """
     from vlwm.core.monitoring.formatting import ASCII, terminal_glyphs
-    from vlwm.core.run_folder import RunFolder
 
-    folder = RunFolder(run)
-    _require_run(folder, wait)
+    folders = _find(runs or [], wait)
+    glyphs = ASCII if ascii_ else terminal_glyphs()
     if json_ or once:
-        _show_once(folder, json_, ASCII if ascii_ else terminal_glyphs())
+        _show_once(folders[0], json_, glyphs)
     else:
-        _follow(folder, ASCII if ascii_ else terminal_glyphs(), interval)
+        _follow(folders, glyphs, interval, _alerts(alert_cmd))
 
 
-def _require_run(folder: RunFolder, wait: bool) -> None:
-    """Raises DataError where no run is there, or waits for one."""
+def _find(paths: list[Path], wait: bool) -> list[RunFolder]:
+    """Return the runs to show, waiting for the first one if asked.
+
+    Raises:
+        DataError: no run is there.
+    """
     import time
 
     from vlwm.commands._output import note
     from vlwm.core.errors import DataError
+    from vlwm.core.monitoring.screens.find import find_runs
 
-    told = False
-    while not _holds_traces(folder):
+    noted = False
+    while not (folders := find_runs(paths)):
+        place = paths[0] if paths else Path("checkpoints")
         if not wait:
-            what = "holds no run" if folder.path.is_dir() else "is not there"
+            what = "contains no run" if place.is_dir() else "does not exist"
             raise DataError(
                 f"the run folder {what}",
-                where=folder.path,
-                remedy=f"give the --work-dir of vlwm train, or wait: vlwm monitor {folder.path} "
-                "--wait",
+                where=place,
+                remedy=f"give the --work-dir of vlwm train, or wait: vlwm monitor {place} --wait",
             )
-        if not told:
-            note(f"waiting for a run in {folder.path} (Ctrl-C leaves)")
-            told = True
+        if not noted:
+            note(f"waiting for a run in {place} (Ctrl-C exits)")
+            noted = True
         time.sleep(0.5)
+    return folders
 
 
-def _holds_traces(folder: RunFolder) -> bool:
-    places = (folder, folder.tokenizer)
-    files = [f for p in places for f in (p.status_json, p.metrics_jsonl)]
-    return any(file.exists() for file in files) or folder.holds_a_run()
+def _alerts(command: str | None) -> Alerts | None:
+    from vlwm.core.monitoring.screens.alerts import Alerts
+
+    return None if command is None else Alerts(command)
 
 
 def _show_once(folder: RunFolder, json_: bool, glyphs: Glyphs) -> None:
@@ -94,14 +116,19 @@ def _show_once(folder: RunFolder, json_: bool, glyphs: Glyphs) -> None:
     out.print(frame(snapshot, width, height - 1 if out.is_terminal else height, glyphs, keys=False))
 
 
-def _follow(folder: RunFolder, glyphs: Glyphs, interval: float | None) -> None:
+def _follow(
+    folders: list[RunFolder], glyphs: Glyphs, interval: float | None, alerts: Alerts | None
+) -> None:
     from vlwm.commands._output import console
     from vlwm.core.monitoring import dashboard
 
     out = console()
     if out.is_terminal and not out.is_dumb_terminal:
-        dashboard.watch(folder, out, glyphs, interval or dashboard.SCREEN_PERIOD_S)
+        dashboard.watch(folders, out, glyphs, interval or dashboard.SCREEN_PERIOD_S, alerts)
     else:
         dashboard.follow_in_lines(
-            folder, lambda text: print(text, flush=True), interval or dashboard.LINES_PERIOD_S
+            folders[0],
+            lambda text: print(text, flush=True),
+            interval or dashboard.LINES_PERIOD_S,
+            alerts,
         )

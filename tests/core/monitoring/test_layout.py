@@ -74,11 +74,12 @@ def test_it_shows_what_an_operator_asks(run: RunFolder, width: int, height: int)
     text = "\n".join(draw(snapshot_of(run, sample(CARD), health=[SIGN]), width, height))
     for word in (
         "running", "heartbeat", "world model", "training", "3 h 12 min left", "12 of 50",
-        "1,204 of 5,000", "windows/s", "loader 1.2%", "lr 1.0e-4", "loss", "focal", "dice", "mean",
-        "token", "pose", "prediction", "target", "IoU", "memory baseline 0.380", "threshold",
+        "1,204 of 5,000", "windows/s", "waits for data 1.2%", "learning rate 1.0e-4", "loss",
+        "focal", "dice", "mean",
+        "tokens", "motion", "prediction", "target", "IoU", "baseline 0.380", "occupied from",
         "A100-SXM4-80GB", "97%", "64°C", "312/400 W", "62.0/80.0 GiB", "of 46", "32.0/128 GiB",
         "78 GB free", "last.pth", "starving", "raise --workers, or move the data to a faster disk",
-        "q leaves",
+        "? help", "q quit",
     ):  # fmt: skip
         assert word in text, word
 
@@ -94,7 +95,7 @@ def test_it_shows_what_an_operator_asks(run: RunFolder, width: int, height: int)
         ({"stage": "tokenizer", "phase": "validate"}, ("tokenizer", "stage 1 of 2", "validating")),
         ({"stage": None, "phase": "prepare", "step": 0, "steps": 0}, ("preparing data",)),
         ({"phase": "save"}, ("saving",)),
-        ({"phase": "fusion", "epochs": 0, "eta_s": None}, ("learning fusion", "stage 2 of 2")),
+        ({"phase": "fusion", "epochs": 0, "eta_s": None}, ("frame fusion", "stage 2 of 2")),
     ],
 )
 def test_states(
@@ -111,13 +112,19 @@ def test_a_killed_run_says_how_to_go_on(run: RunFolder) -> None:
     run.write_status(folder_status)
     dead = RunReader(run, exists=lambda pid: False, host_name="box").read(sample())
     text = "\n".join(draw(dead, 80, 24))
-    assert "process gone" in text and "process 4321 ended without a word" in text
+    assert "process gone" in text and "process 4321 died" in text
     assert "→ vlwm train --resume" in text
 
 
 def test_tokenizer_shows_its_codebook(run: RunFolder) -> None:
     text = "\n".join(draw(snapshot_of(run, sample(), stage="tokenizer"), 140, 40))
-    for word in ("round trip IoU", "codes 470 of 512", "perplexity 391", "frames/s", "vq"):
+    for word in (
+        "round trip IoU",
+        "codes used 470 of 512",
+        "perplexity 391",
+        "frames/s",
+        "codebook",
+    ):
         assert word in text, word
 
 
@@ -126,7 +133,7 @@ def test_labels_of_a_narrow_range_differ() -> None:
     rows = plot([[(0, 0.7801), (100, 0.7832)]], room)
     labels = [row.plain.split()[0] for row in rows[:-1] if row.plain[:6].strip()]
     assert len(labels) == len(set(labels)) == 3 and labels[0].startswith("0.78")
-    assert "second number" in plot([[(0, 1.0)]], room)[0].plain
+    assert "second value" in plot([[(0, 1.0)]], room)[0].plain
 
 
 def test_before_the_first_number(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests import fake_run
-from vlwm.core.monitoring import reader as reader_module
+from vlwm.core.monitoring import history as history_module
+from vlwm.core.monitoring import jsonl_tail as tail_module
 from vlwm.core.monitoring.reader import RunReader, process_exists
 from vlwm.core.monitoring.sampler import Sampler, take_snapshot
 from vlwm.core.monitoring.snapshot import number
@@ -28,9 +30,9 @@ def test_a_run_is_read_whole(tmp_path: Path) -> None:
     snapshot = read(fake_run.write_run(tmp_path / "run", steps=300))
     assert snapshot.liveness == "alive" and snapshot.stage.name == "world"
     assert (snapshot.status.epoch, snapshot.status.epochs) == (11, 50)
-    assert len(snapshot.stage.train) == 30 and len(snapshot.stage.val) == 3
-    assert len(snapshot.stages["tokenizer"].train) == 30
-    assert snapshot.stage.series("train/loss")[0][0] == 10.0
+    assert snapshot.stage.train_count == 30 and snapshot.stage.val_count == 3
+    assert snapshot.stages["tokenizer"].train_count == 30
+    assert snapshot.stage.series("train/loss").steps[0] == 10.0
     assert snapshot.throughput is not None and snapshot.throughput[1] == "windows"
     assert 11_500 < snapshot.eta_s <= 11_520
     sizes = {file.name: file.size_bytes for file in snapshot.checkpoints}
@@ -113,16 +115,56 @@ def test_a_resume_cuts_the_records(tmp_path: Path) -> None:
     kept = folder.metrics_jsonl.read_bytes().splitlines(keepends=True)[:12]
     folder.metrics_jsonl.write_bytes(b"".join(kept))
     stage = reader.read().stage
-    assert number(stage.last, "step") == 110 and len(stage.val) == 1
+    assert number(stage.last, "step") == 110 and stage.val_count == 1
 
 
 def test_long_runs_are_thinned_at_their_beginning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "_MOST_RECORDS", 100)
+    monkeypatch.setattr(history_module, "MOST_POINTS", 100)
     stage = read(fake_run.write_run(tmp_path, steps=1200)).stage
-    assert len(stage.train) == 90 and number(stage.last, "step") == 1200
-    assert [s for s, _ in stage.series("lr")][:3] == [10, 30, 50]
+    assert stage.train_count == 120 and number(stage.last, "step") == 1200
+    curve = stage.series("lr")
+    assert curve.count == 120 and len(curve.steps) == 95
+    assert list(curve.steps[:3]) == [10, 30, 50] and list(curve.steps[-2:]) == [1190, 1200]
+
+
+def test_a_file_far_larger_than_a_block_comes_whole_in_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far from the end every n-th line is parsed; validations and the newest lines are exact."""
+    monkeypatch.setattr(tail_module, "_BLOCK", 20_000)
+    monkeypatch.setattr(tail_module, "_NEAR_END", 20_000)
+    monkeypatch.setattr(tail_module, "_PARSED", 100)
+    folder = fake_run.write_run(tmp_path, steps=20_000)
+    reader = RunReader(folder)
+    reader.read()
+    while reader.behind:
+        reader.read()
+    stage = reader.read().stage
+    assert stage.val_count == 200 and number(stage.last, "step") == 20_000
+    assert 100 <= stage.train_count < 1000
+    steps = list(stage.series("train/loss").steps)
+    assert steps == sorted(steps) and steps[0] == 10 and steps[-3:] == [19_980, 19_990, 20_000]
+
+
+def test_a_clock_that_jumps_is_no_stalled_run(tmp_path: Path) -> None:
+    folder = fake_run.write_run(tmp_path, steps=20)
+    now = [time.time()]
+    reader = RunReader(folder, clock=lambda: now[0])
+    assert reader.read().liveness == "alive"
+    now[0] += 7200  # this machine's clock, or that of the run's host, is set
+    folder.write_status(fake_run.status(folder))
+    snapshot = reader.read()
+    assert snapshot.liveness == "alive" and (snapshot.heartbeat_age_s or 0) < 5
+
+
+def test_a_vanished_folder_is_named(tmp_path: Path) -> None:
+    folder = fake_run.write_run(tmp_path / "run", steps=20)
+    reader = RunReader(folder)
+    reader.read()
+    shutil.rmtree(folder.path)
+    assert any("vanished" in note for note in reader.read().notes)
 
 
 def test_the_tokenizers_own_folder_can_be_watched(tmp_path: Path) -> None:
@@ -150,7 +192,7 @@ def test_the_sampler_never_makes_the_drawing_wait(
     folder = fake_run.write_run(tmp_path, steps=20)
     slow: Callable[[Any], Any] = lambda self: time.sleep(1.0)  # noqa: E731
     monkeypatch.setattr("vlwm.core.monitoring.sampler.MachineSampler.read", slow)
-    with Sampler(folder, 0.05) as sampler:
+    with Sampler([folder], 0.05) as sampler:
         start = time.monotonic()
-        first = sampler.latest()
+        first = sampler.latest()[0]
         assert time.monotonic() - start < 0.2 and first.status.step == 1204

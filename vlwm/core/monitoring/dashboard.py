@@ -1,55 +1,138 @@
-"""The live dashboard: a full screen that follows a run until q or Ctrl-C; lines where no screen is.
+"""The dashboard on the whole screen: follows runs until q or Ctrl-C; lines where no screen is.
 
 Drawing and looking are apart: a background thread looks at files and driver (`sampler.py`), this
-one waits for keys and draws. Leaving never touches the run.
+one waits for keys and draws. Only lines that changed are written. Leaving never touches a run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from rich.console import Console, ConsoleDimensions
-from rich.live import Live
+from rich.console import Console, ConsoleDimensions, RenderableType
 
 from vlwm.core.monitoring.diagnosis import next_step
 from vlwm.core.monitoring.export import to_line
 from vlwm.core.monitoring.formatting import Glyphs
 from vlwm.core.monitoring.layout import frame
+from vlwm.core.monitoring.panels import Room
 from vlwm.core.monitoring.sampler import Sampler
+from vlwm.core.monitoring.screens import pages
+from vlwm.core.monitoring.screens.alerts import Alerts
+from vlwm.core.monitoring.screens.view import COMPARE, HELP, LOG, RUNS, ZOOM, View
+from vlwm.core.monitoring.snapshot import Snapshot, Status
+from vlwm.core.monitoring.terminal.keys import pressed_keys
+from vlwm.core.monitoring.terminal.painter import Painter
 from vlwm.core.run_folder import RunFolder
 
-SCREEN_PERIOD_S, LINES_PERIOD_S = 1.0, 10.0
-_KEY_WAIT_S = 0.1
+SCREEN_PERIOD_S, LINES_PERIOD_S = 2.0, 10.0
 
 
-def watch(folder: RunFolder, console: Console, glyphs: Glyphs, period_s: float) -> None:
-    """Show the run on the whole screen until somebody leaves.
+def watch(
+    folders: Sequence[RunFolder],
+    console: Console,
+    glyphs: Glyphs,
+    period_s: float,
+    alerts: Alerts | None = None,
+) -> None:
+    """Show runs on the whole screen until somebody leaves.
 
     Args:
-        folder: the run folder.
+        folders: run folders, at least one; the first is shown, several begin with their list.
         console: a console on a terminal.
         glyphs: characters that the terminal shows.
         period_s: seconds between pictures.
+        alerts: looks at every snapshot.
     """
+    painter = Painter(_writer(), whole_screen=True)
+    view = View(screen=RUNS) if len(folders) > 1 else View()
     with (
-        _gentle_signals(),
-        _keys() as pressed,
-        Sampler(folder, period_s) as sampler,
-        Live(console=console, screen=True, auto_refresh=False) as live,
+        _leave_by_signal(),
+        pressed_keys() as pressed,
+        Sampler(folders, period_s) as sampler,
+        _screen(painter),
     ):
-        while True:
-            console.size = size = _window_size(console)
-            live.update(frame(sampler.latest(), *size, glyphs), refresh=True)
-            until = time.monotonic() + period_s
-            while time.monotonic() < until and _window_size(console) == size:
-                if "q" in pressed().lower():
-                    return
+        shown: list[Snapshot] = []
+        while not view.left:
+            size = console.size = _window_size(console)
+            if not view.paused or not shown:
+                shown = sampler.latest()
+                if alerts is not None:
+                    alerts.look(shown[view.run])
+            painter.paint(lines_of(console, picture(shown, view, *size, glyphs)), size)
+            view = _after_keys(view, pressed, period_s, console, size, len(folders))
+            sampler.focus(view.run, (view.run + 1) % len(folders))
+
+
+def _after_keys(
+    view: View,
+    pressed: Callable[[], list[str]],
+    period_s: float,
+    console: Console,
+    size: ConsoleDimensions,
+    runs: int,
+) -> View:
+    """Wait for the next picture's time, a key, or another window size; the view after it."""
+    until = time.monotonic() + period_s
+    while time.monotonic() < until and _window_size(console) == size:
+        keys = pressed()
+        for key in keys:
+            view = view.pressed(key, runs)
+        if keys:
+            break
+    return view
+
+
+def picture(
+    snapshots: Sequence[Snapshot], view: View, width: int, height: int, glyphs: Glyphs
+) -> RenderableType:
+    """Return what the screen shows."""
+    room = Room(width, height, glyphs)
+    snapshot = snapshots[view.run]
+    if view.stage is not None:
+        status: Status = replace(snapshot.status, stage=view.stage)
+        snapshot = replace(snapshot, status=status)
+    if view.screen == HELP:
+        return pages.help_page(room)
+    if view.screen == LOG:
+        return pages.log_page(snapshot, view, room)
+    if view.screen == RUNS:
+        return pages.runs_page(snapshots, view.run, room)
+    if view.screen == ZOOM:
+        return pages.zoom_page(snapshot, view, room)
+    if view.screen == COMPARE and len(snapshots) > 1:
+        other = snapshots[(view.run + 1) % len(snapshots)]
+        return pages.compare_page(snapshot, other, view, room)
+    return frame(snapshot, width, height, glyphs)
+
+
+def lines_of(console: Console, renderable: RenderableType) -> list[str]:
+    """Return a picture as lines of text with ANSI colours."""
+    with console.capture() as capture:
+        console.print(renderable, crop=True, no_wrap=True, overflow="crop")
+    return capture.get().rstrip("\n").split("\n")
+
+
+def _writer() -> Callable[[str], object]:
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    return write
+
+
+@contextlib.contextmanager
+def _screen(painter: Painter) -> Iterator[None]:
+    painter.open()
+    try:
+        yield
+    finally:
+        painter.close()
 
 
 def _window_size(console: Console) -> ConsoleDimensions:
@@ -61,40 +144,7 @@ def _window_size(console: Console) -> ConsoleDimensions:
 
 
 @contextlib.contextmanager
-def _keys() -> Iterator[Callable[[], str]]:
-    """A function that waits a moment and returns the keys pressed, without Enter and echo."""
-    if not sys.stdin.isatty():
-        yield _no_keys
-        return
-    import termios
-    import tty
-
-    handle = sys.stdin.fileno()
-    before = termios.tcgetattr(handle)
-    tty.setcbreak(handle)
-    try:
-        yield lambda: _read_keys(handle)
-    finally:
-        termios.tcsetattr(handle, termios.TCSADRAIN, before)
-
-
-def _no_keys() -> str:
-    time.sleep(_KEY_WAIT_S)
-    return ""
-
-
-def _read_keys(handle: int) -> str:
-    ready, _, _ = select.select([handle], [], [], _KEY_WAIT_S)
-    if not ready:
-        return ""
-    typed = os.read(handle, 64)
-    if not typed:  # the terminal went away
-        return "q"
-    return typed.decode(errors="replace")
-
-
-@contextlib.contextmanager
-def _gentle_signals() -> Iterator[None]:
+def _leave_by_signal() -> Iterator[None]:
     """Leave the screen as it was when the terminal closes or somebody ends the process."""
 
     def leave(number: int, _: object) -> None:
@@ -110,11 +160,18 @@ def _gentle_signals() -> Iterator[None]:
             signal.signal(number, action)
 
 
-def follow_in_lines(folder: RunFolder, write: Callable[[str], None], period_s: float) -> None:
-    """A line every `period_s` seconds until the run ends, for pipes and logs."""
-    with contextlib.suppress(KeyboardInterrupt), Sampler(folder, min(period_s, 1.0)) as sampler:
+def follow_in_lines(
+    folder: RunFolder,
+    write: Callable[[str], None],
+    period_s: float,
+    alerts: Alerts | None = None,
+) -> None:
+    """Write a line every `period_s` seconds until the run ends, for pipes and logs."""
+    with contextlib.suppress(KeyboardInterrupt), Sampler([folder], min(period_s, 1.0)) as sampler:
         while True:
-            snapshot = sampler.latest()
+            snapshot = sampler.latest()[0]
+            if alerts is not None:
+                alerts.look(snapshot)
             write(to_line(snapshot))
             if snapshot.liveness in ("ended", "gone"):
                 step = next_step(snapshot)

@@ -1,7 +1,9 @@
-"""What the state of a run means for the one who watches: its name, its worries, the next step."""
+"""Diagnose a run for the person who watches: its state, warnings, and the command to type next."""
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 
 from vlwm.core.monitoring.formatting import Glyphs, span
@@ -11,20 +13,23 @@ STAGE_WORDS = {"tokenizer": "tokenizer", "world": "world model"}
 PHASE_WORDS = {
     "start": "starting",
     "prepare": "preparing data",
-    "motion": "learning motion",
-    "fusion": "learning fusion",
+    "probe": "trying the batch size",
+    "compile": "compiling",
+    "prior": "counting the column prior",
+    "motion": "warm-up 1 of 2: motion model",
+    "fusion": "warm-up 2 of 2: frame fusion",
     "tokenizer": "training",
     "world": "training",
     "validate": "validating",
     "save": "saving",
-    "eval": "judging on the test split",
+    "eval": "scoring on the test split",
     "done": "done",
 }
 
 
 @dataclass(frozen=True)
 class StateSign:
-    """The state in a mark, a word and a colour."""
+    """State as a mark, a word and a colour."""
 
     mark: str
     word: str
@@ -32,7 +37,7 @@ class StateSign:
 
 
 def state_of(snapshot: Snapshot, glyphs: Glyphs) -> StateSign:
-    """The run's state as the header shows it."""
+    """Return the run's state as the header shows it."""
     code = snapshot.status.exit_code
     failed = "failed" if code is None else f"failed, exit {code}"
     if snapshot.liveness == "ended":
@@ -49,7 +54,7 @@ def state_of(snapshot: Snapshot, glyphs: Glyphs) -> StateSign:
 
 
 def worries(snapshot: Snapshot) -> tuple[HealthSign, ...]:
-    """The run's own health signs, and what only an onlooker can see."""
+    """Return the run's own health signs and what can only be seen from outside."""
     return (*_of_the_process(snapshot), *snapshot.status.health, *_of_the_files(snapshot))
 
 
@@ -64,10 +69,12 @@ def _of_the_process(snapshot: Snapshot) -> tuple[HealthSign, ...]:
         message = f"no heartbeat for {age} from {snapshot.status.host}"
         return (HealthSign("silent", "warn", message, "look at that machine; else resume here"),)
     if snapshot.liveness == "gone":
-        message = f"process {snapshot.status.pid} ended without a word {age} ago"
+        message = f"process {snapshot.status.pid} died {age} ago (killed or crashed)"
         return (HealthSign("gone", "fail", message, resume),)
     if snapshot.status.state == "failed":
-        return (HealthSign("failed", "fail", "the run failed", "its last lines in train_*.log"),)
+        return (
+            HealthSign("failed", "fail", "the run failed", "read the last lines of train_*.log"),
+        )
     return ()
 
 
@@ -76,12 +83,20 @@ def _of_the_files(snapshot: Snapshot) -> tuple[HealthSign, ...]:
 
 
 def next_step(snapshot: Snapshot) -> str | None:
-    """The command to type next, once the run has ended or is gone."""
+    """Return the command to type next, once the run has ended or is gone; it works anywhere."""
     if snapshot.liveness not in ("ended", "gone", "silent"):
         return None
-    if snapshot.status.next:
-        return snapshot.status.next
-    if snapshot.status.state == "done":
-        return f"vlwm eval {snapshot.path} --split test"
-    config = f" --config {snapshot.status.config}" if snapshot.status.config else ""
-    return f"vlwm train --resume{config} --work-dir {snapshot.path}"
+    status = snapshot.status
+    command = status.next
+    if command is None and status.state == "done":
+        return f"vlwm eval {shlex.quote(str(snapshot.path.absolute()))} --split test"
+    if command is None:
+        config = f" --config {status.config}" if status.config else ""
+        path = shlex.quote(str(snapshot.path.absolute()))
+        return f"vlwm train --resume{config} --work-dir {path}"
+    return command if _here(status.cwd) else f"cd {shlex.quote(status.cwd or '')} && {command}"
+
+
+def _here(cwd: str | None) -> bool:
+    """Return whether the run was started in the folder of this process."""
+    return cwd is None or cwd == os.getcwd()

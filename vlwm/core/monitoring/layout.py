@@ -1,4 +1,4 @@
-"""Puts the parts together for the size of the terminal.
+"""Put the parts together for the size of the terminal.
 
 wide      from 110 x 32    panels in rows
 compact   from 60 x 16     made for 80 x 24: two curves, everything else in lines
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vlwm.core.monitoring import panels, plots
-from vlwm.core.monitoring.formatting import Glyphs
+from vlwm.core.monitoring.formatting import Glyphs, clean
 from vlwm.core.monitoring.panels import Room, packed
 from vlwm.core.monitoring.snapshot import Snapshot
 
@@ -24,13 +24,13 @@ _WIDE, _COMPACT = (110, 32), (60, 16)
 def frame(
     snapshot: Snapshot, width: int, height: int, glyphs: Glyphs, *, keys: bool = True
 ) -> RenderableType:
-    """One picture of the run.
+    """Return one picture of the run.
 
     Args:
         snapshot: what to show.
         width, height: the terminal, characters.
         glyphs: characters that it can show.
-        keys: whether somebody can press q.
+        keys: somebody can press keys.
     """
     room = Room(width, height, glyphs)
     if width >= _WIDE[0] and height >= _WIDE[1]:
@@ -76,18 +76,32 @@ def _row(*parts: Panel) -> Table:
 
 def _wide(snapshot: Snapshot, room: Room, keys: bool) -> Group:
     top = _top_row(snapshot, room)
+    steps = [*panels.plan(snapshot, room)[:2], *panels.links(snapshot, room)[:1]]
     signs = panels.health(snapshot, Room(room.width - 4, 4, room.glyphs))
     below = Room(room.width, len(signs) + 2, room.glyphs)
-    left = room.height - 2 - (top[1] + below.height)
-    curves = max(8, left * 5 // 9)
+    foot = panels.footer(snapshot, room, keys=keys)
+    left = room.height - 1 - len(foot) - len(steps) - (top[1] + below.height)
+    log_lines = min(len(snapshot.log), max(0, left - 24))
+    curves = max(8, (left - log_lines) * 5 // 9)
+    log = log_tail(snapshot, Room(room.width, log_lines, room.glyphs))
     return Group(
         panels.header(snapshot, room),
+        *steps,
         top[0],
         _curve_row(snapshot, room, curves),
-        _number_row(snapshot, room, left - curves),
+        _number_row(snapshot, room, left - log_lines - curves),
+        *log,
         boxed("health", signs, below),
-        panels.footer(snapshot, room, keys=keys),
+        *foot,
     )
+
+
+def log_tail(snapshot: Snapshot, room: Room) -> list[Text]:
+    """Return the last lines of the log that fit."""
+    if room.height < 1:
+        return []
+    texts = [clean(text, room.glyphs)[: room.width] for text in snapshot.log[-room.height :]]
+    return [panels.line((text, panels.FAINT)) for text in texts]
 
 
 def _top_row(snapshot: Snapshot, room: Room) -> tuple[Table, int]:
@@ -114,37 +128,43 @@ def _curve_row(snapshot: Snapshot, room: Room, height: int) -> Table:
 def _number_row(snapshot: Snapshot, room: Room, height: int) -> Table:
     a, b, c = (Room(w, height, room.glyphs) for w in _split(room.width, 4, 5, 5))
     inner = _inside(b)
-    words = packed(plots.validation(snapshot), inner.width)
+    tested = plots.horizons(snapshot, inner)
+    words = tested or packed(plots.validation(snapshot), inner.width)
     words += packed(plots.prediction_items(snapshot), inner.width)
     left = Room(inner.width, inner.height - len(words), room.glyphs)
-    curve = plots.validation_chart(snapshot, left) if len(snapshot.stage.val) > 1 else []
+    curve = plots.validation_chart(snapshot, left) if snapshot.stage.val_count > 1 else []
     return _row(
         boxed("parts of the loss", plots.parts(snapshot, _inside(a)), a),
-        boxed("validation", words + curve, b),
+        boxed("test scores" if tested else "validation", words + curve, b),
         boxed("checkpoints", panels.checkpoints(snapshot, _inside(c)), c),
     )
 
 
 def _compact(snapshot: Snapshot, room: Room, keys: bool) -> Group:
-    above = [panels.header(snapshot, room), *panels.progress(snapshot, room)]
-    above += panels.pace(snapshot, room)[:1]
+    above = [panels.header(snapshot, room), *panels.plan(snapshot, room)[:2]]
+    above += [*panels.progress(snapshot, room), *panels.pace(snapshot, room)[:1]]
+    foot = panels.footer(snapshot, room, keys=keys)
     below = [
         *plots.parts_line(snapshot, room)[:2],
         *packed(plots.validation(snapshot), room.width, "  ")[:2],
+        *plots.horizons(snapshot, room),
         *panels.machine(snapshot, Room(room.width, 4, room.glyphs)),
         panels.checkpoint_line(snapshot, room),
-        *panels.health(snapshot, Room(room.width, 3, room.glyphs)),
     ]
-    free = room.height - len(above) - len(below) - 1
+    health = panels.health(snapshot, Room(room.width, 3, room.glyphs))
+    free = room.height - len(above) - len(below) - len(health) - len(foot)
     charts: list[RenderableType] = [_curve_row(snapshot, room, free)] if free >= 6 else []
-    below = below[: room.height - len(above) - 1]
-    return Group(*above, *charts, *below, panels.footer(snapshot, room, keys=keys))
+    # in a small window a warning is worth more than the numbers above it
+    below = below[: max(0, room.height - len(above) - len(health) - len(foot))]
+    return Group(*above, *charts, *below, *health, *foot)
 
 
 def _small(snapshot: Snapshot, room: Room, keys: bool) -> Group:
+    foot = panels.footer(snapshot, room, keys=keys)
     lines = [
         panels.header(snapshot, room),
         *panels.progress(snapshot, room),
+        *panels.plan(snapshot, room)[-1:],
         plots.loss_title(snapshot),
         plots.means_title(snapshot),
         *panels.health(snapshot, Room(room.width, 2, room.glyphs)),
@@ -152,4 +172,4 @@ def _small(snapshot: Snapshot, room: Room, keys: bool) -> Group:
         *packed(plots.validation(snapshot), room.width),
         *panels.machine(snapshot, Room(room.width, 3, room.glyphs)),
     ]
-    return Group(*lines[: max(1, room.height - 1)], panels.footer(snapshot, room, keys=keys))
+    return Group(*[*lines[: max(1, room.height - len(foot))], *foot][: room.height])

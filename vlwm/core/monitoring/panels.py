@@ -1,7 +1,7 @@
 """The parts of the dashboard: functions from a Snapshot to lines of text.
 
-Nothing is read here and nothing decided about places: `frame.py` puts the parts together. Texts of
-a run go through `clean` and never through rich's markup, so that a file cannot draw on the screen.
+Nothing is read here and nothing placed: `layout.py` puts the parts together. Texts of a run pass
+`clean` and never rich's markup, so that a file cannot draw on the screen.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from vlwm.core.hardware.gpu import Gpu
-from vlwm.core.monitoring.charts import bar, sparkline
 from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
 from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, short, size, span
 from vlwm.core.monitoring.snapshot import HealthSign, MachineSample, Snapshot, number
+from vlwm.core.monitoring.terminal.charts import bar, sparkline
 
 LABEL, FAINT = "grey62", "dim"
 _LEVELS = {"warn": "yellow", "fail": "red"}
@@ -71,13 +71,13 @@ def gauge(share: float | None, width: int, glyphs: Glyphs, colour: str = "cyan")
 
 def trend(snapshot: Snapshot, name: str, width: int, glyphs: Glyphs) -> Text:
     """Sparkline of the newest half of a metric."""
-    values = [value for _, value in snapshot.stage.series(name)]
+    values = snapshot.stage.series(name).values
     shown = values[len(values) // 2 :] if len(values) > 2 * width else values
     return line((sparkline(shown, width, ascii_only=glyphs.ascii_only), "cyan"))
 
 
 def header(snapshot: Snapshot, room: Room) -> Text:
-    """Which run, and how it is."""
+    """Return which run this is and its state."""
     glyphs, status = room.glyphs, snapshot.status
     state = state_of(snapshot, glyphs)
     facts = [clean(v, glyphs) for v in (status.config, status.device) if v]
@@ -93,7 +93,7 @@ def header(snapshot: Snapshot, room: Room) -> Text:
 
 
 def progress(snapshot: Snapshot, room: Room) -> list[Text]:
-    """Stage, phase, epoch, step, time left."""
+    """Return stage, phase, bar, epoch, step, time and money left."""
     status, glyphs = snapshot.status, room.glyphs
     lines = [_stage_line(snapshot, room)]
     share = status.step / status.steps if status.steps else None
@@ -104,8 +104,49 @@ def progress(snapshot: Snapshot, room: Room) -> list[Text]:
     if status.steps:
         items.append(named("step", f"{status.step:,} of {status.steps:,}"))
     if status.started is not None and snapshot.liveness != "ended":
-        items.append(named("running", span(snapshot.now - status.started), ""))
-    return lines + packed(items, room.width)[:1]
+        items.append(named("running", span(snapshot.running_s), ""))
+    return lines + packed([*items, *cost(snapshot)], room.width)[:1]
+
+
+def cost(snapshot: Snapshot) -> list[Text]:
+    """Return what the run has cost and will cost; nothing where no price was given."""
+    price, spent = snapshot.status.price_per_h, snapshot.running_s
+    if price is None or spent is None:
+        return []
+    items = [named("cost", f"${price * spent / 3600:.2f}")]
+    if snapshot.eta_run_s is not None:
+        items.append(named("to the end", f"${price * (spent + snapshot.eta_run_s) / 3600:.2f}"))
+    return items
+
+
+_PLAN_MARKS = {"done": "good", "now": "live", "todo": "wait", "skipped": "dash"}
+
+
+def plan(snapshot: Snapshot, room: Room) -> list[Text]:
+    """Return the parts of the whole run, and when it ends; nothing where the run has no plan."""
+    steps, glyphs = snapshot.status.plan, room.glyphs
+    if not steps:
+        return []
+    items = []
+    for step in steps:
+        mark = getattr(glyphs, _PLAN_MARKS.get(step.state, "wait"))
+        words = clean(step.label, glyphs)
+        if step.state == "now" and 0 < step.share < 1:
+            words += f" {percent(step.share)}"
+        elif step.state == "todo" and step.seconds is not None:
+            words += f" {span(step.seconds)}"
+        style = "bold" if step.state == "now" else LABEL
+        items.append(line((f"{mark} ", "green" if step.state == "done" else style), (words, style)))
+    lines = packed(items, room.width)
+    left_s = snapshot.eta_run_s
+    if left_s is not None:
+        ends = time.strftime("%a %H:%M", time.localtime(snapshot.now + left_s))
+        end = line(("end of the run in ", LABEL), (span(left_s), "bold"), (f", {ends}", LABEL))
+        if lines[-1].cell_len + 3 + end.cell_len <= room.width:
+            lines[-1].append("   ").append_text(end)
+        else:
+            lines.append(end)
+    return lines
 
 
 def _stage_line(snapshot: Snapshot, room: Room) -> Text:
@@ -122,14 +163,16 @@ def _stage_line(snapshot: Snapshot, room: Room) -> Text:
     left_s = snapshot.eta_s
     if left_s is None:
         return left
-    ends = time.strftime("%H:%M", time.localtime(snapshot.now + left_s))
-    until = f" left, until {ends}" if room.width >= 64 else " left"
-    right = line((span(left_s), "bold"), (until, LABEL))
+    what = "this stage: " if snapshot.status.plan else ""
+    right = line((what, LABEL), (span(left_s), "bold"), (" left", LABEL))
+    if not snapshot.status.plan:
+        ends = time.strftime("%H:%M", time.localtime(snapshot.now + left_s))
+        right.append(f", until {ends}" if room.width >= 64 else "", LABEL)
     return spread(left, right, room.width)
 
 
 def pace(snapshot: Snapshot, room: Room) -> list[Text]:
-    """Throughput, loader, learning rate, memory."""
+    """Return throughput, loader share, learning rate, memory."""
     record, glyphs = snapshot.stage.last, room.glyphs
     items = []
     if snapshot.throughput is not None:
@@ -138,9 +181,10 @@ def pace(snapshot: Snapshot, room: Room) -> list[Text]:
         items.append(rate.append_text(trend(snapshot, f"{unit}_per_s", 8, glyphs)))
     share = number(record, "loader_share")
     if share is not None:
-        items.append(named("loader", percent(share), "yellow" if share > 0.3 else "bold"))
+        items.append(named("waits for data", percent(share), "yellow" if share > 0.3 else "bold"))
     for label, name, unit in (
-        ("lr", "lr", ""), ("gradient", "grad_norm", ""), ("memory", "memory_gb", " GB"),
+        ("learning rate", "lr", ""), ("gradient norm", "grad_norm", ""),
+        ("peak memory", "memory_gb", " GB"),
     ):  # fmt: skip
         value_or_none = number(record, name)
         if value_or_none is not None:
@@ -152,20 +196,20 @@ def pace(snapshot: Snapshot, room: Room) -> list[Text]:
 
 
 def codebook(snapshot: Snapshot) -> list[Text]:
-    """How much of the codebook is used."""
+    """Return how much of the codebook is used."""
     record = snapshot.stage.last
     used, whole = number(record, "codebook/used"), number(record, "codebook/size")
     perplexity = number(record, "codebook/perplexity")
     items = []
     if used is not None:
-        items.append(named("codes", f"{used:.0f}" + (f" of {whole:.0f}" if whole else "")))
+        items.append(named("codes used", f"{used:.0f}" + (f" of {whole:.0f}" if whole else "")))
     if perplexity is not None:
         items.append(named("perplexity", short(perplexity)))
     return items
 
 
 def machine(snapshot: Snapshot, room: Room) -> list[Text]:
-    """GPUs, CPU, memory, disk."""
+    """Return GPUs, CPU, memory, disk."""
     sample = snapshot.machine
     if sample is None:
         return [line(("looking at the machine", FAINT))]
@@ -231,7 +275,7 @@ def _host(sample: MachineSample, room: Room) -> list[Text]:
 
 
 def checkpoints(snapshot: Snapshot, room: Room) -> list[Text]:
-    """What can be resumed from or judged, newest first."""
+    """Return the checkpoints, newest first."""
     if not snapshot.checkpoints:
         return [line(("none yet", FAINT))]
     lines = []
@@ -248,7 +292,7 @@ def checkpoints(snapshot: Snapshot, room: Room) -> list[Text]:
 
 
 def checkpoint_line(snapshot: Snapshot, room: Room) -> Text:
-    """The same in one line."""
+    """Return the checkpoints in one line."""
     items = [
         line((clean(f.name, room.glyphs), "bold"), (f" {size(f.size_bytes)}, {span(f.age_s)}", ""))
         for f in snapshot.checkpoints
@@ -257,11 +301,11 @@ def checkpoint_line(snapshot: Snapshot, room: Room) -> Text:
 
 
 def health(snapshot: Snapshot, room: Room) -> list[Text]:
-    """Warnings with what helps, worst first."""
+    """Return warnings with their remedy, worst first."""
     glyphs = room.glyphs
     signs = sorted(worries(snapshot), key=lambda sign: sign.level != "fail")
     if not signs:
-        calm = "nothing to worry about" if snapshot.stage.last else "no numbers yet"
+        calm = "all healthy" if snapshot.stage.last else "no measurements yet"
         return [line((f"{glyphs.good} ", "green"), (calm, LABEL))]
     lines = [text for sign in signs for text in _sign(sign, room)]
     if len(lines) > room.height > 0:
@@ -271,7 +315,7 @@ def health(snapshot: Snapshot, room: Room) -> list[Text]:
 
 
 def _sign(sign: HealthSign, room: Room) -> list[Text]:
-    """What is wrong and what helps; on two lines where one is too short."""
+    """The warning and its remedy; on two lines where one is too short."""
     glyphs = room.glyphs
     mark = glyphs.bad if sign.level == "fail" else glyphs.warn
     colour = _LEVELS.get(sign.level, "yellow")
@@ -285,10 +329,39 @@ def _sign(sign: HealthSign, room: Room) -> list[Text]:
     return [text, line("  ").append_text(remedy)]
 
 
-def footer(snapshot: Snapshot, room: Room, *, keys: bool = True) -> Text:
-    """What to type next, and how to leave."""
+def links(snapshot: Snapshot, room: Room) -> list[Text]:
+    """Return the pages about the run."""
+    found = snapshot.status.links
+    items = [named(clean(k, room.glyphs), clean(v, room.glyphs), "cyan") for k, v in found.items()]
+    return packed(items, room.width)
+
+
+def footer(snapshot: Snapshot, room: Room, *, keys: bool = True) -> list[Text]:
+    """Return the command to type next, whole over as many lines as it takes, and the keys."""
     step = next_step(snapshot)
-    left = line(("next: ", LABEL), (clean(step, room.glyphs), "bold cyan")) if step else line()
-    ends = "q leaves" if snapshot.liveness == "ended" else "q leaves, the run goes on"
-    shown = keys and left.cell_len + len(ends) < room.width
-    return spread(left, line((ends if shown else "", FAINT)), room.width)
+    hint = "? help  q quit" if snapshot.liveness == "ended" else "? help  q quit (run continues)"
+    lines = command_lines(step, room) if step else []
+    if not keys:
+        return lines
+    if lines and lines[-1].cell_len + 2 + len(hint) <= room.width:
+        return [*lines[:-1], spread(lines[-1], line((hint, FAINT)), room.width)]
+    return [*lines, spread(line(), line((hint[: room.width], FAINT)), room.width)]
+
+
+def command_lines(command: str, room: Room) -> list[Text]:
+    """Return a command broken at blanks with backslashes, so that it can be copied whole."""
+    words = clean(command, room.glyphs).split(" ")
+    rows, row = [], "next: "
+    for number_, word in enumerate(words):
+        end = 2 if number_ < len(words) - 1 else 0  # room for " \\"
+        empty = row in ("next: ", "  ")
+        if not empty and len(row) + 1 + len(word) + end > room.width:
+            rows.append(row + " \\")
+            row = "  " + word
+        else:
+            row += word if empty else " " + word
+    lines = []
+    for text in [*rows, row]:
+        head = "next: " if text.startswith("next: ") else ""
+        lines.append(line((head, LABEL), (text[len(head) :], "bold cyan")))
+    return lines

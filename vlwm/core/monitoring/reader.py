@@ -10,11 +10,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.monitoring.history import History
 from vlwm.core.monitoring.jsonl_tail import LineFollower
 from vlwm.core.monitoring.snapshot import (
     ENDED,
@@ -22,7 +24,7 @@ from vlwm.core.monitoring.snapshot import (
     CheckpointFile,
     HealthSign,
     MachineSample,
-    Record,
+    PlanStep,
     Snapshot,
     Stage,
     Status,
@@ -32,7 +34,9 @@ from vlwm.core.run_folder import RunFolder
 
 _STALLED_S = 120.0  # where the run's config does not say
 _SURELY_GONE_S = 10.0  # a dead process id counts only with a heartbeat this old
-_MOST_RECORDS = 20_000  # of one stage; older ones are thinned
+_MOST_STEPS = 16  # of a plan
+_LOG_BYTES = 64_000  # of the log's end
+_CATCH_UP_S = 0.4  # longest time of one look into long metrics files
 
 
 def process_exists(pid: int) -> bool:
@@ -72,31 +76,76 @@ class RunReader:
         self._clock = clock
         self._exists = exists
         self._host_name = socket.gethostname() if host_name is None else host_name
-        self._histories = {
-            "tokenizer": _History(folder.tokenizer),
-            "world": _History(folder),
+        self._metrics = {
+            "tokenizer": _Metrics(folder.tokenizer, "tokenizer"),
+            "world": _Metrics(folder, "world"),
         }
+        self._log = _LogTail(folder)
         self._status = Status()
         self._stalled_s: float | None = None
+        self._beat_seen: tuple[float | None, float] | None = None  # heartbeat, monotonic seconds
+        self._beat_changed = False
+        self._was_there = False
 
     def read(self, machine: MachineSample | None = None) -> Snapshot:
-        """The newest state of the run."""
+        """Return the newest state of the run; a long history comes over several calls."""
         notes = self._read_status()
-        stages = {name: self._histories[name].read(name) for name in STAGES}
-        damaged = sum(history.damaged for history in self._histories.values())
+        until = time.monotonic() + _CATCH_UP_S
+        stages = {name: self._metrics[name].read() for name in STAGES}
+        while self.behind and time.monotonic() < until:
+            stages |= {n: m.read() for n, m in self._metrics.items() if m.behind}
+        damaged = sum(metrics.damaged for metrics in self._metrics.values())
         if damaged:
-            notes.append(f"{damaged} damaged metric lines were passed over")
+            notes.append(f"{damaged} damaged metric lines were skipped")
+        return replace(self._look(notes), stages=stages, log=self._log.read(), machine=machine)
+
+    def glance(self) -> Snapshot:
+        """Return the state of the run without its metrics: for a list of many runs."""
+        return self._look(self._read_status())
+
+    def _look(self, notes: list[str]) -> Snapshot:
         now = self._clock()
+        there = self.folder.path.is_dir()
+        if self._was_there and not there:
+            notes = [*notes, "the run folder has vanished (moved, deleted, or its disk is gone)"]
+        self._was_there = self._was_there or there
+        beat_seen = self._watch_beat(now)
         return Snapshot(
             path=self.folder.path,
             now=now,
             status=self._status,
-            liveness=self._liveness(now),
-            stages=stages,
+            liveness=self._liveness(now, beat_seen),
+            stages={name: Stage(name) for name in STAGES},
             checkpoints=_checkpoints(self.folder, now),
-            machine=machine,
+            scores=self._scores(),
             notes=tuple(notes),
+            beat_seen=beat_seen,
         )
+
+    def _watch_beat(self, now: float) -> float | None:
+        """Return when the heartbeat was seen to change, on the clock of `now`; None before."""
+        beat = self._status.heartbeat
+        if self._beat_seen is None or self._beat_seen[0] != beat:
+            self._beat_changed = self._beat_seen is not None
+            self._beat_seen = (beat, time.monotonic())
+        if not self._beat_changed or beat is None:
+            return None
+        return now - (time.monotonic() - self._beat_seen[1])
+
+    @property
+    def behind(self) -> int:
+        """Bytes of metrics that are not read yet."""
+        return sum(metrics.behind for metrics in self._metrics.values())
+
+    def _scores(self) -> Mapping[str, Any] | None:
+        """The test scores of an ended run."""
+        if self._status.state not in ENDED or not self.folder.scores_json.exists():
+            return None
+        try:
+            scores = read_json(self.folder.scores_json)
+        except DataError:
+            return None
+        return scores if isinstance(scores, dict) else None
 
     def _read_status(self) -> list[str]:
         try:
@@ -108,13 +157,13 @@ class RunReader:
         self._status = _status(values) if values is not None else Status()
         return []
 
-    def _liveness(self, now: float) -> str:
+    def _liveness(self, now: float, beat_seen: float | None) -> str:
         status = self._status
         if status.state in ENDED:
             return "ended"
         if status.heartbeat is None:
             return "waiting"
-        age = now - status.heartbeat
+        age = now - (status.heartbeat if beat_seen is None else beat_seen)
         here = status.host is None or status.host == self._host_name
         dead = here and status.pid is not None and not self._exists(status.pid)
         if dead and age > _SURELY_GONE_S:
@@ -134,36 +183,55 @@ class RunReader:
         return self._stalled_s
 
 
-class _History:
-    """Records of one stage."""
+class _Metrics:
+    """The metrics file of one stage and its history."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, name: str) -> None:
         self._follower = LineFollower(folder.metrics_jsonl)
-        self._train: list[Record] = []
-        self._val: list[Record] = []
+        self._history = History(name)
+        self.behind = 0
 
     @property
     def damaged(self) -> int:
         return self._follower.damaged
 
-    def read(self, name: str) -> Stage:
-        """Take what came and show all."""
+    def read(self) -> Stage:
+        """Take the next block of records and return all."""
         news = self._follower.read()
         if news.restarted:
-            self._train, self._val = [], []
+            self._history.clear()
         for record in news.records:
-            (self._val if record.get("kind") == "val" else self._train).append(record)
-        self._train = _thinned(self._train)
-        newest = (self._train or self._val or [{}])[-1].get("stage")
-        return Stage(newest if newest in STAGES else name, tuple(self._train), tuple(self._val))
+            self._history.add(record)
+        self.behind = news.behind
+        return self._history.stage()
 
 
-def _thinned(records: list[Record]) -> list[Record]:
-    """Every second record of the older half, once there are too many."""
-    if len(records) <= _MOST_RECORDS:
-        return records
-    half = len(records) // 2
-    return records[:half:2] + records[half:]
+class _LogTail:
+    """Last lines of the newest train_*.log of a run folder."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._state: tuple[str, int] = ("", 0)
+        self._lines: tuple[str, ...] = ()
+
+    def read(self) -> tuple[str, ...]:
+        try:
+            paths = list(self._folder.path.glob("train_*.log"))
+            newest = max(paths, key=lambda path: path.name, default=None)
+            if newest is None:
+                return ()
+            size = newest.stat().st_size
+            if (newest.name, size) == self._state:
+                return self._lines
+            with open(newest, "rb") as handle:
+                handle.seek(max(0, size - _LOG_BYTES))
+                text = handle.read(_LOG_BYTES).decode(errors="replace")
+        except OSError:
+            return self._lines
+        lines = text.splitlines()
+        self._lines = tuple(lines[1:] if size > _LOG_BYTES else lines)
+        self._state = (newest.name, size)
+        return self._lines
 
 
 def _status(values: Mapping[str, Any]) -> Status:
@@ -185,7 +253,36 @@ def _status(values: Mapping[str, Any]) -> Status:
         exit_code=_count(values, "exit_code"),
         next=_text(values, "next"),
         health=_health(values.get("health")),
+        eta_run_s=number(values, "eta_run_s"),
+        plan=_plan(values.get("plan")),
+        price_per_h=number(values, "price_per_h"),
+        spent_s=number(values, "spent_s") or 0.0,
+        command=_text(values, "command"),
+        cwd=_text(values, "cwd"),
+        links=_links(values.get("links")),
     )
+
+
+def _plan(steps: object) -> tuple[PlanStep, ...]:
+    if not isinstance(steps, list):
+        return ()
+    return tuple(
+        PlanStep(
+            name=_text(step, "name") or "",
+            label=_text(step, "label") or _text(step, "name") or "",
+            state=_text(step, "state") or "todo",
+            share=min(1.0, max(0.0, number(step, "share") or 0.0)),
+            seconds=number(step, "seconds"),
+        )
+        for step in steps[:_MOST_STEPS]
+        if isinstance(step, dict)
+    )
+
+
+def _links(values: object) -> dict[str, str]:
+    if not isinstance(values, dict):
+        return {}
+    return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, str)}
 
 
 def _text(values: Mapping[str, Any], name: str) -> str | None:

@@ -1,7 +1,7 @@
-"""Looks at run folder and machine in a thread of its own, so that drawing never waits.
+"""Look at run folders and machine in a thread, so that drawing never waits.
 
 A driver may take seconds to answer and a network disk may hang; the dashboard then shows the last
-snapshot, and its clock goes on.
+snapshot, and its clock keeps running.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vlwm.core.hardware.gpu import GpuReader
@@ -59,13 +60,22 @@ def take_snapshot(folder: RunFolder) -> Snapshot:
 
 
 class Sampler:
-    """Keeps the newest Snapshot, taken every `period_s` in a background thread."""
+    """Keeps the newest Snapshots, taken every `period_s` in a background thread.
 
-    def __init__(self, folder: RunFolder, period_s: float) -> None:
-        self._reader = RunReader(folder)
-        self._machine = MachineSampler(folder)
+    Args:
+        folders: run folders; the metrics of those in focus are read, of the others the state.
+        period_s: seconds between two looks.
+    """
+
+    def __init__(self, folders: Sequence[RunFolder], period_s: float) -> None:
+        self._readers = [RunReader(folder) for folder in folders]
+        self._machine = MachineSampler(folders[0])
         self._period_s = period_s
-        self._latest = self._reader.read()
+        self._focus: tuple[int, ...] = (0,)
+        self._latest = [
+            reader.read() if index == 0 else reader.glance()
+            for index, reader in enumerate(self._readers)
+        ]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
@@ -77,14 +87,26 @@ class Sampler:
         self._stop.set()
         self._thread.join(timeout=1.0)
 
-    def latest(self) -> Snapshot:
-        """The newest snapshot, with the clock of now."""
-        return replace(self._latest, now=time.time())
+    def focus(self, *runs: int) -> None:
+        """Read the metrics of these runs from now on."""
+        self._focus = runs
+
+    def latest(self) -> list[Snapshot]:
+        """Return the newest snapshots, with the clock of now."""
+        now = time.time()
+        return [replace(snapshot, now=now) for snapshot in self._latest]
+
+    def look(self) -> bool:
+        """Look at machine and runs once; return whether metrics are left to read."""
+        machine = self._machine.read()
+        focus = self._focus
+        for index, reader in enumerate(self._readers):
+            snapshot = reader.read() if index in focus else reader.glance()
+            self._latest[index] = replace(snapshot, machine=machine)
+        return any(self._readers[index].behind for index in focus)
 
     def _run(self) -> None:
-        while True:
-            machine = self._machine.read()
-            self._latest = self._reader.read(machine)
-            if self._stop.wait(self._period_s):
-                self._machine.close()
-                return
+        # a long history is read block after block, without a pause between them
+        while not self._stop.wait(0.05 if self.look() else self._period_s):
+            pass
+        self._machine.close()

@@ -10,7 +10,7 @@ Snapshot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,38 +71,75 @@ class Status:
     next: str | None = None
     """command to type next"""
     health: tuple[HealthSign, ...] = ()
+    eta_run_s: float | None = None
+    """seconds left to the end of the whole run when the status was written"""
+    plan: tuple[PlanStep, ...] = ()
+    """the parts of the whole run, in order"""
+    price_per_h: float | None = None
+    """what the machine costs, as given with --price"""
+    spent_s: float = 0.0
+    """seconds of earlier processes of this run"""
+    command: str | None = None
+    """command that resumes this run, run in `cwd`"""
+    cwd: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    """pages about the run: wandb, tensorboard, report"""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over steps, oldest first; old points are thinned."""
+
+    steps: Sequence[float] = ()
+    values: Sequence[float] = ()
+    count: int = 0
+    """values seen so far, thinned ones included: it changes whenever the series does"""
+
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """Return (step, value) pairs."""
+        return tuple(zip(self.steps, self.values, strict=True))
+
+
+_NO_SERIES = Series()
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Records of one stage, oldest first."""
+    """Metrics of one stage."""
 
     name: str
-    train: tuple[Record, ...] = ()
-    val: tuple[Record, ...] = ()
+    train: Mapping[str, Series] = field(default_factory=dict)
+    val: Mapping[str, Series] = field(default_factory=dict)
+    last: Record | None = None
+    """newest training record"""
+    last_val: Record | None = None
+    """newest validation record"""
+    train_count: int = 0
+    val_count: int = 0
 
-    @property
-    def last(self) -> Record | None:
-        """Newest training record."""
-        return self.train[-1] if self.train else None
+    def series(self, name: str) -> Series:
+        """Return a training metric; empty where no record holds it."""
+        return self.train.get(name, _NO_SERIES)
 
-    @property
-    def last_val(self) -> Record | None:
-        """Newest validation record."""
-        return self.val[-1] if self.val else None
-
-    def series(self, name: str) -> tuple[tuple[float, float], ...]:
-        """(step, value) of every training record that holds a finite `name`."""
-        return _series(self.train, name)
-
-    def val_series(self, name: str) -> tuple[tuple[float, float], ...]:
-        """(step, value) of every validation record that holds a finite `name`."""
-        return _series(self.val, name)
+    def val_series(self, name: str) -> Series:
+        """Return a validation metric; empty where no record holds it."""
+        return self.val.get(name, _NO_SERIES)
 
 
-def _series(records: tuple[Record, ...], name: str) -> tuple[tuple[float, float], ...]:
-    pairs = ((number(r, "step"), number(r, name)) for r in records)
-    return tuple((step, value) for step, value in pairs if step is not None and value is not None)
+@dataclass(frozen=True)
+class PlanStep:
+    """One part of the whole run: prepare, stage 1, warm-up, stage 2, test."""
+
+    name: str
+    """phase, as in status.json"""
+    label: str
+    """for people"""
+    state: str
+    """"done", "now", "todo" or "skipped" """
+    share: float
+    """part of it that is done, 0 to 1"""
+    seconds: float | None
+    """expected length in all, as far as it can be known"""
 
 
 @dataclass(frozen=True)
@@ -142,21 +179,31 @@ class Snapshot:
     stages: Mapping[str, Stage]
     checkpoints: tuple[CheckpointFile, ...] = ()
     machine: MachineSample | None = None
+    log: tuple[str, ...] = ()
+    """last lines of the newest train_*.log, oldest first"""
+    scores: Mapping[str, Any] | None = None
+    """scores.json, once there is one"""
     notes: tuple[str, ...] = ()
     """what is odd about the files themselves"""
+    beat_seen: float | None = None
+    """unix seconds at which this process saw the heartbeat change; None until it has"""
 
     @property
     def stage(self) -> Stage:
         """The stage that is shown: the one of the status, else the newest with records."""
         if self.status.stage in self.stages:
             return self.stages[self.status.stage or ""]
-        filled = [stage for stage in self.stages.values() if stage.train or stage.val]
+        filled = [s for s in self.stages.values() if s.train_count or s.val_count]
         return filled[-1] if filled else self.stages["world"]
 
     @property
     def heartbeat_age_s(self) -> float | None:
-        """Seconds since the run last wrote its status."""
-        beat = self.status.heartbeat
+        """Seconds since the run last wrote its status.
+
+        Where this process saw the status change, its own clock counts: the clock of another host
+        may be wrong, and any clock may jump.
+        """
+        beat = self.status.heartbeat if self.beat_seen is None else self.beat_seen
         return None if beat is None else max(0.0, self.now - beat)
 
     @property
@@ -166,6 +213,22 @@ class Snapshot:
         if left is None or self.liveness != "alive":
             return None
         return max(0.0, left - (age or 0.0))
+
+    @property
+    def eta_run_s(self) -> float | None:
+        """Seconds left in the whole run, counted down since the status was written."""
+        left, age = self.status.eta_run_s, self.heartbeat_age_s
+        if left is None or self.liveness != "alive":
+            return None
+        return max(0.0, left - (age or 0.0))
+
+    @property
+    def running_s(self) -> float | None:
+        """Seconds that the run has taken so far, earlier processes included."""
+        if self.status.started is None:
+            return None
+        end = self.status.heartbeat if self.liveness == "ended" else self.now
+        return self.status.spent_s + max(0.0, (end or self.now) - self.status.started)
 
     @property
     def elsewhere(self) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlwm.core.monitoring.charts import Scale, bar, binned, line_chart, scale_of, sparkline
+from vlwm.core.monitoring.terminal.charts import Scale, bar, binned, line_chart, scale_of, sparkline
 
 NAN = float("nan")
 FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=32)

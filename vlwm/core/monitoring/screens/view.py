@@ -1,0 +1,73 @@
+"""Keep the dashboard's state between keys: which run, which screen. Pure, so keys can be tested."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+MAIN, HELP, LOG, RUNS, ZOOM, COMPARE = "main", "help", "log", "runs", "zoom", "compare"
+CHARTS = ("train/loss", "pred/mean", "val/iou", "loss/occupancy", "grad_norm", "lr")
+"""metrics that `z` steps through"""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the dashboard shows.
+
+    Attributes:
+        screen: one of the names above.
+        run: number of the run in the list.
+        stage: stage chosen with `s`; None follows the run.
+        paused: the picture stands still.
+        chart: number in `CHARTS`.
+        pattern: the log's filter.
+        typing: keys go into the filter.
+        left: somebody pressed q.
+    """
+
+    screen: str = MAIN
+    run: int = 0
+    stage: str | None = None
+    paused: bool = False
+    chart: int = 0
+    pattern: str = ""
+    typing: bool = False
+    left: bool = False
+
+    def pressed(self, key: str, runs: int) -> View:
+        """Return the view after a key; `runs` is the length of the list."""
+        if self.typing:
+            return self._typed(key)
+        if key == "q":
+            return replace(self, left=True)
+        if key == "escape":
+            return replace(self, screen=MAIN, pattern="")
+        if key == "p":
+            return replace(self, paused=not self.paused)
+        if key == "/":
+            return replace(self, screen=LOG, typing=True, pattern="")
+        if key == "z":
+            chart = (self.chart + 1) % len(CHARTS) if self.screen == ZOOM else self.chart
+            return replace(self, screen=ZOOM, chart=chart)
+        if key == "s":
+            order = {None: "tokenizer", "tokenizer": "world", "world": None}
+            return replace(self, stage=order[self.stage])
+        if key in "?lrc" and len(key) == 1:
+            wanted = {"?": HELP, "l": LOG, "r": RUNS, "c": COMPARE}[key]
+            return replace(self, screen=MAIN if self.screen == wanted else wanted)
+        return self._chosen(key, runs)
+
+    def _typed(self, key: str) -> View:
+        if key in ("enter", "escape"):
+            return replace(self, typing=False, pattern=self.pattern if key == "enter" else "")
+        if key == "backspace":
+            return replace(self, pattern=self.pattern[:-1])
+        return replace(self, pattern=self.pattern + key) if len(key) == 1 else self
+
+    def _chosen(self, key: str, runs: int) -> View:
+        """Keys that choose a run: digits from 1, arrows, Enter in the list."""
+        if key.isascii() and key.isdigit() and 1 <= int(key) <= runs:
+            return replace(self, run=int(key) - 1, screen=MAIN, stage=None)
+        step = {"left": -1, "up": -1, "right": 1, "down": 1}.get(key, 0)
+        if step and runs > 1:
+            return replace(self, run=(self.run + step) % runs, stage=None)
+        return replace(self, screen=MAIN) if key == "enter" and self.screen == RUNS else self

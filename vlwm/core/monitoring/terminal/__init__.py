@@ -1,0 +1,1 @@
+"""Draw on a terminal: charts of characters, keys, and only the lines that changed."""
