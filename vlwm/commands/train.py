@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,6 +147,24 @@ def train(
             metavar="TAG [TAG]", help="W&B tags: a b, or a,b, or repeated.", rich_help_panel=_LOG
         ),
     ] = None,
+    live: Annotated[
+        bool | None,
+        typer.Option(
+            "--live/--no-live",
+            help="Draw the dashboard in this terminal, or print log lines. [live in a terminal]",
+            rich_help_panel=_LOG,
+            show_default=False,
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DOLLARS",
+            help="Price of this machine per hour: shows the cost so far and to the end.",
+            min=0.0,
+            rich_help_panel=_LOG,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=_RUN),
@@ -167,6 +182,7 @@ def train(
     ./test_out --epochs 2[/], [cyan]vlwm train --resume[/], [cyan]vlwm train --set
     optimizer.lr=5e-5 --stage world[/]
     """
+    from vlwm.commands._live import draws_live, live_view
     from vlwm.commands._output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.errors import UsageError
@@ -194,6 +210,7 @@ def train(
         gpu_id=gpus[0] if gpus else None,
         compile=compile_,
         wandb=WandbOptions(wandb_project, wandb_run_name, tags) if wandb else None,
+        price_per_h=price,
         command=_command(),
     )
     flags: tuple[str, ...] = ()
@@ -209,7 +226,7 @@ def train(
         return
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_over_several(gpus, work_dir, flags))
-    with StopSignal() as stop, _progress_on_stderr():
+    with StopSignal() as stop, live_view(work_dir, drawn=draws_live(live, json_)):
         from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
 
         result = train_run(plan, options, stop)
@@ -285,21 +302,6 @@ def _command() -> str:
     words = words if "train" in words else ["vlwm", "train"]
     words = [word for word in words if word != "--no-resume"]
     return shlex.join(words if "--resume" in words else [*words, "--resume"])
-
-
-@contextmanager
-def _progress_on_stderr() -> Iterator[None]:
-    """Show the log's lines on stderr while training; errors are the command line's to say."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(lambda record: record.levelno < logging.ERROR)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("vlwm")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:

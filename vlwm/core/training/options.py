@@ -56,6 +56,8 @@ class TrainOptions:
     """compile the networks before training"""
     wandb: WandbOptions | None = None
     """log to Weights & Biases"""
+    price_per_h: float | None = None
+    """what an hour of this machine costs, for the cost so far and to come"""
     command: str = "vlwm train"
     """the command line, for the sentence that says how to go on"""
 

@@ -18,6 +18,7 @@ from vlwm.core.evaluation.load import cuts_of, find_checkpoint
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.loop.progress import StageSettings
 from vlwm.core.training.options import TrainOptions, TrainResult
 from vlwm.core.training.run_context import Run, choose_device, open_run_context
 from vlwm.core.training.runtime.distributed import join_ranks
@@ -95,10 +96,26 @@ def _open_data(run: Run) -> TrainData:
     data = run.ranks.lead_does(lambda: open_data(run.config, run.tick, from_raw=auto))
     if data is None:
         data = open_data(run.config, run.tick)
+    if run.status.plan is not None:
+        run.status.plan.expect(**_steps(run, data))
     if run.ranks.lead and not run.options.eval_only:
         write_json(run.folder.config_json, run.config.to_dict())
         data.splits.write(run.folder.splits_json)
     return data
+
+
+def _steps(run: Run, data: TrainData) -> dict[str, int]:
+    """Return the optimizer steps of each part of the run, as far as the data tell."""
+    steps = {"motion": run.config.data.motion_steps, "fusion": run.config.data.fusion_steps}
+    samples = {
+        "tokenizer": (len(data.train_rows), run.config.tokenizer.epoch_samples),
+        "world": (len(data.train), run.config.data.epoch_samples),
+    }
+    for stage, (whole, chosen) in samples.items():
+        settings = StageSettings.of(run.config, stage, run.ranks.size)
+        an_epoch = -(-min(whole, chosen or whole) // settings.batch_size)  # rounded up
+        steps[stage] = settings.epochs * an_epoch
+    return steps
 
 
 def _judge(run: Run, data: TrainData) -> TrainResult:
@@ -130,5 +147,5 @@ def _scores(run: Run, data: TrainData, checkpoint: Path) -> Scores:
         max_windows=run.config.evaluation.final_max_windows,
         batch_size=run.config.data.samples_per_gpu,
         device=run.device,
-        progress=lambda done, total: run.tick(),
+        progress=lambda done, total: run.tick(step=done, steps=total),
     )

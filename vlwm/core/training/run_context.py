@@ -18,6 +18,7 @@ from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.runtime.distributed import PeerLost, Ranks
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_log_file
+from vlwm.core.training.telemetry.run_plan import RunPlan, pace_file
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 from vlwm.core.training.telemetry.wandb_sink import WandbSink
 
@@ -37,9 +38,9 @@ class Run:
     sinks: tuple[Sink, ...]
     ranks: Ranks
 
-    def tick(self) -> None:
-        """Between pieces of long work: beat the heart, and leave when a signal has come."""
-        self.status.beat()
+    def tick(self, **fields: object) -> None:
+        """Between pieces of long work: write the status, and leave when a signal has come."""
+        self.status.beat(**fields)
         if self.stop:
             raise StopRequested
 
@@ -66,16 +67,21 @@ def open_run_context(
     """
     folder = RunFolder(options.work_dir).create()
     status = StatusWriter(
-        folder, writes=ranks.lead, device=describe(device), config=config.name,
-        work_dir=str(folder.path), processes=ranks.size,
+        folder, writes=ranks.lead, plan=_plan_of(config, options, device, ranks),
+        device=describe(device), config=config.name, work_dir=str(folder.path),
+        processes=ranks.size, command=options.command, cwd=os.getcwd(),
+        price_per_h=options.price_per_h, spent_s=_spent_s(folder),
     )  # fmt: skip
     handler = open_log_file(folder.path) if ranks.lead else None
     wandb = WandbSink(folder, options.wandb, config) if options.wandb and ranks.lead else None
     sinks = () if wandb is None else (wandb,)
+    links = {} if wandb is None or wandb.url is None else {"W&B": wandb.url}
     ended: dict[str, object] = {"state": "failed", "exit_code": 1}
     try:
-        status.update(phase="start", next=options.command)
+        status.update(phase="start", next=options.command, links=links)
         yield Run(config, options, folder, device, status, stop, sinks, ranks)
+        if status.plan is not None and ranks.lead:
+            status.plan.remember()
         ended = {"state": "done", "phase": "done", "exit_code": 0, "eta_s": 0.0,
                  "next": f"vlwm eval {folder.path} --split test"}  # fmt: skip
     except StopRequested:
@@ -96,6 +102,32 @@ def open_run_context(
         status.update(**ended)
         if handler is not None:
             close_log_file(handler)
+
+
+def _plan_of(
+    config: Config, options: TrainOptions, device: torch.device, ranks: Ranks
+) -> RunPlan | None:
+    """Return the parts that this run will have; None where it only evaluates."""
+    if options.eval_only:
+        return None
+    first, second = options.stage != "world", options.stage != "tokenizer"
+    parts = ["prepare", *(["tokenizer"] if first else [])]
+    if second:
+        parts += ["motion", *(["fusion"] if config.model.use_memory else []), "world", "eval"]
+    batches = (config.tokenizer.samples_per_gpu, config.data.samples_per_gpu, ranks.size)
+    shape = (config.point_cloud_range, config.voxel_size, config.data.horizons, batches)
+    key = f"{config.name} {shape} {describe(device)}"
+    return RunPlan(tuple(parts), config.name, pace_file(), key)
+
+
+def _spent_s(folder: RunFolder) -> float:
+    """Return the seconds of earlier processes of the run in this folder."""
+    try:
+        before = folder.read_status() or {}
+        spent = float(before.get("spent_s") or 0.0)
+        return spent + max(0.0, float(before["heartbeat"]) - float(before["started"]))
+    except (VlwmError, KeyError, TypeError, ValueError, AttributeError):
+        return 0.0
 
 
 def choose_device(gpu_id: int | None) -> torch.device:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.training.telemetry.run_plan import RunPlan
 
 _PERIOD_S = 1.0
 
@@ -21,12 +22,16 @@ class StatusWriter:
     Args:
         folder: the run folder (the root one, in both stages).
         writes: False for a process that leaves writing to another one.
+        plan: the parts of the whole run; adds `plan` and `eta_run_s` to each status.
         fields: what stays the same: device, config name, work_dir.
     """
 
-    def __init__(self, folder: RunFolder, *, writes: bool = True, **fields: Any) -> None:
+    def __init__(
+        self, folder: RunFolder, *, writes: bool = True, plan: RunPlan | None = None, **fields: Any
+    ) -> None:
         self.folder = folder
         self.writes = writes
+        self.plan = plan
         now = time.time()
         self.values: dict[str, Any] = {
             "version": 1,
@@ -66,6 +71,9 @@ class StatusWriter:
         if not self.writes:
             return
         self.values["heartbeat"] = time.time()
+        if self.plan is not None:
+            self.plan.observe(self.values)
+            self.values |= self.plan.values()
         self.folder.write_status(self.values)
         if self.copy is not None:
             self.copy.write_status(self.values)

@@ -59,6 +59,11 @@ class WandbSink:
             except self._errors as error:
                 log.warning("W&B %s did not start: %s", mode, error)
 
+    @property
+    def url(self) -> str | None:
+        """The run's page; None offline."""
+        return getattr(self._run, "url", None)
+
     def write(self, record: Mapping[str, Any]) -> None:
         """Send one record."""
         if self._run is None:
