@@ -121,7 +121,7 @@ def test_commands_import_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [[], ["setup"], ["download"], ["prepare"], ["train"], ["eval"], ["monitor"]]
+    "args", [[], ["setup"], ["download"], ["prepare"], ["train"], ["eval"], ["export"], ["monitor"]]
 )
 def test_help_never_imports_torch(args: list[str]) -> None:
     script = (

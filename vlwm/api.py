@@ -5,7 +5,7 @@
     model = vlwm.load("checkpoints")
     forecast = model.forecast(occupancy, poses)
 
-`vlwm.load` opens a run folder, a checkpoint or an exported folder. Importing this module imports
+`vlwm.load` opens a run folder, a checkpoint, an exported folder or a repository on the Hub. Importing this module imports
 NumPy; torch is imported by `load`.
 """
 
@@ -23,16 +23,21 @@ from vlwm.core.export.forecast import Forecast
 from vlwm.core.geometry.grid import VoxelGrid
 
 if TYPE_CHECKING:
+    from vlwm.core.export.hub import Upload
     from vlwm.core.export.trained_model import TrainedModel
 
 __all__ = ["Forecast", "Model", "VlwmError", "VoxelGrid", "load"]
 
 
-def load(source: str | PathLike[str], *, device: str | None = None) -> Model:
+def load(
+    source: str | PathLike[str], *, revision: str | None = None, device: str | None = None
+) -> Model:
     """Open a trained model.
 
     Args:
-        source: a run folder (its best.pth, else last.pth) or a checkpoint file.
+        source: a run folder (its best.pth, else last.pth), a checkpoint file, a folder that
+            `vlwm export` wrote, or user/name on the Hub.
+        revision: branch, tag or commit on the Hub; the newest by default.
         device: such as 'cpu' or 'cuda:0'; by default the first GPU, else the CPU.
 
     Raises:
@@ -43,9 +48,9 @@ def load(source: str | PathLike[str], *, device: str | None = None) -> Model:
         >>> model
         Model(4 past and 6 future frames 0.5 s apart, 16×16×8 cells of 1×1×2 m)
     """
-    from vlwm.core.export.trained_model import open_checkpoint
+    from vlwm.core.export.source import open_source
 
-    return Model(open_checkpoint(Path(source), device))
+    return Model(open_source(source, revision, device))
 
 
 class Model:
@@ -146,6 +151,38 @@ class Model:
             conventions=Conventions(quaternion, velocity_frame),
         )
         return self._trained.forecast(given)
+
+    def export(self, folder: str | PathLike[str], *, licence: str | None = None) -> list[Path]:
+        """Write weights, config, thresholds, scores, picture and model card; returns the files.
+
+        Args:
+            folder: a new folder, or one that an export wrote before.
+            licence: of the weights, where data or initial weights do not name theirs.
+
+        Raises:
+            vlwm.VlwmError: the model was never evaluated, or its licence is unknown.
+        """
+        from vlwm.core.export.exported_folder import export_folder
+
+        return export_folder(self._trained, Path(folder), licence=licence)
+
+    def push_to_hub(
+        self, repo: str, *, private: bool = True, dry_run: bool = False, licence: str | None = None
+    ) -> Upload:
+        """Export the model and upload it to the Hub in one commit.
+
+        Args:
+            repo: user/name; created where it is missing.
+            private: of a repository that is created.
+            dry_run: return files and sizes without uploading.
+            licence: see `export`.
+
+        Raises:
+            vlwm.VlwmError: nobody is logged in, the Hub does not answer, or as in `export`.
+        """
+        from vlwm.core.export.source import push_model
+
+        return push_model(self._trained, repo, private=private, dry_run=dry_run, licence=licence)
 
     def __repr__(self) -> str:
         """Return the frames and cells of the model."""

@@ -19,6 +19,7 @@ import typer
 from vlwm import __version__
 from vlwm.commands.download import download
 from vlwm.commands.eval import evaluate
+from vlwm.commands.export import export
 from vlwm.commands.monitor import monitor
 from vlwm.commands.prepare import prepare
 from vlwm.commands.setup import setup
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="One line: setup → download → prepare → train → eval; `vlwm monitor` watches a run. "
+    epilog="One line: setup → download → prepare → train → eval → export; `vlwm monitor` watches a run. "
     "Exit codes: 0 done, 1 failed, 2 usage, 3 machine, 4 data, 75 stopped and resumable.",
 )
 
@@ -59,6 +60,7 @@ app.command("download", rich_help_panel="Machine")(download)
 app.command("prepare", rich_help_panel="Pipeline")(prepare)
 app.command("train", rich_help_panel="Pipeline")(train)
 app.command("eval", rich_help_panel="Pipeline")(evaluate)
+app.command("export", rich_help_panel="Pipeline")(export)
 app.command("monitor", rich_help_panel="Watching")(monitor)
 
 

@@ -47,7 +47,8 @@ class Provenance:
         load_from: file of the initial weights in the config; None where training began fresh.
         epoch: epoch of the checkpoint; None where it is not stored.
         versions: versions of vlwm, Python, torch and NumPy that trained it.
-        source: the file or folder it was read from.
+        source: the file it was read from.
+        splits: content of splits.json where an exported folder brings it.
     """
 
     attribution: str = ""
@@ -57,6 +58,7 @@ class Provenance:
     epoch: int | None = None
     versions: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    splits: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,6 @@ class TrainedModel:
         model: on its device.
         config: that it was trained with.
         cuts: thresholds of each track, chosen on validation.
-        content: the checkpoint without its tensors; empty for an exported folder.
         provenance: where it comes from.
     """
 

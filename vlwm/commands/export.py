@@ -1,0 +1,98 @@
+"""`vlwm export`: a trained model as a folder for others, on the Hub where asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vlwm.core.export.hub import Upload
+
+_HUB, _HOW = "On the Hub", "How to run"
+
+
+def export(
+    run: Annotated[
+        Path, typer.Argument(help="Run folder (best.pth, else last.pth) or a checkpoint file.")
+    ] = Path("checkpoints"),
+    out: Annotated[Path, typer.Argument(help="New folder of the exported model.")] = Path(
+        "exported"
+    ),
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            help="Licence of the weights, where data or initial weights do not name theirs.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(
+            "--push-to-hub",
+            help="Upload to this repository, user/name; created private where missing.",
+            rich_help_panel=_HUB,
+        ),
+    ] = None,
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="Create the repository public.", rich_help_panel=_HUB),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Write the folder, show what would be uploaded.", rich_help_panel=_HUB
+        ),
+    ] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_HOW)
+    ] = False,
+) -> None:
+    """Export a trained model: weights, config, thresholds, scores, picture and model card.
+
+    Examples: [cyan]vlwm export ./test_out exported[/],
+    [cyan]vlwm export checkpoints exported --push-to-hub user/name --dry-run[/]
+    """
+    from vlwm.commands._output import emit_json, note
+    from vlwm.core.export.exported_folder import export_folder
+    from vlwm.core.export.trained_model import open_checkpoint
+
+    files = export_folder(open_checkpoint(run, "cpu"), out, licence=licence)
+    sizes: list[dict[str, Any]] = [{"file": str(p), "bytes": p.stat().st_size} for p in files]
+    for path in files:
+        note(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
+    upload = None
+    if push_to_hub is not None:
+        upload = _upload(out, push_to_hub, private=not public, dry_run=dry_run)
+    if json_:
+        emit_json({"folder": str(out), "files": sizes, "upload": _plain(upload)})
+
+
+def _upload(folder: Path, repo: str, *, private: bool, dry_run: bool) -> Upload:
+    """Show the files and sizes, then upload them unless this is a dry run."""
+    from vlwm.commands._output import note
+    from vlwm.core.export.hub import plan_upload, push_folder
+
+    plan = plan_upload(folder, repo, private=private)
+    note(f"{'private' if private else 'public'} repository {repo}:")
+    for name, size in plan.files:
+        note(f"  {size / 1e6:8.2f} MB  {name}")
+    note(f"  {plan.total_bytes / 1e6:8.2f} MB  in all")
+    if dry_run:
+        note("dry run: nothing was uploaded")
+        return plan
+    done = push_folder(folder, repo, private=private)
+    note(f"uploaded: {done.url}")
+    return done
+
+
+def _plain(upload: Upload | None) -> dict[str, Any] | None:
+    if upload is None:
+        return None
+    return {
+        "repo": upload.repo,
+        "private": upload.private,
+        "bytes": upload.total_bytes,
+        "url": upload.url,
+    }
