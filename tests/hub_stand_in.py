@@ -135,11 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
         if commits is None:
             return self.answer(404, {}, {"X-Error-Code": "RepoNotFound"})
         if rest.startswith("preupload/"):
-            files = [
-                {"path": f["path"], "uploadMode": "lfs" if "safetensors" in f["path"] else "regular",
-                 "shouldIgnore": False}
-                for f in json.loads(body)["files"]
-            ]  # fmt: skip
+            names = [f["path"] for f in json.loads(body)["files"]]
+            modes = ["lfs" if "safetensors" in name else "regular" for name in names]
+            files = [{"path": name, "uploadMode": mode, "shouldIgnore": False}
+                     for name, mode in zip(names, modes, strict=True)]  # fmt: skip
             return self.answer(200, {"files": files})
         if rest.startswith("commit/"):
             return self.commit(repo, body)
@@ -186,9 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in files:
             return self.answer(404, {}, {"X-Error-Code": "EntryNotFound"})
         tag = hashlib.sha256(files[name]).hexdigest()
-        return self.answer(
-            200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": Hub.sha(number)}
-        )
+        return self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": Hub.sha(number)})
 
 
 @contextmanager

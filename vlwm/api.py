@@ -5,8 +5,8 @@
     model = vlwm.load("checkpoints")
     forecast = model.forecast(occupancy, poses)
 
-`vlwm.load` opens a run folder, a checkpoint, an exported folder or a repository on the Hub. Importing this module imports
-NumPy; torch is imported by `load`.
+`vlwm.load` opens a run folder, a checkpoint, an exported folder or a repository on the Hub.
+Importing this module imports NumPy; torch is imported by `load`.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="One line: setup → download → prepare → train → eval → export; `vlwm monitor` watches a run. "
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 machine, 4 data, 75 stopped and resumable.",
+    epilog="One line: setup → download → prepare → train → eval → export; `vlwm monitor` watches a "
+    "run. Exit codes: 0 done, 1 failed, 2 usage, 3 machine, 4 data, 75 stopped and resumable.",
 )
 
 

@@ -19,7 +19,7 @@ def test_a_run_is_exported_and_an_upload_shown(tmp_path: Path) -> None:
              "--push-to-hub", "user/name", "--dry-run"]  # fmt: skip
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     told = json.loads(done.stdout)
-    assert [Path(f["file"]).name for f in told["files"]][0] == "model.safetensors"
+    assert Path(told["files"][0]["file"]).name == "model.safetensors"
     assert told["upload"] == {
         "repo": "user/name", "private": True, "url": None,
         "bytes": sum(f["bytes"] for f in told["files"]),
@@ -30,7 +30,7 @@ def test_a_run_is_exported_and_an_upload_shown(tmp_path: Path) -> None:
 def test_data_without_a_licence_ask_for_one(tmp_path: Path) -> None:
     write_trained_run(tmp_path / "run", attribution="my flights")
     words = ["export", str(tmp_path / "run"), str(tmp_path / "out")]
-    with pytest.raises(DataError, match="--licence cc-by-4.0"):
+    with pytest.raises(DataError, match="state it with --licence"):
         CliRunner().invoke(app, words, catch_exceptions=False)
     assert not (tmp_path / "out").exists()
     done = CliRunner().invoke(app, [*words, "--licence", "cc-by-4.0"], catch_exceptions=False)

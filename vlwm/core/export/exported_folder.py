@@ -30,7 +30,7 @@ from vlwm.core.export.file_names import CARD, CONFIG, FILES, FORECAST, PICTURE, 
 from vlwm.core.export.licence import Licence, licence_of
 from vlwm.core.export.model_card import model_card
 from vlwm.core.export.trained_model import Provenance, TrainedModel, chosen_device
-from vlwm.core.files import atomic_path, sha256_file, make_folder, read_json, write_json
+from vlwm.core.files import atomic_path, make_folder, read_json, sha256_file, write_json
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import load_weights
 from vlwm.core.model.world_model import WorldModel
@@ -69,7 +69,9 @@ def export_folder(trained: TrainedModel, out: Path, *, licence: str | None = Non
         stated=licence,
     )
     make_folder(out)
-    state = {k: v.detach().cpu().clone().contiguous() for k, v in trained.model.state_dict().items()}
+    state = {
+        k: v.detach().cpu().clone().contiguous() for k, v in trained.model.state_dict().items()
+    }
     with atomic_path(out / WEIGHTS) as temporary:
         save_file(state, temporary, metadata={"format": "pt", "vlwm": __version__})
     write_json(out / CONFIG, {"library_name": "vlwm", **asdict(trained.config)})
@@ -170,9 +172,7 @@ def open_exported(folder: Path, device: str | torch.device | None = None) -> Tra
 def _about(folder: Path) -> dict[str, Any]:
     for name in (FORECAST, CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise CheckpointError(
-                f"the exported folder lacks {name}", where=folder, remedy=_AGAIN
-            )
+            raise CheckpointError(f"the exported folder lacks {name}", where=folder, remedy=_AGAIN)
     about = read_json(folder / FORECAST)
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise CheckpointError(

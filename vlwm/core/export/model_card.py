@@ -51,9 +51,9 @@ cells of {cell} m. Poses are x y z, qx qy qz qw, vx vy vz, wx wy wz in one world
 
 ## Scores
 
-Split **{split}**: {windows} windows in {clusters} clusters{few}. IoU over all cells, and structure IoU
-over the cells above the ground of their column. The predicted track knows the past alone; the plan
-track is given the future motion.
+Split **{split}**: {windows} windows in {clusters} clusters{few}. IoU over all cells, and structure
+IoU over the cells above the ground of their column. The predicted track knows the past alone; the
+plan track is given the future motion.
 
 {table}
 
