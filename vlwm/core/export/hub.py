@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, errors, snapshot_download
 from vlwm.core.errors import DataError, MachineError, UsageError, VlwmError
 from vlwm.core.export.file_names import FILES, NEEDED
 
-_TRANSPORT = errors.HfHubHTTPError.__mro__[1]
+_TRANSPORT: type[BaseException] = errors.HfHubHTTPError.__mro__[1]
 """base of the errors of the HTTP library that this version of huggingface_hub uses"""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
