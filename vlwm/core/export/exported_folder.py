@@ -73,7 +73,7 @@ def export_folder(trained: TrainedModel, out: Path, *, licence: str | None = Non
         k: v.detach().cpu().clone().contiguous() for k, v in trained.model.state_dict().items()
     }
     with atomic_path(out / WEIGHTS) as temporary:
-        save_file(state, temporary, metadata={"format": "pt", "vlwm": __version__})
+        save_file(state, temporary, metadata={"format": "pt"})  # one key: the same bytes each time
     write_json(out / CONFIG, {"library_name": "vlwm", **asdict(trained.config)})
     write_json(out / SCORES, sheet)
     _write_picture(run, sheet, out / PICTURE)
