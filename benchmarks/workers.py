@@ -27,9 +27,9 @@ from vlwm.core.data.generation.prepare import PreparePlan, prepare
 
 
 def digest(folder: Path) -> str:
-    """Of every file's name and bytes, but the packed index, which holds times of files."""
+    """Hash every file's name and bytes, except packed shards, which hold times of files."""
     whole = hashlib.sha256()
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != "index.json")
+    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".shard")
     for path in sorted(files):
         whole.update(str(path.relative_to(folder)).encode())
         whole.update(hashlib.sha256(path.read_bytes()).digest())

@@ -213,11 +213,12 @@ def _stopped(number: str) -> Callable[[Path], None]:
 
 
 def _damaged_session(folder: Path) -> None:
-    from vlwm.core.data.packed_store import _pack
+    from vlwm.core.data.session import Session
+    from vlwm.core.data.session_shard import shard_of_session
     from vlwm.core.geometry.grid import VoxelGrid
 
-    _pack(folder, _session(folder / "drone_1", _POSE), VoxelGrid((0, 0, 0), (1, 1, 1), (8, 8, 8)),
-          strict=False)  # fmt: skip
+    grid = VoxelGrid((0, 0, 0), (1, 1, 1), (8, 8, 8))
+    shard_of_session(Session(_session(folder / "drone_1", _POSE)), grid)
 
 
 def _no_window(folder: Path) -> None:

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.core.data.test_npz import some_layers
 from tests.core.data.test_packed_store import GRID, record
 from vlwm.core.data.batch import MIRROR, Batch, apply_symmetry, collate, mirrored_poses
 from vlwm.core.data.datasets import FrameDataset, WindowDataset
+from vlwm.core.data.npz import write_layers
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.sampler import EpochSampler
+from vlwm.core.data.session import Session, write_pose
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.geometry.frames import ego_of, relative_ego, rotate
@@ -119,3 +122,25 @@ def test_single_frames_for_the_tokenizer(dataset: WindowDataset) -> None:
     codes = {int(frames[0, i].symmetry) for i in range(16)}
     assert len(codes) > 3
     assert torch.equal(frames[2, 5].symmetry, frames[2, 5].symmetry)
+
+
+def test_layers_come_when_asked_for_and_are_none_where_no_frame_has_them(tmp_path: Path) -> None:
+    folder = record(tmp_path / "drone_a", list(range(12)))
+    layers = some_layers(shape=GRID.shape)
+    few = {name: layers[name] for name in ("occupancy", "seen_free", "known")}
+    write_layers(folder / "occupancy/000003_occupancy.npz", few)
+    pose = Session(folder).poses[4]
+    write_pose(folder / "poses/000004.json", pose, 0.0, 2.0, (pose + 0.5, 0.0))
+    store = PackedStore.open(tmp_path, GRID)
+    windows = windows_of(store, Splits(None, 1.0, (), {"drone_a": "train"}), "train", 10)
+    wanted = ("truth.known", "seen.free", "classes")
+    dataset = WindowDataset(store, windows, 4, layers=wanted)
+    batch = collate([dataset[0, 0], dataset[0, 1]])
+    assert batch.classes is None and batch.seen_occupied is None
+    assert GRID.unpack(batch.seen_free[1, 2].numpy()).sum() == layers["seen_free"].sum()
+    assert GRID.unpack(batch.known[0, 0].numpy()).all()
+    assert batch.believed.shape == (2, 10, 13)
+    assert batch.past(4).seen_free.shape == (2, 4, GRID.packed_bytes)
+    assert WindowDataset(store, windows, 4)[0, 0].known is None
+    frame = FrameDataset(store, np.arange(12), layers=("truth.known",))[0, 3]
+    np.testing.assert_array_equal(GRID.unpack(frame.known.numpy()), layers["known"])

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vlwm.core.data.npz import npz_bytes, write_occupancy
+from tests.core.data.test_npz import some_layers
+from vlwm.core.data.npz import npz_bytes, write_layers, write_occupancy
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import Session, guess_velocity_frame, write_pose
+from vlwm.core.data.session_shard import KINDS, shard_of_session
 from vlwm.core.data.splits import Region, Splits, open_splits
 from vlwm.core.data.windows import window_counts, windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import quaternion_from_heading, rotate
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.store.shard_files import read_index
 
 GRID = VoxelGrid.from_range((-4, -4, -1, 4, 4, 4), (1, 1, 1))
 
@@ -87,28 +92,44 @@ def test_a_damaged_frame_is_left_out_and_named(tmp_path: Path) -> None:
         PackedStore.open(tmp_path, GRID, strict=True)
 
 
+def damage(path: Path, frame: int) -> None:
+    """Flip a bit of the occupancy of one frame of a shard."""
+    index = read_index(path)
+    raw = bytearray(path.read_bytes())
+    raw[index.data_at + int(index.layers["truth.occupied"].offset[frame]) + 9] ^= 4
+    path.write_bytes(raw)
+
+
 def test_damage_in_the_store_is_found(tmp_path: Path) -> None:
     record(tmp_path / "drone_a", [0, 1, 2])
     store = PackedStore.open(tmp_path, GRID)
-    path = tmp_path / ".packed/drone_a.bits"
-    raw = bytearray(path.read_bytes())
-    raw[GRID.packed_bytes + 3] ^= 4
-    path.write_bytes(raw)
+    damage(tmp_path / ".packed/drone_a.shard", 1)
     damaged = PackedStore.open(tmp_path, GRID)
-    with pytest.raises(DataError, match="frame 1 of drone_a"):
+    with pytest.raises(DataError, match="frame 1 differs from its checksum"):
         damaged.check()
-    with pytest.raises(DataError, match="frame 1 of drone_a"):
+    with pytest.raises(DataError, match=r"drone_a\.shard"):
         damaged.read_bits(np.arange(3))
     damaged.read_bits(np.array([0, 2]))
     assert len(store) == 3
 
 
-def test_handing_out_bits_neither_copies_nor_writes(tmp_path: Path) -> None:
+def test_a_packed_shard_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", [0, 1, 2])
+    store = PackedStore.open(tmp_path, GRID)
+    path = tmp_path / ".packed/drone_a.shard"
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) - 5)
+    with pytest.raises(DataError, match="ends too early"):
+        store.check()
+    PackedStore.open(tmp_path, GRID).check()
+    assert path.read_bytes() == whole
+
+
+def test_any_rows_in_any_order_and_the_caller_owns_them(tmp_path: Path) -> None:
     record(tmp_path / "drone_a", list(range(12)))
     record(tmp_path / "drone_b", list(range(12)), seed=1)
     store = PackedStore.open(tmp_path, GRID)
     window = store.read_bits(np.arange(14, 24))
-    assert np.shares_memory(window, store.read_bits(np.arange(14, 24)))
     mixed = store.read_bits(np.array([3, 20, 4]))
     np.testing.assert_array_equal(mixed[1], window[6])
     assert store.read_bits(np.array([], dtype=int)).shape == (0, GRID.packed_bytes)
@@ -116,14 +137,94 @@ def test_handing_out_bits_neither_copies_nor_writes(tmp_path: Path) -> None:
     PackedStore.open(tmp_path, GRID).check()
 
 
-def test_a_spawned_worker_gets_no_copy_of_the_bits(tmp_path: Path) -> None:
+def test_a_spawned_worker_reads_the_files_itself(tmp_path: Path) -> None:
     record(tmp_path / "drone_a", list(range(200)))
     store = PackedStore.open(tmp_path, GRID)
-    sent = pickle.dumps(store)
-    lean = pickle.dumps({k: v for k, v in vars(store).items() if k != "_bits"})
-    assert len(sent) < len(lean) + 1000
-    again = pickle.loads(sent)
+    store.check()
+    again = pickle.loads(pickle.dumps(store))
     np.testing.assert_array_equal(again.read_frame(7), store.read_frame(7))
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_few_files_are_open_however_many_sessions(tmp_path: Path) -> None:
+    record(tmp_path / "drone_0000", [0, 1])
+    raw = shard_of_session(Session(tmp_path / "drone_0000"), GRID)
+    for number in range(300):
+        name = f"rover_{number:05d}"
+        (tmp_path / f"{name}.shard").write_bytes(raw)
+    before = open_files()
+    store = PackedStore.open(tmp_path, GRID)
+    assert len(store) == 602 and len(store.sessions) == 301
+    store.check()
+    assert open_files() - before <= 64
+
+
+def test_shards_npz_and_packed_folders_have_one_hash(tmp_path: Path) -> None:
+    """The value is that of the packed bits of vlwm 0.1, so its runs resume."""
+    record(tmp_path / "npz/drone_a", list(range(3)), ground=True)
+    record(tmp_path / "npz/rover_b", list(range(4)), seed=1)
+    by_npz = PackedStore.open(tmp_path / "npz", GRID)
+    (tmp_path / "shards").mkdir()
+    for name in ("drone_a", "rover_b"):
+        raw = shard_of_session(Session(tmp_path / "npz" / name), GRID)
+        (tmp_path / "shards" / f"{name}.shard").write_bytes(raw)
+    by_shards = PackedStore.open(tmp_path / "shards", GRID)
+    digest = hashlib.sha256(repr((GRID, ["drone_a", "rover_b"])).encode())
+    frames = [by_npz.read_frame(row) for row in range(7)]
+    crc = np.array([zlib.crc32(GRID.pack(f).tobytes()) for f in frames], dtype=np.uint32)
+    rows = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0, 1, 2, 0, 1, 2, 3])
+    for array in (*rows, crc, by_npz.poses, by_npz.ground_z):
+        digest.update(array.tobytes())
+    assert by_npz.data_hash == by_shards.data_hash == digest.hexdigest()
+
+
+def test_layers_and_believed_poses_come_back_and_change_the_hash(tmp_path: Path) -> None:
+    folder = record(tmp_path / "drone_a", [0, 1, 2], ground=True)
+    record(tmp_path / "drone_b", [0, 1], seed=1)
+    plain = PackedStore.open(tmp_path, GRID).data_hash
+    layers = some_layers(shape=GRID.shape)
+    write_layers(folder / "occupancy/000001_occupancy.npz", layers)
+    believed = Session(folder).poses[1] + 0.5
+    write_pose(folder / "poses/000001.json", Session(folder).poses[1], 1.5, 0.5, (believed, 2.0))
+    store = PackedStore.open(tmp_path, GRID)
+    rows = np.arange(5)
+    assert store.layers == tuple(sorted(KINDS)) and store.data_hash != plain
+    known = store.read_layer("truth.known", rows)
+    np.testing.assert_array_equal(GRID.unpack(known[1]), layers["known"])
+    assert GRID.unpack(known[0]).all() and GRID.unpack(known[4]).all()
+    assert not store.read_layer("seen.free", rows)[[0, 2, 3, 4]].any()
+    classes = store.read_layer("classes", rows)
+    np.testing.assert_array_equal(classes[1], layers["classes"])
+    assert (classes[0] == 255).all()
+    np.testing.assert_allclose(store.believed[1, :3], believed[:3])
+    np.testing.assert_array_equal(store.believed[[0, 2, 3, 4]], store.poses[[0, 2, 3, 4]])
+
+
+def test_an_old_packed_folder_is_built_again_with_a_sentence(tmp_path: Path) -> None:
+    record(tmp_path / "drone_a", [0, 1])
+    (tmp_path / ".packed").mkdir()
+    (tmp_path / ".packed/index.json").write_text("{}")
+    (tmp_path / ".packed/drone_a.bits").write_bytes(b"old")
+    store = PackedStore.open(tmp_path, GRID)
+    assert any("of an earlier version" in note for note in store.notes)
+    assert sorted(p.name for p in (tmp_path / ".packed").iterdir()) == ["drone_a.shard"]
+    assert not any("earlier" in note for note in PackedStore.open(tmp_path, GRID).notes)
+
+
+def test_derived_files_have_another_place_for_read_only_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path / "data/drone_a", list(range(30)))
+    before = sorted(p for p in (tmp_path / "data").rglob("*"))
+    monkeypatch.setenv("VLWM_CACHE", str(tmp_path / "cache"))
+    store = PackedStore.open(tmp_path / "data", GRID)
+    open_splits(store, 1.0, 0)
+    assert sorted(p for p in (tmp_path / "data").rglob("*")) == before
+    assert (store.derived / "splits.json").exists() and (store.derived / "drone_a.shard").exists()
+    assert open_splits(PackedStore.open(tmp_path / "data", GRID), 1.0, 0).sessions
 
 
 def test_a_session_that_went_away_leaves_nothing(tmp_path: Path) -> None:
@@ -132,7 +233,7 @@ def test_a_session_that_went_away_leaves_nothing(tmp_path: Path) -> None:
     PackedStore.open(tmp_path, GRID)
     shutil.rmtree(tmp_path / "drone_b")
     assert PackedStore.open(tmp_path, GRID).sessions == ["drone_a"]
-    assert [p.name for p in (tmp_path / ".packed").glob("*.bits")] == ["drone_a.bits"]
+    assert [p.name for p in (tmp_path / ".packed").glob("*.shard")] == ["drone_a.shard"]
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"position": {"x": 1}}', "[]"])

@@ -6,7 +6,7 @@ loader that starts at sample k of an epoch returns the samples of an uninterrupt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,30 @@ from vlwm.core.data.batch import IDENTITY, MIRROR, Batch, FrameBatch, mirrored_p
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.windows import Window
 from vlwm.core.geometry.frames import anchor_poses
+
+WINDOW_LAYERS = {
+    "known": "truth.known",
+    "seen_occupied": "seen.occupied",
+    "seen_free": "seen.free",
+    "classes": "classes",
+}
+"""field of `Batch` -> layer of the store"""
+FRAME_LAYERS = {name: WINDOW_LAYERS[name] for name in ("known", "classes")}
+"""field of `FrameBatch` -> layer of the store"""
+
+
+def wanted_layers(
+    store: PackedStore, layers: Sequence[str], fields: Mapping[str, str]
+) -> dict[str, str]:
+    """Return field -> layer for the layers that are wanted and that some frame of the store has.
+
+    Raises:
+        ValueError: a layer that no field holds.
+    """
+    unknown = set(layers) - set(fields.values())
+    if unknown:
+        raise ValueError(f"no field for the layers {sorted(unknown)}")
+    return {field: n for field, n in fields.items() if n in layers and n in store.layers}
 
 
 def _random(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -32,6 +56,8 @@ class WindowDataset(Dataset):
         history: past frames of a window.
         mirror: exchange left and right at random.
         seed: of the mirroring.
+        layers: names in the store of the layers that a batch has in addition to the truth, for
+            example 'truth.known'. One that no frame of the store has stays None in the batch.
     """
 
     def __init__(
@@ -42,17 +68,29 @@ class WindowDataset(Dataset):
         *,
         mirror: bool = False,
         seed: int = 0,
+        layers: Sequence[str] = (),
     ) -> None:
         self.store, self.windows, self.history = store, windows, history
         self.mirror, self.seed = mirror, seed
+        self.layers = wanted_layers(store, layers, WINDOW_LAYERS)
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def motion(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Poses (F, 13) and terrain (F,) of a window in its anchor frame."""
+        """Return poses (F, 13) and terrain (F,) of a window in its anchor frame."""
         rows = self.windows[index].rows
         return anchor_poses(self.store.poses[rows], self.store.ground_z[rows], self.history - 1)
+
+    def believed(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return poses (F, 13) and terrain (F,) as the vehicle believed them; None: the true ones.
+
+        They are in the ego frame of the last past pose that the vehicle believed.
+        """
+        store, rows = self.store, self.windows[index].rows
+        if store.believed is None or store.believed_ground_z is None:
+            return None
+        return anchor_poses(store.believed[rows], store.believed_ground_z[rows], self.history - 1)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
@@ -61,12 +99,22 @@ class WindowDataset(Dataset):
         code = IDENTITY
         if self.mirror and _random(self.seed, epoch, index).random() < 0.5:
             code, poses = MIRROR, mirrored_poses(poses)
+        more = {
+            field: torch.from_numpy(self.store.read_layer(name, rows))
+            for field, name in self.layers.items()
+        }
+        believed = self.believed(index)
+        if believed is not None:
+            own = mirrored_poses(believed[0]) if code == MIRROR else believed[0]
+            more["believed"] = torch.from_numpy(own.astype(np.float32))
+            more["believed_ground_z"] = torch.from_numpy(believed[1].astype(np.float32))
         return Batch(
             bits=torch.from_numpy(self.store.read_bits(rows)),
             poses=torch.from_numpy(poses.astype(np.float32)),
             ground_z=torch.from_numpy(ground.astype(np.float32)),
             index=torch.tensor(index),
             symmetry=torch.tensor(code),
+            **more,
         )
 
 
@@ -76,12 +124,20 @@ class FrameDataset(Dataset):
     Args:
         rows: int64 (N,), rows of the store.
         symmetries: number of symmetries drawn from: 8 on a square plane, 1 for none.
+        layers: 'truth.known' and 'classes', for batches that have them in addition to the truth.
     """
 
     def __init__(
-        self, store: PackedStore, rows: NDArray[np.int64], *, symmetries: int = 1, seed: int = 0
+        self,
+        store: PackedStore,
+        rows: NDArray[np.int64],
+        *,
+        symmetries: int = 1,
+        seed: int = 0,
+        layers: Sequence[str] = (),
     ) -> None:
         self.store, self.rows, self.symmetries, self.seed = store, rows, symmetries, seed
+        self.layers = wanted_layers(store, layers, FRAME_LAYERS)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,8 +145,14 @@ class FrameDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> FrameBatch:
         epoch, index = key
         code = int(_random(self.seed, epoch, index).integers(self.symmetries))
+        row = self.rows[index : index + 1]
+        more = {
+            field: torch.from_numpy(self.store.read_layer(name, row)[0])
+            for field, name in self.layers.items()
+        }
         return FrameBatch(
-            bits=torch.from_numpy(self.store.read_bits(self.rows[index : index + 1])[0]),
+            bits=torch.from_numpy(self.store.read_bits(row)[0]),
             index=torch.tensor(index),
             symmetry=torch.tensor(code),
+            **more,
         )

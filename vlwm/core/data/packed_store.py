@@ -1,18 +1,18 @@
-"""The packed store: every frame as bits, in one file per session, memory-mapped.
+"""The packed store: the frames of a data folder as bits, read from one shard per session.
 
-Derived from the session folders and made again when a session is newer. `index.json` holds, per
-session, the frame numbers, a CRC-32 of each frame's bits, and a signature of the source files; it
-is written last, so a killed build leaves the old index or none. A damaged source frame is left out,
-named and counted, or fatal with `strict`. Every frame that is handed out agrees with its checksum.
+A data folder holds session folders (npz), shards, or both. Session folders are packed into shards
+of their own under `.packed` (or under $VLWM_CACHE, for data on a read-only disk), and again when a
+session changed; listing the files is the index. A damaged source frame is left out, named and
+counted, or fatal with `strict`. Every frame agrees with its checksum when it is read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,43 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from vlwm.core.data.session import Session, list_sessions
+from vlwm.core.data.session import Session, find_sessions, no_sessions
+from vlwm.core.data.session_shard import (
+    KINDS,
+    TRUTH,
+    grid_header,
+    other_grid,
+    shard_of_session,
+)
 from vlwm.core.errors import DataError
-from vlwm.core.files import atomic_path, make_folder, read_json, write_json
+from vlwm.core.files import atomic_path, make_folder
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.parallel import each
+from vlwm.core.store.shard import BYTES, SUFFIX, ShardIndex, damaged, decompress
+from vlwm.core.store.shard_files import ShardFiles, read_index
 
 FOLDER = ".packed"
-_VERSION = 2
+CACHE = "VLWM_CACHE"
+"""environment variable: folder for derived files of data on a disk that cannot be written"""
+
+_ABSENT = {"truth.known": 1, "classes": 255}  # value of each cell where a frame lacks the layer
+
+
+@dataclass(frozen=True, eq=False)
+class _LayerRows:
+    """Places of a layer's compressed frames in the shards, a row per frame of the store.
+
+    Attributes:
+        at: uint64 (N,), offset in the shard's file.
+        size: uint32 (N,), 0 where the frame lacks the layer.
+        crc: uint32 (N,), CRC-32 of the compressed bytes.
+        content: uint32 (N,), CRC-32 of the decompressed ones.
+    """
+
+    at: NDArray[np.uint64]
+    size: NDArray[np.uint32]
+    crc: NDArray[np.uint32]
+    content: NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,30 +65,36 @@ class PackedStore:
 
     Attributes:
         root: the data folder.
+        derived: the folder of files made from it, for example `.packed`.
         grid: the grid of every frame.
-        poses: float64 (N, 13), world frame of each session.
+        poses: float64 (N, 13), true poses, world frame of each session.
         ground_z: float64 (N,), metres.
+        believed: float64 (N, 13), poses as the vehicle believed them; None: the true ones.
+        believed_ground_z: float64 (N,), metres; None: the true ones.
         session: int64 (N,), index into `sessions`.
         frame: int64 (N,), frame number within the session.
-        crc: uint32 (N,).
         sessions: names.
-        meta: what each session says of itself, as plain values.
+        meta: `session.json` of each session as plain values.
         damaged: (file, reason) of frames that were left out.
-        notes: sentences about what was guessed or is missing, each with its session's name.
+        notes: sentences about guesses and missing values, each with its session's name.
     """
 
     root: Path
+    derived: Path
     grid: VoxelGrid
     poses: NDArray[np.float64]
     ground_z: NDArray[np.float64]
+    believed: NDArray[np.float64] | None
+    believed_ground_z: NDArray[np.float64] | None
     session: NDArray[np.int64]
     frame: NDArray[np.int64]
-    crc: NDArray[np.uint32]
     sessions: list[str]
     meta: list[dict[str, Any]]
     damaged: list[tuple[str, str]]
     notes: list[str]
-    _bits: list[NDArray[np.uint8]]
+    _shards: list[Path]
+    _layers: dict[str, _LayerRows]
+    _files: ShardFiles = field(default_factory=ShardFiles)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -74,7 +109,7 @@ class PackedStore:
         on_session: Callable[[str, int, int], None] = lambda name, done, total: None,
         workers: int = 1,
     ) -> PackedStore:
-        """Open the store of a data folder, packing sessions that are new or changed.
+        """Open the store of a data folder, packing session folders that are new or changed.
 
         Args:
             strict: a damaged frame is an error instead of left out.
@@ -82,52 +117,99 @@ class PackedStore:
             workers: processes that pack, a session each.
 
         Raises:
-            DataError: no sessions, another grid, or, with `strict`, a damaged frame.
+            DataError: no sessions, another grid, a damaged shard, or, with `strict`, a damaged
+                frame.
         """
         folder = Path(root)
-        paths = list_sessions(folder)
-        entries = _up_to_date(folder, paths, grid, strict, on_session, workers)
-        return _load(cls, folder, grid, entries)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the mapped bits: a worker that is spawned maps the files itself."""
-        return {k: v for k, v in vars(self).items() if k != "_bits"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        vars(self)["_bits"] = [_map(self.root, name, self.grid) for name in self.sessions]
+        shards = {path.stem: path for path in list_shards(folder)}
+        found = [p for p in find_sessions(folder) if p.name not in shards]
+        if not shards and not found:
+            raise no_sessions(folder)
+        indexes = {name: read_index(path) for name, path in shards.items()}
+        derived, notes = derived_folder(folder), list[str]()
+        if found:
+            packed, notes = _up_to_date(derived, found, grid, strict, on_session, workers)
+            indexes |= packed
+            shards |= {name: derived / f"{name}{SUFFIX}" for name in packed}
+        names = sorted(indexes)
+        return _load(cls, folder, grid, [(shards[n], indexes[n]) for n in names], notes)
 
     def read_bits(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Packed frames (len(rows), packed_bytes).
-
-        Rows that follow each other in one session are a view of the mapped file (private to this
-        process, so writing to it changes nothing on disk); others are copied.
+        """Return packed frames (len(rows), packed_bytes), the caller's own to write to.
 
         Raises:
-            DataError: the bits of a frame do not agree with their checksum; it is named.
+            DataError: a frame does not agree with its checksum; it is named.
         """
-        rows = np.asarray(rows)
+        return self.read_layer(TRUTH, rows)
+
+    def read_layer(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return one layer of frames: bits (len(rows), packed_bytes), or classes (., X, Y, Z).
+
+        A frame without `truth.known` is known everywhere, one without a `seen` layer saw nothing,
+        and one without `classes` has class 255.
+
+        Raises:
+            DataError: a frame does not agree with its checksum; it is named.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        cells = self.grid.num_cells if KINDS[name] == BYTES else self.grid.packed_bytes
+        out = np.empty((len(rows), cells), dtype=np.uint8)
+        layer = self._layers.get(name)
+        present = np.zeros(len(rows), bool) if layer is None else layer.size[rows] > 0
+        out[~present] = self._absent(name)
+        if layer is not None:
+            self._read_into(out, layer, rows, present)
+        return out.reshape(len(rows), *self.grid.shape) if KINDS[name] == BYTES else out
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers that some frame has."""
+        return tuple(sorted(self._layers))
+
+    @property
+    def crc(self) -> NDArray[np.uint32]:
+        """CRC-32 of the bits of each frame (N,), uint32."""
+        return self._layers[TRUTH].content
+
+    def _absent(self, name: str) -> NDArray[np.uint8] | int:
+        value = _ABSENT.get(name, 0)
+        if KINDS[name] == BYTES or value == 0:
+            return value
+        return self.grid.pack(np.ones(self.grid.shape, np.uint8))
+
+    def _read_into(
+        self,
+        out: NDArray[np.uint8],
+        layer: _LayerRows,
+        rows: NDArray[np.int64],
+        present: NDArray[np.bool_],
+    ) -> None:
+        """Decompress the frames `rows` of a layer into `out`; neighbours are read at once."""
+        places = np.flatnonzero(present)
+        if not len(places):
+            return
+        at, size = layer.at[rows], layer.size[rows].astype(np.uint64)
         session = self.session[rows]
-        first = np.searchsorted(self.session, session)
-        places = rows - first
-        if len(rows) and (session == session[0]).all() and (np.diff(places) == 1).all():
-            out = self._bits[session[0]][places[0] : places[0] + len(rows)]
-        else:
-            pairs = zip(session, places, strict=True)
-            out = np.array([self._bits[s][p] for s, p in pairs], dtype=np.uint8)
-            out = out.reshape(-1, self.grid.packed_bytes)
-        for row, bits in zip(rows, out, strict=True):
-            if isal_zlib.crc32(bits) != self.crc[row]:
-                raise self._damage(int(row))
-        return out
+        # a new read begins where the next frame is not the file's next bytes
+        follows = (at[places[:-1]] + size[places[:-1]] == at[places[1:]]) & (
+            session[places[:-1]] == session[places[1:]]
+        )
+        for run in np.split(places, np.flatnonzero(~follows) + 1):
+            shard = self._shards[session[run[0]]]
+            start = int(at[run[0]])
+            raw = self._files.read(shard, start, int(at[run[-1]] + size[run[-1]]) - start)
+            for place in run:
+                begin = int(at[place]) - start
+                packed = raw[begin : begin + int(size[place])]
+                row = int(rows[place])
+                if isal_zlib.crc32(packed) != layer.crc[row]:
+                    raise self._damage(row)
+                frame = decompress(packed, out.shape[1], shard)
+                out[place] = np.frombuffer(frame, np.uint8)
 
     def _damage(self, row: int) -> DataError:
-        return DataError(
-            f"frame {self.frame[row]} of {self.sessions[self.session[row]]} is damaged in the "
-            "packed store",
-            where=self.root / FOLDER,
-            remedy="delete that folder; it is made again from the sessions",
-        )
+        shard = self._shards[self.session[row]]
+        return damaged(shard, f"frame {self.frame[row]} differs from its checksum")
 
     def check(self, rows: NDArray[np.int64] | None = None) -> None:
         """Compare frames (all by default) with their checksums.
@@ -136,27 +218,38 @@ class PackedStore:
             DataError: the first frame that differs is named.
         """
         for row in np.arange(len(self)) if rows is None else rows:
-            self.read_bits(np.array([row]))
+            for name in self._layers:
+                self.read_layer(name, np.array([row]))
 
     def read_frame(self, row: int) -> NDArray[np.uint8]:
-        """One frame's occupancy (X, Y, Z)."""
+        """Return one frame's occupancy (X, Y, Z)."""
         return self.grid.unpack(self.read_bits(np.array([row]))[0])
 
     def session_rows(self) -> Iterator[tuple[str, NDArray[np.int64]]]:
-        """Each session's name with its rows."""
+        """Yield each session's name with its rows, which follow each other."""
+        ends = np.searchsorted(self.session, np.arange(len(self.sessions) + 1))
         for index, name in enumerate(self.sessions):
-            yield name, np.flatnonzero(self.session == index)
+            yield name, np.arange(ends[index], ends[index + 1])
 
     @property
     def data_hash(self) -> str:
-        """SHA-256 over grid, sessions, frame numbers, checksums and poses."""
+        """SHA-256 over the decoded content: grid, sessions, frame numbers, poses and layers.
+
+        The same for npz folders, shards, and the packed bits of earlier versions. Layers other
+        than the truth and believed poses count only where there are any.
+        """
         digest = hashlib.sha256(repr((self.grid, self.sessions)).encode())
         for array in (self.session, self.frame, self.crc, self.poses, self.ground_z):
             digest.update(np.ascontiguousarray(array).tobytes())
+        for name in (n for n in self.layers if n != TRUTH):
+            digest.update(name.encode() + self._layers[name].content.tobytes())
+        for believed in (self.believed, self.believed_ground_z):
+            if believed is not None:
+                digest.update(believed.tobytes())
         return digest.hexdigest()
 
     def column_prior(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Share of occupied cells per height index (Z,), over frames."""
+        """Return the share of occupied cells per height index (Z,), over frames."""
         counts = np.zeros(self.grid.shape[2], dtype=np.int64)
         for row in rows:
             counts += self.read_frame(int(row)).sum(axis=(0, 1), dtype=np.int64)
@@ -165,17 +258,34 @@ class PackedStore:
 
     @property
     def attribution(self) -> str:
-        """What has to stand beside anything made of these frames."""
+        """The attribution that everything made of these frames has to carry."""
         return "; ".join(sorted({m.get("attribution") or "" for m in self.meta} - {""}))
 
     @property
     def procedural(self) -> bool:
-        """Whether any session shows a made-up city."""
+        """True if any session shows a procedural city."""
         return any(m.get("procedural") for m in self.meta)
 
 
+def list_shards(root: Path) -> list[Path]:
+    """Return the shards of a data folder, by name."""
+    if not root.is_dir():
+        return []
+    return sorted(root / e.name for e in os.scandir(root) if e.name.endswith(SUFFIX))
+
+
+def derived_folder(root: Path) -> Path:
+    """Return the folder of files derived from a data folder: `.packed`, or one in $VLWM_CACHE."""
+    cache = os.environ.get(CACHE)
+    if not cache:
+        return root / FOLDER
+    place = root.resolve()
+    key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
+    return Path(cache) / "packed" / f"{place.name}-{key}"
+
+
 def _signature(path: Path) -> str:
-    """Names, sizes and times of a session's files."""
+    """Return a hash of names, sizes and times of a session's files."""
     digest = hashlib.sha256()
     for folder in ("occupancy", "poses"):
         if (path / folder).is_dir():
@@ -188,142 +298,117 @@ def _signature(path: Path) -> str:
 
 
 def _up_to_date(
-    root: Path,
+    folder: Path,
     paths: list[Path],
     grid: VoxelGrid,
     strict: bool,
     on_session: Callable[[str, int, int], None],
     workers: int,
-) -> list[dict[str, Any]]:
-    folder = make_folder(root / FOLDER)
-    known = _read_index(folder, grid)
-    signatures = {path.name: _signature(path) for path in paths}
-
-    def is_old(path: Path) -> bool:
-        entry = known.get(path.name)
-        whole = entry is not None and _is_whole(folder, entry, grid)
-        return entry is None or not whole or entry["signature"] != signatures[path.name]
-
-    old = [path for path in paths if is_old(path)]
-    number = {path.name: place for place, path in enumerate(paths)}
-    packed = dict(known)
-    made = each(lambda path: _pack(folder, path, grid, strict), old, workers)
-    for path, entry in zip(old, made, strict=True):
-        on_session(path.name, number[path.name], len(paths))
-        packed[path.name] = entry | {"signature": signatures[path.name]}
-    entries = [packed[path.name] for path in paths]
-    damaged = [d for entry in entries for d in entry["damaged"]]
-    if strict and damaged:
-        file, reason = damaged[0]
-        raise DataError(
-            reason, where=file, remedy="mend it; without strict it is left out and counted"
-        )
-    changed = bool(old) or set(known) != {p.name for p in paths}
-    if changed:
-        write_json(folder / "index.json", {**_header(grid), "sessions": entries})
-        for file in {folder / f"{name}.bits" for name in set(known) - {p.name for p in paths}}:
+) -> tuple[dict[str, ShardIndex], list[str]]:
+    """Pack the session folders that are new or changed; return every index and the notes."""
+    make_folder(folder)
+    notes = _notes_of_old(folder)
+    indexes: dict[str, ShardIndex] = {}
+    old: list[tuple[Path, str]] = []
+    for path in paths:
+        signature = _signature(path)
+        index = _current(folder / f"{path.name}{SUFFIX}", signature, grid, strict)
+        if index is None:
+            old.append((path, signature))
+        else:
+            indexes[path.name] = index
+    place = {path.name: number for number, path in enumerate(paths)}
+    packed = each(partial(_pack, folder, grid, strict), old, workers)
+    for (path, _), _ in zip(old, packed, strict=True):
+        on_session(path.name, place[path.name], len(paths))
+        indexes[path.name] = read_index(folder / f"{path.name}{SUFFIX}")
+    for file in list_shards(folder):
+        if file.stem not in place:
             file.unlink(missing_ok=True)
-    return entries
+    for file in (folder / "index.json", *folder.glob("*.bits")):
+        file.unlink(missing_ok=True)
+    return indexes, notes
 
 
-def _header(grid: VoxelGrid) -> dict[str, Any]:
-    return {
-        "version": _VERSION,
-        "lower_m": list(grid.lower_m),
-        "cell_m": list(grid.cell_m),
-        "shape": list(grid.shape),
-    }
+def _notes_of_old(folder: Path) -> list[str]:
+    if not (folder / "index.json").exists():
+        return []
+    return [f"the packed frames of an earlier version in {folder} are built again as shards"]
 
 
-def _read_index(folder: Path, grid: VoxelGrid) -> dict[str, dict[str, Any]]:
-    """Entries by session name; empty where the index is absent, damaged or of another grid."""
+def _current(path: Path, signature: str, grid: VoxelGrid, strict: bool) -> ShardIndex | None:
+    """Return the index of a packed session if it is whole and its source has not changed."""
+    if not path.exists():
+        return None
     try:
-        index = read_json(folder / "index.json")
-        if {k: index.get(k) for k in _header(grid)} != _header(grid):
-            return {}
-        return {e["name"]: e for e in index["sessions"]}
-    except (DataError, KeyError, TypeError, AttributeError):
-        return {}
+        index = read_index(path)
+    except DataError:
+        return None
+    header = index.header
+    same = header.get("signature") == signature and header.get("grid") == grid_header(grid)
+    return index if same and not (strict and header.get("damaged")) else None
 
 
-def _is_whole(folder: Path, entry: dict[str, Any], grid: VoxelGrid) -> bool:
-    path = folder / f"{entry['name']}.bits"
-    wanted = len(entry["numbers"]) * grid.packed_bytes
-    return path.is_file() and path.stat().st_size == wanted
-
-
-def _pack(folder: Path, path: Path, grid: VoxelGrid, strict: bool) -> dict[str, Any]:
+def _pack(folder: Path, grid: VoxelGrid, strict: bool, item: tuple[Path, str]) -> None:
+    path, signature = item
     session = Session(path, strict=strict)
-    kept: list[int] = []
-    crcs: list[int] = []
-    damaged = list(session.damaged)
-    with atomic_path(folder / f"{path.name}.bits") as temporary, open(temporary, "wb") as out:
-        for place, number in enumerate(session.numbers):
-            try:
-                occupancy = session.read_occupancy(int(number))
-                _check_shape(occupancy, grid, session.occupancy_path(int(number)))
-            except DataError as error:
-                if strict or isinstance(error, _OtherGrid):
-                    raise
-                damaged.append((str(session.occupancy_path(int(number))), str(error)))
-                continue
-            bits = grid.pack(occupancy).tobytes()
-            out.write(bits)
-            kept.append(place)
-            crcs.append(isal_zlib.crc32(bits))
-    if not kept:
-        raise DataError(
-            "every frame of this session is damaged",
-            where=path,
-            remedy="take its folder away, or make it again with vlwm prepare",
-        )
-    return {
-        "name": path.name,
-        "numbers": session.numbers[kept].tolist(),
-        "crc": crcs,
-        "poses": session.poses[kept].tolist(),
-        "ground_z": session.ground_z[kept].tolist(),
-        "damaged": damaged,
-        "notes": session.notes,
-        "meta": json.loads(json.dumps(vars(session.meta))),
-    }
-
-
-class _OtherGrid(DataError):
-    """The sessions are of another grid than the config: nothing to leave out, all of it is so."""
-
-
-def _check_shape(occupancy: NDArray[np.uint8], grid: VoxelGrid, path: Path) -> None:
-    if occupancy.shape != grid.shape:
-        has, wants = ("x".join(map(str, s)) for s in (occupancy.shape, grid.shape))
-        raise _OtherGrid(
-            f"the data are {has} cells and the config says {wants}",
-            where=path,
-            remedy="prepare the data with the same --config, or give the folder of that grid",
-        )
-
-
-def _map(root: Path, name: str, grid: VoxelGrid) -> NDArray[np.uint8]:
-    """The bits of a session (frames, packed_bytes), mapped copy-on-write."""
-    mapped = np.memmap(root / FOLDER / f"{name}.bits", np.uint8, "c")
-    return np.asarray(mapped).reshape(-1, grid.packed_bytes)
+    raw = shard_of_session(session, grid, strict=strict, more={"signature": signature})
+    with atomic_path(folder / f"{path.name}{SUFFIX}") as temporary:
+        temporary.write_bytes(raw)
 
 
 def _load(
-    cls: type[PackedStore], root: Path, grid: VoxelGrid, entries: list[dict[str, Any]]
+    cls: type[PackedStore],
+    root: Path,
+    grid: VoxelGrid,
+    shards: list[tuple[Path, ShardIndex]],
+    notes: list[str],
 ) -> PackedStore:
-    counts = [len(e["numbers"]) for e in entries]
+    for path, index in shards:
+        shape = tuple(index.header["grid"]["shape"])
+        if index.header["grid"] != grid_header(grid):
+            raise other_grid(shape, grid, str(path))
+    indexes = [index for _, index in shards]
+    headers = [index.header for index in indexes]
+    counts = [int(h["frames"]) for h in headers]
+    believed = any("pose.believed" in i.tables for i in indexes)
+    names = sorted({n for i in indexes for n in i.layers} & set(KINDS))
     return cls(
         root=root,
+        derived=derived_folder(root),
         grid=grid,
-        poses=np.concatenate([np.array(e["poses"]) for e in entries]),
-        ground_z=np.concatenate([np.array(e["ground_z"]) for e in entries]),
-        session=np.repeat(np.arange(len(entries)), counts),
-        frame=np.concatenate([np.array(e["numbers"]) for e in entries]),
-        crc=np.concatenate([np.array(e["crc"], dtype=np.uint32) for e in entries]),
-        sessions=[e["name"] for e in entries],
-        meta=[e["meta"] for e in entries],
-        damaged=[(f, r) for e in entries for f, r in e["damaged"]],
-        notes=[f"{e['name']}: {note}" for e in entries for note in e["notes"]],
-        _bits=[_map(root, e["name"], grid) for e in entries],
+        poses=_table(indexes, "pose.true"),
+        ground_z=_table(indexes, "ground_z.true"),
+        believed=_table(indexes, "pose.believed", "pose.true") if believed else None,
+        believed_ground_z=(
+            _table(indexes, "ground_z.believed", "ground_z.true") if believed else None
+        ),
+        session=np.repeat(np.arange(len(indexes)), counts),
+        frame=_table(indexes, "number"),
+        sessions=[path.stem for path, _ in shards],
+        meta=[h["meta"] for h in headers],
+        damaged=[(f, r) for h in headers for f, r in h.get("damaged", ())],
+        notes=[*notes, *(f"{p.stem}: {n}" for p, i in shards for n in i.header.get("notes", ()))],
+        _shards=[path for path, _ in shards],
+        _layers={name: _layer_rows(indexes, name, counts) for name in names},
     )
+
+
+def _table(indexes: list[ShardIndex], name: str, default: str | None = None) -> NDArray[Any]:
+    """Return a table of all shards, one after another; `default` where a shard lacks it."""
+    return np.concatenate(
+        [i.tables[name] if name in i.tables else i.tables[default or name] for i in indexes]
+    )
+
+
+def _layer_rows(indexes: list[ShardIndex], name: str, counts: list[int]) -> _LayerRows:
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for index, count in zip(indexes, counts, strict=True):
+        layer = index.layers.get(name)
+        none = np.zeros(count, np.uint32)
+        if layer is None:
+            parts.append((none.astype(np.uint64), none, none, none))
+        else:
+            at = layer.offset + np.uint64(index.data_at)
+            parts.append((at, layer.size, layer.crc, layer.content))
+    return _LayerRows(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -208,22 +208,34 @@ def guess_velocity_frame(poses: NDArray[np.float64], dt_s: float | NDArray[np.fl
     return "world" if errors[0] <= errors[1] else "body"
 
 
+def find_sessions(root: Path) -> list[Path]:
+    """Return the session folders of a data folder, by name; empty where there are none."""
+    if not root.is_dir():
+        return []
+    return sorted(p for p in root.iterdir() if (p / "occupancy").is_dir())
+
+
 def list_sessions(root: Path) -> list[Path]:
     """Return the session folders of a data folder, by name.
 
     Raises:
         DataError: the folder is missing or holds none.
     """
+    found = find_sessions(root)
+    if not found:
+        raise no_sessions(root)
+    return found
+
+
+def no_sessions(root: Path) -> DataError:
+    """Return the error of a data folder that is missing or empty."""
     if not root.is_dir():
-        raise DataError(
+        return DataError(
             "no such data folder", where=root, remedy="vlwm prepare makes it; or give --data DIR"
         )
-    found = [p for p in root.iterdir() if p.is_dir() and (p / "occupancy").is_dir()]
-    if not found:
-        raise DataError(
-            "no session in this folder", where=root, remedy="vlwm prepare fills it; or --data DIR"
-        )
-    return sorted(found)
+    return DataError(
+        "no session in this folder", where=root, remedy="vlwm prepare fills it; or --data DIR"
+    )
 
 
 def _read_meta(path: Path) -> SessionMeta:

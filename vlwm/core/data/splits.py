@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.errors import DataError
-from vlwm.core.files import read_json, write_json
+from vlwm.core.files import make_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from vlwm.core.data.packed_store import PackedStore
@@ -261,9 +261,9 @@ def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
     Raises:
         DataError: `vlwm prepare` has not finished this folder.
     """
-    path = store.root / "splits.json"
-    if path.exists():
-        return Splits.read(path)
+    for folder in (store.root, store.derived):
+        if (folder / "splits.json").exists():
+            return Splits.read(folder / "splits.json")
     if (store.root / PLAN_FILE).exists():
         raise DataError(
             "vlwm prepare has not finished this folder",
@@ -278,7 +278,9 @@ def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
         places = store.poses[:, :2] + shifts[store.session]
     crs = next(iter(systems)) if places is not None else None
     splits = splits_of_recorded(store.sessions, places, crs, margin_m, seed)
-    splits.write(path)
+    # data on a read-only disk have their derived files elsewhere
+    folder = store.root if store.derived.parent == store.root else make_folder(store.derived)
+    splits.write(folder / "splits.json")
     return splits
 
 

@@ -1,0 +1,1 @@
+"""Keep sessions as whole objects: shards, and the folders and buckets that hold them."""
