@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vlwm"
 
 FOUNDATION = {"errors", "text", "files", "parallel", "run_folder", "config"}
+FOUNDATION = {"errors", "files", "parallel", "run_folder", "config", "signals", "folder_lock"}
 ALLOWED = {
     "store": set(),
     "fetch": {"store"},

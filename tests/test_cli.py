@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 
+ROOT = Path(__file__).parents[1]
+
+
 def vlwm(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "vlwm", *args]
-    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
+    env = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=env)
 
 

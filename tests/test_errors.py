@@ -264,8 +264,8 @@ CALLS: list[tuple[Callable[[Path], None], str]] = [
     (_no_codec, "OpenCV cannot write mp4 here"),
     (_disk, "the disk answered Input/output error"),
     (_memory, "the memory of cuda:0 does not hold 4 windows"),
-    (_stopped("SIGTERM"), "stopped by a signal, all that was done is kept"),
-    (_stopped("SIGINT"), "interrupted, all that was done is kept"),
+    (_stopped("SIGTERM"), "stopped by a signal; progress is saved"),
+    (_stopped("SIGINT"), "interrupted; progress is saved"),
 ]  # fmt: skip
 
 

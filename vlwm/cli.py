@@ -9,7 +9,9 @@ says where its traceback lies.
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from types import ModuleType
 from typing import Annotated
@@ -25,6 +27,7 @@ from vlwm.commands.prepare import prepare
 from vlwm.commands.setup import setup
 from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError
+from vlwm.core.signals import INTERRUPTED, StopRequested, Stoppable, exit_code, say
 
 app = typer.Typer(
     name="vlwm",
@@ -68,24 +71,81 @@ def main() -> None:
     """Entry point of the console script."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
+    _replace_what_cannot_be_shown()
+    with Stoppable() as stop:
+        if sys.argv[1:2] == ["monitor"]:  # it has the whole screen, and leaves at once
+            stop.answer = None
+        code = _run(stop, debug)
+    _leave(code)
+
+
+def _run(stop: Stoppable, debug: bool) -> int:
+    """Run the command that was typed, say how it ended where that needs a word, and return its code."""
     try:
         if {"-h", "--help"} & set(sys.argv[1:]) or not sys.argv[1:]:
             _import_help_renderer()
         if not _help_of_one_command(sys.argv[1:]):
             app()
+    except SystemExit as left:
+        if stop.received is not None and left.code == INTERRUPTED:  # Typer turns KeyboardInterrupt into an exit
+            stop.yield_to_the_end()
+            say(_how_it_stopped(stop.received))
+            return exit_code(stop.received)
+        return left.code if isinstance(left.code, int) else 0 if left.code is None else 1
     except VlwmError as error:
         if debug:
             _print_traceback()
-        print(f"vlwm: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        say(f"vlwm: {error}")
+        return error.exit_code
+    except (KeyboardInterrupt, StopRequested):
+        stop.yield_to_the_end()
+        say(_how_it_stopped(stop.received))
+        return exit_code(stop.received)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
+    except OSError as error:
+        if stop.received is not None:  # the terminal is gone, and a word to it failed
+            return exit_code(stop.received)
+        _report_bug(error, debug)
+        return 1
     except Exception as error:  # noqa: BLE001 - the one place where a bug is met
         _report_bug(error, debug)
-        sys.exit(1)
+        return 1
+    return 0
+
+
+_KEPT = {
+    "prepare": "frames that are done are kept; run the same command again to resume",
+    "download": "what has arrived is kept; run the same command again to resume",
+    "eval": "no scores were written; run the same command again",
+    "monitor": "the run itself continues",
+}
+
+
+def _how_it_stopped(number: int | None) -> str:
+    """Return the sentence that a stopped command ends with."""
+    how = "interrupted"
+    if number is not None and number != signal.SIGINT:
+        how = f"stopped by {signal.Signals(number).name}"
+    kept = next((text for name, text in _KEPT.items() if name in sys.argv[1:2]), None)
+    return f"vlwm: {how}" if kept is None else f"vlwm: {how}: {kept}"
+
+
+def _replace_what_cannot_be_shown() -> None:
+    """Let stdout and stderr write ? or \\u... for what their encoding lacks, instead of failing."""
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
+
+
+def _leave(code: int) -> None:
+    """End with a code that a closed pipe or terminal cannot change."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
 
 
 def _import_help_renderer() -> None:

@@ -167,6 +167,7 @@ def prepare(
     from vlwm.core.config.load import load_config
     from vlwm.core.data.generation.prepare import PreparePlan, outline
     from vlwm.core.data.generation.prepare import prepare as make
+    from vlwm.core.folder_lock import folder_lock
     from vlwm.core.geometry.mapped_arrays import Scratch
     from vlwm.core.hardware.host import usable_workers
 
@@ -194,7 +195,10 @@ def prepare(
     if dry_run:
         _show_plan(outline(city, resolved, target, plan), target, json_)
         return
-    with frame_progress(plan.sessions * plan.frames) as report:
+    with (
+        folder_lock(target, "vlwm prepare", note),
+        frame_progress(plan.sessions * plan.frames) as report,
+    ):
         done = make(city, resolved, target, plan, report)
     if preview or preview_file:
         _draw_preview(city, resolved, target, preview_file or target / "preview.png")

@@ -20,6 +20,25 @@ from typing import Any
 from vlwm.core.errors import DataError, MachineError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_own: set[Path] = set()  # temporary files and locks of this process
+os.register_at_fork(after_in_child=_own.clear)
+
+
+def own(path: Path) -> None:
+    """Remember a file that must not outlive this process."""
+    _own.add(path)
+
+
+def disown(path: Path) -> None:
+    """Forget a file that was removed or has its final name."""
+    _own.discard(path)
+
+
+def remove_own_files() -> None:
+    """Remove the temporary files and locks of this process, before it ends at once."""
+    for path in tuple(_own):
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -35,6 +54,7 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     """
     final = Path(path)
     temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    own(temporary)
     try:
         yield temporary
         if flush:
@@ -47,6 +67,7 @@ def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # a disk that turned read-only keeps it; the next run deletes it
             temporary.unlink(missing_ok=True)
+        disown(temporary)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -1,14 +1,13 @@
 """Forked workers that share what the parent holds: nothing is copied, and order is kept.
 
 What a worker makes depends on its item alone, so the number of workers changes no byte. Workers
-leave Ctrl-C to their parent and end with it, even when that is killed.
+leave signals to their parent and end with it, even when that is killed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +16,13 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from vlwm.core.errors import MachineError
+from vlwm.core.signals import StopRequested, as_a_worker, last_signal
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _function: Callable[[Any], Any] | None = None  # of a forked worker
+_stopping: Any = None  # an event that workers share with their parent
 
 
 def each(
@@ -39,24 +40,30 @@ def each(
     if workers <= 1 or len(items) < 2:
         yield from map(function, items)
         return
-    global _function
+    global _function, _stopping
     _function = function
     context = multiprocessing.get_context("fork")
+    _stopping = context.Event()
     pool = ProcessPoolExecutor(min(workers, len(items)), context, _begin, (os.getpid(),))
     try:
         yield from pool.map(_run, items, chunksize=chunk)
     except BrokenProcessPool as error:
+        if last_signal() is not None:  # sent to the whole process group
+            raise StopRequested from error
         raise MachineError(
-            f"one of {workers} worker processes was killed, probably for want of memory",
-            remedy="run the same command with fewer --workers; it goes on where it stopped",
+            f"one of {workers} worker processes was killed, probably out of memory",
+            remedy="run the same command with fewer --workers; what is done is kept",
         ) from error
+    except BaseException:
+        _stopping.set()  # workers finish the item at hand and skip the rest of their chunk
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when it ends, however that happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the parent, and end when it ends, however that happens."""
+    as_a_worker()
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -68,7 +75,7 @@ def _begin(parent: int) -> None:
 
 def _run(item: Any) -> Any:
     assert _function is not None
-    return _function(item)
+    return None if _stopping.is_set() else _function(item)
 
 
 def default_workers() -> int:

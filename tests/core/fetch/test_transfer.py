@@ -184,7 +184,7 @@ def test_two_processes_do_not_write_one_file(site: Any, tmp_path: Path) -> None:
         import socket
 
         lock.write_text(json.dumps({"host": socket.gethostname(), "pid": holder.pid}))
-        with pytest.raises(DataError, match="another process"):
+        with pytest.raises(DataError, match="another vlwm process"):
             get(site, tmp_path / "a.bin")
     finally:
         holder.kill()

@@ -79,7 +79,7 @@ def test_signals_in_both_stages_and_other_workers_change_no_bit(
         _, err = child.communicate(timeout=60)
         assert child.returncode == code, err
         assert time.monotonic() - sent < 20
-        assert "go on with: vlwm train" in err and "--resume" in err
+        assert "resume with: vlwm train" in err and "--resume" in err
         status = RunFolder(folder).read_status()
         assert status is not None and status["state"] == "stopped"
         assert status["exit_code"] == code
@@ -144,7 +144,7 @@ def test_a_signal_while_compiling_is_answered_at_once(
     sent = time.monotonic()
     _, err = child.communicate(timeout=60)
     assert child.returncode == 75 and time.monotonic() - sent < 10
-    assert "all that was done is kept: go on with" in err
+    assert "progress is saved: resume with" in err
     assert load_checkpoint(folder / "tokenizer" / "last.pth")["step"] == 0
     status = RunFolder(folder).read_status()
     assert status is not None and (status["state"], status["exit_code"]) == ("stopped", 75)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vlwm.core.errors import DataError, MachineError
-from vlwm.core.fetch.lock import file_lock
+from vlwm.core.folder_lock import file_lock
 from vlwm.core.files import (
     explain_os_error,
     flush_file,

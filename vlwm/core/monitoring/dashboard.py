@@ -29,6 +29,7 @@ from vlwm.core.monitoring.snapshot import Snapshot, Status
 from vlwm.core.monitoring.terminal.keys import pressed_keys
 from vlwm.core.monitoring.terminal.painter import Painter
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.signals import last_signal
 
 SCREEN_PERIOD_S, LINES_PERIOD_S = 2.0, 10.0
 
@@ -145,19 +146,15 @@ def _window_size(console: Console) -> ConsoleDimensions:
 
 @contextlib.contextmanager
 def _leave_by_signal() -> Iterator[None]:
-    """Leave the screen as it was when the terminal closes or somebody ends the process."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    """Leave on Ctrl-C, and ignore Ctrl-Z, which would not give the terminal back."""
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield
+        yield
+    except KeyboardInterrupt:
+        if last_signal() not in (None, signal.SIGINT):  # Ctrl-C is a key of the view, as q is
+            raise
     finally:
-        for number, action in before.items():
-            signal.signal(number, action)
+        signal.signal(signal.SIGTSTP, before)
 
 
 def follow_in_lines(
@@ -167,7 +164,7 @@ def follow_in_lines(
     alerts: Alerts | None = None,
 ) -> None:
     """Write a line every `period_s` seconds until the run ends, for pipes and logs."""
-    with contextlib.suppress(KeyboardInterrupt), Sampler([folder], min(period_s, 1.0)) as sampler:
+    with Sampler([folder], min(period_s, 1.0)) as sampler:
         while True:
             snapshot = sampler.latest()[0]
             if alerts is not None:

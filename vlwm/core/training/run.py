@@ -9,6 +9,7 @@ best.pth on the test split → scores.json
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 from vlwm.core.config.schema import Config
@@ -16,6 +17,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.evaluation.evaluator import Scores, evaluate
 from vlwm.core.evaluation.load import cuts_of, find_checkpoint
 from vlwm.core.files import write_json
+from vlwm.core.folder_lock import folder_lock
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.loop.progress import StageSettings
@@ -31,7 +33,7 @@ from vlwm.core.training.startup.train_data import TrainData, open_data
 
 log = logging.getLogger("vlwm.training")
 
-_PATIENCE_OF_RANKS_S = 30.0  # a launcher repeats a signal that its workers have had already
+_REPEAT_OF_RANKS_S = 30.0  # a launcher repeats a signal that its workers have had already
 
 
 def train(config: Config, options: TrainOptions, stop: StopSignal | None = None) -> TrainResult:
@@ -46,6 +48,7 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
         StoppedError, InterruptedRunError: a signal came; the same command goes on.
         DataError: data or weights are missing; the sentence says what to type.
         MachineError: there is no such GPU.
+        UsageError: another process works in the run folder.
         TrainingError: training diverged, or one sample does not fit into memory.
     """
     if stop is None:
@@ -53,11 +56,14 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
             return train(config, options, stop)
     refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     with join_ranks() as ranks:
-        stop.patience_s = _PATIENCE_OF_RANKS_S if ranks.size > 1 else stop.patience_s
+        stop.repeat_s = _REPEAT_OF_RANKS_S if ranks.size > 1 else stop.repeat_s
         device = choose_device(options.gpu_id) if ranks.size == 1 else ranks.device()
-        ranks.lead_does(lambda: _make_way(config, options))
-        with open_run_context(config, options, device, stop, ranks) as run:
-            return _train(run)
+        with ExitStack() as held:
+            lock = folder_lock(options.work_dir, "vlwm train", log.warning)
+            ranks.lead_does(lambda: held.enter_context(lock))
+            ranks.lead_does(lambda: _make_way(config, options))
+            with open_run_context(config, options, device, stop, ranks) as run:
+                return _train(run)
 
 
 def _train(run: Run) -> TrainResult:

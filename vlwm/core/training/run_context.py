@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -77,6 +77,8 @@ def open_run_context(
     sinks = () if wandb is None else (wandb,)
     links = {} if wandb is None or wandb.url is None else {"W&B": wandb.url}
     ended: dict[str, object] = {"state": "failed", "exit_code": 1}
+    stop.last_act = lambda code: _write_last_status(status, code)
+    stop.last_words = f"{stop.last_words}: resume with: {options.command}"
     try:
         status.update(phase="start", next=options.command, links=links)
         yield Run(config, options, folder, device, status, stop, sinks, ranks)
@@ -91,12 +93,13 @@ def open_run_context(
     except PeerLost as lost:
         status.writes = True  # the lost one may be the lead
         ended = {"state": "stopped", "exit_code": StoppedError.exit_code, "message": str(lost)}
-        raise StoppedError(lost.what, remedy=f"go on with: {options.command}") from lost
+        raise StoppedError(lost.what, remedy=f"resume with: {options.command}") from lost
     except VlwmError as error:
         ended = {"state": "failed", "exit_code": error.exit_code, "message": str(error)}
         log.error("%s", error)
         raise
     finally:
+        stop.last_act = None
         if wandb is not None:
             wandb.close(failed=ended["exit_code"] != 0)
         status.update(**ended)
@@ -128,6 +131,12 @@ def _spent_s(folder: RunFolder) -> float:
         return spent + max(0.0, float(before["heartbeat"]) - float(before["started"]))
     except (VlwmError, KeyError, TypeError, ValueError, AttributeError):
         return 0.0
+
+
+def _write_last_status(status: StatusWriter, code: int) -> None:
+    """Write how a second signal ended the run; the disk may be what it waits for."""
+    with suppress(OSError, VlwmError):
+        status.update(state="stopped", exit_code=code)
 
 
 def choose_device(gpu_id: int | None) -> torch.device:

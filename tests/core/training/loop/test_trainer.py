@@ -366,7 +366,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_exactly(
     child = process(tmp_path, f"signal={name}", f"signal_at={at}")
     _, err = child.communicate(timeout=120)
     assert child.returncode == code
-    assert "all that was done is kept: go on with" in err
+    assert "progress is saved: resume with" in err
     assert finish(tmp_path) == 0
     assert_same_run(whole, tmp_path)
 
@@ -374,7 +374,7 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_exactly(
 def test_work_that_never_asks_is_left_at_once_where_it_would_lose_nothing() -> None:
     """As while compiling: after a moment of grace another thread ends the process."""
     program = (
-        "import os, time; from vlwm.core.training import signals; signals.GRACE_S = 0.2\n"
+        "import os, time; from vlwm.core.training.runtime import stop_signal as signals; signals.GRACE_S = 0.2\n"
         "with signals.StopSignal() as stop, stop.leaving_at_once(lambda: os._exit(75)):\n"
         "    print('here', flush=True)\n"
         "    while True: sum(range(10**6))\n"

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vlwm.core.data.batch import collate
 from vlwm.core.data.sampler import EpochSampler
+from vlwm.core.signals import STOPPING
 from vlwm.core.training.runtime.distributed import Ranks
 
 
@@ -48,8 +49,8 @@ def _collate(samples: Sequence[Any]) -> Any:
 
 
 def _quiet_worker(worker: int) -> None:
-    """A signal to the whole process group is the trainer's to answer, not its workers'."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    """Ignore signals to the process group: the trainer answers them and ends its workers."""
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

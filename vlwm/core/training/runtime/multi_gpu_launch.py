@@ -1,12 +1,13 @@
 """`--gpu-ids 0,1`: one process per GPU, started by torch's own launcher.
 
-The launcher runs in a session of its own; a signal that comes here is passed on once. Its exit
-code says only that some process failed, so ours is the one that the run wrote into status.json.
+The launcher runs in a session of its own; a signal that comes here is passed on once,
+and a second one ends all of them. Its exit code says only that some process failed, so ours is the one that the run wrote into status.json.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.runtime.stop_signal import StopSignal
+from vlwm.core.signals import kill_tree
+from vlwm.core.training.runtime.stop_signal import LAUNCHED, StopSignal
 
 
 def refuse_missing_gpus(gpus: Sequence[int]) -> None:
@@ -50,13 +52,16 @@ def launch(
         f"--nproc-per-node={processes}", "-m", "vlwm", *arguments,
     ]  # fmt: skip
     started = time.time()
+    own = {**os.environ, **environment, LAUNCHED: "1"}
     with StopSignal() as stop:
-        child = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)
+        child = subprocess.Popen(command, env=own, start_new_session=True)
+        stop.last_act = lambda code: kill_tree(child.pid)
         passed_on = False
         while child.poll() is None:
             if stop.received is not None and not passed_on:
-                stop.patience_s = float("inf")
-                child.send_signal(stop.received)
+                child.send_signal(
+                    signal.SIGINT if stop.received == signal.SIGINT else signal.SIGTERM
+                )
                 passed_on = True
             time.sleep(0.1)
     return 0 if child.returncode == 0 else _exit_code(folder, started)

@@ -1,9 +1,7 @@
-"""SIGTERM and Ctrl-C as a flag that the loop asks for, so that a checkpoint can be written first.
+"""Signals as a flag that the training loop asks for, so that a checkpoint can be written first.
 
-The first signal only raises the flag; a second one, a moment later, ends the process
-at once. (Launchers often send the same signal twice, to the process and to its group.) A thread
-listens on Python's wake-up pipe, so both work while the main thread is inside a long operation.
-Forked children take no part: stopping them is their parent's business.
+The first signal raises the flag and is answered at once; a second one ends the process and its
+loader workers without a checkpoint, says so, and leaves no temporary file.
 """
 
 from __future__ import annotations
@@ -11,82 +9,60 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType, TracebackType
-from typing import Any
 
 from vlwm.core.errors import InterruptedRunError, StoppedError, VlwmError
+from vlwm.core.signals import SignalListener, StopRequested, leave_at_once
+
+__all__ = ["GRACE_S", "LAUNCHED", "StopRequested", "StopSignal"]
 
 GRACE_S = 3.0
-_WATCHED = (signal.SIGTERM, signal.SIGINT)
-_listening: list[int] = []  # wake-up pipes of this process
+LAUNCHED = "VLWM_LAUNCHED"
+"""environment variable of ranks that our own launcher started: the launcher answers for them"""
+_ANSWER = "stopping: writing a checkpoint ... (Ctrl-C again leaves without it)"
+_LAST_WORDS = "vlwm: ended at once, without a new checkpoint; the last one written is kept"
 
 
-class StopRequested(Exception):
-    """A signal has come; raised by the loop where the run can be left."""
-
-
-class StopSignal:
-    """Context manager that turns the first SIGTERM or SIGINT into `received`.
+class StopSignal(SignalListener):
+    """Context manager that turns the first signal into `received`.
 
     Attributes:
         received: the signal's number.
-        patience_s: a second signal counts only this long after the first.
+        repeat_s: a second signal counts only this long after the first.
+        last_act: called before a second signal ends the process, such as to write its status.
     """
 
     def __init__(self) -> None:
-        self.received: int | None = None
-        self.patience_s = 0.2
-        self._since_s = 0.0
+        super().__init__()
+        speaks = os.environ.get("RANK", "0") == "0" and LAUNCHED not in os.environ
+        self.answer = _ANSWER if speaks else None
+        self.last_words = _LAST_WORDS
+        self.last_act: Callable[[int], None] | None = None
         self._leave: Callable[[], None] | None = None
-        self._before: dict[int, Any] = {}
-        self._write = self._old_pipe = -1
 
     def __enter__(self) -> StopSignal:
-        read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._old_pipe = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        _listening.append(self._write)
-        for number in _WATCHED:
-            self._before[number] = signal.signal(number, _carry_on)
-        threading.Thread(target=self._listen, args=(read,), daemon=True).start()
+        super().__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._old_pipe)
-        _listening.remove(self._write)
-        os.close(self._write)
+    def first(self) -> None:
+        """Give work that never asks for a signal `GRACE_S` seconds to end."""
+        timer = threading.Timer(GRACE_S, self._leave_now)
+        timer.daemon = True
+        timer.start()
 
-    def _listen(self, read: int) -> None:
-        while byte := os.read(read, 1):
-            if byte[0] in _WATCHED:
-                self._note(byte[0])
-        os.close(read)
-
-    def _note(self, number: int) -> None:
-        if self.received is None:
-            self.received, self._since_s = number, time.monotonic()
-            timer = threading.Timer(GRACE_S, self._leave_now)
-            timer.daemon = True
-            timer.start()
-        elif time.monotonic() - self._since_s > self.patience_s:
-            os._exit(128 + number)
+    def again(self, number: int) -> None:
+        """End the process and its workers without a checkpoint."""
+        if self.last_act is not None:
+            self.last_act(128 + number)
+        leave_at_once(128 + number, self.last_words)
 
     @contextmanager
     def leaving_at_once(self, leave: Callable[[], None]) -> Iterator[None]:
-        """Long work that would lose nothing, such as compilation, which never asks for a signal.
+        """Surround long work that would lose nothing and never asks, such as compilation.
 
         Args:
-            leave: ends the process, on another thread, where the work goes on for `GRACE_S`
+            leave: ends the process, on another thread, where the work takes longer than `GRACE_S`
                 after a signal.
 
         Raises:
@@ -108,21 +84,8 @@ class StopSignal:
         return self.received is not None
 
     def error(self, command: str) -> VlwmError:
-        """What the run ends with once its checkpoint is written; `command` goes on with it."""
-        remedy = f"go on with: {command}"
+        """Return what the run ends with once its checkpoint is written; `command` resumes it."""
+        remedy = f"resume with: {command}"
         if self.received == signal.SIGINT:
-            return InterruptedRunError("interrupted, all that was done is kept", remedy=remedy)
-        return StoppedError("stopped by a signal, all that was done is kept", remedy=remedy)
-
-
-def _carry_on(number: int, frame: FrameType | None) -> None:
-    """The listening thread does the rest."""
-
-
-def _leave_the_pipe_to_the_parent() -> None:
-    if _listening:
-        signal.set_wakeup_fd(-1)
-        _listening.clear()
-
-
-os.register_at_fork(after_in_child=_leave_the_pipe_to_the_parent)
+            return InterruptedRunError("interrupted; progress is saved", remedy=remedy)
+        return StoppedError("stopped by a signal; progress is saved", remedy=remedy)

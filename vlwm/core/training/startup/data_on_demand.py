@@ -13,6 +13,7 @@ from vlwm.core.config.schema import Config
 from vlwm.core.data.splits import PLAN_FILE
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.folder_lock import folder_lock
 from vlwm.core.hardware.host import usable_workers
 from vlwm.core.training.loop.task import Tick
 
@@ -115,7 +116,8 @@ def prepare_data(config: Config, tick: Tick) -> None:
         "preparing %d sessions of %d frames of %s in %s",
         plan.sessions, plan.frames, city.name, root,
     )  # fmt: skip
-    report = prepare(city, config, root, plan, lambda session, done, total: tick())
+    with folder_lock(root, "vlwm train", log.warning):
+        report = prepare(city, config, root, plan, lambda session, done, total: tick())
     log.info("prepared %d frames of %d sessions", report.frames, report.sessions)
 
 
