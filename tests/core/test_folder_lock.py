@@ -19,7 +19,7 @@ def hold(folder: Path, stale_s: float = 20.0) -> list[str]:
     said: list[str] = []
     with folder_lock(folder, "vlwm train", said.append, stale_s=stale_s):
         assert (folder / LOCK_FILE).exists()
-    assert not list(folder.iterdir())
+    assert not list(folder.glob("*"))
     return said
 
 
@@ -30,7 +30,8 @@ def test_a_second_process_is_refused_and_told_who_works_there(tmp_path: Path) ->
         folder_lock(tmp_path, "vlwm train", print),
     ):
         raise AssertionError("two at work")
-    assert hold(tmp_path) == []
+    assert hold(tmp_path) == [] and hold(tmp_path / "new") == []
+    assert not list(tmp_path.iterdir())
 
 
 def owner_of(folder: Path) -> dict[str, object]:

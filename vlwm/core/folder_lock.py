@@ -43,9 +43,15 @@ def folder_lock(
     Raises:
         UsageError: another living process works in the folder.
     """
+    made = not folder.exists()
     path = make_folder(folder) / LOCK_FILE
-    with _held(path, work, say, wait_s=0.0, stale_s=stale_s, refuse=_refuse_folder):
-        yield
+    try:
+        with _held(path, work, say, wait_s=0.0, stale_s=stale_s, refuse=_refuse_folder):
+            yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something by now
+                folder.rmdir()
 
 
 @contextlib.contextmanager
