@@ -27,7 +27,7 @@ from vlwm.commands.prepare import prepare
 from vlwm.commands.setup import setup
 from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError
-from vlwm.core.signals import INTERRUPTED, StopRequested, Stoppable, exit_code, say
+from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
 
 app = typer.Typer(
     name="vlwm",
@@ -80,14 +80,16 @@ def main() -> None:
 
 
 def _run(stop: Stoppable, debug: bool) -> int:
-    """Run the command that was typed, say how it ended where that needs a word, and return its code."""
+    """Run the command that was typed, say how it ended, and return its exit code."""
     try:
         if {"-h", "--help"} & set(sys.argv[1:]) or not sys.argv[1:]:
             _import_help_renderer()
         if not _help_of_one_command(sys.argv[1:]):
             app()
     except SystemExit as left:
-        if stop.received is not None and left.code == INTERRUPTED:  # Typer turns KeyboardInterrupt into an exit
+        if (
+            stop.received is not None and left.code == INTERRUPTED
+        ):  # Typer turns KeyboardInterrupt into an exit
             stop.yield_to_the_end()
             say(_how_it_stopped(stop.received))
             return exit_code(stop.received)

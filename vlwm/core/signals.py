@@ -1,4 +1,4 @@
-"""Signals that stop a command: an immediate answer, an orderly end, and a second one that ends at once.
+"""Signals that stop a command: an answer at once, an orderly end; a second one ends at once.
 
 `Stoppable` surrounds every command: the first SIGINT, SIGTERM, SIGHUP or SIGQUIT raises
 `KeyboardInterrupt` in the main thread, so that context managers remove what is temporary, and

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from vlwm.core.errors import DataError, MachineError
-from vlwm.core.folder_lock import file_lock
 from vlwm.core.files import (
     explain_os_error,
     flush_file,
@@ -32,6 +31,7 @@ from vlwm.core.files import (
     read_json,
     write_json,
 )
+from vlwm.core.folder_lock import file_lock
 
 if TYPE_CHECKING:
     import requests

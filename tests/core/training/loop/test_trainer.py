@@ -374,7 +374,8 @@ def test_a_signal_writes_a_checkpoint_and_the_run_goes_on_exactly(
 def test_work_that_never_asks_is_left_at_once_where_it_would_lose_nothing() -> None:
     """As while compiling: after a moment of grace another thread ends the process."""
     program = (
-        "import os, time; from vlwm.core.training.runtime import stop_signal as signals; signals.GRACE_S = 0.2\n"
+        "import os, time; from vlwm.core.training.runtime import stop_signal as signals\n"
+        "signals.GRACE_S = 0.2\n"
         "with signals.StopSignal() as stop, stop.leaving_at_once(lambda: os._exit(75)):\n"
         "    print('here', flush=True)\n"
         "    while True: sum(range(10**6))\n"

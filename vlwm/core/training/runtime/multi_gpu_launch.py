@@ -1,7 +1,8 @@
 """`--gpu-ids 0,1`: one process per GPU, started by torch's own launcher.
 
-The launcher runs in a session of its own; a signal that comes here is passed on once,
-and a second one ends all of them. Its exit code says only that some process failed, so ours is the one that the run wrote into status.json.
+The launcher runs in a session of its own. A signal that comes here is passed on once, and a second
+one ends all processes. The launcher's exit code says only that some process failed, so ours is the
+one that the run wrote into status.json.
 """
 
 from __future__ import annotations
