@@ -12,8 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vlwm"
 
-FOUNDATION = {"errors", "text", "files", "parallel", "run_folder", "config"}
-FOUNDATION = {"errors", "files", "parallel", "run_folder", "config", "signals", "folder_lock"}
+FOUNDATION = {
+    "errors", "text", "files", "parallel", "run_folder", "config", "signals", "folder_lock",
+}  # fmt: skip
 ALLOWED = {
     "store": set(),
     "fetch": {"store"},
