@@ -16,7 +16,13 @@ import pytest
 from tests.core.data.test_npz import some_layers
 from vlwm.core.data.npz import npz_bytes, write_layers, write_occupancy
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.session import Session, guess_velocity_frame, write_pose
+from vlwm.core.data.session import (
+    Session,
+    SessionMeta,
+    guess_velocity_frame,
+    write_meta,
+    write_pose,
+)
 from vlwm.core.data.session_shard import KINDS, shard_of_session
 from vlwm.core.data.splits import Region, Splits, open_splits
 from vlwm.core.data.windows import window_counts, windows_of
@@ -343,3 +349,52 @@ def test_believed_poses_are_read_beside_the_true_ones(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "believed": {"position": 1}}))
     with pytest.raises(DataError, match="a pose lacks"):
         Session(folder, strict=True)
+
+
+def whole_session(folder: Path) -> Path:
+    """A session as `prepare` leaves it, with checksums."""
+    record(folder, list(range(4)), ground=True)
+    origin = {"crs": "EPSG:6677", "easting": 1.0, "northing": 2.0, "height": 3.0}
+    write_meta(folder, SessionMeta(agent="drone", dt_s=0.5, origin=origin, attribution="a city"))
+    return folder
+
+
+def test_a_flip_in_a_pose_file_or_session_json_is_never_silent(tmp_path: Path) -> None:
+    folder = whole_session(tmp_path / "drone_a")
+    before = Session(folder, strict=True)
+    rng = np.random.default_rng(0)
+    for name in ("poses/000002.json", "session.json"):
+        whole = (folder / name).read_bytes()
+        for at in rng.integers(0, 8 * len(whole), 150):
+            raw = bytearray(whole)
+            raw[at // 8] ^= 1 << (at % 8)
+            (folder / name).write_bytes(raw)
+            try:
+                after = Session(folder, strict=True)
+            except DataError:
+                continue
+            assert after.meta == before.meta
+            np.testing.assert_array_equal(after.poses, before.poses)
+        (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"dt_s": "x"}, {"dt_s": -1}, {"frames": 1.5}, {"origin": {"crs": 1}}, {"sensors": []}],
+)
+def test_values_of_a_wrong_type_are_one_sentence(tmp_path: Path, values: dict) -> None:
+    folder = record(tmp_path / "drone_a", [0, 1])
+    (folder / "session.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match="makes no sense"):
+        Session(folder)
+
+
+def test_a_changed_splits_json_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    Splits(None, 1.0, (), {"drone_a": "train"}).write(path)
+    path.write_text(path.read_text().replace('"train"', '"tra)n"'))
+    with pytest.raises(DataError, match="the file differs from its checksum"):
+        Splits.read(path)
+    path.write_text("[]")
+    with pytest.raises(DataError, match=r"not a valid splits\.json"):
+        Splits.read(path)

@@ -9,10 +9,8 @@ counted, or fatal with `strict`. Every frame agrees with its checksum when it is
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +18,23 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from vlwm.core.data.session import Session, find_sessions, no_sessions
+from vlwm.core.data.packing import FOLDER, derived_folder, list_shards, pack_sessions
+from vlwm.core.data.session import find_sessions, no_sessions
 from vlwm.core.data.session_shard import (
     KINDS,
     TRUTH,
     grid_header,
     other_grid,
-    shard_of_session,
 )
 from vlwm.core.errors import DataError
-from vlwm.core.files import atomic_path, make_folder
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.parallel import each
 from vlwm.core.store.shard import BYTES, SUFFIX, ShardIndex, damaged, decompress
-from vlwm.core.store.shard_files import ShardFiles, read_index
-
-FOLDER = ".packed"
-CACHE = "VLWM_CACHE"
-"""environment variable: folder for derived files of data on a disk that cannot be written"""
+from vlwm.core.store.shard_files import ShardFiles, read_indexes
 
 _ABSENT = {"truth.known": 1, "classes": 255}  # value of each cell where a frame lacks the layer
+
+
+__all__ = ["FOLDER", "PackedStore", "derived_folder", "list_shards"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +116,14 @@ class PackedStore:
                 frame.
         """
         folder = Path(root)
-        shards = {path.stem: path for path in list_shards(folder)}
+        shards = {path.name.removesuffix(SUFFIX): path for path in list_shards(folder)}
         found = [p for p in find_sessions(folder) if p.name not in shards]
         if not shards and not found:
             raise no_sessions(folder)
-        indexes = {name: read_index(path) for name, path in shards.items()}
+        indexes = dict(zip(shards, read_indexes(shards.values()), strict=True))
         derived, notes = derived_folder(folder), list[str]()
         if found:
-            packed, notes = _up_to_date(derived, found, grid, strict, on_session, workers)
+            packed, notes = pack_sessions(derived, found, grid, strict, on_session, workers)
             indexes |= packed
             shards |= {name: derived / f"{name}{SUFFIX}" for name in packed}
         names = sorted(indexes)
@@ -267,96 +262,6 @@ class PackedStore:
         return any(m.get("procedural") for m in self.meta)
 
 
-def list_shards(root: Path) -> list[Path]:
-    """Return the shards of a data folder, by name."""
-    if not root.is_dir():
-        return []
-    return sorted(root / e.name for e in os.scandir(root) if e.name.endswith(SUFFIX))
-
-
-def derived_folder(root: Path) -> Path:
-    """Return the folder of files derived from a data folder: `.packed`, or one in $VLWM_CACHE."""
-    cache = os.environ.get(CACHE)
-    if not cache:
-        return root / FOLDER
-    place = root.resolve()
-    key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
-    return Path(cache) / "packed" / f"{place.name}-{key}"
-
-
-def _signature(path: Path) -> str:
-    """Return a hash of names, sizes and times of a session's files."""
-    digest = hashlib.sha256()
-    for folder in ("occupancy", "poses"):
-        if (path / folder).is_dir():
-            for entry in sorted(os.scandir(path / folder), key=lambda e: e.name):
-                stat = entry.stat()
-                digest.update(f"{entry.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    meta = path / "session.json"
-    digest.update(meta.read_bytes() if meta.exists() else b"")
-    return digest.hexdigest()
-
-
-def _up_to_date(
-    folder: Path,
-    paths: list[Path],
-    grid: VoxelGrid,
-    strict: bool,
-    on_session: Callable[[str, int, int], None],
-    workers: int,
-) -> tuple[dict[str, ShardIndex], list[str]]:
-    """Pack the session folders that are new or changed; return every index and the notes."""
-    make_folder(folder)
-    notes = _notes_of_old(folder)
-    indexes: dict[str, ShardIndex] = {}
-    old: list[tuple[Path, str]] = []
-    for path in paths:
-        signature = _signature(path)
-        index = _current(folder / f"{path.name}{SUFFIX}", signature, grid, strict)
-        if index is None:
-            old.append((path, signature))
-        else:
-            indexes[path.name] = index
-    place = {path.name: number for number, path in enumerate(paths)}
-    packed = each(partial(_pack, folder, grid, strict), old, workers)
-    for (path, _), _ in zip(old, packed, strict=True):
-        on_session(path.name, place[path.name], len(paths))
-        indexes[path.name] = read_index(folder / f"{path.name}{SUFFIX}")
-    for file in list_shards(folder):
-        if file.stem not in place:
-            file.unlink(missing_ok=True)
-    for file in (folder / "index.json", *folder.glob("*.bits")):
-        file.unlink(missing_ok=True)
-    return indexes, notes
-
-
-def _notes_of_old(folder: Path) -> list[str]:
-    if not (folder / "index.json").exists():
-        return []
-    return [f"the packed frames of an earlier version in {folder} are built again as shards"]
-
-
-def _current(path: Path, signature: str, grid: VoxelGrid, strict: bool) -> ShardIndex | None:
-    """Return the index of a packed session if it is whole and its source has not changed."""
-    if not path.exists():
-        return None
-    try:
-        index = read_index(path)
-    except DataError:
-        return None
-    header = index.header
-    same = header.get("signature") == signature and header.get("grid") == grid_header(grid)
-    return index if same and not (strict and header.get("damaged")) else None
-
-
-def _pack(folder: Path, grid: VoxelGrid, strict: bool, item: tuple[Path, str]) -> None:
-    path, signature = item
-    session = Session(path, strict=strict)
-    raw = shard_of_session(session, grid, strict=strict, more={"signature": signature})
-    with atomic_path(folder / f"{path.name}{SUFFIX}") as temporary:
-        temporary.write_bytes(raw)
-
-
 def _load(
     cls: type[PackedStore],
     root: Path,
@@ -385,7 +290,7 @@ def _load(
         ),
         session=np.repeat(np.arange(len(indexes)), counts),
         frame=_table(indexes, "number"),
-        sessions=[path.stem for path, _ in shards],
+        sessions=[path.name.removesuffix(SUFFIX) for path, _ in shards],
         meta=[h["meta"] for h in headers],
         damaged=[(f, r) for h in headers for f, r in h.get("damaged", ())],
         notes=[*notes, *(f"{p.stem}: {n}" for p, i in shards for n in i.header.get("notes", ()))],

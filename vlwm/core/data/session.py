@@ -14,20 +14,26 @@ the true one where a file has none. Written bytes depend on the content alone, n
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm import __version__
 from vlwm.core.data.npz import read_layers, read_occupancy
+from vlwm.core.data.pose_files import (
+    BELIEVED,
+    BELIEVED_GROUND,
+    GROUND,
+    POSE,
+    REMEDY,
+    TIME,
+    read_pose,
+    write_pose,
+)
+from vlwm.core.data.session_meta import AGENTS, SessionMeta, read_meta, write_meta
 from vlwm.core.errors import DataError
-from vlwm.core.files import atomic_path, flush_disk, make_folder, read_json, write_json
 from vlwm.core.geometry.frames import (
     ANGULAR_VELOCITY,
     LINEAR_VELOCITY,
@@ -35,48 +41,10 @@ from vlwm.core.geometry.frames import (
     rotate,
 )
 
-AGENTS = ("drone", "rover")
+__all__ = ["AGENTS", "Session", "SessionMeta", "write_meta", "write_pose"]
+
 DEFAULT_STEP_S = 0.5
 _OCCUPANCY = re.compile(r"^(\d{6})_occupancy\.npz$")
-_POSES = "write it as docs/data_format.md says, or take the frame away"
-_POSE, _GROUND, _TIME, _BELIEVED, _BELIEVED_GROUND = slice(0, 13), 13, 14, slice(15, 28), 28
-_KEYS = (
-    ("position", "xyz"),
-    ("orientation", "xyzw"),
-    ("velocity.linear", "xyz"),
-    ("velocity.angular", "xyz"),
-)
-
-
-@dataclass(frozen=True)
-class SessionMeta:
-    """The content of `session.json`.
-
-    Attributes:
-        agent: 'drone' or 'rover'.
-        dt_s: seconds between frames.
-        grid: {"range": six metres, "voxel_size": three metres, "shape": three cells}.
-        origin: world (0, 0, 0): {"crs", "easting", "northing", "height"}; None: unknown place.
-        velocity_frame: 'world' or 'body'; None: decided by agreement with finite differences.
-        split: 'train', 'val' or 'test' for a session planned inside a region, else None.
-        pattern: name of the trajectory pattern of a planned session.
-    """
-
-    agent: str
-    dt_s: float
-    grid: dict[str, Any] | None = None
-    origin: dict[str, Any] | None = None
-    seed: int | None = None
-    frames: int | None = None
-    velocity_frame: str | None = None
-    split: str | None = None
-    pattern: str | None = None
-    fill: str = "surface"
-    procedural: bool = False
-    attribution: str = ""
-    generator: str = f"vlwm {__version__}"
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    sensors: dict[str, Any] = field(default_factory=dict)
 
 
 class Session:
@@ -107,13 +75,13 @@ class Session:
     def __init__(self, path: Path, *, strict: bool = False) -> None:
         self.path, self.notes = path, list[str]()
         self.damaged: list[tuple[str, str]] = []
-        self.meta = _read_meta(path)
+        self.meta, self._pose_crcs = read_meta(path)
         table = self._read_poses(strict)
         self.numbers = table[:, 0].astype(np.int64)
         values = table[:, 1:]
-        self.poses, self.believed = values[:, _POSE], values[:, _BELIEVED]
-        self.ground_z, self.believed_ground_z = values[:, _GROUND], values[:, _BELIEVED_GROUND]
-        self.timestamps = values[:, _TIME]
+        self.poses, self.believed = values[:, POSE], values[:, BELIEVED]
+        self.ground_z, self.believed_ground_z = values[:, GROUND], values[:, BELIEVED_GROUND]
+        self.timestamps = values[:, TIME]
         self._settle_step()
         self._settle_velocities()
         if self.gaps:
@@ -157,14 +125,15 @@ class Session:
         rows = []
         for number in _frame_numbers(self.path):
             try:
-                rows.append([number, *_read_pose(self.pose_path(number))])
+                crc = self._pose_crcs[number] if number < len(self._pose_crcs) else None
+                rows.append([number, *read_pose(self.pose_path(number), crc)])
             except DataError as error:
                 if strict:
                     raise
                 self.damaged.append((str(self.pose_path(number)), str(error)))
         if not rows:
             raise DataError(
-                "a session without a frame that has a pose", where=self.path, remedy=_POSES
+                "a session without a frame that has a pose", where=self.path, remedy=REMEDY
             )
         return np.array(rows, dtype=np.float64)
 
@@ -238,118 +207,6 @@ def no_sessions(root: Path) -> DataError:
     )
 
 
-def _read_meta(path: Path) -> SessionMeta:
-    """Read `session.json`; a missing time step is 0 and set later."""
-    agent = path.name.partition("_")[0]
-    agent = agent if agent in AGENTS else "drone"
-    file = path / "session.json"
-    if not file.exists():
-        return SessionMeta(agent=agent, dt_s=0.0)
-    values = read_json(file)
-    if not isinstance(values, Mapping):
-        raise DataError(
-            "session.json is not an object",
-            where=file,
-            remedy="write it as docs/data_format.md says, or delete it: it is optional",
-        )
-    known = {k: v for k, v in values.items() if k in SessionMeta.__dataclass_fields__}
-    meta = SessionMeta(**{"agent": agent, "dt_s": 0.0, **known})
-    if meta.velocity_frame not in (None, "world", "body"):
-        raise DataError(
-            f"velocity_frame {meta.velocity_frame!r} is unknown",
-            where=file,
-            remedy="use 'world' or 'body', or leave the key out",
-        )
-    return meta
-
-
 def _frame_numbers(path: Path) -> list[int]:
     names = (_OCCUPANCY.match(p.name) for p in (path / "occupancy").iterdir())
     return sorted(int(m.group(1)) for m in names if m)
-
-
-def _read_pose(path: Path) -> list[float]:
-    """Read a pose file: 13 numbers, ground_z (0 where absent), timestamp (NaN), 14 believed ones.
-
-    Raises:
-        DataError: the file is missing or damaged, or a number is missing or not finite.
-    """
-    try:
-        value = read_json(path)
-    except DataError as error:
-        raise DataError(
-            f"a frame has no readable pose: {error.what}", where=path, remedy=_POSES
-        ) from error
-    try:
-        row = _pose_numbers(value, 0.0)
-        time_s = float(value.get("timestamp", np.nan))
-        believed = value.get("believed")
-        # a believed pose without ground_z has the true terrain height
-        other = row if believed is None else _pose_numbers(believed, row[_GROUND])
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"a pose lacks {error}", where=path, remedy=_POSES) from error
-    for numbers in (row, other):
-        if not np.isfinite(numbers).all() or np.linalg.norm(numbers[3:7]) < 1e-6:
-            raise DataError(
-                "a pose holds numbers that are not finite or no orientation",
-                where=path,
-                remedy=_POSES,
-            )
-    return [*_unit(row), time_s, *_unit(other)]
-
-
-def _pose_numbers(value: Any, ground_z: float) -> list[float]:
-    """Return the 13 numbers of a pose object and its ground_z, or `ground_z` where it has none."""
-    row = []
-    for key, axes in _KEYS:
-        part = value
-        for name in key.split("."):
-            part = part[name]
-        row += [float(part[a]) for a in axes]
-    return [*row, float(value.get("ground_z", ground_z))]
-
-
-def _unit(row: list[float]) -> list[float]:
-    """Return the row with its quaternion normalised."""
-    length = float(np.linalg.norm(row[3:7]))
-    return [*row[:3], *(v / length for v in row[3:7]), *row[7:]]
-
-
-def write_pose(
-    path: Path,
-    pose: NDArray[np.float64],
-    ground_z: float,
-    time_s: float,
-    believed: tuple[NDArray[np.float64], float] | None = None,
-) -> None:
-    """Write one pose file by rename; not flushed, see `write_meta`.
-
-    Args:
-        pose: (13,), the true pose.
-        ground_z: terrain under the vehicle, world frame, metres.
-        time_s: timestamp, seconds.
-        believed: pose (13,) and ground_z as the vehicle believed them; None: the true ones.
-    """
-    values = _pose_object(pose, ground_z, time_s)
-    if believed is not None:
-        values["believed"] = _pose_object(*believed, time_s)
-    with atomic_path(path, flush=False) as temporary:
-        temporary.write_text(json.dumps(values) + "\n", encoding="utf-8")
-
-
-def _pose_object(pose: NDArray[np.float64], ground_z: float, time_s: float) -> dict[str, Any]:
-    """Return a pose as the JSON object of a pose file."""
-    at = iter(round(float(v), 9) for v in pose)
-    return {
-        "position": {a: next(at) for a in "xyz"},
-        "orientation": {a: next(at) for a in "xyzw"},
-        "velocity": {k: {a: next(at) for a in "xyz"} for k in ("linear", "angular")},
-        "ground_z": round(float(ground_z), 9),
-        "timestamp": round(time_s, 6),
-    }
-
-
-def write_meta(folder: Path, meta: SessionMeta) -> None:
-    """Write `session.json`, last of all: it marks the session as whole and on the disk."""
-    flush_disk(make_folder(folder))
-    write_json(folder / "session.json", asdict(meta))

@@ -14,6 +14,7 @@ meta.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -83,12 +84,22 @@ def shard_of_session(
         "session": session.path.name,
         "frames": len(kept),
         "grid": grid_header(grid),
-        "meta": json.loads(json.dumps(vars(session.meta))),
+        "meta": _meta(session),
         "damaged": damaged,
         "notes": session.notes,
         **(more or {}),
     }
     return builder.to_bytes(header, _tables(session, kept))
+
+
+def _meta(session: Session) -> dict[str, Any]:
+    """Return the session's meta with a hash in place of its list of source files.
+
+    A city has up to thousands of files; the list is in `session.json` and the city's report.
+    """
+    meta: dict[str, Any] = json.loads(json.dumps(vars(session.meta)))
+    sources = json.dumps(meta["sources"]).encode()
+    return {**meta, "sources": [], "city": hashlib.sha256(sources).hexdigest()}
 
 
 def frame_bytes(layer: str, cells: NDArray[np.uint8], grid: VoxelGrid) -> bytes:

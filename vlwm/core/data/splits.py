@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.checksums import check_seal, sealed
 from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, read_json, write_json
 
@@ -113,7 +114,7 @@ class Splits:
 
     def write(self, path: Path) -> None:
         """Write `splits.json`."""
-        write_json(path, self.to_dict())
+        write_json(path, sealed(self.to_dict()))
 
     @classmethod
     def read(cls, path: Path) -> Splits:
@@ -123,13 +124,15 @@ class Splits:
             DataError: the file is missing or is not such a file.
         """
         value = read_json(path)
+        if isinstance(value, dict):
+            check_seal(value, path)
         try:
             regions = tuple(Region(**r) for r in value["regions"])
             margin_m, sessions = float(value["margin_m"]), dict(value["sessions"])
             return cls(value["crs"], margin_m, regions, sessions, str(value.get("note", "")))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                "this is no splits.json", where=path, remedy="delete it; prepare makes it again"
+                "not a valid splits.json", where=path, remedy="delete it; prepare makes it again"
             ) from error
 
 

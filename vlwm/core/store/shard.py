@@ -21,11 +21,13 @@ the content and the version of zstd alone.
 from __future__ import annotations
 
 import json
+import math
 import re
 import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -235,19 +237,26 @@ def _tables(header: dict[str, Any], raw: memoryview) -> dict[str, NDArray[Any]]:
     """Return the arrays that a header lists, as views of the tables' bytes."""
     tables = {}
     at = 0
+    frames = header["frames"]
     for entry in header["tables"]:
-        if not _TYPE.match(entry["type"]):
-            raise ValueError(f"a table of type {entry['type']}")
-        shape = tuple(int(n) for n in entry["shape"])
-        if len(shape) == 0 or shape[0] != header["frames"] or min(shape) < 0:
+        kind = _dtype(entry["type"])
+        shape = tuple(entry["shape"])
+        if not shape or shape[0] != frames or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"a table of shape {shape}")
-        count = int(np.prod(shape, dtype=np.int64))
-        table = np.frombuffer(raw, dtype=entry["type"], count=count, offset=at)
-        tables[entry["name"]] = table.reshape(shape)
-        at += table.nbytes
+        count = math.prod(shape)
+        table = np.frombuffer(raw, kind, count, at)
+        tables[entry["name"]] = table.reshape(shape) if len(shape) > 1 else table
+        at += count * kind.itemsize
     if at != len(raw):
         raise ValueError(f"tables of {at} bytes in {len(raw)}")
     return tables
+
+
+@lru_cache(32)
+def _dtype(name: str) -> np.dtype[Any]:
+    if not _TYPE.match(name):
+        raise ValueError(f"a table of type {name}")
+    return np.dtype(name)
 
 
 def _layer(entry: dict[str, Any], tables: dict[str, NDArray[Any]]) -> Layer:
