@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlwm.commands import _recordings as rec
+
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.config.schema import Config, PrepareConfig
@@ -157,8 +159,21 @@ def prepare(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_RUN)
     ] = False,
+    points: rec.Points = None,
+    poses: rec.Poses = None,
+    extrinsic: rec.Extrinsic = None,
+    poses_of: rec.PosesOf = "body",
+    axes: rec.AxesOption = None,
+    dataset: rec.Dataset = None,
+    rate: rec.Rate = 2.0,
+    window: rec.Window = 1.5,
+    lidar_delay: rec.Delay = 0.0,
+    keep_moving: rec.KeepMoving = False,
+    topic_points: rec.TopicPoints = None,
+    topic_pose: rec.TopicPose = None,
+    body_frame: rec.BodyFrame = None,
 ) -> None:
-    """Turn city models into training data; run it again after an interruption and it goes on.
+    """Turn city models or recordings into training data; the same command resumes it.
 
     Examples: [cyan]vlwm prepare[/], [cyan]vlwm prepare --input tiles/ --output data/tokyo_gazebo
     --config tokyo_small --frames 60 --sessions 6[/]
@@ -172,6 +187,16 @@ def prepare(
     from vlwm.core.hardware.host import usable_workers
 
     resolved = load_config(config, set_ or (), note)
+    request = rec.RecordingRequest(
+        points=points, poses=poses, extrinsic=extrinsic, poses_of=poses_of, axes=axes,
+        dataset=dataset, inputs=input_ or [], agent=agents, rate_hz=rate, window_s=window,
+        lidar_delay_s=lidar_delay, keep_moving=keep_moving, topic_points=topic_points,
+        topic_pose=topic_pose, body_frame=body_frame, lidar=bool(lidar), camera=bool(camera),
+        strict=strict, json=json_,
+    )  # fmt: skip
+    if request.asked:
+        rec.convert_recordings(request, resolved, output or Path(resolved.data_root))
+        return
     defaults = resolved.prepare
     seen = _observed(defaults, observe, pose_noise)
     plan = PreparePlan(

@@ -1,0 +1,260 @@
+"""The part of `vlwm prepare` that turns recordings into session folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vlwm.core.config.schema import Config
+    from vlwm.core.data.recordings.convert import ConvertReport
+    from vlwm.core.data.recordings.recording import Recording
+
+_PANEL = "Recordings"
+
+Points = Annotated[
+    Path | None,
+    typer.Option(
+        "--points",
+        metavar="DIR|CSV|BAG",
+        help="Point files named by time, a CSV file time,file, or a ROS bag.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Poses = Annotated[
+    Path | None,
+    typer.Option("--poses", help="Poses: TUM, KITTI, CSV or PX4 .ulg.", rich_help_panel=_PANEL),
+]
+Extrinsic = Annotated[
+    Path | None,
+    typer.Option(
+        "--extrinsic", help="Sensor to body: YAML, JSON or a 4x4 matrix.", rich_help_panel=_PANEL
+    ),
+]
+PosesOf = Annotated[
+    str,
+    typer.Option(
+        "--poses-of", metavar="body|sensor", help="Whose poses they are.", rich_help_panel=_PANEL
+    ),
+]
+AxesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--axes",
+        metavar="enu|ned|camera",
+        help="Axes of the poses; default enu, z up.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="Read the data set in --input: rosbag, nuscenes, tartanair, uavscenes, kitti, "
+        "midair, argoverse2.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Rate = Annotated[
+    float,
+    typer.Option(
+        "--rate",
+        min=0.1,
+        metavar="HZ",
+        help="Frames a second of a recorded session.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Window = Annotated[
+    float,
+    typer.Option(
+        "--window",
+        min=0.0,
+        max=10.0,
+        metavar="SECONDS",
+        help="Scans this long before and after a frame are accumulated.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Delay = Annotated[
+    float,
+    typer.Option(
+        "--lidar-delay",
+        metavar="SECONDS",
+        help="Added to the times of the scans.",
+        rich_help_panel=_PANEL,
+    ),
+]
+KeepMoving = Annotated[
+    bool,
+    typer.Option(
+        "--keep-moving",
+        help="Keep points that later scans look through.",
+        rich_help_panel=_PANEL,
+    ),
+]
+TopicPoints = Annotated[
+    str | None,
+    typer.Option(
+        "--topic-points", metavar="TOPIC", help="Points of a bag.", rich_help_panel=_PANEL
+    ),
+]
+TopicPose = Annotated[
+    str | None,
+    typer.Option("--topic-pose", metavar="TOPIC", help="Poses of a bag.", rich_help_panel=_PANEL),
+]
+BodyFrame = Annotated[
+    str | None,
+    typer.Option(
+        "--body-frame",
+        metavar="FRAME",
+        help="Body of the vehicle in the TF tree of a bag.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RecordingRequest:
+    """What the operator asked for; the fields are the options of the same names."""
+
+    points: Path | None
+    poses: Path | None
+    extrinsic: Path | None
+    poses_of: str
+    axes: str | None
+    dataset: str | None
+    inputs: list[Path]
+    agent: str | None
+    rate_hz: float
+    window_s: float
+    lidar_delay_s: float
+    keep_moving: bool
+    topic_points: str | None
+    topic_pose: str | None
+    body_frame: str | None
+    lidar: bool
+    camera: bool
+    strict: bool
+    json: bool
+
+    @property
+    def asked(self) -> bool:
+        """Return True where a recording, not a city model, is to be read."""
+        return self.points is not None or self.dataset is not None
+
+
+def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
+    """Write the sessions of the recordings into `target` and report each."""
+    from vlwm.commands._output import emit_json, note
+    from vlwm.core.data.recordings.convert import ConvertOptions, convert
+    from vlwm.core.errors import DataError
+    from vlwm.core.geometry.grid import VoxelGrid
+
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    options = ConvertOptions(
+        rate_hz=request.rate_hz,
+        window_s=request.window_s,
+        lidar_delay_s=request.lidar_delay_s,
+        remove_moving=not request.keep_moving,
+        lidar=request.lidar,
+        camera=request.camera,
+    )
+    reports = []
+    for recording in open_recordings(request):
+        for line in recording.notes:
+            note(f"{recording.name}: {line}")
+        told = len(recording.notes)
+        progress = _Progress()
+        report = convert(recording, target, grid, options, progress)
+        for line in recording.notes[told:]:
+            note(f"▲ {recording.name}: {line}")
+        for file, reason in report.damaged[:5]:
+            note(f"▲ left out: {file}: {reason}")
+        if report.damaged and request.strict:
+            raise DataError(
+                f"{len(report.damaged)} files could not be read",
+                where=report.damaged[0][0],
+                remedy="copy them again; without --strict they are left out and counted",
+            )
+        reports.append(report)
+        if not request.json:
+            _show(report, target)
+    if request.json:
+        from dataclasses import asdict
+
+        emit_json({"output": str(target), "sessions": [asdict(r) for r in reports]})
+    else:
+        print(f"next: vlwm train --config {config.name} --data {target}")
+
+
+def open_recordings(request: RecordingRequest) -> list[Recording]:
+    """Return the recordings that a request names.
+
+    Raises:
+        UsageError: an option is missing or contradicts another.
+        DataError: a source is missing or damaged.
+    """
+    from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
+    from vlwm.core.errors import UsageError
+
+    agent = request.agent or "drone"
+    if request.points is None:
+        raise UsageError("no --points", remedy="give --points DIR")
+    if request.poses is None:
+        raise UsageError(
+            "--points needs the poses of the vehicle",
+            remedy="give --poses FILE (TUM, KITTI, CSV or PX4 .ulg)",
+        )
+    source = FolderSource(
+        points=request.points,
+        poses=request.poses,
+        extrinsic=request.extrinsic,
+        poses_of=request.poses_of,
+        axes=request.axes,
+        agent=agent,
+    )
+    return [read_folder(source)]
+
+
+class _Progress:
+    """Report a session's progress every few seconds."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        import time
+
+        self.every_s, self.last = every_s, time.monotonic()
+
+    def __call__(self, session: str, done: int, total: int) -> None:
+        import time
+
+        from vlwm.commands._output import note
+
+        now = time.monotonic()
+        if now - self.last >= self.every_s:
+            self.last = now
+            note(f"{session}: {done} of {total} frames")
+
+
+def _show(report: ConvertReport, target: Path) -> None:
+    from vlwm.commands._output import print_table
+
+    moving = "0" if not report.moving_points else f"{report.moving_points}"
+    share = 100 * report.moving_points / max(1, report.points)
+    rows: list[list[Any]] = [
+        ["frames", str(report.frames)],
+        ["frames without pose or points", str(report.without_pose)],
+        ["scans, points", f"{report.scans}, {report.points}"],
+        ["deskewed", "by the time of each point" if report.deskewed else "no times of points"],
+        ["moving points left out", f"{moving} ({share:.2f} %)"],
+        ["position spikes removed, jumps", f"{report.position_spikes}, {report.jumps}"],
+        ["velocities clamped", str(report.clamped_velocities)],
+        ["occupied, known", f"{100 * report.occupied_share:.2f} %, "
+                            f"{100 * report.known_share:.1f} % of all cells"],
+        ["files left out", str(len(report.damaged))],
+    ]  # fmt: skip
+    print_table(f"{report.session} in {target}", ["what", "value"], rows)

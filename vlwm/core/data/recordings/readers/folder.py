@@ -1,0 +1,208 @@
+"""Read the generic recording: a folder of point files, a pose file and an extrinsic."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.data.recordings.pose_track import PoseTrack
+from vlwm.core.data.recordings.readers.axes import AXES, mount_to_standard, to_standard
+from vlwm.core.data.recordings.readers.clock import point_times, seconds_of
+from vlwm.core.data.recordings.readers.extrinsic import inverse, read_extrinsic
+from vlwm.core.data.recordings.readers.points import READERS, read_points
+from vlwm.core.data.recordings.readers.pose_files import PoseFile, read_poses, whole_or_float
+from vlwm.core.data.recordings.recording import Recording, Scan
+from vlwm.core.errors import DataError, UsageError
+
+Floats = NDArray[np.float64]
+
+_STAMP = re.compile(r"(\d+)(?:[._](\d+))?(?!.*\d)")
+_LISTED = "name the files by their time, or give --points FILE.csv with the columns time,file"
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Where the parts of a generic recording are.
+
+    Attributes:
+        points: folder of point files, or a CSV file with the columns time,file.
+        poses: pose file.
+        extrinsic: file of the mount, sensor → body; None: the sensor frame is the body frame.
+        poses_of: 'body' or 'sensor'.
+        axes: 'enu', 'ned' or 'camera': the axes of the poses; None: as the pose format says.
+        agent: 'drone' or 'rover'.
+        name: of the session; None: of the folder.
+    """
+
+    points: Path
+    poses: Path
+    extrinsic: Path | None = None
+    poses_of: str = "body"
+    axes: str | None = None
+    agent: str = "drone"
+    name: str | None = None
+
+
+def read_folder(source: FolderSource) -> Recording:
+    """Return the recording of a folder.
+
+    Raises:
+        DataError: a part is missing or unreadable, or the files cannot be ordered in time.
+    """
+    if source.poses_of not in ("body", "sensor"):
+        raise UsageError(
+            f"--poses-of {source.poses_of} is unknown", remedy="use --poses-of body or sensor"
+        )
+    files, stamps, note = point_files(source.points)
+    found = read_poses(source.poses)
+    mount = np.eye(4) if source.extrinsic is None else read_extrinsic(source.extrinsic)
+    times = _times_of(source, files, stamps, found)
+    notes = [*found.notes, *([note] if note else [])]
+    if source.extrinsic is None:
+        notes.append("no --extrinsic: the sensor frame is taken as the body frame")
+    track = found.track
+    if not found.timed:
+        track = PoseTrack.of(times[: len(track)], track.positions, track.quaternions)
+    name = source.axes or found.axes or "enu"
+    track, mount = _standard(track, mount, name, source.poses_of)
+    damaged: list[tuple[str, str]] = []
+    return Recording(
+        name=source.name or source.points.stem,
+        agent=source.agent,
+        scans=lambda: _scans(files, times, damaged),
+        poses=track,
+        extrinsics={"LIDAR": mount},
+        notes=notes,
+        damaged=damaged,
+        source=f"{source.points}, {source.poses}",
+    )
+
+
+def _standard(
+    track: PoseTrack, mount: Floats, name: str, poses_of: str
+) -> tuple[PoseTrack, Floats]:
+    """Return the track of the body and the mount in the toolkit's axes."""
+    if name not in AXES:
+        raise UsageError(f"--axes {name} is unknown", remedy=f"use one of {', '.join(AXES)}")
+    # Poses of the sensor become poses of the body first: world ← sensor ← body.
+    body = track.moved_by(inverse(mount)) if poses_of == "sensor" else track
+    return to_standard(body, AXES[name]), mount_to_standard(mount, AXES[name])
+
+
+def point_files(points: Path) -> tuple[list[Path], NDArray[np.generic] | None, str]:
+    """Return point files in order, their time stamps (N,) or None, and a sentence about them.
+
+    Raises:
+        DataError: no such folder or list, or no point file in it.
+    """
+    if points.suffix.lower() == ".csv":
+        return _listed(points)
+    if not points.is_dir():
+        raise DataError("no such folder of point files", where=points, remedy="check --points")
+    files = sorted(p for p in points.iterdir() if p.suffix.lower() in READERS)
+    if not files:
+        kinds = sorted({p.suffix or p.name for p in points.iterdir()})[:6]
+        raise DataError(
+            f"no point file in this folder, only {', '.join(kinds) or 'nothing'}",
+            where=points,
+            remedy=f"give a folder of {', '.join(READERS)} files",
+        )
+    stamps = [_stamp(p.stem) for p in files]
+    if any(s is None for s in stamps):
+        return files, None, ""
+    words = [s for s in stamps if s is not None]
+    values = whole_or_float(words)
+    order = np.argsort(values, kind="stable")
+    return [files[i] for i in order], values[order], ""
+
+
+def _stamp(stem: str) -> str | None:
+    """Return the last number of a file name: 12.5, 1583836591.18, seconds_nanoseconds as ns."""
+    match = _STAMP.search(stem)
+    if match is None:
+        return None
+    whole, part = match.groups()
+    if part is None:
+        return whole
+    if len(part) == 9 and "_" in match.group(0):
+        return str(int(whole) * 10**9 + int(part))
+    return f"{whole}.{part}"
+
+
+def _listed(path: Path) -> tuple[list[Path], NDArray[np.generic], str]:
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"not a readable list: {error}", where=path, remedy=_LISTED) from error
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if not {"time", "file"} <= set(header) or len(rows) < 2:
+        raise DataError(
+            "the list of point files has no rows of time and file", where=path, remedy=_LISTED
+        )
+    time, file = header.index("time"), header.index("file")
+    try:
+        pairs = [(r[time].strip(), path.parent / r[file].strip()) for r in rows[1:] if r]
+        values = whole_or_float([word for word, _ in pairs])
+    except (ValueError, IndexError) as error:
+        raise DataError(f"not a readable list: {error}", where=path, remedy=_LISTED) from error
+    order = np.argsort(values, kind="stable")
+    return [pairs[i][1] for i in order], values[order], f"{len(pairs)} point files of a list"
+
+
+def _times_of(
+    source: FolderSource,
+    files: list[Path],
+    stamps: NDArray[np.generic] | None,
+    poses: PoseFile,
+) -> Floats:
+    """Return the time of each point file, seconds."""
+    beside = source.poses.parent / "times.txt"
+    if not poses.timed and beside.is_file():
+        times = np.loadtxt(beside, dtype=np.float64, ndmin=1)
+        if len(times) >= len(poses.track):
+            return times[: len(files)] if len(times) >= len(files) else _too_few(source, times)
+    if stamps is None:
+        raise DataError(
+            "the point files have no time in their names", where=source.points, remedy=_LISTED
+        )
+    times, unit = seconds_of(stamps)
+    if _are_numbers(times):
+        raise DataError(
+            f"the point files are numbered from {int(times[0])} on and have no times",
+            where=source.points,
+            remedy=_LISTED,
+        )
+    poses.notes.append(f"{len(files)} point files, times in {unit}")
+    return times
+
+
+def _are_numbers(times: Floats) -> bool:
+    """Return True for file names that count 0, 1, 2 … instead of telling a time."""
+    steps = np.diff(times)
+    return bool(len(times) > 1 and times[0] < 1e6 and (steps == 1.0).all() and times[0] % 1 == 0)
+
+
+def _too_few(source: FolderSource, times: Floats) -> Floats:
+    raise DataError(
+        f"times.txt has {len(times)} times, fewer than there are point files",
+        where=source.poses.parent,
+        remedy=_LISTED,
+    )
+
+
+def _scans(files: list[Path], times: Floats, damaged: list[tuple[str, str]]) -> Iterator[Scan]:
+    damaged.clear()
+    for path, time_s in zip(files, times, strict=True):
+        try:
+            points = read_points(path)
+        except DataError as error:
+            damaged.append((str(path), error.what))
+            continue
+        stamps = None if points.times is None else point_times(points.times, float(time_s))
+        yield Scan(float(time_s), points.xyz, "LIDAR", points.intensity, stamps)
