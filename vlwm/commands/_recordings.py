@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
-    from vlwm.core.data.recordings.convert import ConvertReport
+    from vlwm.core.data.recordings.options import ConvertReport
     from vlwm.core.data.recordings.recording import Recording
 
 _PANEL = "Recordings"
@@ -54,8 +54,7 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME",
-        help="Read the data set in --input: rosbag, nuscenes, tartanair, uavscenes, kitti, "
-        "midair, argoverse2.",
+        help="Read the data set in --input: kitti.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -151,7 +150,8 @@ class RecordingRequest:
 def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
     """Write the sessions of the recordings into `target` and report each."""
     from vlwm.commands._output import emit_json, note
-    from vlwm.core.data.recordings.convert import ConvertOptions, convert
+    from vlwm.core.data.recordings.convert import convert
+    from vlwm.core.data.recordings.options import ConvertOptions
     from vlwm.core.errors import DataError
     from vlwm.core.geometry.grid import VoxelGrid
 
@@ -202,10 +202,9 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
     from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
     from vlwm.core.errors import UsageError
 
-    agent = request.agent or "drone"
-    if request.points is None:
-        raise UsageError("no --points", remedy="give --points DIR")
-    if request.poses is None:
+    if request.dataset is not None:
+        return _dataset(request, request.dataset)
+    if request.points is None or request.poses is None:
         raise UsageError(
             "--points needs the poses of the vehicle",
             remedy="give --poses FILE (TUM, KITTI, CSV or PX4 .ulg)",
@@ -216,9 +215,33 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
         extrinsic=request.extrinsic,
         poses_of=request.poses_of,
         axes=request.axes,
-        agent=agent,
+        agent=_agent(request.agent) or "drone",
     )
     return [read_folder(source)]
+
+
+def _dataset(request: RecordingRequest, name: str) -> list[Recording]:
+    """Return the recordings of all --input folders of a named data set."""
+    from dataclasses import replace
+
+    from vlwm.core.data.recordings.readers.registry import read_dataset
+    from vlwm.core.errors import UsageError
+
+    if not request.inputs:
+        raise UsageError(f"--dataset {name} needs its folder", remedy="give --input DIR")
+    found = [r for root in request.inputs for r in read_dataset(name, root)]
+    agent = _agent(request.agent)
+    return found if agent is None else [replace(r, agent=agent) for r in found]
+
+
+def _agent(text: str | None) -> str | None:
+    from vlwm.core.errors import UsageError
+
+    if text in (None, "drone", "rover"):
+        return text
+    raise UsageError(
+        f"a recording is made by one vehicle, not by {text}", remedy="use --agents drone or rover"
+    )
 
 
 class _Progress:

@@ -7,34 +7,39 @@ conversion resumes and ends with the same bytes.
 
 from __future__ import annotations
 
-import io
 import json
-import zlib
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.accumulate import SeenCells, accumulate
+from vlwm.core.data.npz import (
+    CLASSES,
+    KNOWN,
+    OCCUPANCY,
+    SEEN_FREE,
+    SEEN_OCCUPIED,
+    read_layers,
+    write_layers,
+)
+from vlwm.core.data.recordings.accumulate import accumulate
 from vlwm.core.data.recordings.ground import filled, ground_under
-from vlwm.core.data.recordings.movers import LATER_S, moving_points
-from vlwm.core.data.recordings.placing import PlacedScan, place_scan
+from vlwm.core.data.recordings.options import ConvertOptions, ConvertReport
+from vlwm.core.data.recordings.placing import PlacedScan
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import (
     MAX_SPEED_M_S,
     MAX_TURN_RAD_S,
     Recording,
-    Scan,
 )
-from vlwm.core.data.session import SessionMeta, write_meta, write_pose
+from vlwm.core.data.recordings.scan_window import ScanWindow
+from vlwm.core.data.recordings.session_files import write_images, write_poses
+from vlwm.core.data.session import SessionMeta, write_meta
 from vlwm.core.errors import DataError
-from vlwm.core.files import atomic_path, make_folder, read_json, remove_temporaries, write_json
+from vlwm.core.files import make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import heading_of
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -43,52 +48,6 @@ OnFrames = Callable[[str, int, int], None]
 """called with (session, frames done, frames in all)"""
 
 _REPORT = "recording.json"
-_IMAGE_NEAR_S = 0.15  # a picture farther in time from a frame is not its picture
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """How a recording is turned into frames.
-
-    Attributes:
-        rate_hz: frames a second of the session.
-        window_s: scans this long before and after a frame are accumulated.
-        range_m: nearest and farthest return that counts.
-        deskew: use the time of each point where there is one.
-        remove_moving: leave points out that later scans look through.
-        lidar: write the scan next to each frame.
-        camera: write the picture next to each frame.
-        lidar_delay_s: added to the times of the scans.
-    """
-
-    rate_hz: float = 2.0
-    window_s: float = 1.5
-    range_m: tuple[float, float] = (0.8, 120.0)
-    deskew: bool = True
-    remove_moving: bool = True
-    lidar: bool = False
-    camera: bool = False
-    lidar_delay_s: float = 0.0
-
-
-@dataclass
-class ConvertReport:
-    """Counts of one conversion, for the operator and for `recording.json`."""
-
-    session: str
-    frames: int = 0
-    without_pose: int = 0
-    scans: int = 0
-    points: int = 0
-    moving_points: int = 0
-    deskewed: bool = False
-    position_spikes: int = 0
-    jumps: int = 0
-    clamped_velocities: int = 0
-    occupied_share: float = 0.0
-    known_share: float = 0.0
-    notes: list[str] = field(default_factory=list)
-    damaged: list[tuple[str, str]] = field(default_factory=list)
 
 
 def session_name(recording: Recording) -> str:
@@ -119,27 +78,24 @@ def convert(
     if _is_done(folder, grid, options):
         return _read_report(folder)
     _begin(folder, grid, options)
-    frames = _Frames(recording, poses, options, report)
+    frames = ScanWindow(recording, poses, options, report)
     heads = heading_of(turns)
-    levels = np.full(len(times), np.nan)
+    levels, ground = np.full(len(times), np.nan), np.zeros(len(times))
     cells: dict[int, None] = {}
-    occupied = known = written = 0
+    occupied = known = 0
     for number, scans, moving in frames.around(times):
         if not valid[number] or not scans:
             continue
-        level = ground_under(scans, places[number], recording.agent)
-        if np.isnan(level):
-            level = _last(levels, number)
-        levels[number] = level
-        smooth = filled(levels[: number + 1])[-1]
-        ego = np.array([*places[number, :2], smooth, heads[number]])
+        levels[number] = ground_under(scans, places[number])
+        ground[number] = filled(levels[: number + 1])
+        ego = np.array([*places[number, :2], ground[number], heads[number]])
         file = folder / "occupancy" / f"{number:06d}_occupancy.npz"
         counts = _counts(file, grid)
         if counts is None:
-            seen = accumulate(scans, moving, ego, grid)
-            _write_frame(file, seen, _classes(recording, number, grid))
-            counts = int(seen.occupied.sum()), int(seen.known.sum())
-            written += 1
+            layers = _layers(scans, moving, times[number], ego, grid, 1.0 / options.rate_hz)
+            labels = _classes(recording, number, grid)
+            write_layers(file, layers if labels is None else {**layers, CLASSES: labels})
+            counts = int(layers[OCCUPANCY].sum()), int(layers[KNOWN].sum())
         occupied, known = occupied + counts[0], known + counts[1]
         cells[number] = None
         on_frames(name, number + 1, len(times))
@@ -149,11 +105,10 @@ def convert(
     report.frames, report.without_pose = len(numbers), int(len(times) - len(numbers))
     total = len(numbers) * grid.num_cells
     report.occupied_share, report.known_share = occupied / total, known / total
-    ground = _smooth_levels(levels, numbers)
     motion = _velocities(poses, times[numbers], limit, report)
-    _write_poses(folder, numbers, times, places, turns, motion, ground)
+    write_poses(folder, numbers, times, places, turns, motion, ground[numbers])
     if options.camera:
-        _write_images(folder, recording, numbers, times)
+        write_images(folder, recording, numbers, times)
     _finish(folder, recording, grid, options, report)
     return report
 
@@ -191,22 +146,11 @@ def _counts(file: Path, grid: VoxelGrid) -> tuple[int, int] | None:
     if not file.exists():
         return None
     try:
-        with np.load(file, allow_pickle=False) as layers:
-            occupied, known = layers["occupancy"], layers["known"]
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, BadZipFile):
+        layers = read_layers(file)
+    except DataError:
         return None  # damaged: it is written again
+    occupied, known = layers[OCCUPANCY], layers.get(KNOWN, layers[OCCUPANCY])
     return (int(occupied.sum()), int(known.sum())) if occupied.shape == grid.shape else None
-
-
-def _last(levels: Floats, number: int) -> float:
-    """Return the last height before frame `number`; 0 before the first."""
-    seen = levels[:number][~np.isnan(levels[:number])]
-    return float(seen[-1]) if len(seen) else 0.0
-
-
-def _smooth_levels(levels: Floats, numbers: NDArray[np.int64]) -> Floats:
-    """Return the terrain heights (F,) of the frames, each as its grid was placed."""
-    return np.array([filled(levels[: n + 1])[-1] for n in numbers])
 
 
 def _frame_times(recording: Recording, poses: PoseTrack, rate_hz: float) -> Floats:
@@ -217,104 +161,7 @@ def _frame_times(recording: Recording, poses: PoseTrack, rate_hz: float) -> Floa
     return poses.times_s[0] + np.arange(int(span * rate_hz + 1e-6) + 1) / rate_hz
 
 
-class _Frames:
-    """Scans of a recording, read once and handed out frame by frame.
-
-    Attributes:
-        first_s, last_s: times of the first and the last scan that was read; NaN before.
-    """
-
-    def __init__(
-        self,
-        recording: Recording,
-        poses: PoseTrack,
-        options: ConvertOptions,
-        report: ConvertReport,
-    ) -> None:
-        self.recording, self.poses = recording, poses
-        self.options, self.report = options, report
-        self.first_s = self.last_s = float("nan")
-        self._placed: deque[PlacedScan] = deque()
-        self._moving: deque[NDArray[np.bool_] | None] = deque()
-
-    def around(
-        self, times_s: Floats
-    ) -> Iterator[tuple[int, list[PlacedScan], list[NDArray[np.bool_]]]]:
-        """Yield (frame number, scans within the window of its time, moving points of each)."""
-        source, ended = self.recording.scans(), False
-        window = self.options.window_s
-        later = LATER_S[1] if self.options.remove_moving else 0.0
-        for number, now in enumerate(times_s):
-            while not ended and not self._reaches(now + window + later):
-                scan = next(source, None)
-                ended = scan is None
-                if scan is not None:
-                    self._take(scan, now - window)
-            while self._placed and self._placed[0].time_s < now - window:
-                self._placed.popleft()
-                self._moving.popleft()
-            count = sum(1 for s in self._placed if s.time_s <= now + window)
-            self._find_moving(count)
-            chosen = list(self._placed)[:count]
-            yield number, chosen, [m for m in list(self._moving)[:count] if m is not None]
-            if ended and not self._placed:
-                return
-
-    def _reaches(self, time_s: float) -> bool:
-        return bool(self.last_s > time_s)
-
-    def _take(self, scan: Scan, oldest_s: float) -> None:
-        """Place a scan and keep it, unless no frame will ask for it."""
-        delay = self.options.lidar_delay_s
-        if np.isnan(self.first_s):
-            self.first_s = scan.time_s + delay
-        self.last_s = scan.time_s + delay
-        if self.last_s < oldest_s:
-            return
-        late = scan.times_s is not None and self.options.deskew
-        self.report.deskewed |= late
-        moved = scan if not delay else _delayed(scan, delay)
-        placed = place_scan(
-            moved,
-            self.poses,
-            self.recording.extrinsics,
-            range_m=self.options.range_m,
-            deskew=self.options.deskew,
-        )
-        if placed is not None:
-            self.report.scans += 1
-            self.report.points += len(placed.points)
-            self._placed.append(placed)
-            self._moving.append(None)
-
-    def _find_moving(self, count: int) -> None:
-        """Mark the moving points of the first `count` scans that have no mark yet."""
-        scans = list(self._placed)
-        for index in range(count):
-            if self._moving[index] is not None:
-                continue
-            scan = scans[index]
-            moving = np.zeros(len(scan.points), dtype=bool)
-            if self.options.remove_moving:
-                later = [
-                    s
-                    for s in scans[index + 1 :]
-                    if LATER_S[0] <= s.time_s - scan.time_s <= LATER_S[1]
-                ]
-                if later:
-                    moving = moving_points(scan, later)
-            self.report.moving_points += int(moving.sum())
-            self._moving[index] = moving
-
-
-def _delayed(scan: Scan, seconds: float) -> Scan:
-    times = None if scan.times_s is None else scan.times_s + seconds
-    return Scan(
-        scan.time_s + seconds, scan.points, scan.sensor, scan.intensity, times, scan.origins
-    )
-
-
-def _nothing(recording: Recording, poses: PoseTrack, frames: _Frames) -> DataError:
+def _nothing(recording: Recording, poses: PoseTrack, frames: ScanWindow) -> DataError:
     if np.isnan(frames.first_s):
         return DataError(
             "the recording holds no scan that could be read",
@@ -347,55 +194,28 @@ def _classes(recording: Recording, number: int, grid: VoxelGrid) -> NDArray[np.u
     return found if found is not None and found.shape == grid.shape else None
 
 
-def _write_frame(path: Path, seen: SeenCells, classes: NDArray[np.uint8] | None) -> None:
-    """Write the layers of one frame by rename."""
-    layers: dict[str, Any] = {"occupancy": seen.occupied, "known": seen.known}
-    if classes is not None:
-        layers["classes"] = classes
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **layers)
-    with atomic_path(path, flush=False) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+def _layers(
+    scans: list[PlacedScan],
+    moving: list[NDArray[np.bool_]],
+    now_s: float,
+    ego: Floats,
+    grid: VoxelGrid,
+    step_s: float,
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the layers of a frame: the accumulated truth, and what was seen since the last frame.
 
-
-def _write_poses(
-    folder: Path,
-    numbers: NDArray[np.int64],
-    times: Floats,
-    places: Floats,
-    turns: Floats,
-    motion: Floats,
-    ground: Floats,
-) -> None:
-    """Write the pose files; world z = 0 is the terrain under the first frame."""
-    base = np.array([0.0, 0.0, ground[0]])
-    for row, number in enumerate(numbers):
-        pose = np.concatenate([places[number] - base, turns[number], motion[row]])
-        file = folder / "poses" / f"{number:06d}.json"
-        write_pose(file, pose, float(ground[row] - base[2]), float(times[number]))
-
-
-def _write_images(
-    folder: Path, recording: Recording, numbers: NDArray[np.int64], times: Floats
-) -> None:
-    """Write the picture next in time to each frame as JPEG."""
-    if not recording.images:
-        recording.notes.append("--camera has no effect: the recording has no pictures")
-        return
-    make_folder(folder / "images")
-    stamps = np.array([image.time_s for image in recording.images])
-    for number in numbers:
-        row = int(np.abs(stamps - times[number]).argmin())
-        if abs(stamps[row] - times[number]) > _IMAGE_NEAR_S:
-            continue
-        pixels = cv2.imread(str(recording.images[row].path))
-        if pixels is None:
-            recording.damaged.append((str(recording.images[row].path), "not a readable picture"))
-            continue
-        encoded = cv2.imencode(".jpg", pixels)[1]
-        file = folder / "images" / f"{number:06d}_CAM_FRONT.jpg"
-        with atomic_path(file, flush=False) as temporary:
-            temporary.write_bytes(encoded.tobytes())
+    The truth may use scans after the frame. What the sensor saw must not: a forecast reads it.
+    """
+    truth = accumulate(scans, moving, ego, grid)
+    rows = [k for k, s in enumerate(scans) if now_s - step_s < s.time_s <= now_s]
+    everything = [np.zeros(len(scans[k].points), dtype=bool) for k in rows]
+    seen = accumulate([scans[k] for k in rows], everything, ego, grid)
+    return {
+        OCCUPANCY: truth.occupied,
+        KNOWN: truth.known,
+        SEEN_OCCUPIED: seen.occupied,
+        SEEN_FREE: seen.free,
+    }
 
 
 def _finish(

@@ -2,8 +2,9 @@
 
 Each scan becomes a picture of the nearest returns around its sensor. A point of an earlier scan is
 seen through where a later scan has returns in its direction and all of them, neighbouring
-directions included, are clearly farther. It moves if later scans see through it and none of them
-finds it again. Neighbouring directions keep edges and surfaces at a grazing angle.
+directions included, are clearly farther. It moves if the last of the later scans see through it,
+with none among them that finds it again. Neighbouring directions keep edges and surfaces at a
+grazing angle.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _MARGIN_M = 0.5  # least distance behind a point that counts as seen through ...
 _MARGIN_SHARE = 0.03  # ... and that share of its distance
 LATER_S = (0.2, 1.6)
 """how much later a scan has to be to look through a point"""
-_VIEWS = 4  # later scans that are asked
+_VIEWS = 6  # later scans that are asked
 _FEWEST_VIEWS = 2  # that have to see through a point, where so many see its direction
 
 
@@ -39,16 +40,15 @@ def moving_points(
         later: scans after it; at most `_VIEWS` of them, evenly chosen, are asked.
         votes: scans that have to see through a point.
     """
-    through = np.zeros(len(scan.points), dtype=np.int64)
-    found = np.zeros(len(scan.points), dtype=np.int64)
+    through = np.zeros(len(scan.points), dtype=np.int64)  # views since it was last found
     chosen = np.unique(np.linspace(0, len(later) - 1, min(_VIEWS, len(later))).round())
     for index in chosen.astype(int):
         view = later[index]
         centre = view.origins.mean(axis=0)  # (3,)
         nearest = np.full((_ROWS, _COLUMNS), np.inf)
         _draw(view.points, centre, nearest)
-        _look(scan.points, centre, nearest, through, found)
-    return (through >= min(votes, max(1, len(chosen)))) & (found == 0)
+        _look(scan.points, centre, nearest, through)
+    return through >= min(votes, max(1, len(chosen)))
 
 
 def later_scans(scans: Sequence[PlacedScan], index: int) -> list[PlacedScan]:
@@ -79,9 +79,8 @@ def _look(
     centre: Floats,
     nearest: Floats,
     through: NDArray[np.int64],
-    found: NDArray[np.int64],
 ) -> None:
-    """Count for each point (N,) if the view sees through it, and if it finds a surface there."""
+    """Count in `through` (N,) that the view sees through a point; 0 where it finds a surface."""
     for k in range(len(points)):
         x = points[k, 0] - centre[0]
         y = points[k, 1] - centre[1]
@@ -101,4 +100,4 @@ def _look(
         if closest > distance + margin:
             through[k] += 1
         elif closest >= distance - margin:
-            found[k] += 1
+            through[k] = 0

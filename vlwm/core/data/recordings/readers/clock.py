@@ -8,30 +8,31 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 _SCALES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-_EPOCHS = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (1e8, "s"))
-"""a count since 1970 above this is in that unit"""
+_EPOCH_S = (1e8, 5e9)
+"""counts since 1970 are in this range in seconds"""
+_LONGEST_S = 5e5
+"""simulated time and time since the boot are below six days"""
+_STEP_S = (1e-4, 5.0)
+"""plausible time between two measurements of a recording"""
 
 
 def seconds_of(values: ArrayLike) -> tuple[Floats, str]:
     """Return times (N,) in seconds and the name of the unit they were in.
 
-    Counts since 1970 tell their unit by magnitude; smaller ones, as simulators write them, by the
-    step between them: whole numbers a million apart are not seconds.
+    The unit is the coarsest in which both the largest time and the median step are plausible.
     """
     raw = np.asarray(values)
-    largest = float(np.abs(raw.astype(np.float64)).max(initial=0.0))
-    for limit, unit in _EPOCHS:
-        if largest > limit:
+    numbers = raw.astype(np.float64)
+    largest = float(np.abs(numbers).max(initial=0.0))
+    steps = np.diff(np.unique(numbers))
+    step = float(np.median(steps)) if len(steps) else None
+    for unit, scale in _SCALES.items():
+        time_s = largest * scale
+        dated = _EPOCH_S[0] <= time_s <= _EPOCH_S[1]
+        paced = step is None or _STEP_S[0] <= step * scale <= _STEP_S[1]
+        if paced and (dated or time_s <= _LONGEST_S):
             return scaled(raw, unit), unit
-    steps = np.diff(np.unique(raw.astype(np.float64)))
-    step = float(np.median(steps)) if len(steps) else 0.0
-    whole = bool((raw.astype(np.float64) % 1 == 0).all())
-    unit = "s"
-    if whole and step >= 2e6:
-        unit = "ns"
-    elif whole and step >= 1e3:
-        unit = "us"
-    return scaled(raw, unit), unit
+    return scaled(raw, "s"), "s"
 
 
 def scaled(raw: NDArray[np.generic], unit: str) -> Floats:

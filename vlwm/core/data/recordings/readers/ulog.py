@@ -34,6 +34,7 @@ def read_ulog(path: Path) -> tuple[PoseTrack, list[str]]:
     """
     try:
         from pyulog import ULog
+        from pyulog.exceptions import ULogException
     except ImportError as error:
         raise MachineError(
             "reading PX4 logs needs pyulog", where=path, remedy="pip install 'vlwm[px4]'"
@@ -42,7 +43,9 @@ def read_ulog(path: Path) -> tuple[PoseTrack, list[str]]:
         log = ULog(str(path), list(_TOPICS))
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, remedy="check the path") from error
-    except (OSError, TypeError, ValueError, KeyError, IndexError, struct.error) as error:
+    except (
+        ULogException, OSError, TypeError, ValueError, KeyError, IndexError, struct.error
+    ) as error:  # fmt: skip
         raise DataError(f"a damaged PX4 log: {error}", where=path, remedy=_REMEDY) from error
     found = {d.name: d.data for d in reversed(log.data_list)}  # the first instance of a topic
     missing = [t for t in _TOPICS[:2] if t not in found]

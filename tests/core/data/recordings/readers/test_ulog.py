@@ -1,0 +1,46 @@
+"""PX4 logs as a source of poses: real flights, resets, and logs that never had a position."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlwm.core.data.recordings.readers.pose_files import read_poses
+from vlwm.core.errors import VlwmError
+
+pytest.importorskip("pyulog", reason="PX4 logs need the extra vlwm[px4]")
+
+
+def test_a_real_takeoff_climbs_and_is_dated(shared_data: Path) -> None:
+    found = read_poses(shared_data / "px4_ulog/sitl_takeoff.ulg")
+    track = found.track
+    assert found.axes == "ned" and len(track) == 215 and int(track.breaks.sum()) == 1
+    assert track.positions[:, 2].min() == pytest.approx(-2.16, abs=0.01)  # down: 2 m up
+    assert 1.7e9 < track.times_s[0] < 1.8e9 and np.diff(track.times_s).mean() == pytest.approx(0.1)
+    assert any("1 resets of the estimator" in note for note in found.notes)
+    _, _, valid = track.at(track.times_s[track.breaks] - 0.05)
+    assert not valid.any()  # nothing is interpolated across a reset
+
+
+FAULTS = [
+    ("cubeorange_no_gps.ulg", "no position in the log is valid: the vehicle never had a fix"),
+    ("missing.ulg", "no such file"),
+    ("damaged.ulg", "a damaged PX4 log"),
+    ("cut.ulg", "the log has no vehicle_local_position, only"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), FAULTS, ids=[n for n, _ in FAULTS])
+def test_a_log_without_poses_is_one_sentence(
+    shared_data: Path, tmp_path: Path, name: str, words: str
+) -> None:
+    logs = shared_data / "px4_ulog"
+    whole = (logs / "v6c_flight_gps.ulg").read_bytes()
+    (tmp_path / "damaged.ulg").write_bytes(b"ULog" + whole[9:400])
+    (tmp_path / "cut.ulg").write_bytes(whole[:20000])
+    path = logs / name if (logs / name).exists() else tmp_path / name
+    with pytest.raises(VlwmError) as caught:
+        read_poses(path)
+    assert words in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,100 @@
+"""From a recording to a session: rates, resuming, moving points, terrain, counts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.core.data.recordings.known_city import GRID
+from tests.core.data.recordings.sessions import CITY, OPTIONS, session_of
+from vlwm.core.data.recordings.convert import convert
+from vlwm.core.data.recordings.movers import later_scans, moving_points
+from vlwm.core.data.recordings.placing import PlacedScan
+from vlwm.core.data.recordings.recording import Recording
+from vlwm.core.data.session import Session
+from vlwm.core.errors import VlwmError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Session]:
+    output = tmp_path_factory.mktemp("made")
+    return output, session_of(CITY.recording, output)[0]
+
+
+def test_frames_are_half_a_second_apart_over_true_terrain(made: tuple[Path, Session]) -> None:
+    _, session = made
+    np.testing.assert_allclose(np.diff(session.timestamps), 0.5)
+    places, _ = CITY.poses(session.timestamps)
+    height = places[:, 2] - CITY.ground(places[:, :2])
+    np.testing.assert_allclose(session.poses[:, 2] - session.ground_z, height, atol=0.3)
+    assert session.ground_z[0] == 0.0
+    layers = session.read_layers(int(session.numbers[1]))
+    assert {"occupancy", "known", "seen_occupied", "seen_free"} <= set(layers)
+    assert not (layers["occupancy"] & (1 - layers["known"])).any()
+
+
+def test_a_killed_conversion_resumes_to_the_same_bytes(
+    made: tuple[Path, Session], tmp_path: Path
+) -> None:
+    output, session = made
+    stopped = 2
+
+    def stop(name: str, done: int, total: int) -> None:
+        if done > stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(CITY.recording, tmp_path, GRID, OPTIONS, stop)
+    first = sorted((tmp_path / session.path.name / "occupancy").iterdir())
+    stamps = [f.stat().st_mtime_ns for f in first]
+    convert(CITY.recording, tmp_path, GRID, OPTIONS)
+    assert [f.stat().st_mtime_ns for f in first] == stamps  # kept, not made a second time
+    for file in sorted(p for p in session.path.rglob("*") if p.is_file()):
+        assert (tmp_path / file.relative_to(output)).read_bytes() == file.read_bytes(), file
+
+
+def test_other_options_make_the_frames_again(made: tuple[Path, Session], tmp_path: Path) -> None:
+    convert(CITY.recording, tmp_path, GRID, OPTIONS)
+    report = convert(CITY.recording, tmp_path, GRID, replace(OPTIONS, rate_hz=1.0))
+    session = Session(tmp_path / report.session)
+    assert session.meta.dt_s == 1.0 and len(list((session.path / "poses").iterdir())) == 3
+
+
+def test_an_impossible_speed_is_clamped_and_counted(tmp_path: Path) -> None:
+    track = CITY.track
+    fast = replace(track, positions=track.positions * 6.0)
+    _, report = session_of(replace(CITY.recording, poses=fast), tmp_path)
+    assert report.clamped_velocities > 0
+    written = json.loads((tmp_path / report.session / "recording.json").read_text())
+    assert written["report"]["clamped_velocities"] == report.clamped_velocities
+
+
+def test_a_recording_without_scans_is_one_sentence(tmp_path: Path) -> None:
+    empty = Recording("x", "drone", lambda: iter(()), CITY.track, {})
+    with pytest.raises(VlwmError, match="the recording holds no scan that could be read"):
+        convert(empty, tmp_path, GRID, OPTIONS)
+
+
+def _wall(time_s: float, box_x: float | None) -> PlacedScan:
+    """A wall at 20 m, and a box of two metres 10 m in front of it unless None."""
+    y, z = (a.ravel() for a in np.meshgrid(np.arange(-10, 10, 0.2), np.arange(-3, 3, 0.2)))
+    rays = np.stack([np.full_like(y, 20.0), y, z], axis=-1)
+    points = rays.copy()
+    if box_x is not None:
+        at = rays[:, 1:] / 2
+        hit = (np.abs(at[:, 0] - box_x) < 1) & (np.abs(at[:, 1]) < 1)
+        points[hit] = rays[hit] / 2
+    return PlacedScan(time_s, points, np.zeros((1, 3)), np.arange(len(points)))
+
+
+def test_a_box_that_drove_away_is_found_and_the_wall_stays() -> None:
+    scans = [_wall(0.2 * k, -3.0 + 0.8 * k) for k in range(9)]
+    moving = moving_points(scans[0], later_scans(scans, 0))
+    box = scans[0].points[:, 0] < 19.0
+    assert moving[box].mean() > 0.6 and moving[~box].mean() < 0.005
+    standing = [_wall(0.2 * k, -3.0) for k in range(9)]
+    assert not moving_points(standing[0], later_scans(standing, 0)).any()

@@ -1,0 +1,40 @@
+"""Open a data set by its name: the readers behind `vlwm prepare --dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from vlwm.core.data.recordings.recording import Recording
+from vlwm.core.errors import DataError, UsageError, nearest
+
+_READERS: Mapping[str, str] = {
+    "kitti": "kitti.read_kitti",
+}
+"""data set → module and function of its reader, imported when it is asked for"""
+
+DATASETS = tuple(_READERS)
+
+
+def read_dataset(name: str, root: Path) -> list[Recording]:
+    """Return the recordings of a data set in a folder.
+
+    Raises:
+        UsageError: the name is unknown.
+        DataError: the folder is missing or has another layout.
+    """
+    place = _READERS.get(name)
+    if place is None:
+        guess = nearest(name, DATASETS)
+        hint = f"did you mean {guess}? " if guess else ""
+        raise UsageError(
+            f"--dataset {name} is unknown", remedy=f"{hint}use one of {', '.join(DATASETS)}"
+        )
+    if not root.exists():
+        raise DataError("no such folder", where=root, remedy="check --input")
+    module, function = place.split(".")
+    reader: Callable[[Path], list[Recording]] = getattr(
+        import_module(f"vlwm.core.data.recordings.readers.{module}"), function
+    )
+    return reader(root)

@@ -1,0 +1,110 @@
+"""Read the scans of a recording once, and hand out those around each frame."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.data.recordings.movers import LATER_S, later_scans, moving_points
+from vlwm.core.data.recordings.options import ConvertOptions, ConvertReport
+from vlwm.core.data.recordings.placing import PlacedScan, place_scan
+from vlwm.core.data.recordings.pose_track import PoseTrack
+from vlwm.core.data.recordings.recording import Recording, Scan
+
+Floats = NDArray[np.float64]
+
+
+class ScanWindow:
+    """Scans of a recording, read once and handed out frame by frame.
+
+    Attributes:
+        first_s, last_s: times of the first and the last scan that was read; NaN before.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        poses: PoseTrack,
+        options: ConvertOptions,
+        report: ConvertReport,
+    ) -> None:
+        self.recording, self.poses = recording, poses
+        self.options, self.report = options, report
+        self.first_s = self.last_s = float("nan")
+        self._placed: deque[PlacedScan] = deque()
+        self._moving: deque[NDArray[np.bool_] | None] = deque()
+
+    def around(
+        self, times_s: Floats
+    ) -> Iterator[tuple[int, list[PlacedScan], list[NDArray[np.bool_]]]]:
+        """Yield (frame number, scans within the window of its time, moving points of each)."""
+        source, ended = self.recording.scans(), False
+        window = self.options.window_s
+        later = LATER_S[1] if self.options.remove_moving else 0.0
+        for number, now in enumerate(times_s):
+            while not ended and not self._reaches(now + window + later):
+                scan = next(source, None)
+                ended = scan is None
+                if scan is not None:
+                    self._take(scan, now - window)
+            while self._placed and self._placed[0].time_s < now - window:
+                self._placed.popleft()
+                self._moving.popleft()
+            count = sum(1 for s in self._placed if s.time_s <= now + window)
+            self._find_moving(count)
+            chosen = list(self._placed)[:count]
+            yield number, chosen, [m for m in list(self._moving)[:count] if m is not None]
+            if ended and not self._placed:
+                return
+
+    def _reaches(self, time_s: float) -> bool:
+        return bool(self.last_s > time_s)
+
+    def _take(self, scan: Scan, oldest_s: float) -> None:
+        """Place a scan and keep it, unless no frame will ask for it."""
+        delay = self.options.lidar_delay_s
+        if np.isnan(self.first_s):
+            self.first_s = scan.time_s + delay
+        self.last_s = scan.time_s + delay
+        if self.last_s < oldest_s:
+            return
+        late = scan.times_s is not None and self.options.deskew
+        self.report.deskewed |= late
+        moved = scan if not delay else _delayed(scan, delay)
+        placed = place_scan(
+            moved,
+            self.poses,
+            self.recording.extrinsics,
+            range_m=self.options.range_m,
+            deskew=self.options.deskew,
+        )
+        if placed is not None:
+            self.report.scans += 1
+            self.report.points += len(placed.points)
+            self._placed.append(placed)
+            self._moving.append(None)
+
+    def _find_moving(self, count: int) -> None:
+        """Mark the moving points of the first `count` scans that have no mark yet."""
+        scans = list(self._placed)
+        for index in range(count):
+            if self._moving[index] is not None:
+                continue
+            scan = scans[index]
+            moving = np.zeros(len(scan.points), dtype=bool)
+            if self.options.remove_moving:
+                later = later_scans(scans, index)
+                if later:
+                    moving = moving_points(scan, later)
+            self.report.moving_points += int(moving.sum())
+            self._moving[index] = moving
+
+
+def _delayed(scan: Scan, seconds: float) -> Scan:
+    times = None if scan.times_s is None else scan.times_s + seconds
+    return Scan(
+        scan.time_s + seconds, scan.points, scan.sensor, scan.intensity, times, scan.origins
+    )

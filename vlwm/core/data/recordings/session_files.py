@@ -1,0 +1,57 @@
+"""Write the pose files and pictures of a recorded session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.data.recordings.recording import Recording
+from vlwm.core.data.session import write_pose
+from vlwm.core.files import atomic_path, make_folder
+
+Floats = NDArray[np.float64]
+
+_IMAGE_NEAR_S = 0.15  # a picture farther in time from a frame is not its picture
+
+
+def write_poses(
+    folder: Path,
+    numbers: NDArray[np.int64],
+    times: Floats,
+    places: Floats,
+    turns: Floats,
+    motion: Floats,
+    ground: Floats,
+) -> None:
+    """Write the pose files; world z = 0 is the terrain under the first frame."""
+    base = np.array([0.0, 0.0, ground[0]])
+    for row, number in enumerate(numbers):
+        pose = np.concatenate([places[number] - base, turns[number], motion[row]])
+        file = folder / "poses" / f"{number:06d}.json"
+        write_pose(file, pose, float(ground[row] - base[2]), float(times[number]))
+
+
+def write_images(
+    folder: Path, recording: Recording, numbers: NDArray[np.int64], times: Floats
+) -> None:
+    """Write the picture next in time to each frame as JPEG."""
+    if not recording.images:
+        recording.notes.append("--camera has no effect: the recording has no pictures")
+        return
+    make_folder(folder / "images")
+    stamps = np.array([image.time_s for image in recording.images])
+    for number in numbers:
+        row = int(np.abs(stamps - times[number]).argmin())
+        if abs(stamps[row] - times[number]) > _IMAGE_NEAR_S:
+            continue
+        pixels = cv2.imread(str(recording.images[row].path))
+        if pixels is None:
+            recording.damaged.append((str(recording.images[row].path), "not a readable picture"))
+            continue
+        encoded = cv2.imencode(".jpg", pixels)[1]
+        file = folder / "images" / f"{number:06d}_CAM_FRONT.jpg"
+        with atomic_path(file, flush=False) as temporary:
+            temporary.write_bytes(encoded.tobytes())
