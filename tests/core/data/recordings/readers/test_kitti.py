@@ -29,7 +29,9 @@ def write(root: Path, recording: Recording) -> None:
     (root / "poses").mkdir()
     scans = list(recording.scans())
     places, turns, _ = recording.poses.at([s.time_s for s in scans])
-    body = [matrix_of(p, q) @ recording.extrinsics["LIDAR"] for p, q in zip(places, turns, strict=True)]  # noqa: E501
+    body = [
+        matrix_of(p, q) @ recording.extrinsics["LIDAR"] for p, q in zip(places, turns, strict=True)
+    ]
     level = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     start = matrix_of(places[0], [0, 0, 0, 1.0])  # z up, as on a level road
     camera = [level @ np.linalg.inv(start) @ m @ np.linalg.inv(TR) for m in body]
@@ -54,7 +56,9 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     recording = instantaneous()
     write(tmp_path / "kitti", recording)
     (found,) = read_kitti(tmp_path / "kitti")
-    scans = [Scan(s.time_s - CITY.start_s, s.points, "LIDAR", s.intensity) for s in recording.scans()]  # noqa: E501
+    scans = [
+        Scan(s.time_s - CITY.start_s, s.points, "LIDAR", s.intensity) for s in recording.scans()
+    ]
     times = CITY.scan_times
     places, turns, _ = recording.poses.at(times)
     from dataclasses import replace
