@@ -27,6 +27,7 @@ from vlwm.commands.prepare import prepare
 from vlwm.commands.setup import setup
 from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError
+from vlwm.core.files import explain_os_error
 from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
 
 app = typer.Typer(
@@ -108,12 +109,23 @@ def _run(stop: Stoppable, debug: bool) -> int:
     except OSError as error:
         if stop.received is not None:  # the terminal is gone, and a word to it failed
             return exit_code(stop.received)
-        _report_bug(error, debug)
-        return 1
+        return _say_os_error(error, debug)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is met
         _report_bug(error, debug)
         return 1
     return 0
+
+
+def _say_os_error(error: OSError, debug: bool) -> int:
+    """Name the file that the system refused; without a name it is a bug."""
+    if not isinstance(error.filename, str | os.PathLike):
+        _report_bug(error, debug)
+        return 1
+    if debug:
+        _print_traceback()
+    explained = explain_os_error(error, os.fspath(error.filename))
+    say(f"vlwm: {explained}")
+    return explained.exit_code
 
 
 _KEPT = {

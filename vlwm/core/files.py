@@ -6,7 +6,6 @@ Temporary names start with a dot and end in `.tmp`, so that a reader never takes
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -87,6 +86,8 @@ def flush_file(path: Path) -> None:
 
 def flush_disk(folder: Path) -> None:
     """Force everything written to the disk that holds `folder`: one call for many files."""
+    import ctypes
+
     handle = os.open(folder, os.O_RDONLY)
     try:
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
@@ -125,9 +126,7 @@ def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataErr
             "the disk is read-only", where=path, remedy="choose a folder that can be written"
         )
     if isinstance(error, PermissionError):
-        return MachineError(
-            "no permission to write", where=path, remedy="choose a folder that you own"
-        )
+        return _explain_permission(Path(error.filename or path))
     if isinstance(error, FileNotFoundError):
         return DataError(
             "no such file or folder", where=error.filename or path, remedy="check the path"
@@ -137,6 +136,18 @@ def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataErr
         where=path,
         remedy="choose a folder on another disk, and see what dmesg says of this one",
     )
+
+
+def _explain_permission(path: Path) -> MachineError | DataError:
+    """Tell whether reading or writing was refused, from what this user may do with the path."""
+    folder_opens = os.access(path.parent, os.X_OK)
+    if not folder_opens or (os.access(path, os.F_OK) and not os.access(path, os.R_OK)):
+        return DataError(
+            "cannot read: permission denied",
+            where=path,
+            remedy="see with ls -l who may read it; chmod or sudo chown changes that",
+        )
+    return MachineError("no permission to write", where=path, remedy="choose a folder that you own")
 
 
 def make_folder(path: str | Path) -> Path:
@@ -166,23 +177,42 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing, unreadable or not JSON; the line is named.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=path, remedy="check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the file cannot be read: {error}",
-            where=path,
-            remedy="see with ls -l whether you may read it; it should be UTF-8 text",
-        ) from error
+    text = read_text(path)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"line {error.lineno} is not JSON: {error.msg}",
             where=path,
-            remedy="mend the line, or delete the file where vlwm wrote it: it is made again",
+            remedy="fix the line, or delete the file if vlwm wrote it: it is made again",
+        ) from error
+    except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
+        raise DataError(
+            f"this JSON cannot be read: {type(error).__name__}",
+            where=path,
+            remedy="delete the file if vlwm wrote it; else write it as plain lists and objects",
+        ) from error
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 text file.
+
+    Raises:
+        DataError: the file is missing, may not be read, or is not UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=path, remedy="check the path") from error
+    except PermissionError as error:
+        raise DataError(
+            "cannot read: permission denied",
+            where=path,
+            remedy="see with ls -l who may read it; chmod or sudo chown changes that",
+        ) from error
+    except (OSError, ValueError) as error:  # a folder, a NUL in the name, other bytes than UTF-8
+        raise DataError(
+            f"the file cannot be read: {error}", where=path, remedy="it should be UTF-8 text"
         ) from error
 
 

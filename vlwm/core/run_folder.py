@@ -4,7 +4,7 @@
       epoch_5.pth … best.pth last.pth
       opening.pth                      before the first last.pth of stage 2: what it has learnt
       logs/events.out.*   train_YYYYMMDD_HHMMSS.log
-      config.json  splits.json  metrics.jsonl  status.json  scores.json
+      config.json  data.json  splits.json  metrics.jsonl  status.json  scores.json
       tokenizer/                       the same tree for stage 1
       tokens/                          codes of frames, made again where they are missing
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, read_json, write_json
 
 _EPOCH = re.compile(r"epoch_(\d+)\.pth$")
@@ -76,6 +77,34 @@ class RunFolder:
     @property
     def scores_json(self) -> Path:
         return self.path / "scores.json"
+
+    @property
+    def data_json(self) -> Path:
+        """Return the file that remembers which data the run is trained on, and where they are."""
+        return self.path / "data.json"
+
+    def remember_data(self, root: str, data_hash: str) -> None:
+        """Write the data's path as typed, its absolute place, and the hash of their content."""
+        absolute = str(Path(root).resolve())
+        write_json(
+            self.data_json, {"data_root": root, "absolute": absolute, "data_hash": data_hash}
+        )
+
+    def read_data(self) -> dict[str, str]:
+        """Return what `remember_data` wrote; empty where it is missing or damaged."""
+        try:
+            values = read_json(self.data_json)
+        except DataError:
+            return {}
+        found = values.items() if isinstance(values, dict) else ()
+        return {str(k): v for k, v in found if isinstance(v, str)}
+
+    def find_data(self, root: str | Path) -> Path:
+        """Return where the run's data are: its absolute place if that exists, else `root`."""
+        remembered = self.read_data()
+        place = Path(remembered.get("absolute") or root)
+        same = remembered.get("data_root", str(root)) == str(root)
+        return place if same and place.is_dir() else Path(root)
 
     @property
     def tokenizer(self) -> RunFolder:

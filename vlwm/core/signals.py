@@ -12,7 +12,6 @@ Forked children take no part: their parent stops them.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -169,7 +168,11 @@ def leave_at_once(code: int, words: str) -> None:
 
 def end_children(grace_s: float = 0.5) -> None:
     """Ask worker processes to end, and kill those that do not within `grace_s` seconds."""
-    children = multiprocessing.active_children()
+    if "multiprocessing" not in sys.modules:
+        return
+    from multiprocessing import active_children
+
+    children = active_children()
     for child in children:
         child.terminate()
     until = time.monotonic() + grace_s

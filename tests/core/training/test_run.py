@@ -15,7 +15,7 @@ import torch
 
 from vlwm.core.config.load import load_config
 from vlwm.core.data.splits import Splits
-from vlwm.core.errors import DataError, MachineError
+from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.files import read_json, write_json
 from vlwm.core.model.checkpoint import load_checkpoint, load_world_model, save_checkpoint
 from vlwm.core.run_folder import RunFolder
@@ -227,16 +227,18 @@ def test_a_finished_run_is_moved_aside_never_written_over(
     shutil.copytree(whole_run, folder)
     run = RunFolder(folder)
     config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
-    assert not goes_on(run, config, TrainOptions(folder))
+    assert goes_on(run, config, TrainOptions(folder))  # only evaluated again
     assert goes_on(run, config, TrainOptions(folder, resume=True))
+    assert not goes_on(run, config, TrainOptions(folder, anew=True))
     status = run.read_status()
     assert status is not None
     for state, code, answer in (("stopped", 75, True), ("running", None, True),
-                                ("failed", 3, True), ("failed", 1, False)):  # fmt: skip
+                                ("failed", 3, True)):  # fmt: skip
         run.write_status({**status, "state": state, "exit_code": code})
         assert goes_on(run, config, TrainOptions(folder)) is answer
     run.write_status({**status, "state": "stopped"})
-    assert not goes_on(run, load_config("test_local", tiny.overrides), TrainOptions(folder))
+    with pytest.raises(UsageError, match="data_root"):
+        goes_on(run, load_config("test_local", tiny.overrides), TrainOptions(folder))
     before = {p.name for p in folder.iterdir()}
     aside = set_aside(run, tokenizer_too=True)
     assert aside is not None and {p.name for p in aside.iterdir()} == before

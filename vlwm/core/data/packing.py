@@ -30,10 +30,16 @@ def list_shards(root: Path) -> list[Path]:
 
 
 def derived_folder(root: Path) -> Path:
-    """Return the folder of files derived from a data folder: `.packed`, or one in $VLWM_CACHE."""
+    """Return the folder of files derived from a data folder.
+
+    It is `.packed` in there; one in $VLWM_CACHE where that is set; or, for data that are read-only
+    and have no `.packed`, one in the user's cache folder.
+    """
     cache = os.environ.get(CACHE)
     if not cache:
-        return root / FOLDER
+        if (root / FOLDER).exists() or not root.is_dir() or os.access(root, os.W_OK):
+            return root / FOLDER
+        cache = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vlwm")
     place = root.resolve()
     key = hashlib.sha256(str(place).encode()).hexdigest()[:12]
     return Path(cache) / "packed" / f"{place.name}-{key}"

@@ -102,7 +102,9 @@ def open_run(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, content = load_world_model(checkpoint, device)
     config = config_from_dict(content["config"], where=str(checkpoint))
-    own = RunFolder(checkpoint.parent).splits_json if data is None else None
+    run = RunFolder(checkpoint.parent)
+    own = run.splits_json if data is None else None
+    data = run.find_data(config.data_root) if data is None else data
     subject = _open_data(
         config, data, split, own, model, cuts_of(content), max_windows, device, on_session
     )

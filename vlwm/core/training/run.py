@@ -27,8 +27,11 @@ from vlwm.core.training.runtime.distributed import join_ranks
 from vlwm.core.training.runtime.stop_signal import StopSignal
 from vlwm.core.training.stages import train_tokenizer, train_world
 from vlwm.core.training.startup.data_on_demand import refuse_what_is_missing
-from vlwm.core.training.startup.initial_weights import refuse_missing_weights
-from vlwm.core.training.startup.resume import goes_on, set_aside
+from vlwm.core.training.startup.initial_weights import (
+    refuse_a_missing_checkpoint,
+    refuse_missing_weights,
+)
+from vlwm.core.training.startup.resume import goes_on, is_finished, locate_data, set_aside
 from vlwm.core.training.startup.train_data import TrainData, open_data
 
 log = logging.getLogger("vlwm.training")
@@ -54,6 +57,8 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
     if stop is None:
         with StopSignal() as stop:
             return train(config, options, stop)
+    refuse_a_missing_checkpoint(options)
+    config = locate_data(config, options)
     refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     with join_ranks() as ranks:
         stop.repeat_s = _REPEAT_OF_RANKS_S if ranks.size > 1 else stop.repeat_s
@@ -83,13 +88,15 @@ def _train(run: Run) -> TrainResult:
 
 
 def _make_way(config: Config, options: TrainOptions) -> None:
-    """Go on with an unfinished run of the same config, and move any other run aside."""
+    """Resume the run in the folder, refuse another one, or move it aside where that is asked."""
     if options.eval_only:
         return
     folder = RunFolder(options.work_dir)
     if goes_on(folder, config, options):
-        if not options.resume and options.resume_from is None:
-            log.info("going on with the unfinished run in %s", folder.path)
+        if is_finished(folder):
+            log.info("the run in %s is finished: only its test split is evaluated", folder.path)
+        elif not options.resume and options.resume_from is None:
+            log.info("resuming the unfinished run in %s", folder.path)
         return
     refuse_missing_weights(config, options)
     set_aside(folder, tokenizer_too=options.stage != "world")
@@ -106,6 +113,7 @@ def _open_data(run: Run) -> TrainData:
         run.status.plan.expect(**_steps(run, data))
     if run.ranks.lead and not run.options.eval_only:
         write_json(run.folder.config_json, run.config.to_dict())
+        run.folder.remember_data(run.config.data_root, data.data_hash)
         data.splits.write(run.folder.splits_json)
     return data
 

@@ -143,9 +143,8 @@ def test_a_run_that_is_here_goes_on_with_its_own_batch(root: Path) -> None:
     assert "--no-resume" in again.options.auto.paragraph and "--resume" in again.flags
     anew = ask(root, on(gpu(23.6)), anew=True)
     assert not anew.options.resume and anew.config.data.samples_per_gpu == 2
-    other = ask(root, on(gpu(23.6)), "model.memory_channels=32")
-    assert not other.options.resume and other.options.auto is not None
-    assert "moved aside" in other.options.auto.paragraph
+    with pytest.raises(UsageError, match=r"another network: model.memory_channels \d+ \(now 32\)"):
+        ask(root, on(gpu(23.6)), "model.memory_channels=32")
     hold_a_run(root.parent / "run", begun.config, "done")
     done = ask(root, on(gpu(79.0))).options.auto
     assert done is not None and "finished" in done.paragraph

@@ -23,7 +23,7 @@ from vlwm.core.training.startup.data_on_demand import (
     is_to_be_prepared,
     refuse_what_is_missing,
 )
-from vlwm.core.training.startup.resume import continues, stored_config
+from vlwm.core.training.startup.resume import continues, refuse_another_run, stored_config
 
 _CELLS_OF_TABLE = 4_500_000  # the table's grid has 200 x 200 x 121 cells
 
@@ -113,12 +113,13 @@ def _beginning(
         return options, f"the run in {folder.path} goes on, as asked", stored_config(folder)
     if not folder.holds_a_run():
         return options, f"a new run begins in {folder.path}", None
-    if options.anew or not continues(folder, config):
-        other = "" if options.anew else " is of other data or another network and"
-        return options, f"the run in {folder.path}{other} is moved aside, a new one begins", None
+    if options.anew:
+        return options, f"the run in {folder.path} is moved aside, a new one starts", None
+    if not continues(folder, config):
+        refuse_another_run(folder, config)
     return (
         dataclasses.replace(options, resume=True),
-        f"{_state(folder)}; to begin anew instead add --no-resume, or give another --work-dir",
+        f"{_state(folder)}; to start a new run instead, add --no-resume or another --work-dir",
         stored_config(folder),
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlwm.core.config.schema import Config
+from vlwm.core.data.packed_store import list_shards
 from vlwm.core.data.splits import PLAN_FILE
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
@@ -67,8 +68,8 @@ def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None
 
 
 def holds_sessions(root: Path) -> bool:
-    """Whether any session folder lies in a data folder."""
-    return any(root.glob("*/occupancy"))
+    """Return whether a data folder has a session: a folder or a shard."""
+    return any(root.glob("*/occupancy")) or bool(list_shards(root))
 
 
 def holds_city_models(folder: Path) -> bool:

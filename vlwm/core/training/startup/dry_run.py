@@ -25,8 +25,11 @@ from vlwm.core.training.loop.stepper import autocast_type
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run_context import choose_device, describe
 from vlwm.core.training.startup.data_on_demand import holds_sessions, refuse_what_is_missing
-from vlwm.core.training.startup.initial_weights import refuse_missing_weights
-from vlwm.core.training.startup.resume import goes_on
+from vlwm.core.training.startup.initial_weights import (
+    refuse_a_missing_checkpoint,
+    refuse_missing_weights,
+)
+from vlwm.core.training.startup.resume import goes_on, locate_data
 
 _GUIDE_EPOCHS = 50
 _BYTES = 4  # of a float32
@@ -39,6 +42,8 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
         DataError: data or weights are missing, as they would be when training.
         MachineError: the GPU asked for is not there.
     """
+    refuse_a_missing_checkpoint(options)
+    config = locate_data(config, options)
     refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     folder = RunFolder(options.work_dir)
     on = goes_on(folder, config, options)

@@ -1,4 +1,4 @@
-"""What a stage begins with: the weights that the config names, where there are any."""
+"""Load what a stage starts from: the weights that the config names, where there are any."""
 
 from __future__ import annotations
 
@@ -8,26 +8,41 @@ from pathlib import Path
 from torch import nn
 
 from vlwm.core.config.schema import Config
-from vlwm.core.errors import DataError
+from vlwm.core.errors import CheckpointError, DataError
+from vlwm.core.evaluation.load import find_checkpoint
 from vlwm.core.model.pretrained import Given, take_weights
 from vlwm.core.training.options import TrainOptions
 
 log = logging.getLogger("vlwm.training")
 
 
-def refuse_missing_weights(config: Config, options: TrainOptions) -> None:
-    """Weights that the config names must be there, or be given up on purpose.
+def refuse_a_missing_checkpoint(options: TrainOptions) -> None:
+    """Look for the checkpoint that the options ask for, before any data are prepared.
 
     Raises:
-        DataError: they are not, naming both remedies.
+        CheckpointError: it is missing.
+    """
+    if options.resume_from is not None and not options.resume_from.is_file():
+        raise CheckpointError(
+            "no such checkpoint file", where=options.resume_from, remedy="see ls WORK_DIR/*.pth"
+        )
+    if options.eval_only:
+        find_checkpoint(options.work_dir)
+
+
+def refuse_missing_weights(config: Config, options: TrainOptions) -> None:
+    """Look for the weights that the config names, unless they are given up on purpose.
+
+    Raises:
+        DataError: they are missing, naming both remedies.
     """
     path = config.load_from
     if path is None or options.from_scratch or options.eval_only or Path(path).exists():
         return
     raise DataError(
-        "the pretrained weights that the config names are not there",
+        "the pretrained weights that the config names are missing",
         where=path,
-        remedy="fetch them with `vlwm download --models`, or do without them: --from-scratch",
+        remedy="download them with `vlwm download --models`, or train without: --from-scratch",
     )
 
 
