@@ -1,0 +1,156 @@
+"""Choose the parameters of the tri-state baselines on validation windows.
+
+Hit and miss odds and the threshold of each horizon are exact: the number of frames that saw a cell
+occupied and free takes few values, so one table of counts holds the IoU of every choice. Reach and
+radius are then swept with these.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlwm.core.evaluation.baselines.tri_state import (
+    VARIANTS,
+    Evidence,
+    TriState,
+    TriStateParameters,
+    evidence_of,
+)
+from vlwm.core.evaluation.zones import SeenPast
+from vlwm.core.geometry.grid import VoxelGrid
+
+RATIOS = (0.1, 0.25, 0.47, 1.0, 2.0)
+"""miss over hit; 0.47 is OctoMap's"""
+THRESHOLDS = (-0.9, -0.5, -0.1, 0.0, 0.3, 0.6, 0.9, 1.5)
+"""log-odds, hits weighing 0.85"""
+REACHES = (0, 2, 4, 8)
+RADII = (0, 1, 3)
+_HIT = 0.85
+
+
+@dataclass(frozen=True)
+class ValidationWindow:
+    """What the sweep needs of one window.
+
+    Attributes:
+        seen: the observed past.
+        truth: uint8 (H, X, Y, Z).
+        future_ego: float64 (H, 4), true ones.
+    """
+
+    seen: SeenPast
+    truth: Tensor
+    future_ego: np.ndarray
+
+
+def fit_tri_state(
+    windows: Iterable[Callable[[], ValidationWindow]] | Iterable[ValidationWindow],
+    layers: np.ndarray,
+    grid: VoxelGrid,
+    frames: int,
+    horizons: int,
+) -> TriState:
+    """Return the variants with the parameters of highest IoU on validation windows.
+
+    Args:
+        windows: validation windows; each is read twice.
+        layers: bool (Z,), of the column prior.
+        frames, horizons: past and future frames of a window.
+    """
+    opened = [w if isinstance(w, ValidationWindow) else w() for w in windows]
+    if not opened:
+        return TriState(layers, grid)
+    table = _evidence_table(opened, layers, grid, frames, horizons)
+    bare = _best_odds(table, fill_prior=False)
+    filled = _best_odds(table, fill_prior=True)
+    parameters = {name: bare if name == "tri_state" else filled for name in VARIANTS}
+    chosen = TriState(layers, grid, parameters)
+    for name in ("tri_state_edges", "tri_state_walls", "tri_state_ground"):
+        radii = (1,) if name == "tri_state_edges" else RADII
+        options = [
+            replace(filled, reach=r, radius=k) for r, k in itertools.product(REACHES, radii)
+        ]
+        parameters[name] = _best_of(name, options, opened, chosen)
+    return TriState(layers, grid, parameters)
+
+
+def _evidence_table(
+    windows: list[ValidationWindow],
+    layers: np.ndarray,
+    grid: VoxelGrid,
+    frames: int,
+    horizons: int,
+) -> np.ndarray:
+    """Return int64 (H, F + 1, F + 1, 2, 2): cells by frames that saw them occupied and free, by
+    whether the prior fills their layer, and by truth."""
+    size = frames + 1
+    table = np.zeros((horizons, size * size * 4), np.int64)
+    prior = torch.as_tensor(layers, dtype=torch.int64)
+    for window in windows:
+        fill = prior.to(window.truth.device)
+        evidence = evidence_of(window.seen, window.future_ego, grid)
+        for h, found in enumerate(evidence):
+            code = (found.occupied.long() * size + found.free.long()) * 2 + fill
+            code = code * 2 + window.truth[h].long()
+            table[h] += torch.bincount(code.flatten(), minlength=size * size * 4).cpu().numpy()
+    return table.reshape(horizons, size, size, 2, 2)
+
+
+def _best_odds(table: np.ndarray, *, fill_prior: bool) -> TriStateParameters:
+    """Return odds and thresholds with the highest sum of IoU over the horizons."""
+    horizons, size = table.shape[:2]
+    hits, misses = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    unknown = (hits + misses == 0)[..., None]  # (F + 1, F + 1, 1)
+    filled = unknown & np.array([False, True]) & fill_prior  # (F + 1, F + 1, 2)
+    total = table[..., 1].sum(axis=(1, 2, 3))  # (H,)
+    best, found = -1.0, TriStateParameters()
+    for ratio in RATIOS:
+        odds = _HIT * (hits - ratio * misses)
+        scores = np.zeros((len(THRESHOLDS), horizons))
+        for k, threshold in enumerate(THRESHOLDS):
+            occupied = ((odds > threshold)[..., None] & ~unknown) | filled
+            hit = (table[..., 1] * occupied).sum(axis=(1, 2, 3))
+            false = (table[..., 0] * occupied).sum(axis=(1, 2, 3))
+            scores[k] = hit / np.maximum(false + total, 1)
+        merit = float(scores.max(axis=0).sum())
+        if merit > best + 1e-12:
+            chosen = tuple(THRESHOLDS[k] for k in scores.argmax(axis=0))
+            best, found = merit, TriStateParameters(_HIT, _HIT * ratio, chosen)
+    return found
+
+
+def _best_of(
+    name: str,
+    options: list[TriStateParameters],
+    windows: list[ValidationWindow],
+    chosen: TriState,
+) -> TriStateParameters:
+    """Return the option of a variant with the highest sum of pooled IoU over the horizons."""
+    horizons = len(windows[0].truth)
+    counts = np.zeros((len(options), horizons, 2), np.int64)
+    for window in windows:
+        evidence = evidence_of(window.seen, window.future_ego, chosen.grid)
+        for h, found in enumerate(evidence):
+            for k, option in enumerate(options):
+                counts[k, h] += _hit_and_union(name, option, found, h, window.truth[h], chosen)
+    merit = (counts[..., 0] / np.maximum(counts[..., 1], 1)).sum(axis=1)
+    return options[int(merit.argmax())]
+
+
+def _hit_and_union(
+    name: str,
+    option: TriStateParameters,
+    evidence: Evidence,
+    horizon: int,
+    truth: Tensor,
+    chosen: TriState,
+) -> tuple[int, int]:
+    plane = TriState(chosen.layers, chosen.grid, {name: option}).plane(name, evidence, horizon)
+    true = truth > 0
+    return int((plane & true).sum()), int((plane | true).sum())

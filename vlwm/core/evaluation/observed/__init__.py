@@ -1,0 +1,1 @@
+"""Scores of forecasts from an observed past: zones, the way ahead, calibration per zone."""
