@@ -4,3 +4,4 @@ _base_ = "./finetune_tokyo.py"
 
 data_root = "data/tokyo_lidar"
 prepare = dict(observe="lidar", lidar_model="HDL-32E")
+data = dict(observed=True, cache_tokens=False)

@@ -4,3 +4,4 @@ _base_ = "./test_local.py"
 
 data_root = "data/test_local_lidar"
 prepare = dict(observe="lidar", lidar_model="HDL-32E")
+data = dict(observed=True, cache_tokens=False)

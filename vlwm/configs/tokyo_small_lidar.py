@@ -4,3 +4,4 @@ _base_ = "./tokyo_small.py"
 
 data_root = "data/tokyo_lidar_small"
 prepare = dict(observe="lidar", lidar_model="HDL-32E")
+data = dict(observed=True, cache_tokens=False)

@@ -202,6 +202,8 @@ class DataConfig:
     """mirror windows left to right at random in stage 2"""
     symmetries: bool = True
     """turn and mirror single frames at random in stage 1"""
+    observed: bool = False
+    """past frames are what a sensor saw (vlwm prepare --observe), not the truth"""
     cache_tokens: bool = True
     """keep the frozen tokenizer's codes of each frame in the run folder; changes no number"""
 
@@ -217,6 +219,8 @@ class DataConfig:
         _require(value >= 0, "data.motion_steps", value, "use 0 or more")
         value = self.fusion_steps
         _require(value >= 0, "data.fusion_steps", value, "use 0 or more")
+        good = not (self.observed and self.cache_tokens)
+        _require(good, "data.cache_tokens", True, "with data.observed, use False: no true past")
         value = self.workers_per_gpu
         _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
 

@@ -80,7 +80,8 @@ class Batch:
     """Windows of past and future frames, in the anchor frame of each.
 
     Attributes:
-        bits: uint8 (B, F, packed_bytes), F past and future frames.
+        bits: uint8 (B, F, packed_bytes), F past and future frames; an observed past (see
+            `WindowDataset`) has there what was seen occupied.
         poses: float32 (B, F, 13).
         ground_z: float32 (B, F).
         index: int64 (B,), places in the list of windows.
@@ -111,8 +112,14 @@ class Batch:
         return _to(self, device)
 
     def past(self, history: int) -> Past:
-        """Return the first `history` frames, and nothing of the rest."""
+        """Return the first `history` frames, and nothing of the rest.
+
+        The poses are those that the vehicle believed, where they differ from the true ones: a
+        forecast never knows the true ones.
+        """
         named = {f.name: getattr(self, f.name) for f in fields(Past) if f.name != "symmetry"}
+        if self.believed is not None:
+            named |= {"poses": self.believed, "ground_z": self.believed_ground_z}
         first = {k: None if v is None else v[:, :history] for k, v in named.items()}
         return Past(symmetry=self.symmetry, **first)
 

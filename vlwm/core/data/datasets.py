@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from vlwm.core.data.batch import IDENTITY, MIRROR, Batch, FrameBatch, mirrored_poses
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.windows import Window
+from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import anchor_poses
 
 WINDOW_LAYERS = {
@@ -25,6 +26,8 @@ WINDOW_LAYERS = {
     "classes": "classes",
 }
 """field of `Batch` -> layer of the store"""
+SEEN_LAYERS = {name: WINDOW_LAYERS[name] for name in ("seen_occupied", "seen_free")}
+"""field of `Batch` -> layer of the store, of an observed past"""
 FRAME_LAYERS = {name: WINDOW_LAYERS[name] for name in ("known", "classes")}
 """field of `FrameBatch` -> layer of the store"""
 
@@ -58,6 +61,12 @@ class WindowDataset(Dataset):
         seed: of the mirroring.
         layers: names in the store of the layers that a batch has in addition to the truth, for
             example 'truth.known'. One that no frame of the store has stays None in the batch.
+        observed: the past is what a sensor saw: the past part of `bits` is `seen.occupied`, and
+            `seen_occupied` and `seen_free` are there for the past frames. The truth of the past is
+            never read.
+
+    Raises:
+        DataError: `observed`, and no frame of the store was observed.
     """
 
     def __init__(
@@ -69,16 +78,36 @@ class WindowDataset(Dataset):
         mirror: bool = False,
         seed: int = 0,
         layers: Sequence[str] = (),
+        observed: bool = False,
     ) -> None:
         self.store, self.windows, self.history = store, windows, history
-        self.mirror, self.seed = mirror, seed
+        self.mirror, self.seed, self.observed = mirror, seed, observed
+        if observed and not set(SEEN_LAYERS.values()) <= set(store.layers):
+            raise DataError(
+                "no sensor observed these frames, and the config has data.observed",
+                where=store.root,
+                remedy="prepare them with vlwm prepare --observe lidar, or use a preset without "
+                "_lidar",
+            )
         self.layers = wanted_layers(store, layers, WINDOW_LAYERS)
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def motion(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return poses (F, 13) and terrain (F,) of a window in its anchor frame."""
+        """Return poses (F, 13) and terrain (F,): the past as believed, the future as it was.
+
+        Each part is in the ego frame of its own last past pose, the believed and the true one.
+        """
+        poses, ground = self.true_motion(index)
+        believed = self.believed(index)
+        if believed is not None:
+            past = slice(self.history)
+            poses[past], ground[past] = believed[0][past], believed[1][past]
+        return poses, ground
+
+    def true_motion(self, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return true poses (F, 13) and terrain (F,) of a window in its anchor frame."""
         rows = self.windows[index].rows
         return anchor_poses(self.store.poses[rows], self.store.ground_z[rows], self.history - 1)
 
@@ -95,7 +124,7 @@ class WindowDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> Batch:
         epoch, index = key
         rows = self.windows[index].rows
-        poses, ground = self.motion(index)
+        poses, ground = self.true_motion(index)
         code = IDENTITY
         if self.mirror and _random(self.seed, epoch, index).random() < 0.5:
             code, poses = MIRROR, mirrored_poses(poses)
@@ -103,19 +132,33 @@ class WindowDataset(Dataset):
             field: torch.from_numpy(self.store.read_layer(name, rows))
             for field, name in self.layers.items()
         }
+        if self.observed:
+            past = rows[: self.history]
+            more |= {
+                field: torch.from_numpy(self.store.read_layer(name, past))
+                for field, name in SEEN_LAYERS.items()
+            }
         believed = self.believed(index)
         if believed is not None:
             own = mirrored_poses(believed[0]) if code == MIRROR else believed[0]
             more["believed"] = torch.from_numpy(own.astype(np.float32))
             more["believed_ground_z"] = torch.from_numpy(believed[1].astype(np.float32))
         return Batch(
-            bits=torch.from_numpy(self.store.read_bits(rows)),
+            bits=torch.from_numpy(self._bits(rows)),
             poses=torch.from_numpy(poses.astype(np.float32)),
             ground_z=torch.from_numpy(ground.astype(np.float32)),
             index=torch.tensor(index),
             symmetry=torch.tensor(code),
             **more,
         )
+
+    def _bits(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return bits (F, packed_bytes): what the past saw, if it is observed, and the truth."""
+        if not self.observed:
+            return self.store.read_bits(rows)
+        past, future = rows[: self.history], rows[self.history :]
+        seen = self.store.read_layer(SEEN_LAYERS["seen_occupied"], past)
+        return np.concatenate([seen, self.store.read_bits(future)])
 
 
 class FrameDataset(Dataset):

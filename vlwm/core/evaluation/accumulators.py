@@ -14,6 +14,7 @@ import numpy as np
 
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.evaluation.metrics import Confusion
+from vlwm.core.evaluation.observed.tally import ObservedTally
 from vlwm.core.evaluation.scores.strata import STRATA
 from vlwm.core.geometry.frames import relative_ego
 
@@ -102,6 +103,7 @@ class Tally:
         poses: "model", "constant_twist" -> errors.
         state: errors of the model's motion beside its own sigma.
         probabilities: of the model, all horizons together.
+        observed: counts in the zones of an observed past; None where the past is the truth.
     """
 
     methods: tuple[str, ...]
@@ -112,6 +114,7 @@ class Tally:
     poses: dict[str, PoseErrors] = field(default_factory=dict)
     state: StateErrors = field(default_factory=StateErrors)
     probabilities: ProbabilityHistogram = field(default_factory=ProbabilityHistogram)
+    observed: ObservedTally | None = None
 
     def __post_init__(self) -> None:
         self.total = Confusion(self.methods, self.horizons)

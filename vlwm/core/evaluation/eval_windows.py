@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from vlwm.core.evaluation.baselines.warps import PastFrames
+from vlwm.core.evaluation.zones import SeenPast
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
@@ -45,20 +46,38 @@ class JudgedWindow:
         past: what a forecast may know.
         truth: uint8 (H, X, Y, Z).
         future_ego: float64 (H, 4).
+        last_pose: float64 (13,), the last past pose, as the vehicle believed it.
+        seen: the past as a sensor saw it; None where the past is the truth.
     """
 
     past: PastFrames
     truth: Tensor
     future_ego: np.ndarray
+    last_pose: np.ndarray
+    seen: SeenPast | None = None
 
 
 def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWindow]:
     """The windows of a batch, unpacked one at a time; the first `history` frames are the past."""
     if bool(batch.symmetry.any()):
         raise ValueError("windows are judged as they are, not mirrored")
-    for bits, poses, ground in zip(batch.bits, batch.poses, batch.ground_z, strict=True):
+    believed = batch.past(history)
+    for b, (bits, poses, ground) in enumerate(
+        zip(batch.bits, batch.poses, batch.ground_z, strict=True)
+    ):
+        past = past_frames(bits[:history], believed.poses[b], believed.ground_z[b], grid)
+        seen = None
+        if believed.seen_occupied is not None and believed.seen_free is not None:
+            seen = SeenPast(
+                unpack_bits(believed.seen_occupied[b], grid.shape),
+                unpack_bits(believed.seen_free[b], grid.shape),
+                past.ego,
+                _ego(poses[:history], ground[:history]),
+            )
         yield JudgedWindow(
-            past_frames(bits[:history], poses[:history], ground[:history], grid),
+            past,
             unpack_bits(bits[history:], grid.shape),
             _ego(poses[history:], ground[history:]),
+            believed.poses[b, -1].double().cpu().numpy(),
+            seen,
         )

@@ -18,8 +18,11 @@ from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
-from vlwm.core.errors import MachineError
+from vlwm.core.errors import DataError, MachineError
+from vlwm.core.evaluation.baselines.tri_state import TriState
+from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly, train_prior
+from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
 from vlwm.core.evaluation.scores.bootstrap import tile_of
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
@@ -27,6 +30,8 @@ from vlwm.core.evaluation.window_scorer import Judge
 
 if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel
+
+_FIT_WINDOWS, _FIT_CELLS = 12, 12_000_000  # that the tri-state baselines are fitted to
 
 Scores = dict[str, Any]
 """The content of scores.json (docs/evaluation.md)."""
@@ -46,6 +51,7 @@ class Subject:
         prior: column prior of the train split.
         judge: every method on this grid.
         device: where it computes.
+        observed: the past is what a sensor saw.
     """
 
     store: PackedStore
@@ -54,6 +60,7 @@ class Subject:
     prior: ColumnPrior
     judge: Judge
     device: torch.device
+    observed: bool = False
 
     def batches(self, size: int) -> Iterator[Batch]:
         """The windows in order, on the device, never mirrored."""
@@ -62,7 +69,8 @@ class Subject:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Some windows on the device."""
-        data = WindowDataset(self.store, self.windows, self.judge.history)
+        history = self.judge.history
+        data = WindowDataset(self.store, self.windows, history, observed=self.observed)
         return collate([data[0, i] for i in indices]).to(self.device)
 
     def cluster_of(self, index: int) -> Hashable:
@@ -101,9 +109,33 @@ def prepare_subject(
     prior = train_prior(store, splits)
     judge = Judge(
         store.grid, prior.layers, config.history_frames, config.future_frames,
-        config.frame_dt_s, model, cuts,
+        config.frame_dt_s, model, cuts, _tri_state(store, splits, config, prior),
     )  # fmt: skip
-    return Subject(store, chosen, len(windows), prior, judge, torch.device(device))
+    observed = config.data.observed
+    return Subject(store, chosen, len(windows), prior, judge, torch.device(device), observed)
+
+
+def _tri_state(
+    store: PackedStore, splits: Splits, config: Config, prior: ColumnPrior
+) -> TriState | None:
+    """Return the baselines of an observed past, fitted to validation windows; None without one."""
+    if not config.data.observed:
+        return None
+    try:
+        windows = windows_of(store, splits, "val", config.window_frames)
+    except DataError:  # no validation split: the parameters of OctoMap
+        return TriState(prior.layers, store.grid)
+    history, grid = config.history_frames, store.grid
+    # Several variants are swept over whole frames: fewer windows of large grids.
+    most = max(4, min(_FIT_WINDOWS, _FIT_CELLS // grid.num_cells))
+    chosen = [windows[i] for i in evenly(len(windows), most)]
+    data = WindowDataset(store, chosen, history, observed=True)
+    found = []
+    for index in range(len(data)):
+        window = next(windows_in(collate([data[0, index]]), history, grid))
+        assert window.seen is not None
+        found.append(ValidationWindow(window.seen, window.truth, window.future_ego))
+    return fit_tri_state(found, prior.layers, grid, history, config.future_frames)
 
 
 def evaluate(
@@ -175,6 +207,9 @@ def judge_subject(
         "horizons_s": [float(s) for s in judge.horizons_s],
         **score_sheet(tally),
     }
+    if judge.tri_state is not None:
+        chosen = judge.tri_state.parameters
+        sheet["tri_state"] = {name: values.content() for name, values in chosen.items()}
     if judge.model is not None:
         sheet["reliability"] = tally.probabilities.reliability()
     return sheet | _provenance(subject)

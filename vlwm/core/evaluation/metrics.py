@@ -22,6 +22,9 @@ ZONES = ("all", "seen", "new", "structure")
 HIT, PREDICTED, TRUE, CELLS = range(4)
 """Quantities: occupied in both; in the forecast; in truth; cells of the zone."""
 
+MOST_FORECASTS = 12
+"""forecasts that are counted at once: one bit each, beside three, in an int16"""
+
 SCORES = {
     "iou": "all", "iou_structure": "structure", "iou_seen": "seen", "iou_new": "new",
 }  # fmt: skip
@@ -63,8 +66,8 @@ def count_zones(
         int64 (M, Z, Q): zones as `ZONES`, quantities hit, predicted, true, cells.
     """
     planes = [*forecasts, truth, seen, structure]
-    if len(planes) > 15:
-        raise ValueError(f"{len(forecasts)} forecasts at once, at most 12")
+    if len(forecasts) > MOST_FORECASTS:
+        raise ValueError(f"{len(forecasts)} forecasts at once, at most {MOST_FORECASTS}")
     code = torch.zeros(truth.numel(), dtype=torch.int16, device=truth.device)
     for bit, plane in enumerate(planes):
         code.add_(plane.reshape(-1), alpha=1 << bit)

@@ -79,9 +79,13 @@ class LearnedForecasts:
         """float32 (X, Y, Z): the model's probability in the predicted track."""
         return torch.sigmoid(self.logits[window, horizon].float())
 
+    def plan_probability(self, window: int, horizon: int) -> Tensor:
+        """float32 (X, Y, Z): the model's probability in the plan track."""
+        return torch.sigmoid(self.plan_logits[window, horizon].float())
+
     def planes(self, window: int, horizon: int, truth: Tensor) -> dict[str, Tensor]:
         """uint8 (X, Y, Z) by method; `truth` uint8 (X, Y, Z) goes to the tokenizer alone."""
-        planned = torch.sigmoid(self.plan_logits[window, horizon].float())
+        planned = self.plan_probability(window, horizon)
         probabilities = (self.probability(window, horizon), planned, self._round_trip(truth))
         return {
             name: getattr(self.cuts, name).occupied(p, horizon)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.accumulators import Tally
+from vlwm.core.evaluation.baselines.tri_state import METHODS as TRI_STATE
+from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.baselines.warps import (
     BASELINES,
     plan_track,
@@ -22,8 +24,10 @@ from vlwm.core.evaluation.baselines.warps import (
     predicted_track,
 )
 from vlwm.core.evaluation.eval_windows import JudgedWindow, windows_in
-from vlwm.core.evaluation.metrics import ZONES, count_zones, structure_mask
+from vlwm.core.evaluation.metrics import MOST_FORECASTS, ZONES, count_zones, structure_mask
 from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts, LearnedForecasts, LearnedMotion
+from vlwm.core.evaluation.observed.scorer import ObservedFrame, observed_frames
+from vlwm.core.evaluation.observed.tally import ObservedTally, called_free
 from vlwm.core.evaluation.scores.strata import strata_of
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -41,6 +45,8 @@ class JudgedFrame:
         planes: uint8 (X, Y, Z) by method, in the order of `Judge.methods`.
         truth, seen: uint8 (X, Y, Z).
         probability: the model's, float32 (X, Y, Z), or None without a model.
+        free: bool (X, Y, Z), cells that a method calls free, of methods with probabilities.
+        observed: what an observed past adds; None where the past is the truth.
     """
 
     horizon: int
@@ -48,6 +54,8 @@ class JudgedFrame:
     truth: Tensor
     seen: Tensor
     probability: Tensor | None
+    free: dict[str, Tensor]
+    observed: ObservedFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Judge:
         dt_s: seconds between frames.
         model: a world model in evaluation mode, or None for the baselines alone.
         cuts: where its probabilities are cut.
+        tri_state: baselines of an observed past; None where the past is the truth.
     """
 
     def __init__(
@@ -86,16 +95,23 @@ class Judge:
         dt_s: float,
         model: WorldModel | None = None,
         cuts: Cuts | None = None,
+        tri_state: TriState | None = None,
     ) -> None:
+        self.tri_state = tri_state
         self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
         self.horizons_s = dt_s * np.arange(1, future + 1)
         self.model = model
         self.cuts = cuts or Cuts()
         self.methods = (LEARNED if model is not None else ()) + BASELINES
+        self.methods += TRI_STATE if tri_state is not None else ()
 
     def new_tally(self) -> Tally:
         """An empty tally for this judge's methods and horizons."""
-        return Tally(self.methods, len(self.horizons_s))
+        horizons = len(self.horizons_s)
+        tally = Tally(self.methods, horizons)
+        if self.tri_state is not None:
+            tally.observed = ObservedTally(self.methods, horizons)
+        return tally
 
     @torch.inference_mode()
     def add(self, batch: Batch, clusters: Sequence[Hashable], tally: Tally) -> None:
@@ -106,10 +122,12 @@ class Judge:
             counts = np.empty(shape, np.int64)
             for frame in verdict.frames:
                 structure = structure_mask(frame.truth)
-                forecasts = [frame.planes[m] for m in self.methods]
-                counts[:, frame.horizon] = count_zones(
-                    forecasts, frame.truth, frame.seen, structure
-                )
+                for first in range(0, len(self.methods), MOST_FORECASTS):
+                    some = self.methods[first : first + MOST_FORECASTS]
+                    counts[first : first + len(some), frame.horizon] = count_zones(
+                        [frame.planes[m] for m in some], frame.truth, frame.seen, structure
+                    )
+                self._add_observed(frame, cluster, tally)
                 if frame.probability is not None:
                     tally.probabilities.add(frame.probability, frame.truth)
             strata = strata_of(window.past.ego, self.dt_s)
@@ -119,6 +137,17 @@ class Judge:
             if verdict.model is not None:
                 tally.add_pose("model", verdict.model.ego, window.future_ego, strata)
                 tally.state.add(verdict.model.error, verdict.model.sigma)
+
+    def _add_observed(self, frame: JudgedFrame, cluster: Hashable, tally: Tally) -> None:
+        """Count a frame whose past is observed in its zones and on the way."""
+        seen = frame.observed
+        if seen is None or tally.observed is None:
+            return
+        free = {**frame.free, **seen.free}
+        tally.observed.add(
+            cluster, frame.horizon, frame.planes, free, frame.truth, seen.zones, seen.near,
+            seen.way, frame.probability,
+        )  # fmt: skip
 
     def verdicts(self, batch: Batch) -> Iterator[WindowVerdict]:
         """Every window of a batch; use its frames before the next one is asked for."""
@@ -134,9 +163,23 @@ class Judge:
     ) -> Iterator[JudgedFrame]:
         unknown = predicted_track(window.past, self.prior, self.grid, self.dt_s, self.horizons_s)
         given = plan_track(window.past, window.future_ego, self.prior, self.grid)
+        extra = None
+        if self.tri_state is not None and window.seen is not None:
+            twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
+            extra = observed_frames(window, twist, self.tri_state)
         for h, (predicted, (planned, seen)) in enumerate(zip(unknown, given, strict=True)):
             truth, planes, probability = window.truth[h], {**predicted, **planned}, None
+            free = dict[str, Tensor]()
+            observed = next(extra) if extra is not None else None
+            if observed is not None:
+                planes.update(observed.planes)
             if learned is not None:
                 planes.update(learned.planes(b, h, truth))
                 probability = learned.probability(b, h)
-            yield JudgedFrame(h, planes, truth, seen, probability)
+                if observed is not None:
+                    planned_probability = learned.plan_probability(b, h)
+                    free = {
+                        "model": called_free(probability),
+                        "model_plan": called_free(planned_probability),
+                    }
+            yield JudgedFrame(h, planes, truth, seen, probability, free, observed)

@@ -4,8 +4,8 @@
     occluded   inside the grid of a past frame, and no past frame knew it
     new        outside the grids of all past frames
 
-The past alone decides, read at the nearest cell under the true past poses, so the zones are the same
-for every method. They are disjoint and cover the frame.
+The past alone decides, read at the nearest cell under the true past poses, so the zones are the
+same for every method. They are disjoint and cover the frame.
 
 Axes: F past and H future frames, X, Y, Z cells.
 """

@@ -6,10 +6,10 @@
     tri_state_walls      and seen walls extruded between ground and the roof height seen near them
     tri_state_ground     and the ground plane through the seen ground, in place of the prior's
 
-Each exists in both tracks: under the predicted motion by these names, under the true motion with the
-prefix `true_pose_`. Evidence is read at the nearest cell of each frame. The sum is that of OctoMap
-(Hornung et al., Autonomous Robots 2013) while it stays inside OctoMap's clamping bounds, which four
-frames of evidence do.
+Each exists in both tracks: under the predicted motion by these names, under the true motion with
+the prefix `true_pose_`. Evidence is read at the nearest cell of each frame. The sum is that of
+OctoMap (Hornung et al., Autonomous Robots 2013) while it stays inside OctoMap's clamping bounds,
+which four frames of evidence do.
 
 Axes: F past and H future frames, X, Y, Z cells.
 """
@@ -238,9 +238,8 @@ def ground_height(occupied: Tensor, grid: VoxelGrid) -> Tensor:
     column = occupied.any(dim=2)
     lowest = occupied.to(torch.uint8).argmax(dim=2).double()  # (X, Y), first occupied layer
     i, j = (torch.arange(n, device=device, dtype=torch.float64) - n / 2 for n in (x, y))
-    terms = torch.stack(
-        [i[:, None].expand(x, y), j[None].expand(x, y), torch.ones(x, y, device=device).double()], -1
-    )
+    ones = torch.ones(x, y, device=device, dtype=torch.float64)
+    terms = torch.stack([i[:, None].expand(x, y), j[None].expand(x, y), ones], dim=-1)
     plane = torch.tensor([0.0, 0.0, level], dtype=torch.float64, device=device)
     for _ in range(_PLANE_ROUNDS):
         near = column & ((lowest - terms @ plane).abs() <= _PLANE_TOLERANCE)

@@ -8,7 +8,7 @@ radius are then swept with these.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,6 +32,7 @@ THRESHOLDS = (-0.9, -0.5, -0.1, 0.0, 0.3, 0.6, 0.9, 1.5)
 REACHES = (0, 2, 4, 8)
 RADII = (0, 1, 3)
 _HIT = 0.85
+_EVERY = 2  # future frames: reach and radius hardly depend on the horizon
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ValidationWindow:
 
 
 def fit_tri_state(
-    windows: Iterable[Callable[[], ValidationWindow]] | Iterable[ValidationWindow],
+    windows: Sequence[ValidationWindow],
     layers: np.ndarray,
     grid: VoxelGrid,
     frames: int,
@@ -59,29 +60,26 @@ def fit_tri_state(
     """Return the variants with the parameters of highest IoU on validation windows.
 
     Args:
-        windows: validation windows; each is read twice.
+        windows: validation windows; without any, the parameters are OctoMap's.
         layers: bool (Z,), of the column prior.
         frames, horizons: past and future frames of a window.
     """
-    opened = [w if isinstance(w, ValidationWindow) else w() for w in windows]
-    if not opened:
+    if not windows:
         return TriState(layers, grid)
-    table = _evidence_table(opened, layers, grid, frames, horizons)
+    table = _evidence_table(windows, layers, grid, frames, horizons)
     bare = _best_odds(table, fill_prior=False)
     filled = _best_odds(table, fill_prior=True)
     parameters = {name: bare if name == "tri_state" else filled for name in VARIANTS}
     chosen = TriState(layers, grid, parameters)
     for name in ("tri_state_edges", "tri_state_walls", "tri_state_ground"):
         radii = (1,) if name == "tri_state_edges" else RADII
-        options = [
-            replace(filled, reach=r, radius=k) for r, k in itertools.product(REACHES, radii)
-        ]
-        parameters[name] = _best_of(name, options, opened, chosen)
+        options = [replace(filled, reach=r, radius=k) for r, k in itertools.product(REACHES, radii)]
+        parameters[name] = _best_of(name, options, windows, chosen)
     return TriState(layers, grid, parameters)
 
 
 def _evidence_table(
-    windows: list[ValidationWindow],
+    windows: Sequence[ValidationWindow],
     layers: np.ndarray,
     grid: VoxelGrid,
     frames: int,
@@ -128,7 +126,7 @@ def _best_odds(table: np.ndarray, *, fill_prior: bool) -> TriStateParameters:
 def _best_of(
     name: str,
     options: list[TriStateParameters],
-    windows: list[ValidationWindow],
+    windows: Sequence[ValidationWindow],
     chosen: TriState,
 ) -> TriStateParameters:
     """Return the option of a variant with the highest sum of pooled IoU over the horizons."""
@@ -137,6 +135,8 @@ def _best_of(
     for window in windows:
         evidence = evidence_of(window.seen, window.future_ego, chosen.grid)
         for h, found in enumerate(evidence):
+            if h % _EVERY:
+                continue
             for k, option in enumerate(options):
                 counts[k, h] += _hit_and_union(name, option, found, h, window.truth[h], chosen)
     merit = (counts[..., 0] / np.maximum(counts[..., 1], 1)).sum(axis=1)

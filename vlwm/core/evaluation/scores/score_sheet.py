@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from vlwm.core.evaluation.accumulators import Tally
+from vlwm.core.evaluation.baselines.tri_state import PLANNED, PREDICTED
 from vlwm.core.evaluation.metrics import CELLS, SCORES, TRUE, ZONES, iou_of, none_for_nan
+from vlwm.core.evaluation.observed.tally import SCORES as OBSERVED_SCORES
+from vlwm.core.evaluation.observed.tally import ZONE_NAMES
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS, interval_of, resampled_iou
 
 RIVALS = {"model": "memory_baseline", "model_plan": "true_pose_memory"}
@@ -23,13 +26,46 @@ def score_sheet(tally: Tally, *, seed: int = 0) -> dict[str, Any]:
         "n_windows": tally.total.windows,
         "n_clusters": len(tally.clusters),
         "too_few_clusters": not enough,
-        "scores": {method: tally.total.scores(method) for method in tally.methods},
+        "scores": _scores(tally),
         "pose": _pose(tally),
         "intervals": _intervals(tally, samples),
         "differences": _differences(tally, samples),
         "strata": _strata(tally),
         "zones": _zones(tally),
+        **_observed(tally, seed),
     }
+
+
+def _scores(tally: Tally) -> dict[str, dict[str, list]]:
+    """Return every method's scores, with those of an observed past where there is one."""
+    scores = {method: tally.total.scores(method) for method in tally.methods}
+    more = {} if tally.observed is None else tally.observed.scores()
+    return {method: {**block, **more.get(method, {})} for method, block in scores.items()}
+
+
+def _observed(tally: Tally, seed: int) -> dict[str, Any]:
+    """Return the block `observed`: zones, calibration, and paired differences in each zone."""
+    found = tally.observed
+    if found is None:
+        return {}
+    clusters, iou = list(found.clusters.values()), iou_of(found.total())
+    enough = len(clusters) >= FEWEST_CLUSTERS
+    samples = resampled_iou(np.stack(clusters), seed=seed) if enough else None  # (R, M, H, Z)
+    differences: dict[str, dict[str, Any]] = {}
+    for method, others in (("model", PREDICTED), ("model_plan", PLANNED)):
+        for other in others if method in found.methods else ():
+            m, r = found.methods.index(method), found.methods.index(other)
+            differences[f"{method}-{other}"] = {
+                key: {
+                    "difference": none_for_nan(iou[m, :, z] - iou[r, :, z]),
+                    "interval": _ends(
+                        None if samples is None else samples[:, m, :, z] - samples[:, r, :, z],
+                        tally.horizons,
+                    ),
+                }
+                for key, z in ((k, ZONE_NAMES.index(name)) for k, name in OBSERVED_SCORES.items())
+            }
+    return {"observed": {**found.summary(), "differences": differences}}
 
 
 def _ends(samples: np.ndarray | None, horizons: int) -> list[list[float] | None]:

@@ -65,11 +65,13 @@ class WorldTask:
         self.ranks = ranks
         history = config.history_frames
         self.train_set = WindowDataset(
-            data.store, data.train, history, mirror=config.data.mirror, seed=config.seed
-        )
-        self.val_set = WindowDataset(data.store, data.val, history)
+            data.store, data.train, history, mirror=config.data.mirror, seed=config.seed,
+            observed=config.data.observed,
+        )  # fmt: skip
+        self.val_set = WindowDataset(data.store, data.val, history, observed=config.data.observed)
         self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
         wanted = config.model.use_tokens and config.model.freeze_vae
+        wanted = wanted and not config.data.observed  # codes are kept of true frames
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
         self.motions = Motions(self.train_set, config, ranks.size, device)

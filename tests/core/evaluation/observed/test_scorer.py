@@ -1,0 +1,86 @@
+"""An observed data set is scored in its zones; the truth of the past is never read."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.core.data.sensors.test_observe import make
+from tests.core.data.sensors.test_sensors import make as make_plain
+from vlwm.core.config.load import load_config
+from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.splits import Splits
+from vlwm.core.data.windows import windows_of
+from vlwm.core.errors import DataError
+from vlwm.core.evaluation.baselines.tri_state import METHODS
+from vlwm.core.evaluation.evaluator import evaluate
+from vlwm.core.geometry.grid import VoxelGrid
+
+CONFIG = load_config("test_local_lidar")
+GRID = VoxelGrid.from_range(CONFIG.point_cloud_range, CONFIG.voxel_size)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PackedStore:
+    root = make(tmp_path_factory.mktemp("noisy"), frames=12, pose_noise="15cm")
+    return PackedStore.open(root, GRID)
+
+
+def windows(store: PackedStore) -> WindowDataset:
+    found = windows_of(store, Splits.read(store.root / "splits.json"), "all", CONFIG.window_frames)
+    return WindowDataset(store, found, CONFIG.history_frames, observed=True)
+
+
+def test_a_window_holds_what_was_seen_and_no_truth_of_the_past(store: PackedStore) -> None:
+    data = windows(store)
+    batch, rows = data[0, 0], data.windows[0].rows
+    history = CONFIG.history_frames
+    seen = torch.from_numpy(store.read_layer("seen.occupied", rows[:history]))
+    assert torch.equal(batch.bits[:history], seen)
+    assert torch.equal(batch.bits[history:], torch.from_numpy(store.read_bits(rows[history:])))
+    assert not torch.equal(batch.bits[:history], torch.from_numpy(store.read_bits(rows[:history])))
+
+
+def test_a_forecast_gets_believed_poses_and_scores_the_true_ones(store: PackedStore) -> None:
+    data = windows(store)
+    poses, _ = data.motion(0)
+    true, _ = data.true_motion(0)
+    history = CONFIG.history_frames
+    assert not np.allclose(poses[: history - 1], true[: history - 1])
+    np.testing.assert_array_equal(poses[history:], true[history:])
+    batch = dataclasses.replace(
+        data[0, 0],
+        **{
+            name: None if (value := getattr(data[0, 0], name)) is None else value[None]
+            for name in (f.name for f in dataclasses.fields(data[0, 0]))
+        },
+    )
+    np.testing.assert_allclose(batch.past(history).poses[0], poses[:history], rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(batch.plan(history).poses[0], true[history:], rtol=1e-5, atol=1e-4)
+
+
+def test_the_sheet_scores_every_method_in_every_zone(store: PackedStore) -> None:
+    splits = Splits.read(store.root / "splits.json")
+    sheet = evaluate(None, None, store, splits, "all", CONFIG, max_windows=3)
+    keys = {"iou_observed", "iou_occluded", "iou_new", "iou_near_way", "false_free_on_way"}
+    for method, block in sheet["scores"].items():
+        assert keys <= set(block), method
+    assert set(METHODS) <= set(sheet["scores"])
+    shares = np.array(list(sheet["observed"]["share_of_cells"].values()))
+    np.testing.assert_allclose(shares.sum(axis=0), 1.0)
+    assert (shares > 0).all()
+    best = sheet["scores"]["true_pose_tri_state_prior"]["iou"][0]
+    assert best > sheet["scores"]["true_pose_tri_state"]["iou"][0]
+    assert sheet["tri_state"]["tri_state"]["threshold"]
+
+
+def test_frames_that_nobody_observed_are_refused(tmp_path: Path) -> None:
+    root = make_plain(tmp_path / "plain", frames=11, lidar=None, camera=False)
+    with pytest.raises(DataError, match="no sensor observed these frames") as error:
+        windows(PackedStore.open(root, GRID))
+    assert "vlwm prepare --observe lidar" in str(error.value.remedy)
