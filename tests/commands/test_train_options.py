@@ -24,7 +24,7 @@ GUIDE: dict[str, Any] = {
 }  # fmt: skip
 """option → default of the guide; where it names none, the preset's: batch 3, mixed precision
 on a GPU"""
-MORE = {
+MORE = {"--live", "--no-live", "--price", 
     "--set", "--data", "--stage", "--workers", "--compile", "--no-compile", "--dry-run", "--json",
     "--auto", "--no-amp", "--keep", "--no-resume",
 }  # fmt: skip

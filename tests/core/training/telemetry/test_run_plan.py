@@ -57,11 +57,12 @@ class Run:
 
 
 def test_a_second_run_knows_its_end_from_the_first_second(tmp_path: Path) -> None:
-    first, second = Run(tmp_path / "pace.json"), Run(tmp_path / "pace.json", slow=1.5)
+    first = Run(tmp_path / "pace.json")
     first.go()
+    second = Run(tmp_path / "pace.json", slow=1.5)
     second.go()
     assert second.estimates[0][1] is not None
-    assert second.worst_error() < 0.05 or second.worst_error() < first.worst_error()
+    assert second.worst_error() < 0.4  # all of it is a third slower than remembered, at first
     same = Run(tmp_path / "pace.json", slow=1.5)
     same.go()
     assert same.worst_error() < 0.01
