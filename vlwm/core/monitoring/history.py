@@ -14,7 +14,7 @@ from typing import Any
 
 from vlwm.core.monitoring.snapshot import STAGES, Record, Series, Stage, number
 
-MOST_POINTS = 4096
+MOST_POINTS = 2048
 _PLACES = frozenset(("time", "epoch", "step"))  # where a record belongs, no metric
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _TAIL = 256  # bytes compared
-_BLOCK = 4 << 20  # bytes of one call
-_NEAR_END = 1 << 20  # bytes whose lines are all parsed
-_PARSED = 20_000  # lines of the rest that are parsed, about
+_BLOCK = 1 << 18  # bytes of one call
+_NEAR_END = 1 << 18  # bytes whose lines are all parsed
+_PARSED = 10_000  # lines of the rest that are parsed, about
 _LINE_BYTES = 400  # of one line, about
 _VALIDATION = b'"kind": "val"'
 

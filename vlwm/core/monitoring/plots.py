@@ -217,14 +217,17 @@ def horizons(snapshot: Snapshot, room: Room) -> list[Text]:
     chosen = sheet.get("baseline")
     baseline = chosen.get("predicted") if isinstance(chosen, dict) else None
     names = ["model", baseline if isinstance(baseline, str) else "memory_baseline"]
-    label = min(18, max(6, room.width - 7 * len(times)))
-    head = "".join(f"{t:>6.1f}s" for t in times if isinstance(t, (int, float)))
+    label = min(18, max(8, room.width - 7 * len(times)))
+    # every second or third horizon where not all fit; the last one always
+    stride = next((n for n in (1, 2, 3) if label + 7 * -(-len(times) // n) <= room.width), 3)
+    kept = range(len(times) - 1, -1, -stride)[::-1]
+    head = "".join(f"{times[i]:>6.1f}s" for i in kept if isinstance(times[i], (int, float)))
     lines = [line((f"{'test IoU':<{label}}{head}", LABEL))]
     for name in names:
         row = scores.get(name)
         values = row.get("iou") if isinstance(row, dict) else None
-        if isinstance(values, list):
-            shown = "".join(f"{short(v if isinstance(v, float) else None):>7}" for v in values)
+        if isinstance(values, list) and len(values) == len(times):
+            shown = "".join(f"{short(number({'v': values[i]}, 'v')):>7}" for i in kept)
             lines.append(line((f"{name[:label]:<{label}}", LABEL), (shown, "bold")))
     return lines if len(lines) > 1 else []
 

@@ -91,9 +91,11 @@ class RunReader:
         """Return the newest state of the run; a long history comes over several calls."""
         notes = self._read_status()
         until = time.monotonic() + _CATCH_UP_S
-        stages = {name: self._metrics[name].read() for name in STAGES}
-        while self.behind and time.monotonic() < until:
-            stages |= {n: m.read() for n, m in self._metrics.items() if m.behind}
+        for metrics in self._metrics.values():
+            metrics.take()
+            while metrics.behind and time.monotonic() < until:
+                metrics.take()
+        stages = {name: self._metrics[name].stage() for name in STAGES}
         damaged = sum(metrics.damaged for metrics in self._metrics.values())
         if damaged:
             notes.append(f"{damaged} damaged metric lines were skipped")
@@ -195,14 +197,17 @@ class _Metrics:
     def damaged(self) -> int:
         return self._follower.damaged
 
-    def read(self) -> Stage:
-        """Take the next block of records and return all."""
+    def take(self) -> None:
+        """Read the next block of records."""
         news = self._follower.read()
         if news.restarted:
             self._history.clear()
         for record in news.records:
             self._history.add(record)
         self.behind = news.behind
+
+    def stage(self) -> Stage:
+        """Return all records so far."""
         return self._history.stage()
 
 
