@@ -54,7 +54,7 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME",
-        help="Read the data set in --input: kitti.",
+        help="Read the data set in --input: rosbag, kitti.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -199,11 +199,24 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
         UsageError: an option is missing or contradicts another.
         DataError: a source is missing or damaged.
     """
+    from vlwm.core.data.recordings.readers.bags import BagSource, is_bag, read_bag
     from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
     from vlwm.core.errors import UsageError
 
     if request.dataset is not None:
         return _dataset(request, request.dataset)
+    if request.points is not None and is_bag(request.points):
+        bag = BagSource(
+            path=request.points,
+            topic_points=request.topic_points,
+            topic_pose=request.topic_pose,
+            body_frame=request.body_frame,
+            poses=request.poses,
+            extrinsic=request.extrinsic,
+            axes=request.axes,
+            agent=_agent(request.agent) or "drone",
+        )
+        return [read_bag(bag)]
     if request.points is None or request.poses is None:
         raise UsageError(
             "--points needs the poses of the vehicle",

@@ -10,6 +10,7 @@ from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.errors import DataError, UsageError, nearest
 
 _READERS: Mapping[str, str] = {
+    "rosbag": "bags.read_bags",
     "kitti": "kitti.read_kitti",
 }
 """data set → module and function of its reader, imported when it is asked for"""
