@@ -48,7 +48,10 @@ def main() -> None:
         off[..., 2] = wrap_angle(off[..., 2])
         for h in range(model.future):
             truth = voxels[:, history + h]
-            moves = model.pose.moves(motion, torch.tensor([0]), torch.tensor([h])) + off[:, h, None]
+            moves = (
+                model.motion_head.moves(motion, torch.tensor([0]), torch.tensor([h]))
+                + off[:, h, None]
+            )
             layers = truth.permute(0, 3, 1, 2).float()
             said = under_spread(layers, true[:, h], moves, model.grid).permute(0, 2, 3, 1)
             everything[h].add(said, truth)

@@ -43,7 +43,7 @@ from vlwm.core.training.run import train
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.tasks.pretraining import whole_course
+from vlwm.core.training.tasks.pretraining import Unkept, run_phase
 from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 from vlwm.core.training.tasks.world_task import WorldTask
 
@@ -192,9 +192,9 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
         some = replace(config, data=replace(config.data, motion_steps=motion, fusion_steps=fusion))
         task = WorldTask(_fresh(some, data, device), data, some, device, 0, Ranks())
         times = []
-        for learn in (task.learn_motion, task.learn_fusion):
+        for phase in task.phases()[1:]:
             begun = time.monotonic()
-            learn(whole_course)
+            run_phase(phase, some, device, Unkept())
             _wait(device)
             times.append(time.monotonic() - begun)
         return times[0], times[1]

@@ -93,7 +93,7 @@ def _model(given: argparse.Namespace, device: torch.device) -> WorldModel:
         grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
         torch.manual_seed(0)
         model = WorldModel(config, grid)
-        model.trust.zero_()  # as validation has it of a run of minutes
+        model.residual_weight.zero_()  # as validation has it of a run of minutes
     return model.to(device).eval()
 
 

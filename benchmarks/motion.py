@@ -29,12 +29,12 @@ from vlwm.core.data.splits import open_splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.motion.motion_head import PoseModule
+from vlwm.core.model.motion.motion_head import MotionHead
 from vlwm.core.model.motion.vehicle_state import constant_motion, motion_error, true_state
 from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 from vlwm.core.training.runtime.rng import seed_everything
-from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
-from vlwm.core.training.tasks.pretraining import whole_course
+from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
+from vlwm.core.training.tasks.pretraining import Unkept, run_phase
 
 CALIBRATION = 2000
 """validation windows that the sigmas come from, as in training"""
@@ -53,29 +53,29 @@ def windows(config: Config, root: Path, split: str, most: int = 0, share: int = 
     return WindowDataset(store, chosen, config.history_frames, seed=config.seed)
 
 
-def trained(config: Config, train: WindowDataset, steps: int) -> PoseModule:
+def trained(config: Config, train: WindowDataset, steps: int) -> MotionHead:
     """A pose module after `steps` steps of the pose loss."""
     motions = Motions(train, config, 1, torch.device("cpu"))
     seed_everything(config.seed)
     model = config.model
-    pose = PoseModule(config.history_frames, config.future_frames, config.frame_dt_s,
+    pose = MotionHead(config.history_frames, config.future_frames, config.frame_dt_s,
                       model.pose_channels, model.pose_dof)  # fmt: skip
-    learn_motion(pose, motions, config, whole_course)
+    run_phase(MotionPretraining(pose, motions, config), config, torch.device("cpu"), Unkept())
     optimizer = build_optimizer(pose, config.optimizer, config.optimizer.lr)
     schedule = Schedule(config.lr_config, config.optimizer.lr, steps)
     for step in range(steps):
         set_lr(optimizer, schedule.lr(step))
-        more = motions.of_step(step)
-        assert more is not None
+        extra = motions.of_step(step)
+        assert extra is not None
         optimizer.zero_grad()
-        (config.loss.pose_weight * pose.loss_of(more)).backward()
+        (config.loss.pose_weight * pose.loss_of_windows(extra.windows)).backward()
         clip_gradients(pose.parameters(), config.grad_clip)
         optimizer.step()
     return pose
 
 
 @torch.no_grad()
-def judged(pose: PoseModule, unseen: WindowDataset) -> dict[str, Any]:
+def judged(pose: MotionHead, unseen: WindowDataset) -> dict[str, Any]:
     """What is told of each component."""
     seen = motions_of(unseen, len(unseen))
     past, ground = seen.poses[:, : pose.history], seen.ground_z[:, : pose.history]

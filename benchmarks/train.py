@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config, LossConfig
 from vlwm.core.data.batch import collate
 from vlwm.core.model import world_loss
+from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.model.losses import DICE_SMOOTHING, MEAN_EPSILON, OccupancyLoss
 from vlwm.core.model.tokenizer import conv_blocks
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
@@ -122,7 +123,7 @@ def world_task(config: Config, data: TrainData, tokens: Path | None = None) -> W
     device = torch.device("cuda" if torch.cuda.is_available() and tokens is not None else "cpu")
     model = WorldModel(config, data.grid).to(device)
     task = WorldTask(model, data, config, device, 0, Ranks(), tokens)
-    task.learn_prior()
+    task.phases()[0].prepare()  # counts the priors
     return task
 
 
@@ -196,8 +197,13 @@ def _our_loader(task: Any) -> Callable[[], None]:
 def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callable[[], None]:
     """Make a task plain; loads the npz files of its batch."""
     conv_blocks.thrifty = token_transformer.thrifty = lambda work, x: work(x)
-    whole_loss = task.loss
-    task.loss = lambda batch, take: whole_loss(batch)  # one graph of all summands
+    terms = task.loss_terms
+
+    def whole_loss(batch: Any, step: int) -> Iterator[LossTerm]:
+        """One graph of all terms."""
+        yield LossTerm("whole", LossReport.of(terms(batch, step)).total)
+
+    task.loss_terms = whole_loss
     if stage == 1:
         rows = data.train_rows[batch.index.numpy()]
     else:

@@ -82,7 +82,7 @@ class Model:
     @property
     def device(self) -> str:
         """Return the device that computes."""
-        return str(self._trained.model.trust.device)
+        return str(self._trained.model.residual_weight.device)
 
     def to(self, device: str) -> Model:
         """Move the model to a device and return it.

@@ -58,18 +58,18 @@ def test_untrained_it_is_the_resampled_memory() -> None:
 def test_a_forecast_takes_as_much_of_the_residual_as_it_trusts_each_track() -> None:
     config = small()
     model, batch = model_of(config).eval(), batch_of(config)
-    torch.nn.init.normal_(model.memory_net.conv_out.weight, std=0.1)
+    torch.nn.init.normal_(model.refinement_net.conv_out.weight, std=0.1)
     whole = [model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4))]
-    assert not torch.equal(whole[0].logits, whole[0].known)
-    model.trust.copy_(torch.tensor([0.0, 0.5]))
+    assert not torch.equal(whole[0].logits, whole[0].memory_logits)
+    model.residual_weight.copy_(torch.tensor([0.0, 0.5]))
     free, planned = (model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4)))
-    assert torch.equal(free.logits, whole[0].known)
-    torch.testing.assert_close(planned.logits, (whole[1].logits + whole[1].known) / 2)
+    assert torch.equal(free.logits, whole[0].memory_logits)
+    torch.testing.assert_close(planned.logits, (whole[1].logits + whole[1].memory_logits) / 2)
     model.train()
     assert float(WorldLoss(model)(batch).total) > 0
-    model.memory_net.conv_out.weight.grad = None
+    model.refinement_net.conv_out.weight.grad = None
     WorldLoss(model)(batch).total.backward()  # training listens to all of it
-    assert bool(model.memory_net.conv_out.weight.grad.any())
+    assert bool(model.refinement_net.conv_out.weight.grad.any())
 
 
 def test_an_unsure_motion_makes_an_unsure_forecast() -> None:
@@ -78,8 +78,8 @@ def test_an_unsure_motion_makes_an_unsure_forecast() -> None:
     sureness = []
     for log_sigma in (-6.0, 2.0):
         with torch.no_grad():
-            for member in model.pose.members:
-                model.pose.answers(member.out.bias)[0][..., 3:6] = log_sigma
+            for member in model.motion_head.members:
+                model.motion_head.split_output(member.out.bias)[0][..., 3:6] = log_sigma
         sureness.append(float(model.forecast(batch.past(4)).logits.abs().mean()))
     assert sureness[1] < 0.9 * sureness[0]
 
@@ -127,10 +127,10 @@ def test_frames_asked_for_one_by_one_are_those_of_the_whole_sequence() -> None:
     transformer = TokenTransformer((16, 24, 32), 20, (13, 13), 10, heads=4, layers=2).eval()
     tokens, pose = torch.randn(2, 9, 16, 13, 13), torch.randn(2, 9, 16)
     whole, _ = transformer(tokens, pose)
-    held: list[torch.Tensor] = []
+    kv_cache: list[torch.Tensor] = []
     for count in range(4, 10):
         new = tokens[:, :4] if count == 4 else tokens[:, count - 1 : count]
-        asked = transformer.next_logits(new, held)
+        asked = transformer.next_logits(new, kv_cache)
         torch.testing.assert_close(asked, whole[:, count - 1], rtol=1e-4, atol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_how_many_future_frames_are_made_together_changes_nothing(
     found = [model.forecast(batch.past(4), plan) for plan in (None, batch.plan(4))]
     for one, other in zip(wanted, found, strict=True):
         torch.testing.assert_close(one.logits, other.logits, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(one.known, other.known, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(one.memory_logits, other.memory_logits, rtol=1e-4, atol=1e-4)
 
 
 class Waits(TorchDispatchMode):
@@ -173,20 +173,20 @@ def test_a_gpu_is_waited_for_three_times_a_forecast_and_never_once_it_reads(
     host goes ahead, and what it starts waits in line behind the longest kernels."""
     config = small("model.use_tokens=False", f"model.pose_dof={dof}")
     model, batch = model_of(config).eval(), batch_of(config)
-    model.trust.zero_()
+    model.residual_weight.zero_()
     voxels = model.voxels(batch.bits, batch.symmetry)[:, :4]
     monkeypatch.setattr(model, "voxels", lambda bits, symmetry: voxels)  # on a CPU NumPy's
     monkeypatch.setattr("vlwm.core.model.world_model.frames_at_once", lambda *which: 6)
     past = batch.past(4)
     model.forecast(past)  # what is made once for all
     before: list[Counter[str]] = []
-    read = model.fusion.read
+    read = model.memory.fusion.read
 
     def told(*given: Any) -> Any:
         before.append(waits.found.copy())
         return read(*given)
 
-    monkeypatch.setattr(model.fusion, "read", told)
+    monkeypatch.setattr(model.memory.fusion, "read", told)
     with torch.no_grad(), Waits() as waits:
         model.forecast(past)
     assert before == [waits.found] == [{"_local_scalar_dense": 1, "nonzero": 2}]

@@ -18,16 +18,16 @@ from vlwm.core.training.run import train
 
 FRESH = {
     "transformer.temporal_embeddings.weight",
-    "pose.members.0.out.weight",
-    "pose.members.0.out.bias",
+    "motion_head.members.0.out.weight",
+    "motion_head.members.0.out.bias",
 }
-FROZEN = ("vae.", "transformer.", "pose.")
+FROZEN = ("vae.", "transformer.", "motion_head.")
 
 
 def model_after(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = load_checkpoint(folder / "last.pth")["model"]
     frozen = {name: value for name, value in state.items() if name.startswith(FROZEN)}
-    for name in ("pose.wideness", "pose.sigma_scale"):
+    for name in ("motion_head.spread_scale", "motion_head.sigma_scale"):
         del frozen[name]  # not trained: chosen by each validation, like a threshold
     return frozen
 

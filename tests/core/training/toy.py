@@ -29,7 +29,7 @@ from vlwm.core.config.schema import (
     ScheduleConfig,
 )
 from vlwm.core.model.checkpoint import newest_valid
-from vlwm.core.model.loss_report import LossReport
+from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.loop.optimizer import build_optimizer
 from vlwm.core.training.loop.progress import StageSettings
@@ -88,14 +88,14 @@ class ToyTask:
     def begin_step(self, step: int) -> None:
         self.step = step
 
-    def loss(self, batch: ToyBatch, take: Any = None) -> LossReport:
+    def loss_terms(self, batch: ToyBatch, step: int) -> Iterator[LossTerm]:
         self.hook("step")
         if len(batch.x) > self.memory:
             raise torch.OutOfMemoryError("injected")
         x = batch.x * float("nan") if self.spoil(self.step) else batch.x
         error = (self.module(x)[:, 0] - batch.x.mean(1)) ** 2
         loss = error.mean()
-        return LossReport(loss, {"focal": loss}, {"pred/max": error.max()})
+        yield LossTerm("focal", loss, numbers={"loss/focal": loss, "pred/max": error.max()})
 
     def exchange(self) -> None:
         pass
@@ -108,7 +108,10 @@ class ToyTask:
 
         def judge(batch: ToyBatch) -> None:
             self.hook("validate")
-            total[0] += float(self.loss(batch).total) + float(torch.rand(())) * 0
+            total[0] += (
+                float(LossReport.of(self.loss_terms(batch, self.step)).total)
+                + float(torch.rand(())) * 0
+            )
 
         shares = (part for batch in self.batches(999, 0) for part in microbatches(batch, size))
         judge_all(shares, judge, pause)

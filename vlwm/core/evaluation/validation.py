@@ -60,7 +60,7 @@ class ValidationMeter:
         for b, window in enumerate(windows_in(batch, self.history, self.grid)):
             for sweep, forecast in ((self.free, free), (self.planned, planned)):
                 for h, truth in enumerate(window.truth):
-                    sweep.add(forecast.known[b, h], forecast.logits[b, h], truth, h)
+                    sweep.add(forecast.memory_logits[b, h], forecast.logits[b, h], truth, h)
             if self.with_baseline:
                 horizons_s = self.dt_s * np.arange(1, len(window.truth) + 1)
                 track = predicted_track(window.past, self.prior, self.grid, self.dt_s, horizons_s)

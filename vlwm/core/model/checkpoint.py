@@ -25,13 +25,14 @@ from vlwm.core.config.load import config_from_dict
 from vlwm.core.errors import CheckpointError, ConfigError
 from vlwm.core.files import atomic_path
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.checkpoint_upgrade import upgraded
 from vlwm.core.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel
 
 FORMAT = "vlwm-checkpoint"
-VERSION = 1
+VERSION = 2
 _RESUME = "take another checkpoint of the run, or start the run again"
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
@@ -99,7 +100,7 @@ def load_checkpoint(
         )
     _check_stage(path, content, stage)
     _check_grid(path, content, expect_grid)
-    return content
+    return upgraded(content)
 
 
 def _check_sums(path: Path) -> None:

@@ -51,6 +51,16 @@ class OccupancyLoss:
     occupancy_rate: Tensor
     target_mean: Tensor
 
+    def statistics(self) -> dict[str, Tensor]:
+        """Return the statistics that health checks and the dashboard read, by logged name."""
+        return {
+            "pred/mean": self.pred_mean,
+            "pred/min": self.pred_min,
+            "pred/max": self.pred_max,
+            "pred/occupancy_rate": self.occupancy_rate,
+            "target/mean": self.target_mean,
+        }
+
 
 def occupancy_loss(logits: Tensor, target: Tensor, config: LossConfig) -> OccupancyLoss:
     """Composite loss of frames.

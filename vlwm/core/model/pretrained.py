@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vlwm.core.errors import CheckpointError
 from vlwm.core.model.checkpoint import FORMAT, load_checkpoint
+from vlwm.core.model.checkpoint_upgrade import names_of_today
 
 _TOKENIZER = "vae."
 _PARTS = {
@@ -131,7 +132,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             where=path,
             remedy="load_from takes OccWorld's latest.pth or a checkpoint of vlwm",
         )
-    return tensors, True
+    return names_of_today(tensors), True
 
 
 def _content(path: Path) -> dict[str, Any]:

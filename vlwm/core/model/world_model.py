@@ -1,21 +1,20 @@
-"""AerialWorld: tokens, motion and memory into a forecast of occupancy.
+"""Define the world model (AerialWorld): tokens, motion and memory into a forecast of occupancy.
 
-    past bits ─► tokenizer ─► transformer ─► predicted token maps ─┐
-    past poses ─► pose module ─► future ego frames (or the plan) ──┼─► memory net ─► logits
-    past bits ─► ego-motion memory ─► fusion ─► spread of motion ──┘
-                  └─► beyond its edge ─┘
+    past voxels ─► tokenizer ─► transformer ─► predicted token maps ──┐
+    past poses ─► motion head ─► future ego frames (or the plan) ─┬───┼─► refinement net ─► logits
+    past voxels ─────────────────────────────► memory branch ◄────┴───┘
 
-A forecast knows the past alone: `forecast` takes a `Past`, and a `Plan` where the future motion is
-given on purpose. What it is trained on is `world_loss`.
+`WorldModel.forward` is the one pass that both `forecast` and the loss (`world_loss`) use. It reads
+a `Scene`, which is the past alone, and a `Plan` where the future motion is given on purpose.
 
-Axes: B batch, P past and H future frames, X, Y, Z cells, C token channels, h, w the token map.
+Axes: B windows, P past and H future frames, R target frames (future frames of windows), X, Y, Z
+cells, C token channels, h, w the token map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,69 +24,113 @@ from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch, Past, Plan, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
-from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns
-from vlwm.core.model.memory.fusion import FrameFusion
-from vlwm.core.model.memory.refinement_net import MemoryNet
-from vlwm.core.model.memory.warp import under_spread
-from vlwm.core.model.motion.motion_head import Motion, PoseModule
+from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSpread, TargetFrames
+from vlwm.core.model.memory.refinement_net import RefinementNet
+from vlwm.core.model.motion.motion_head import Motion, MotionHead
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.torch_frames import ego_of, step_features
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
 
-_STEP_FEATURES = 5  # dx, dy, dz, sin, cos of a step
+_STEP_FEATURES = 5
+"""values of `torch_frames.step_features`"""
 _SIGMAS = 4
+"""log-sigmas of x, y, z and yaw that the refinement net reads"""
 _ROWS_AT_ONCE = 6
+"""target frames of the full grid that a GPU has room for"""
+_PLANNED_LOG_SIGMA = -5.0
+"""a planned motion counts as known to 7 mm"""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The past of some windows, unpacked: all that a forward pass reads.
+
+    Attributes:
+        past: poses and terrain.
+        voxels: uint8 (B, F, X, Y, Z), the P past frames first; frames after them are not read.
+        tokens: (B, F, C, h, w) of the same frames; None without tokens.
+    """
+
+    past: Past
+    voxels: Tensor
+    tokens: Tensor | None
+
+
+@dataclass(frozen=True)
+class RefinementInput:
+    """What the refinement net reads of some target frames.
+
+    Attributes:
+        memory: the forecast that it corrects.
+        condition: float32 (R, D): horizon, planned or not, sigmas of the motion, ego frame.
+        tokens: predicted token maps (R, C, h, w); None without tokens.
+    """
+
+    memory: MemoryForecast
+    condition: Tensor
+    tokens: Tensor | None
+
+
+@dataclass(frozen=True)
+class WorldModelOutput:
+    """One forward pass.
+
+    Attributes:
+        motion: predicted from the past, also under a plan.
+        ego: (B, H, 4), ego frames of the future: of the plan where there is one, else predicted.
+        inputs: refinement inputs of the wanted target frames, a chunk of horizons at a time, rows
+            window by window. Computed when asked for: a caller that needs the motion alone does
+            not pay for the roll-out of the tokens.
+    """
+
+    motion: Motion
+    ego: Tensor
+    inputs: Iterator[RefinementInput]
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the model says of the future, in the anchor frame.
+    """The future as the model predicts it, in the anchor frame.
 
     Attributes:
         logits: float32 (B, H, X, Y, Z), each frame in its own (predicted or planned) ego frame.
-        known: the same before the memory net has looked at it.
+        memory_logits: the same before the refinement net's residual.
         ego: (B, H, 4), predicted ego frames (also under a plan).
         poses: (B, H, 13), predicted.
-        log_sigma: (B, H, D), of the predicted motion, scaled by what validation showed.
+        log_sigma: (B, H, D), of the predicted motion, calibrated on validation.
     """
 
     logits: Tensor
-    known: Tensor
+    memory_logits: Tensor
     ego: Tensor
     poses: Tensor
     log_sigma: Tensor
 
 
-class Said(NamedTuple):
-    """What is known of a future frame before the memory net looks at it.
-
-    Attributes:
-        logits: (B, Z, X, Y).
-        reach: (B, 1, X, Y), share of the past frames that reach a place; None without memory.
-    """
-
-    logits: Tensor
-    reach: Tensor | None
-
-
 class WorldModel(nn.Module):
-    """See the module.
+    """Forecasts occupancy; see the module for the parts.
 
     Args:
         config: sizes, losses, which branches are used.
         grid: the grid of all frames.
 
     Attributes:
-        vae: the tokenizer; frozen where `model.freeze_vae`.
-        trust: (2,), how much of the memory net's residual a forecast takes, in the predicted track
-            and along a plan; chosen on validation. Training takes all of it.
+        vae: the tokenizer, under OccWorld's name for it; frozen where `model.freeze_vae`.
+        memory: the memory branch; absent without `model.use_memory`.
+        residual_weight: (2,), share of the refinement net's residual that a forecast takes, in
+            the predicted track and along a plan; chosen on validation. Training takes all of it.
+        checkpoint_activations: recompute activations in the backward pass to save memory.
     """
 
     def __init__(self, config: Config, grid: VoxelGrid) -> None:
         super().__init__()
-        self.config, self.grid = config, grid
-        self.history, self.future = config.history_frames, config.future_frames
+        self.config = config
+        self.grid = grid
+        self.history = config.history_frames
+        self.future = config.future_frames
         model = config.model
+        self.checkpoint_activations = model.checkpoint_activations
+        # The order of the parts is the order of the optimizer's state: do not change it.
         self.vae = Tokenizer(config.tokenizer, grid.shape)
         width, height, depth = self.vae.latent_shape
         if model.use_tokens:
@@ -102,13 +145,16 @@ class WorldModel(nn.Module):
                 model.num_heads,
                 model.layers_per_level,
             )
-        context = model.channels[0] if model.use_tokens else 0
-        self.pose = PoseModule(
-            self.history, self.future, config.frame_dt_s, model.pose_channels, model.pose_dof,
-            context,
-        )  # fmt: skip
+        self.motion_head = MotionHead(
+            self.history,
+            self.future,
+            config.frame_dt_s,
+            model.pose_channels,
+            model.pose_dof,
+            context=model.channels[0] if model.use_tokens else 0,
+        )
         layers = grid.shape[2]
-        self.memory_net = MemoryNet(
+        self.refinement_net = RefinementNet(
             planes=layers + 1 if model.use_memory else layers,
             layers=layers,
             size=grid.shape[:2],
@@ -118,9 +164,8 @@ class WorldModel(nn.Module):
             tokens=width if model.use_tokens else 0,
         )
         if model.use_memory:
-            self.fusion = FrameFusion(self.history, model.fusion_channels)
-            self.beyond = Beyond()
-        self.register_buffer("trust", torch.ones(2))
+            self.memory = MemoryBranch(self.history, model.fusion_channels, grid)
+        self.register_buffer("residual_weight", torch.ones(2))
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
 
@@ -128,17 +173,17 @@ class WorldModel(nn.Module):
         """Apply the config's freezes; frozen parts take no gradient.
 
         Args:
-            fresh: parameters that no weights covered: what was never trained is not frozen. Those
-                of the tokenizer are: stage 1 has trained them.
+            fresh: names of parameters that are not in the loaded weights. They stay trainable even
+                in a frozen part, except in the tokenizer, which stage 1 has trained.
 
         Returns:
-            the parameters of frozen parts that are trained all the same.
+            the parameters of frozen parts that stay trainable.
         """
         model = self.config.model
         self.vae.requires_grad_(not model.freeze_vae)
         if model.use_tokens:
             self.transformer.requires_grad_(not model.freeze_transformer)
-        self.pose.requires_grad_(not model.freeze_pose)
+        self.motion_head.requires_grad_(not model.freeze_pose)
         kept = {
             name: parameter
             for name, parameter in self.named_parameters()
@@ -148,210 +193,228 @@ class WorldModel(nn.Module):
             parameter.requires_grad_(True)
         return tuple(kept)
 
+    # Priors, counted on the train split before the first step
+
     @torch.no_grad()
     def set_prior(self, column: np.ndarray | Tensor) -> None:
         """Take the share of occupied cells by height (Z,) of the train split."""
+        # no height is certain: a logit of ±∞ could never be corrected
         share = torch.as_tensor(column, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
         self.column_logit.copy_(torch.logit(share))
         if self.config.model.use_memory:
-            self.beyond.counts.zero_()
+            self.memory.extrapolation.counts.zero_()
 
     @torch.no_grad()
-    def count_beyond(self, batch: Batch) -> None:
-        """Count what stood where the past frames of some windows of the train split do not reach,
-        in every second future frame."""
+    def count_unseen(self, batch: Batch) -> None:
+        """Count what is where the past frames of train windows do not reach.
+
+        Every second future frame is enough: neighbours share most of their columns.
+        """
         voxels = self.voxels(batch.bits, batch.symmetry)
         past_ego = self.past_ego(batch.past(self.history))
+        past, future = voxels.split([self.history, self.future], dim=1)
         ego = batch.plan(self.history).ego
-        for h in range(1, self.future, 2):
-            unseen = unseen_columns(voxels[:, : self.history], past_ego, ego[:, h], self.grid)
-            self.beyond.count(unseen, voxels[:, self.history + h])
+        self.memory.count_unseen(past, past_ego, future, ego, range(1, self.future, 2))
 
     # Inputs
 
     def voxels(self, bits: Tensor, symmetry: Tensor) -> Tensor:
-        """Voxels uint8 (B, F, X, Y, Z) of packed frames (B, F, packed_bytes)."""
+        """Return voxels uint8 (B, F, X, Y, Z) of packed frames (B, F, packed_bytes)."""
         return apply_symmetry(unpack_bits(bits, self.grid.shape), symmetry)
 
     def past_ego(self, past: Past) -> Tensor:
-        """Ego frames (B, P, 4) of the past."""
+        """Return the ego frames (B, P, 4) of the past."""
         return ego_of(past.poses, past.ground_z)
 
-    # Forecast
-
-    @torch.no_grad()
-    def forecast(self, past: Past, plan: Plan | None = None) -> Forecast:
-        """The future frames from the past, along the given motion if there is a plan."""
-        trust = float(self.trust[int(plan is not None)])
+    def scene(self, past: Past) -> Scene:
+        """Unpack and tokenise a past."""
         voxels = self.voxels(past.bits, past.symmetry)
-        tokens = self._tokens(voxels) if self.config.model.use_tokens else None
-        motion = self.motion(past, tokens)
-        ego = motion.ego if plan is None else plan.ego.to(motion.ego)
-        planned = torch.full((len(voxels),), plan is not None, device=voxels.device)
-        maps = self.roll_out(past, tokens, ego)
-        every = torch.arange(self.future, device=voxels.device).expand(len(voxels), -1)
-        remembered, corrected = [], []
-        together = frames_at_once(len(voxels), voxels.device)
-        for said, condition, of in self.given(
-            voxels, past, ego, motion, planned, maps, every, together
-        ):
-            remembered.append(said.logits)
-            if trust:
-                corrected.append(said.logits + trust * self._residual(said, condition, of))
-        known = _frames_of(remembered, len(voxels))
-        logits = _frames_of(corrected, len(voxels)) if trust else known
-        log_sigma = motion.log_sigma + torch.log(self.pose.sigma_scale)
-        return Forecast(logits, known, motion.ego, motion.poses, log_sigma)
-
-    def _tokens(self, voxels: Tensor) -> Tensor:
-        """Tokens (B, F, C, h, w) of frames; no gradient."""
-        return self.embedded(self.codes(voxels))
+        tokens = self.embedded(self.codes(voxels)) if self.config.model.use_tokens else None
+        return Scene(past, voxels, tokens)
 
     @torch.no_grad()
     def codes(self, voxels: Tensor) -> Tensor:
-        """Codes int64 (B, F, h, w) of frames."""
+        """Return codes int64 (B, F, h, w) of frames (B, F, X, Y, Z)."""
         return self.vae.tokenise(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
 
     @torch.no_grad()
     def embedded(self, codes: Tensor) -> Tensor:
-        """Tokens (B, F, C, h, w) of codes (B, F, h, w)."""
+        """Return tokens (B, F, C, h, w) of codes (B, F, h, w)."""
         return self.vae.embed(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
-    def motion(self, past: Past, tokens: Tensor | None) -> Motion:
-        """The motion from the past, tokens (B, F, C, h, w) of its frames included if there are
-        any; later ones are not looked at."""
+    # Forward pass
+
+    @torch.no_grad()
+    def forecast(self, past: Past, plan: Plan | None = None) -> Forecast:
+        """Predict the future frames from the past, along the given motion if there is a plan."""
+        weight = float(self.residual_weight[int(plan is not None)])
+        scene = self.scene(past)
+        windows = len(scene.voxels)
+        device = scene.voxels.device
+        planned = torch.full((windows,), plan is not None, device=device)
+        every = torch.arange(self.future, device=device).expand(windows, -1)  # (B, H)
+        out = self(scene, plan, planned, every, frames_at_once(windows, device))
+        memory: list[Tensor] = []
+        refined: list[Tensor] = []
+        for inputs in out.inputs:
+            memory.append(inputs.memory.logits)
+            if weight:  # without any weight the net need not run
+                refined.append(inputs.memory.logits + weight * self._residual(inputs))
+        memory_logits = _frames_of(memory, windows)
+        logits = _frames_of(refined, windows) if weight else memory_logits
+        motion = out.motion
+        log_sigma = motion.log_sigma + torch.log(self.motion_head.sigma_scale)
+        return Forecast(logits, memory_logits, motion.ego, motion.poses, log_sigma)
+
+    def forward(
+        self, scene: Scene, plan: Plan | None, planned: Tensor, horizons: Tensor, chunk: int = 1
+    ) -> WorldModelOutput:
+        """Predict the motion, and the inputs of the refinement net along it or along the plan.
+
+        Args:
+            scene: the past.
+            plan: the true future motion; None where no window follows one.
+            planned: bool (B,), windows that follow the plan.
+            horizons: int64 (B, K), numbers of the future frames that are wanted of each window.
+            chunk: horizons of a window that are made together.
+        """
+        motion = self.predict_motion(scene.past, scene.tokens)
+        # the forecast trains the networks that read the motion, not the motion itself
+        ego = motion.ego.detach()  # (B, H, 4)
+        if plan is not None:
+            ego = torch.where(planned[:, None, None], plan.ego.to(ego), ego)
+        inputs = self._refinement_inputs(scene, motion, ego, planned, horizons, chunk)
+        return WorldModelOutput(motion, ego, inputs)
+
+    def predict_motion(self, past: Past, tokens: Tensor | None) -> Motion:
+        """Return the motion from the past poses, and from tokens (B, F, C, h, w) if there are any.
+
+        Tokens of frames after the past are not read.
+        """
         context = None
         if tokens is not None:
-            ego = self.past_ego(past)
-            context = self.transform(tokens[:, : self.history], ego)[1][:, -1]
-        return self.pose(past.poses, past.ground_z, context)
+            _, features = self.transform(tokens[:, : self.history], self.past_ego(past))
+            context = features[:, -1]  # (B, C), after the last past frame
+        return self.motion_head(past.poses, past.ground_z, context)
 
     def transform(self, tokens: Tensor, ego: Tensor) -> tuple[Tensor, Tensor]:
         """Run the transformer on frames with the steps that lead on from each.
 
         Args:
             tokens: (B, F, C, h, w).
-            ego: (B, F or F + 1, 4); a step that is not known yet is no step.
+            ego: (B, F or F + 1, 4); without the last one, the last step is unknown and zero.
+
+        Returns:
+            Code logits (B, F, K, h, w) of each frame's next one, pose features (B, F, C).
         """
-        steps = step_features(ego)
+        steps = step_features(ego)  # (B, F or F − 1, 5)
         if steps.shape[1] < tokens.shape[1]:
             steps = torch.cat([steps, torch.zeros_like(steps[:, :1])], dim=1)
-        self.transformer.recompute = self.config.model.checkpoint_activations
-        return self.transformer(self._enter(tokens, steps), self.pose_in(steps))
+        entered = self._entered(tokens, steps)
+        return self.transformer(entered, self.pose_in(steps), self.checkpoint_activations)
 
     @torch.no_grad()
     def roll_out(self, past: Past, tokens: Tensor | None, ego: Tensor) -> Tensor | None:
-        """Token maps (B, H, C, h, w) of the future, each from the ones before it."""
+        """Return token maps (B, H, C, h, w) of the future, each from the ones before it.
+
+        Args:
+            tokens: (B, F, C, h, w), the past frames first; later ones are not read.
+            ego: (B, H, 4), where the future frames are.
+        """
         if tokens is None:
             return None
-        steps = step_features(torch.cat([self.past_ego(past), ego], dim=1))
-        held: list[Tensor] = []
+        steps = step_features(torch.cat([self.past_ego(past), ego], dim=1))  # (B, P + H − 1, 5)
+        kv_cache: list[Tensor] = []
         maps = tokens[:, : self.history]
         for k in range(self.future):
+            # the first call takes the whole past, each later one the frame predicted last
             done = 0 if k == 0 else self.history + k - 1
-            here = self._enter(maps[:, done:], steps[:, done : self.history + k])
-            codes = self.transformer.next_logits(here, held).argmax(dim=1)
+            new = self._entered(maps[:, done:], steps[:, done : self.history + k])
+            codes = self.transformer.next_logits(new, kv_cache).argmax(dim=1)  # (B, h, w)
             maps = torch.cat([maps, self.vae.embed(codes)[:, None]], dim=1)
         return maps[:, self.history :]
 
-    def _enter(self, tokens: Tensor, steps: Tensor) -> Tensor:
-        """Tokens (B, F, C, h, w) with the steps (B, F, 5) that lead on from them."""
+    def _entered(self, tokens: Tensor, steps: Tensor) -> Tensor:
+        """Return transformer inputs of tokens (B, F, C, h, w) and their steps (B, F, 5)."""
         x = self.token_in(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2])
         return x + self.step_in(steps)[..., None, None]
 
-    def given(
+    def _refinement_inputs(
         self,
-        voxels: Tensor,
-        past: Past,
-        ego: Tensor,
+        scene: Scene,
         motion: Motion,
+        ego: Tensor,
         planned: Tensor,
-        maps: Tensor | None,
         horizons: Tensor,
-        together: int = 1,
-    ) -> Iterator[tuple[Said, Tensor, Tensor | None]]:
-        """What the memory net is given for the future frames `horizons` (B, K), so many of them
-        `together`: rows (B · together), those of a window one after the other."""
-        every = torch.arange(len(ego), device=ego.device)
-        for group in horizons.split(together, dim=1):
-            window, h = every[:, None].expand_as(group).flatten(), group.flatten()
-            tokens = None if maps is None else maps[window, h]
-            to, along = ego[window, h], planned[window, None]
+        chunk: int,
+    ) -> Iterator[RefinementInput]:
+        """Yield the refinement net's inputs, `chunk` horizons of every window at a time."""
+        maps = self.roll_out(scene.past, scene.tokens, ego)
+        past_ego = self.past_ego(scene.past)  # (B, P, 4)
+        rows = torch.arange(len(ego), device=ego.device)
+        for group in horizons.split(chunk, dim=1):
+            # R = B · chunk target frames, window by window
+            window = rows[:, None].expand_as(group).flatten()
+            horizon = group.flatten()
+            target = TargetFrames(window, horizon, past_ego[window], ego[window, horizon])
+            along = planned[window, None]  # (R, 1)
+            tokens = None if maps is None else maps[window, horizon]
             if self.config.model.use_memory:
-                guessed = (~along[:, 0]).nonzero()[:, 0]
-                said = self._remembered(voxels, past, window, h, to, motion, guessed)
+                memory = self._memory(scene, target, motion, along)
             else:
-                assert tokens is not None
-                frozen = self.config.model.freeze_vae
-                with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                    said = Said(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
-            one_hot = torch.eye(self.future, device=h.device)[h]
-            sigma = motion.log_sigma[window, h, :_SIGMAS].detach()
-            unsure = torch.where(along, torch.full_like(sigma, -5.0), sigma)
-            parts = [one_hot, along.float(), unsure / 5.0, to / 10.0]
-            yield said, torch.cat(parts, dim=1).float(), tokens
+                assert tokens is not None  # the config refuses a model without both
+                memory = self._decoded(tokens)
+            yield RefinementInput(memory, self._condition(target, motion, along), tokens)
 
-    @torch.no_grad()
-    def _remembered(
-        self,
-        voxels: Tensor,
-        past: Past,
-        window: Tensor,
-        horizon: Tensor,
-        ego: Tensor,
-        motion: Motion,
-        guessed: Tensor,
-    ) -> Said:
-        """What the past frames say of some future frames, as sure as their motion is.
+    def _memory(
+        self, scene: Scene, target: TargetFrames, motion: Motion, along: Tensor
+    ) -> MemoryForecast:
+        """Read the past at the target frames, averaged over the spread of a predicted motion."""
+        spread = None
+        rows = (~along[:, 0]).nonzero()[:, 0]
+        if len(rows):
+            moves = self.motion_head.moves(motion, target.window[rows], target.horizon[rows])
+            spread = MotionSpread(rows, moves)
+        return self.memory(scene.voxels, target, self.column_logit, spread)
 
-        A GPU is waited for before it reads the past; what follows is started while it does.
+    def _decoded(self, tokens: Tensor) -> MemoryForecast:
+        """Decode token maps (R, C, h, w) where there is no memory; a trained decoder learns."""
+        learns = torch.is_grad_enabled() and not self.config.model.freeze_vae
+        with torch.set_grad_enabled(learns):
+            return MemoryForecast(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
 
-        Args:
-            window, horizon: int64 (R,), which future frame of which window each is.
-            ego: (R, 4), where each is.
-            motion: what is known of the motions of `guessed`.
-            guessed: int64 (N,), the rows whose motion is a guess.
-        """
-        frames, past_ego = voxels[:, : self.history], self.past_ego(past)[window]
-        otherwise = self.column_logit
-        unseen = unseen_columns(frames, past_ego, ego, self.grid, window)
-        logits, reach = self.fusion.read(voxels, window, past_ego, ego, self.grid, otherwise)
-        unseen.put(logits, self.beyond(unseen, otherwise))
-        if len(guessed) == len(logits):  # a GPU need not copy them all
-            logits = self._spread(motion, logits, window, horizon, ego)
-        elif len(guessed):
-            some = (part[guessed] for part in (logits, window, horizon, ego))
-            logits[guessed] = self._spread(motion, *some)
-        return Said(logits, reach)
+    def _condition(self, target: TargetFrames, motion: Motion, along: Tensor) -> Tensor:
+        """Return the vector (R, D) that holds for a whole target frame."""
+        horizon = torch.eye(self.future, device=along.device)[target.horizon]  # one-hot (R, H)
+        sigma = motion.log_sigma[target.window, target.horizon, :_SIGMAS].detach()
+        unsure = torch.where(along, torch.full_like(sigma, _PLANNED_LOG_SIGMA), sigma)
+        # divisors bring each part to about ±1
+        parts = [horizon, along.float(), unsure / 5.0, target.ego / 10.0]
+        return torch.cat(parts, dim=1).float()
 
-    def _spread(
-        self, motion: Motion, logits: Tensor, window: Tensor, horizon: Tensor, ego: Tensor
-    ) -> Tensor:
-        """Logits (R, Z, X, Y) of frames whose motion is known up to its spread."""
-        moves = self.pose.moves(motion, window, horizon)
-        with torch.autocast(logits.device.type, enabled=False):
-            mean = under_spread(torch.sigmoid(logits), ego, moves, self.grid)
-        return torch.logit(mean, eps=1e-4)
+    def refined(self, inputs: RefinementInput) -> Tensor:
+        """Return logits (R, X, Y, Z) with all of the residual, as training uses them."""
+        return (inputs.memory.logits + self._residual(inputs)).permute(0, 2, 3, 1)
 
-    def logits(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
-        """Logits (B, X, Y, Z) of one future frame of each window, all of the residual taken."""
-        return (said.logits + self._residual(said, condition, tokens)).permute(0, 2, 3, 1)
-
-    def _residual(self, said: Said, condition: Tensor, tokens: Tensor | None) -> Tensor:
-        planes = torch.tanh(said.logits / 4.0)
-        if said.reach is not None:
-            planes = torch.cat([planes, said.reach], dim=1)
-        return self.memory_net(planes, condition, tokens)
+    def _residual(self, inputs: RefinementInput) -> Tensor:
+        """Return the correction (R, Z, X, Y) of the memory's logits."""
+        # beyond ±8 a logit is certain: squashed, its size no longer dominates the input
+        planes = torch.tanh(inputs.memory.logits / 4.0)
+        if inputs.memory.reach is not None:
+            planes = torch.cat([planes, inputs.memory.reach], dim=1)
+        return self.refinement_net(planes, inputs.condition, inputs.tokens)
 
 
-def _frames_of(parts: list[Tensor], windows: int) -> Tensor:
-    """Logits float32 (B, H, X, Y, Z) of groups of frames, (B · K, Z, X, Y) each."""
-    each = [part.unflatten(0, (windows, -1)) for part in parts]
-    whole = torch.cat(each, dim=1) if len(each) > 1 else each[0]
+def _frames_of(chunks: list[Tensor], windows: int) -> Tensor:
+    """Return logits float32 (B, H, X, Y, Z) of chunks (B · chunk, Z, X, Y)."""
+    frames = [chunk.unflatten(0, (windows, -1)) for chunk in chunks]
+    whole = torch.cat(frames, dim=1) if len(frames) > 1 else frames[0]
     return whole.permute(0, 1, 3, 4, 2).float()
 
 
 def frames_at_once(windows: int, device: torch.device) -> int:
-    """Future frames of each window that a forecast makes together: a GPU has room for six at the
-    full grid, and waits less; a CPU has none to spare and gains nothing."""
+    """Return how many future frames of each window a forecast makes together.
+
+    A GPU has room for six rows at the full grid and waits less often; a CPU gains nothing.
+    """
     return 1 if device.type == "cpu" else max(1, _ROWS_AT_ONCE // windows)

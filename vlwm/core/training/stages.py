@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +13,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
+from vlwm.core.model.pretrained import Given
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
@@ -29,7 +29,7 @@ from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.runtime.torch_compile import compile_networks
 from vlwm.core.training.startup.initial_weights import initial_weights
 from vlwm.core.training.startup.train_data import TrainData
-from vlwm.core.training.tasks.pretraining import Opening
+from vlwm.core.training.tasks.pretraining import PretrainingProgress, run_phase
 from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 from vlwm.core.training.tasks.world_task import WorldTask
 from vlwm.core.training.telemetry.health import Watch
@@ -101,14 +101,7 @@ def train_world(run: Run, data: TrainData) -> Path:
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     if source is None:
         given = initial_weights(run.config, run.options, model, "world")
-        opening = Opening(run, data)
-        task.learn_prior()
-        if not given.touches("pose."):
-            log.info("world: motion from poses alone, %d steps", run.config.data.motion_steps)
-            task.learn_motion(partial(opening.begin, "motion"))
-        if run.config.model.use_memory and not given.touches("fusion."):
-            log.info("world: fusion from single windows, %d steps", run.config.data.fusion_steps)
-            task.learn_fusion(partial(opening.begin, "fusion"))
+        _pretrain(run, data, task, given)
         if not given.covers("vae."):
             task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)
@@ -118,6 +111,18 @@ def train_world(run: Run, data: TrainData) -> Path:
         log.info("world: %d tensors of frozen parts begin fresh: they are trained", len(task.fresh))
     _fit(run, data, task, run.folder, source)
     return run.folder.best
+
+
+def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: Given) -> None:
+    """Run the phases before the first step, but for those that loaded weights replace."""
+    progress = PretrainingProgress(run, data)
+    for phase in task.phases():
+        if phase.is_covered_by(weights):
+            continue
+        log.info("world: %s", phase.describe())
+        run_phase(phase, run.config, run.device, progress)
+        if phase.steps:  # rounding may differ between GPUs
+            run.ranks.follow_lead(phase.module)
 
 
 def _take_tokenizer(run: Run, model: WorldModel) -> Cut:

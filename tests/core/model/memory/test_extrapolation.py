@@ -8,7 +8,7 @@ import torch
 
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory.extrapolation import DISTANCES, STATES, Beyond, unseen_columns
+from vlwm.core.model.memory.extrapolation import DISTANCES, STATES, Extrapolation, unseen_columns
 
 GRID = VoxelGrid.from_range((-5, -6, -1, 5, 6, 3), (1.0, 1.0, 0.5))
 CLASSES = len(DISTANCES) + 1
@@ -85,7 +85,7 @@ def test_a_roof_goes_on_and_a_wall_along_the_edge_does_not() -> None:
     roof[:, :, 0] = wall[:, :, 0] = 1
     roof[4:, 3:8, 5] = 1
     wall[-1, 3:8, 1:6] = 1
-    beyond = Beyond()
+    beyond = Extrapolation()
     for past in (roof, wall):
         truth = torch.zeros_like(past)
         truth[:, :, 0] = 1
@@ -110,7 +110,7 @@ def test_without_counts_it_is_the_column_prior() -> None:
     past = torch.ones(GRID.shape, dtype=torch.uint8)
     unseen = unseen_columns(*ahead(past, 3.0), GRID)
     column = torch.linspace(-4, 3, GRID.shape[2])
-    torch.testing.assert_close(Beyond()(unseen, column), column.expand(len(unseen.x), -1))
+    torch.testing.assert_close(Extrapolation()(unseen, column), column.expand(len(unseen.x), -1))
     assert int(unseen.code.max()) < STATES * CLASSES
 
 
@@ -119,5 +119,5 @@ def test_where_everything_is_seen_there_is_nothing_to_guess() -> None:
     unseen = unseen_columns(*ahead(past, 0.0), GRID)
     assert unseen.code.shape == (0, GRID.shape[2])
     frame = torch.zeros(1, GRID.shape[2], *GRID.shape[:2])
-    unseen.put(frame, Beyond()(unseen, torch.zeros(GRID.shape[2])))
+    unseen.put(frame, Extrapolation()(unseen, torch.zeros(GRID.shape[2])))
     assert not frame.any()

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from tests.some_poses import random_poses
 from vlwm.core.geometry.frames import constant_twist, ego_of, quaternion_from_rpy
-from vlwm.core.model.motion.motion_head import MoreMotion, PoseModule
+from vlwm.core.model.motion.motion_head import MotionHead, MotionWindows
 from vlwm.core.model.motion.vehicle_state import motion_error, planar_of, true_state
 
 
 @pytest.mark.parametrize("dof", [3, 6])
 def test_untrained_it_is_constant_twist(dof: int) -> None:
     past = random_poses(0)
-    module = PoseModule(4, 6, 0.5, 16, dof)
+    module = MotionHead(4, 6, 0.5, 16, dof)
     motion = module(past.float(), torch.zeros(3, 4))
     ego = ego_of(past.numpy(), np.zeros((3, 4)))
     known = constant_twist(ego[:, 2], ego[:, 3], 0.5, 0.5 * np.arange(1, 7))
@@ -30,18 +30,18 @@ def test_untrained_it_is_constant_twist(dof: int) -> None:
 
 def test_it_learns_a_steady_braking() -> None:
     torch.manual_seed(0)
-    module = PoseModule(4, 6, 0.5, 32, 3)
+    module = MotionHead(4, 6, 0.5, 32, 3)
     before = braking_error(module)
     teach(module, 150, 3e-3, braking_loss)
     assert braking_error(module) < 0.4 * before
 
 
 def test_without_windows_it_says_what_it_said() -> None:
-    module = PoseModule(4, 2, 0.5, 16, 3)
-    none = MoreMotion(torch.zeros(0, 6, 13), torch.zeros(0, 6), 1.0)
+    module = MotionHead(4, 2, 0.5, 16, 3)
+    none = MotionWindows(torch.zeros(0, 6, 13), torch.zeros(0, 6))
     module.learn_scale(none, none)
     module.calibrate(none)
-    assert bool((module.sigma_scale == 1).all()) and bool((module.wideness == 1).all())
+    assert bool((module.sigma_scale == 1).all()) and bool((module.spread_scale == 1).all())
     torch.testing.assert_close(module.scale.matrix, torch.eye(88))
 
 
@@ -57,8 +57,8 @@ def test_its_sigma_holds_as_many_errors_as_it_should(dof: int) -> None:
     turn = torch.from_numpy(0.1 * rng.laplace(size=(4000, 2))).float()
     past[:, 4:, 5], past[:, 4:, 6] = torch.sin(turn / 2), torch.cos(turn / 2)
     past[::2, 4:, 3:7] *= -1  # the same attitude
-    module = PoseModule(4, 2, 0.5, 16, dof)
-    module.calibrate(MoreMotion(past, torch.zeros(4000, 6), 1.0))
+    module = MotionHead(4, 2, 0.5, 16, dof)
+    module.calibrate(MotionWindows(past, torch.zeros(4000, 6)))
     motion = module(past[:, :4], torch.zeros(4000, 4))
     error = motion_error(motion.state, true_state(past[:, 4:], module.size)).abs()
     within = (error <= motion.log_sigma.exp() * module.sigma_scale).float().mean(dim=0)
@@ -70,7 +70,7 @@ def test_its_sigma_holds_as_many_errors_as_it_should(dof: int) -> None:
 def test_a_crossing_is_two_ways_and_none_between() -> None:
     """Half of the vehicles go on, half turn off: the draws do, and the expected way is neither."""
     torch.manual_seed(0)
-    module = PoseModule(4, 2, 0.5, 32, 3)
+    module = MotionHead(4, 2, 0.5, 32, 3)
     teach(module, 500, 5e-3, crossing_loss)
     seen = crossing(1000, 400)
     module.calibrate(seen)
@@ -89,18 +89,18 @@ def test_a_crossing_is_two_ways_and_none_between() -> None:
 def test_who_is_too_sure_is_made_less_so() -> None:
     """A module that knew the windows by heart: of others its errors are larger than it says."""
     seen = crossing(0, 500)
-    module = PoseModule(4, 2, 0.5, 16, 3)
+    module = MotionHead(4, 2, 0.5, 16, 3)
     with torch.no_grad():
         for member in module.members:
-            module.answers(member.out.bias)[0][..., 3:6] = -2.0
+            module.split_output(member.out.bias)[0][..., 3:6] = -2.0
     before = likelihood(module, seen)
     module.calibrate(seen)
-    assert float(module.wideness.max()) > 1.2 and likelihood(module, seen) > before + 0.1
+    assert float(module.spread_scale.max()) > 1.2 and likelihood(module, seen) > before + 0.1
     sigma = module(seen.poses[:, :4], seen.ground_z[:, :4]).log_sigma.detach()  # told, not widened
     motion = module(seen.poses[:1, :4], seen.ground_z[:1, :4])
     wide = module.moves(motion, torch.tensor([0]), torch.tensor([1]))
     assert float(wide[0, :, 0].std() / sigma[0, 1, 0].exp()) == pytest.approx(
-        float(module.wideness[1]), rel=0.15
+        float(module.spread_scale[1]), rel=0.15
     )
 
 
@@ -110,21 +110,21 @@ def test_each_member_learns_by_itself() -> None:
     spreads = (-1.0, 0.0)
 
     def loss(*said: float) -> float:
-        module = PoseModule(4, 2, 0.5, 16, 3)
+        module = MotionHead(4, 2, 0.5, 16, 3)
         with torch.no_grad():
             for member, spread in zip(module.members, said, strict=True):
-                module.answers(member.out.bias)[0][..., 3:6] = spread
-        return float(module.loss_of(seen).detach())
+                module.split_output(member.out.bias)[0][..., 3:6] = spread
+        return float(module.loss_of_windows(seen).detach())
 
     alone = [loss(spread, spread) for spread in spreads]
     assert abs(alone[0] - alone[1]) > 0.1
     assert loss(*spreads) == pytest.approx(sum(alone) / 2, rel=1e-5)
 
 
-def likelihood(module: PoseModule, seen: MoreMotion) -> float:
+def likelihood(module: MotionHead, seen: MotionWindows) -> float:
     motion = module(seen.poses[:, :4], seen.ground_z[:, :4])
     truth = planar_of(true_state(seen.poses[:, 4:], 4))
-    return float(motion.planar.widened(module.wideness).log_likelihood(truth).mean().detach())
+    return float(motion.planar.widened(module.spread_scale).log_likelihood(truth).mean().detach())
 
 
 def test_with_its_scale_it_learns_what_is_in_small_differences() -> None:
@@ -132,10 +132,10 @@ def test_with_its_scale_it_learns_what_is_in_small_differences() -> None:
     errors = []
     for scaled in (False, True):
         torch.manual_seed(0)
-        module = PoseModule(4, 6, 0.5, 32, 3)
+        module = MotionHead(4, 6, 0.5, 32, 3)
         if scaled:
             some, _ = braking(torch.rand(500))
-            many = MoreMotion(some, torch.zeros(len(some), 4), 1.0)
+            many = MotionWindows(some, torch.zeros(len(some), 4))
             module.learn_scale(many, many)
         teach(module, 100, 3e-3, braking_loss)
         errors.append(braking_error(module))
@@ -143,7 +143,7 @@ def test_with_its_scale_it_learns_what_is_in_small_differences() -> None:
 
 
 def teach(
-    module: PoseModule, steps: int, rate: float, loss: Callable[[PoseModule, int], Tensor]
+    module: MotionHead, steps: int, rate: float, loss: Callable[[MotionHead, int], Tensor]
 ) -> None:
     """Some steps at a rate that ends at 0, as in training."""
     optimizer = torch.optim.AdamW(module.parameters(), rate)
@@ -155,23 +155,23 @@ def teach(
         schedule.step()
 
 
-def braking_loss(module: PoseModule, seed: int) -> Tensor:
+def braking_loss(module: MotionHead, seed: int) -> Tensor:
     past, truth = braking(torch.rand(64, generator=torch.Generator().manual_seed(seed)))
     return module.loss(module(past, torch.zeros(64, 4)), truth)
 
 
-def crossing_loss(module: PoseModule, seed: int) -> Tensor:
-    return module.loss_of(crossing(seed, 128))
+def crossing_loss(module: MotionHead, seed: int) -> Tensor:
+    return module.loss_of_windows(crossing(seed, 128))
 
 
-def braking_error(module: PoseModule) -> float:
+def braking_error(module: MotionHead) -> float:
     """Mean error of x (m) three seconds ahead, of windows that no step saw."""
     past, truth = braking(torch.rand(200, generator=torch.Generator().manual_seed(10_000)))
     said = module(past, torch.zeros(200, 4)).state.detach()
     return float((said - truth)[:, -1, 0].abs().mean())
 
 
-def crossing(seed: int, count: int) -> MoreMotion:
+def crossing(seed: int, count: int) -> MotionWindows:
     """Windows straight on at 10 m/s; then half of them turn off to the left."""
     rng = np.random.default_rng(seed)
     times = 0.5 * np.arange(-3, 3)
@@ -180,7 +180,7 @@ def crossing(seed: int, count: int) -> MoreMotion:
     turn = np.where(rng.random(count) < 0.5, 0.0, 1.0)[:, None] * [0.3, 0.6]
     poses[:, 4:, 1] = 5 * turn + 0.02 * rng.normal(size=(count, 2))
     poses[:, 4:, 3:7] = quaternion_from_rpy(0 * turn, 0 * turn, turn)
-    return MoreMotion(torch.from_numpy(poses).float(), torch.zeros(count, 6), 1.0)
+    return MotionWindows(torch.from_numpy(poses).float(), torch.zeros(count, 6))
 
 
 def braking(strength: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from vlwm.core.training.run_context import Run
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.tasks.pretraining import Opening
+from vlwm.core.training.tasks.pretraining import PretrainingProgress, run_phase
 from vlwm.core.training.tasks.world_task import WorldTask
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 
@@ -45,7 +44,7 @@ def data(config: Config) -> TrainData:
 
 
 class Stop(StopSignal):
-    """Raised after so many steps of a course."""
+    """Raised after so many steps of a phase."""
 
     def __init__(self, run: Callable[[], Run], name: str, step: int) -> None:
         super().__init__()
@@ -63,7 +62,7 @@ def learnt(
     stop: tuple[str, int] = ("", 0),
     how: type[Stop] = Stop,
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights after both courses, and which steps this process made."""
+    """The weights after all phases, and which steps this process made."""
     folder = RunFolder(path).create()
     made: list[str] = []
 
@@ -74,15 +73,10 @@ def learnt(
     run = Run(config, TrainOptions(path), folder, CPU, status, how(this, *stop), (), Ranks())
     torch.manual_seed(0)
     task = WorldTask(WorldModel(config, data.grid), data, config, CPU, 0, Ranks())
-    opening = Opening(run, data)
-
-    def begin(name: str, *given: Any) -> Any:
-        course = opening.begin(name, *given)
-        made.extend(f"{name} {step}" for step in range(course.first, course.steps))
-        return course
-
-    task.learn_motion(partial(begin, "motion"))
-    task.learn_fusion(partial(begin, "fusion"))
+    progress = PretrainingProgress(run, data)
+    for phase in task.phases():
+        steps = run_phase(phase, config, CPU, progress)
+        made.extend(f"{phase.name} {step}" for step in steps)
     return task.module.state_dict(), made
 
 
@@ -141,7 +135,7 @@ def test_what_does_not_fit_is_passed_over_and_named(
     elif how == "other config":
         config = replace(config, seed=config.seed + 1)
     else:
-        monkeypatch.setattr("vlwm.core.model.motion.motion_head._PARTS", 7)
+        monkeypatch.setattr("vlwm.core.model.motion.motion_head._COMPONENTS", 7)
     _, made = learnt(config, data, tmp_path)
     assert made[0] == "motion 0" and len(made) == 2 * STEPS
     assert "passed over: " in caplog.text and str(path) in caplog.text

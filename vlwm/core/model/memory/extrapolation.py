@@ -38,7 +38,7 @@ _PRIOR_CELLS = 20.0
 
 
 @dataclass(frozen=True)
-class Unseen:
+class UnseenColumns:
     """Columns of target frames that no past frame reaches.
 
     Attributes:
@@ -85,7 +85,7 @@ class Unseen:
         frames[self.frame, :, self.x, self.y] = values.to(frames)
 
 
-class Beyond(nn.Module):
+class Extrapolation(nn.Module):
     """Occupancy beyond the edge of what was seen.
 
     Attributes:
@@ -96,13 +96,13 @@ class Beyond(nn.Module):
         super().__init__()
         self.register_buffer("counts", torch.zeros(2, STATES * (len(DISTANCES) + 1)))
 
-    def forward(self, unseen: Unseen, column: Tensor) -> Tensor:
+    def forward(self, unseen: UnseenColumns, column: Tensor) -> Tensor:
         """Logits (M, Z); `column` (Z,) are those of the column prior."""
         cells, occupied = self.counts[:, unseen.code]
         prior = _PRIOR_CELLS * torch.sigmoid(column)
         return torch.logit((occupied + prior) / (cells + _PRIOR_CELLS), eps=1e-4)
 
-    def count(self, unseen: Unseen, truth: Tensor) -> None:
+    def count(self, unseen: UnseenColumns, truth: Tensor) -> None:
         """Count what truly stood beyond: uint8 (B, X, Y, Z)."""
         code, occupied = unseen.code.flatten(), unseen.of(truth).flatten()
         size = self.counts.shape[1]
@@ -117,7 +117,7 @@ def unseen_columns(
     target_ego: Tensor,
     grid: VoxelGrid,
     window: Tensor | None = None,
-) -> Unseen:
+) -> UnseenColumns:
     """The columns of some target frames beyond all past frames.
 
     Where they are is found at once, for which a GPU is waited for; what stands at the edge when it
@@ -136,7 +136,7 @@ def unseen_columns(
     reached = within(*places_at(factors[:, :, None, None], i[:, None], j), grid).any(dim=1)
     frame, x, y = (~reached).nonzero().unbind(1)
     source = torch.arange(len(here), device=past.device) if window is None else window
-    return Unseen(frame, x, y, past, source, factors, here[..., 2] / grid.cell_m[2])
+    return UnseenColumns(frame, x, y, past, source, factors, here[..., 2] / grid.cell_m[2])
 
 
 @lru_cache(maxsize=16)

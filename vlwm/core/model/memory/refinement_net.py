@@ -38,7 +38,7 @@ class Conditioned(nn.Module):
         return self.shortcut(x) + self.conv2(functional.silu(hidden))
 
 
-class MemoryNet(nn.Module):
+class RefinementNet(nn.Module):
     """Residual logits (N, Z, X, Y) of future frames.
 
     Args:

@@ -1,12 +1,15 @@
-"""The pose module: how the vehicle will move, and how sure that is.
+"""Predict the vehicle's motion from its past poses, and how uncertain that is.
 
-The past poses (in the anchor frame) are read as per-frame features; the answer is a residual on the
-constant twist between the last two poses, zero at the start, so an untrained module is constant
-twist. Where in the plane it will be is a mixture; the rest has a log-sigma of its own for each
-horizon: knowing the motion badly is worth knowing.
+The past poses (in the anchor frame) are read as per-frame features; the output is a residual on the
+constant twist between the last two poses and zero at the start, so an untrained head predicts
+constant twist. The place in the plane is a mixture of normal distributions; every other component
+has one log-sigma for each horizon. The uncertainty is used: a forecast is averaged over it.
 
 Per horizon: x, y (m), height of the body over the last terrain (m), yaw (rad); with six degrees of
 freedom also roll and pitch, and linear and angular velocity (m/s, rad/s).
+
+Axes: B windows, P past and H future frames, M members, K mixture components, D components of a
+state, R = D − 3 of them outside the plane, N windows without frames.
 """
 
 from __future__ import annotations
@@ -33,15 +36,19 @@ from vlwm.core.model.torch_frames import quaternion_from_rpy
 
 _START_LOG_SIGMA = -0.7
 _MEMBERS = 2
-_PARTS = 8
-_START_PARTS = (-2.5, 0.5)
-"""log-sigmas of the surest and the least sure part at the start, beside `_START_LOG_SIGMA`"""
+_COMPONENTS = 8
+_START_SPREADS = (-2.5, 0.5)
+"""log-sigmas of the narrowest and the widest component at the start, on top of
+`_START_LOG_SIGMA`"""
 _DRAWS = 256
-_ONE_SIGMA = 0.6827  # of a normal distribution, within one standard deviation
-_SCALES = (0.05, 20.0)
-_WIDENESS = (0.5, 4.0, 43)  # from, to, steps
-_SUREST = -4.0
-"""2 cm, or 1°: what a grid cannot tell apart is not worth being sure of"""
+_ONE_SIGMA = 0.6827
+"""share of a normal distribution within one standard deviation"""
+_SIGMA_SCALES = (0.05, 20.0)
+"""bounds of `sigma_scale`"""
+_SPREAD_SCALES = (0.5, 4.0, 43)
+"""candidates of `spread_scale`: first, last, count"""
+_LEAST_LOG_SIGMA = -4.0
+"""2 cm, or 1°: below the resolution of a grid, more certainty has no use"""
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,9 @@ class Motion:
     """Predicted motion in the anchor frame.
 
     Attributes:
-        state: (B, H, D): x, y, z, yaw[, roll, pitch, vx, vy, vz, wx, wy, wz], as expected.
-        planar: (B, H), where x, y and yaw may be.
-        others: (B, H, D − 3), log-sigmas of the rest.
+        state: (B, H, D): x, y, z, yaw[, roll, pitch, vx, vy, vz, wx, wy, wz], the expectation.
+        planar: (B, H), the distribution of x, y and yaw.
+        others: (B, H, R), log-sigmas of the other components.
     """
 
     state: Tensor
@@ -60,44 +67,62 @@ class Motion:
 
     @cached_property
     def log_sigma(self) -> Tensor:
-        """(B, H, D)."""
+        """Log-sigmas (B, H, D) of all components."""
         return state_of(self.planar.log_spread(), self.others)
 
     @property
     def ego(self) -> Tensor:
-        """Future ego frames (B, H, 4); the terrain is held at the last height, 0."""
+        """Future ego frames (B, H, 4); the terrain keeps its last height, 0."""
         x, y, _, yaw = self.state[..., :4].unbind(-1)
         return torch.stack([x, y, torch.zeros_like(x), yaw], dim=-1)
 
     @property
     def poses(self) -> Tensor:
-        """Future poses (B, H, 13); what is not predicted is level and as fast as the path."""
+        """Future poses (B, H, 13); components that are not predicted are zero (level, no rates)."""
         x, y, z, yaw = self.state[..., :4].unbind(-1)
         zeros = torch.zeros_like(x)
         six = self.state.shape[-1] > 4
         roll, pitch = self.state[..., 4:6].unbind(-1) if six else (zeros, zeros)
         turn = quaternion_from_rpy(roll, pitch, yaw)
-        rest = self.state[..., 6:12] if six else torch.zeros(*x.shape, 6).to(x)
-        return torch.cat([torch.stack([x, y, z], -1), turn, rest], dim=-1)
+        rates = self.state[..., 6:12] if six else torch.zeros(*x.shape, 6).to(x)
+        return torch.cat([torch.stack([x, y, z], -1), turn, rates], dim=-1)
 
 
 @dataclass(frozen=True)
-class MoreMotion:
-    """Windows of which only the motion is looked at: poses cost nothing beside voxels.
+class MotionWindows:
+    """Windows without frames: poses are far cheaper to load than voxels.
 
     Attributes:
-        poses: (N, P + H, 13), in the anchor frame of each.
-        ground_z: (N, P + H).
-        share: of the pose loss, that these make up.
+        poses: float32 (N, P + H, 13), in the anchor frame of each window.
+        ground_z: float32 (N, P + H).
     """
 
     poses: Tensor
     ground_z: Tensor
+
+    def __len__(self) -> int:
+        return len(self.poses)
+
+    def to(self, device: torch.device | str) -> MotionWindows:
+        """Return the same windows on a device."""
+        return MotionWindows(self.poses.to(device), self.ground_z.to(device))
+
+
+@dataclass(frozen=True)
+class ExtraMotion:
+    """Windows without frames that train the motion head along with a batch.
+
+    Attributes:
+        windows: those windows.
+        share: their share of the pose loss.
+    """
+
+    windows: MotionWindows
     share: float
 
 
 class _Member(nn.Module):
-    """Features (B, F) → what one network says of them (B, S); nothing at the start."""
+    """One network of the ensemble: features (B, F) to outputs (B, S), zero at the start."""
 
     def __init__(self, size_in: int, width: int, size_out: int) -> None:
         super().__init__()
@@ -112,29 +137,30 @@ class _Member(nn.Module):
         hidden = self.features(features)
         for norm, layer in zip(self.norms, self.hidden, strict=True):
             hidden = hidden + layer(functional.gelu(norm(hidden)))
-        return self.out(functional.gelu(hidden))
+        out: Tensor = self.out(functional.gelu(hidden))
+        return out
 
 
-class PoseModule(nn.Module):
-    """Past poses → motion.
+class MotionHead(nn.Module):
+    """Past poses to motion, by an ensemble of small networks.
 
-    Some networks, the members, learn it from different starts, each by itself; all their parts
-    together are the mixture. Where windows are few they agree, and where none was they differ
-    (Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using Deep
-    Ensembles, 2017).
+    The members start from different weights and learn each by itself; the components of all of them
+    together are the mixture. Near windows like those of training they agree, far from them they
+    differ (Lakshminarayanan et al., Simple and Scalable Predictive Uncertainty Estimation using
+    Deep Ensembles, 2017).
 
     Attributes:
-        scale: of the features, learnt from train windows before the first step.
-        wideness: (H,), times which the parts of the mixture are as wide as they say: who has seen
-            few windows is too sure of new ones. 1 until `calibrate`.
-        sigma_scale: (H, D), times which a sigma is what it says to others. The loss makes it fit a
-            normal distribution; errors of vehicles have longer tails.
+        scale: of the features, learned from train windows before the first step.
+        spread_scale: (H,), factor applied to the width of every mixture component. Corrects the
+            overconfidence of a network fitted on few windows; 1 until `calibrate` has run.
+        sigma_scale: (H, D), factor from the fitted sigma to the published one. The loss assumes
+            normal errors; real ones have heavier tails. 1 until `calibrate` has run.
 
     Args:
         history, future: frames.
         dt_s: seconds between frames.
         channels: width.
-        dof: 3 or 6.
+        dof: degrees of freedom, 3 or 6.
         context: width of a scene feature that may help (0: none).
     """
 
@@ -142,109 +168,126 @@ class PoseModule(nn.Module):
         self, history: int, future: int, dt_s: float, channels: int, dof: int, context: int = 0
     ) -> None:
         super().__init__()
-        self.history, self.future, self.dt_s = history, future, dt_s
+        self.history = history
+        self.future = future
+        self.dt_s = dt_s
         self.size = 4 if dof == 3 else 12
         self.others = self.size - 3
-        width = 2 * channels
+        self.context = context
         self.scale = FeatureScale(history)
         size_in = FRAME_FEATURES * history + context
-        size_out = future * (_PARTS * 10 + 2 * self.others)
-        self.members = nn.ModuleList(_Member(size_in, width, size_out) for _ in range(_MEMBERS))
-        self.context = context
+        # per component: mean, log-sigma and shear of x, y, yaw, and a log-weight
+        size_out = future * (_COMPONENTS * 10 + 2 * self.others)
+        self.members = nn.ModuleList(
+            _Member(size_in, 2 * channels, size_out) for _ in range(_MEMBERS)
+        )
         for member in self.members:
-            if context:  # what is often absent begins without influence
+            if context:  # a context that is often absent begins without influence
                 nn.init.zeros_(member.features.weight[:, -context:])
-            parts, _ = self.answers(member.out.bias.detach())
-            parts[..., 3:6] = torch.linspace(*_START_PARTS, _PARTS)[:, None]
+            components, _ = self.split_output(member.out.bias.detach())
+            # components that start alike would stay alike: the gradient could not tell them apart
+            components[..., 3:6] = torch.linspace(*_START_SPREADS, _COMPONENTS)[:, None]
         horizons = dt_s * torch.arange(1, future + 1, dtype=torch.float32)
         self.register_buffer("horizons_s", horizons, persistent=False)
-        start = _START_LOG_SIGMA + torch.log(horizons)[:, None]
+        start = _START_LOG_SIGMA + torch.log(horizons)[:, None]  # (H, 1): errors grow with time
         self.register_buffer("start", start, persistent=False)
         self.register_buffer("even", normal_draws(_DRAWS).float(), persistent=False)
-        self.register_buffer("wideness", torch.ones(future))
+        self.register_buffer("spread_scale", torch.ones(future))
         self.register_buffer("sigma_scale", torch.ones(future, self.size))
 
-    def answers(self, out: Tensor) -> tuple[Tensor, Tensor]:
-        """Views (..., H, K, 10) and (..., H, 2, R) of outputs: of the parts of the mixture mean,
-        log-sigma, shear and log-weight; shift and log-sigma of the rest of the state."""
-        each = out.unflatten(-1, (self.future, -1))
-        parts, rest = each.split([_PARTS * 10, 2 * self.others], dim=-1)
-        return parts.unflatten(-1, (_PARTS, 10)), rest.unflatten(-1, (2, -1))
+    def split_output(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Return views (..., H, K, 10) and (..., H, 2, R) of a member's outputs (..., S).
 
-    def learn_scale(self, seen: MoreMotion, mirrored: MoreMotion) -> None:
+        Of each component mean, log-sigma and shear (3 each) and log-weight; of the components of
+        the state outside the plane shift and log-sigma.
+        """
+        per_horizon = out.unflatten(-1, (self.future, -1))
+        components, rest = per_horizon.split([_COMPONENTS * 10, 2 * self.others], dim=-1)
+        return components.unflatten(-1, (_COMPONENTS, 10)), rest.unflatten(-1, (2, -1))
+
+    def learn_scale(self, driven: MotionWindows, mirrored: MotionWindows) -> None:
         """Take the scale of the features from train windows and their mirror images."""
-        past = [self._features(some) for some in (seen, mirrored) if len(some.poses)]
+        past = [self._features(windows) for windows in (driven, mirrored) if len(windows)]
         if past:
             self.scale.learn(torch.cat(past))
 
-    def _features(self, some: MoreMotion) -> Tensor:
-        past, ground_z = some.poses[:, : self.history], some.ground_z[:, : self.history]
-        return pose_features(past, ground_z, self.dt_s)
+    def _features(self, windows: MotionWindows) -> Tensor:
+        poses = windows.poses[:, : self.history]
+        return pose_features(poses, windows.ground_z[:, : self.history], self.dt_s)
 
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
-        """Motion from past poses (B, P, 13), terrain (B, P) and a scene feature (B, C), if any."""
-        features = self.scale(pose_features(poses, ground_z, self.dt_s))
+        """Return the motion from past poses (B, P, 13), terrain (B, P) and context (B, C)."""
+        features = self.scale(pose_features(poses, ground_z, self.dt_s))  # (B, P · 22)
         if self.context:
             if context is None:
                 context = features.new_zeros(len(features), self.context)
             features = torch.cat([features, context], dim=-1)
-        said = torch.stack([member(features) for member in self.members], dim=-2).float()
-        parts, rest = self.answers(said)  # (B, M, H, K, 10), (B, M, H, 2, R)
-        on_its_own = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
-        reach = self.horizons_s[:, None]
+        outputs = torch.stack([member(features) for member in self.members], dim=-2).float()
+        components, rest = self.split_output(outputs)  # (B, M, H, K, 10), (B, M, H, 2, R)
+        constant = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
+        # residuals are per second: a constant error of the speed is then one number
+        seconds = self.horizons_s[:, None]
         planar = PlanarMixture(
-            torch.log_softmax(parts[..., 9], dim=-1),
-            planar_of(on_its_own)[:, None, :, None] + parts[..., :3] * reach[:, None],
-            _log_sigma(parts[..., 3:6], self.start[:, None]),
-            parts[..., 6:9],
-        ).together()
-        shift, unsure = rest.mean(dim=1).unbind(-2)
-        state = state_of(planar.expected(), others_of(on_its_own) + shift * reach)
-        return Motion(state, planar, _log_sigma(unsure, self.start))
+            torch.log_softmax(components[..., 9], dim=-1),
+            planar_of(constant)[:, None, :, None] + components[..., :3] * seconds[:, None],
+            _log_sigma(components[..., 3:6], self.start[:, None]),
+            components[..., 6:9],
+        ).together()  # (B, H), M · K components
+        shift, log_sigma = rest.mean(dim=1).unbind(-2)  # (B, H, R) each
+        state = state_of(planar.expected(), others_of(constant) + shift * seconds)
+        return Motion(state, planar, _log_sigma(log_sigma, self.start))
 
     def loss(self, motion: Motion, truth: Tensor) -> Tensor:
-        """Negative log-likelihood of the true states (B, H, D), a component; each member's own."""
-        each = motion.planar.apart(len(self.members))
-        planar = -each.log_likelihood(planar_of(truth)[:, None]).mean()
+        """Return the negative log-likelihood per component of true states (B, H, D).
+
+        Each member is scored by itself: scored together, one could leave work to the others.
+        """
+        members = motion.planar.apart(len(self.members))
+        planar = -members.log_likelihood(planar_of(truth)[:, None]).mean()
         error = motion_error(motion.state, truth)
         rest = gaussian_nll(others_of(error), motion.others)
         return (planar + self.others * rest) / self.size
 
-    def loss_of(self, more: MoreMotion) -> Tensor:
-        """The loss of windows without a scene."""
-        return self.loss(*self._said(more))
+    def loss_of_windows(self, windows: MotionWindows) -> Tensor:
+        """Return the loss of windows without frames."""
+        return self.loss(*self._predicted(windows))
 
-    def _said(self, more: MoreMotion) -> tuple[Motion, Tensor]:
-        """The motion of windows without a scene, and their true states."""
-        motion = self(more.poses[:, : self.history], more.ground_z[:, : self.history])
-        return motion, true_state(more.poses[:, self.history :], self.size).float()
+    def _predicted(self, windows: MotionWindows) -> tuple[Motion, Tensor]:
+        """Return the motion of windows without frames, and their true states (N, H, D)."""
+        past = windows.poses[:, : self.history]
+        motion = self(past, windows.ground_z[:, : self.history])
+        return motion, true_state(windows.poses[:, self.history :], self.size).float()
 
     @torch.no_grad()
-    def calibrate(self, seen: MoreMotion) -> None:
-        """Take `wideness` and `sigma_scale` from how the motion of unseen windows differs from what
-        is said of it."""
-        if not len(seen.poses):
+    def calibrate(self, windows: MotionWindows) -> None:
+        """Choose `spread_scale` and `sigma_scale` on windows that were not trained on."""
+        if not len(windows):
             return
-        motion, truth = self._said(seen)
-        error = motion_error(motion.state, truth) / motion.log_sigma.exp()
-        self.sigma_scale.copy_(error.abs().quantile(_ONE_SIGMA, dim=0).clamp(*_SCALES))
-        low, high, steps = _WIDENESS
-        factors = torch.logspace(0, 1, steps, high / low).to(error) * low
+        motion, truth = self._predicted(windows)
+        # so that one sigma holds the share of the errors that it would of a normal distribution
+        error = motion_error(motion.state, truth) / motion.log_sigma.exp()  # (N, H, D)
+        self.sigma_scale.copy_(error.abs().quantile(_ONE_SIGMA, dim=0).clamp(*_SIGMA_SCALES))
+        # so that the mixture gives the true places the highest likelihood, for each horizon
+        low, high, count = _SPREAD_SCALES
+        factors = torch.logspace(0, 1, count, high / low).to(error) * low
         likely = [
             motion.planar.widened(factor).log_likelihood(planar_of(truth)).mean(dim=0)
             for factor in factors
         ]
-        self.wideness.copy_(factors[torch.stack(likely).argmax(dim=0)])
+        self.spread_scale.copy_(factors[torch.stack(likely).argmax(dim=0)])
 
     @torch.no_grad()
     def moves(self, motion: Motion, windows: Tensor, horizons: Tensor) -> Tensor:
-        """Draws (R, N, 3) of what the true x, y (m) and yaw (rad) may have beyond the expected
-        ones, of the windows (R,) at the future frames `horizons` (R,)."""
-        planar = motion.planar.at(windows, horizons).widened(self.wideness[horizons])
+        """Return draws (R, N, 3) of the true x, y (m) and yaw (rad) less the expected ones.
+
+        Args:
+            windows, horizons: int64 (R,), which future frame of which window each row is.
+        """
+        planar = motion.planar.at(windows, horizons).widened(self.spread_scale[horizons])
         return planar.draws(self.even) - planar_of(motion.state[windows, horizons])[:, None]
 
 
-def _log_sigma(said: Tensor, start: Tensor) -> Tensor:
-    """Log-sigmas from outputs beside those at the start; they end softly at `_SUREST`."""
-    above = functional.softplus(said + (start - _SUREST))
-    return (_SUREST + above).clamp(max=5.0)
+def _log_sigma(out: Tensor, start: Tensor) -> Tensor:
+    """Return log-sigmas of outputs relative to `start`, with a soft floor and a hard ceiling."""
+    above = functional.softplus(out + (start - _LEAST_LOG_SIGMA))
+    return (_LEAST_LOG_SIGMA + above).clamp(max=5.0)

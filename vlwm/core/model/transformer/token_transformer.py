@@ -122,9 +122,6 @@ class TokenTransformer(nn.Module):
         map_size: h, w.
         frames: longest sequence, the frame to be predicted included.
         heads, layers: attention heads, temporal blocks per resolution.
-
-    Attributes:
-        recompute: temporal blocks keep their input alone and run again in the backward pass.
     """
 
     def __init__(
@@ -138,7 +135,6 @@ class TokenTransformer(nn.Module):
         pose_layers: int = 2,
     ) -> None:
         super().__init__()
-        self.recompute = False
         *widths, middle = channels
         entry = [widths[0], *widths[:-1]]
         self.sizes = [map_size]
@@ -170,12 +166,15 @@ class TokenTransformer(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], codes, 3, padding=1)
         self.pose_out = nn.Linear(widths[0], widths[0])
 
-    def forward(self, tokens: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, pose: Tensor, recompute: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Code logits (B, F, K, h, w) for each frame's next one, and pose features (B, F, C).
 
         Args:
             tokens: (B, F, C, h, w).
             pose: (B, F, C).
+            recompute: temporal blocks keep their input alone and run again in the backward pass.
         """
         places = Streams.over_time(tokens, self.temporal_embeddings.weight[..., None, None])
         poses = Streams.over_time(pose, self.pose_temporal_embeddings.weight)
@@ -183,7 +182,7 @@ class TokenTransformer(nn.Module):
         for i, convs in enumerate(self.encoders):
             poses = self._look(poses, places.queries, self.pose_attn_en[i])
             poses = poses.through(self.pose_en[i])
-            places = self._remember(places, self.temporal_attentions_en[i]).each(convs)
+            places = self._remember(places, self.temporal_attentions_en[i], recompute).each(convs)
             skips.append((places, poses))
             places = places.each(self.downsamples[i])
         places, poses = places.each(self.mid), poses.through(self.pose_mid)
@@ -191,7 +190,7 @@ class TokenTransformer(nn.Module):
             skip, pose_skip = skips.pop()
             places = places.each(self.upsamples[i]).joined(skip)
             poses = poses.through(self.pose_up[i]).joined(pose_skip)
-            places = self._remember(places, self.temporal_attentions_de[i])
+            places = self._remember(places, self.temporal_attentions_de[i], recompute)
             poses = self._look(poses, places.queries, self.pose_attn_de[i])
             poses = poses.through(self.pose_de[i])
             last = i == len(self.decoders) - 1  # nobody asks what is known there
@@ -200,52 +199,52 @@ class TokenTransformer(nn.Module):
         return each(self.conv_out, places.queries), self.pose_out(poses.queries)
 
     @torch.no_grad()
-    def next_logits(self, tokens: Tensor, held: list[Tensor]) -> Tensor:
+    def next_logits(self, tokens: Tensor, kv_cache: list[Tensor]) -> Tensor:
         """Code logits (B, K, h, w) of the frame after the last one, as `forward` gives them.
 
-        What is known of a frame depends on no other frame, so it is made once and held.
+        Keys and values of a frame do not depend on later frames, so they are cached.
 
         Args:
-            tokens: (B, n, C, h, w), frames that `held` knows nothing of.
-            held: [] for the first frames; afterwards what the call before left in it.
+            tokens: (B, n, C, h, w), frames that are not in `kv_cache` yet.
+            kv_cache: empty list on the first call; filled in place.
         """
-        first = held[0].shape[1] if held else 0
+        first = kv_cache[0].shape[1] if kv_cache else 0
         count, times = first + tokens.shape[1], self.temporal_embeddings.weight[..., None, None]
         places = Streams(tokens + times[first:count], tokens[:, -1:] + times[count : count + 1])
         skips: list[Streams] = []
         sites = iter(range(2 * len(self.encoders)))
         for i, convs in enumerate(self.encoders):
             blocks = self.temporal_attentions_en[i]
-            places = self._ask(places, blocks, held, next(sites)).each(convs)
+            places = self._ask(places, blocks, kv_cache, next(sites)).each(convs)
             skips.append(places)
             places = places.each(self.downsamples[i])
         places = places.each(self.mid)
         for i, convs in enumerate(self.decoders):
             places = places.each(self.upsamples[i]).joined(skips.pop())
             blocks = self.temporal_attentions_de[i]
-            places = self._ask(places, blocks, held, next(sites)).each(convs)
+            places = self._ask(places, blocks, kv_cache, next(sites)).each(convs)
         return each(self.conv_out, places.queries)[:, 0]
 
     def _ask(
-        self, places: Streams, blocks: nn.ModuleList, held: list[Tensor], site: int
+        self, places: Streams, blocks: nn.ModuleList, kv_cache: list[Tensor], site: int
     ) -> Streams:
-        """The one query of each place looks at all frames that are held, the new ones included."""
-        if site == len(held):
-            held.append(places.known)
+        """Let the one query of each place attend to all cached frames, the new ones included."""
+        if site == len(kv_cache):
+            kv_cache.append(places.known)
         else:
-            held[site] = torch.cat([held[site], places.known], dim=1)
+            kv_cache[site] = torch.cat([kv_cache[site], places.known], dim=1)
         b, _, c, h, w = places.queries.shape
-        known, asked = (by_place(x) for x in (held[site], places.queries))
+        known, asked = (by_place(x) for x in (kv_cache[site], places.queries))
         for block in blocks:
             asked = _over_time(block, asked, known, causal=False)
         return Streams(places.known, asked.view(b, h, w, 1, c).permute(0, 3, 4, 1, 2))
 
-    def _remember(self, places: Streams, blocks: nn.ModuleList) -> Streams:
+    def _remember(self, places: Streams, blocks: nn.ModuleList, recompute: bool) -> Streams:
         """Every place of the queries looks at what is known of that place up to its frame."""
         b, f, c, h, w = places.queries.shape
         known, asked = (by_place(x) for x in (places.known, places.queries))
         for block in blocks:
-            if self.recompute and torch.is_grad_enabled():
+            if recompute and torch.is_grad_enabled():
                 asked = checkpoint(_over_time, block, asked, known, use_reentrant=False)
             else:
                 asked = _over_time(block, asked, known)

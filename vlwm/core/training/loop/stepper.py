@@ -8,19 +8,20 @@ try the whole step again from the same random state: training goes on as if it h
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from vlwm.core.config.schema import GradClipConfig
 from vlwm.core.errors import TrainingError
+from vlwm.core.model.loss_report import LossReport
 from vlwm.core.training.loop.optimizer import clip_gradients, guarded_step
-from vlwm.core.training.loop.task import Task, batch_size, flatten, microbatches
+from vlwm.core.training.loop.task import StepTask, batch_size, microbatches
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.telemetry.meter import Numbers, merge
 
@@ -75,17 +76,20 @@ class Stepper:
         precision: autocast type, or None for float32.
         microbatch: samples per backward pass at most; halved when memory runs out.
         ranks: the processes that share each batch.
+        parameters: those of the optimizer, in the order in which the norm of their gradients is
+            summed; None takes the order of the optimizer's groups.
     """
 
     def __init__(
         self,
-        task: Task,
+        task: StepTask,
         optimizer: AdamW,
         clip: GradClipConfig,
         device: torch.device,
         precision: torch.dtype | None,
         microbatch: int,
         ranks: Ranks | None = None,
+        parameters: Sequence[nn.Parameter] | None = None,
     ) -> None:
         self.task = task
         self.optimizer = optimizer
@@ -95,7 +99,8 @@ class Stepper:
         self.microbatch = microbatch
         self.ranks = Ranks() if ranks is None else ranks
         self._names: tuple[str, ...] = ()
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        grouped = [p for group in optimizer.param_groups for p in group["params"]]
+        self.parameters = grouped if parameters is None else list(parameters)
         half = precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
 
@@ -126,22 +131,29 @@ class Stepper:
         numbers: Numbers = {}
         try:
             for part in () if batch is None else microbatches(batch, self.microbatch):
-                weight = batch_size(part) / samples
-                send_back = partial(self._send_back, weight)
-                with self._autocast():
-                    report = self.task.loss(part.to(self.device), send_back)
-                send_back(report.total)
-                merge(numbers, flatten(report), weight)
+                share = batch_size(part) / samples
+                report = self._backward_by_terms(part.to(self.device), step, share)
+                merge(numbers, report.numbers(), share)
         except torch.OutOfMemoryError:
             return {}, True
         return numbers, False
 
-    def _send_back(self, weight: float, summand: Tensor) -> Tensor:
-        """Add a summand's gradient at once, which lets go of its graph; its value."""
-        if summand.requires_grad:  # not where all that it depends on is frozen
-            with torch.autocast(self.device.type, enabled=False):
-                self.scaler.scale(summand * weight).backward()
-        return summand.detach()
+    def _backward_by_terms(self, part: Any, step: int, share: float) -> LossReport:
+        """Back-propagate a microbatch term by term, so that one term's graph is alive at a time.
+
+        Args:
+            share: of the global batch's samples.
+        """
+        report = LossReport()
+        with self._autocast():
+            for term in self.task.loss_terms(part, step):
+                contribution = term.contribution()
+                if contribution.requires_grad:  # not where all that it depends on is frozen
+                    with torch.autocast(self.device.type, enabled=False):
+                        self.scaler.scale(contribution * share).backward()
+                report.add(term, contribution.detach())
+                del term, contribution  # else they live while the next term is made
+        return report
 
     def _apply(self, numbers: Numbers) -> StepResult:
         """Add up over processes, clip, and step unless something is not finite."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from vlwm.core.model.loss_report import LossReport, Take, as_it_is
+from vlwm.core.model.loss_report import LossTerm
 
 Tick = Callable[[], None]
 """Called between pieces of long work: beats the heart, and raises when a signal has come."""
@@ -26,42 +26,53 @@ class MemoryShort(Exception):
     """Memory ran out in a validation; it is tried again with smaller batches."""
 
 
-class Task(Protocol):
+class StepTask(Protocol):
+    """What a `Stepper` trains: a loss in terms, and hooks around each step."""
+
+    def loss_terms(self, batch: Any, step: int) -> Iterator[LossTerm]:
+        """Yield the loss of a (micro)batch on the device, as means over its samples.
+
+        The stepper sends the gradient of each term back before it asks for the next one, so no
+        term may depend on the graph of another. No context manager may span a `yield`.
+
+        Args:
+            step: number of the step; what is drawn at random is a function of it.
+        """
+        ...
+
+    def begin_step(self, step: int) -> None:
+        """Prepare a step (again when it is tried again): forget what a failed try left."""
+        ...
+
+    def exchange(self) -> None:
+        """Share between processes what `end_step` will need, before the weights move."""
+        ...
+
+    def end_step(self, bad: Tensor) -> None:
+        """Finish a step; `bad` (boolean scalar on the device) is True if it was skipped."""
+        ...
+
+    def save_memory(self) -> bool:
+        """Trade time for memory (activation checkpointing); False where nothing is left to do."""
+        ...
+
+
+class Task(StepTask, Protocol):
     """One stage of training."""
 
     stage: str
     """"tokenizer" or "world"; names the phase, the checkpoints and the log lines"""
     unit: str
-    """what one sample is: "frames" or "windows" """
+    """name of one sample: "frames" or "windows" """
     module: nn.Module
-    """what is trained; its state dict is the checkpoint's `model`"""
+    """the network to train; its state dict is the checkpoint's `model`"""
 
     def samples(self) -> int:
-        """Samples of one epoch."""
+        """Return the samples of one epoch."""
         ...
 
     def batches(self, epoch: int, first_sample: int) -> Iterable[Any]:
-        """The epoch's global batches from a sample on; the same ones whenever asked again."""
-        ...
-
-    def loss(self, batch: Any, take: Take = as_it_is) -> LossReport:
-        """The loss of a (micro)batch on the device, as means over its samples.
-
-        Args:
-            take: sends back the gradient of a summand; what is not given to it is in the total.
-        """
-        ...
-
-    def begin_step(self, step: int) -> None:
-        """Before each step (again when a step is tried again): forget what a failed try left."""
-        ...
-
-    def exchange(self) -> None:
-        """Before the weights move: share between processes what `end_step` will need."""
-        ...
-
-    def end_step(self, bad: Tensor) -> None:
-        """After each step; `bad` (boolean scalar on the device) says that it was skipped."""
+        """Return the epoch's global batches from a sample on; the same ones every time."""
         ...
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
@@ -87,10 +98,6 @@ class Task(Protocol):
 
     def load_state(self, content: dict[str, Any]) -> None:
         """Take back what `state` gave, from a checkpoint's content."""
-        ...
-
-    def save_memory(self) -> bool:
-        """Trade time for memory (activation checkpointing); False where nothing is left to do."""
         ...
 
 
@@ -120,11 +127,3 @@ def microbatches(batch: B, size: int) -> Iterator[B]:
     for start in range(0, batch_size(batch), size):
         part = {k: v[start : start + size] for k, v in named.items() if v is not None}
         yield dataclasses.replace(batch, **part)  # type: ignore[type-var]
-
-
-def flatten(report: LossReport) -> dict[str, Tensor]:
-    """A report's numbers under their logged names, cut off from the graph."""
-    named = {"train/loss": report.total}
-    named |= {name if "/" in name else f"loss/{name}": v for name, v in report.parts.items()}
-    named |= report.stats
-    return {name: torch.as_tensor(value).detach().float() for name, value in named.items()}

@@ -9,7 +9,7 @@ from torch import nn
 
 log = logging.getLogger("vlwm.training")
 
-_NETWORKS = ("encoder", "decoder", "transformer", "memory_net")
+_NETWORKS = ("encoder", "decoder", "transformer", "refinement_net")
 _SHAPES = 64
 
 

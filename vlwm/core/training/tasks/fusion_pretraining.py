@@ -1,79 +1,66 @@
-"""The fusion first: it is small, shared by all layers and places, and learns from steps, not cells.
+"""Pre-train the fusion network on single windows before stage 2.
 
-A layer of one future frame of one window is ten thousand examples already, and the same cells
-teach it more in many small steps than in a few large ones (docs/decisions.md). A step of stage 2
-is dear for what else is in it. So the fusion begins alone, with single windows, and goes on beside
-the rest of the model.
+It is small and shared by all layers and places, so it needs many optimizer steps rather than many
+cells per step: a layer of one future frame holds ten thousand examples already (docs/decisions.md).
+A full step of stage 2 is expensive, so the fusion is first trained alone; afterwards it trains
+jointly with the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
 from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.training.loop.data_loader import epoch_batches
-from vlwm.core.training.loop.optimizer import (
-    Schedule,
-    build_optimizer,
-    clip_gradients,
-    guarded_step,
-    set_lr,
-)
 from vlwm.core.training.runtime.distributed import Ranks
-from vlwm.core.training.tasks.pretraining import BeginCourse
-
-_LR = 1e-2
+from vlwm.core.training.tasks.pretraining import PretrainingPhase
 
 
-def learn_fusion(
-    objective: WorldLoss,
-    windows: WindowDataset,
-    config: Config,
-    device: torch.device,
-    workers: int,
-    begin: BeginCourse,
-) -> None:
-    """Train the fusion of a model for `data.fusion_steps` steps of one window.
+class FusionPretraining(PretrainingPhase):
+    """Trains the fusion for `data.fusion_steps` steps of one window.
 
     Args:
         objective: of the model, whose fusion is changed in place.
         windows: the train split.
-        config: steps, decay, warm-up, seed.
-        device: of the model.
+        config: steps, seed.
         workers: loader processes.
-        begin: gives the steps that are to be made.
     """
-    steps = config.data.fusion_steps
-    if not steps or not len(windows):
-        return
-    fusion = objective.model.fusion
-    optimizer = build_optimizer(fusion, config.optimizer, _LR)
-    schedule = Schedule(config.lr_config, _LR, steps)
-    course = begin(fusion, optimizer, steps)
-    batches = _single(windows, config, course.first, steps, workers)
-    for step, batch in zip(course, batches, strict=True):
-        set_lr(optimizer, schedule.lr(step))
-        objective.draw = step
-        optimizer.zero_grad()
-        loss = objective.fusion(batch.to(device))
-        loss.backward()
-        norm = clip_gradients(fusion.parameters(), config.grad_clip)
-        guarded_step(optimizer, ~torch.isfinite(loss + norm))
-    optimizer.zero_grad()
 
+    name = "fusion"
+    prefix = "memory.fusion."
+    lr = 1e-2
 
-def _single(
-    windows: WindowDataset, config: Config, first: int, steps: int, workers: int
-) -> Iterator[Batch]:
-    """The windows of the steps from `first` on, one by one, in the order of epochs."""
-    while first < steps:
-        epoch, done = divmod(first, len(windows))
-        most = min(len(windows), steps - epoch * len(windows))
-        place = (epoch, done)
-        yield from epoch_batches(windows, 1, config.seed + 1, place, Ranks(), workers, most)
-        first += most - done
+    def __init__(
+        self, objective: WorldLoss, windows: WindowDataset, config: Config, workers: int
+    ) -> None:
+        self.objective = objective
+        self.module = objective.model.memory.fusion
+        self.windows = windows
+        self.seed = config.seed + 1  # another order than stage 2
+        self.workers = workers
+        self.steps = config.data.fusion_steps if len(windows) else 0
+
+    def describe(self) -> str:
+        """Return what is done, for the log."""
+        return f"fusion from single windows, {self.steps} steps"
+
+    def prepare(self) -> None:
+        """Put the model into training mode: which frame is drawn depends on the step then."""
+        self.objective.model.train()
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        """Yield the windows of the steps from `first` on, one by one, in the order of epochs."""
+        while first < self.steps:
+            epoch, done = divmod(first, len(self.windows))
+            most = min(len(self.windows), self.steps - epoch * len(self.windows))
+            place = (epoch, done)
+            yield from epoch_batches(self.windows, 1, self.seed, place, Ranks(), self.workers, most)
+            first += most - done
+
+    def loss_terms(self, batch: Batch, step: int) -> Iterator[LossTerm]:
+        """Yield the fusion's loss on one future frame of the window."""
+        yield self.objective.fusion_term(batch, step)

@@ -1,113 +1,147 @@
-"""Motion of many windows at once: a step sees few windows, but poses cost nothing beside voxels.
+"""Pre-train the motion head on poses alone, and feed it extra windows in every step of stage 2.
 
-So the pose module learns from poses alone first, in a minute, and goes on beside the frames.
+Loading poses is far cheaper than loading voxels, so a step can use hundreds of windows without
+frames in addition to the few of its batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from vlwm.core.config.schema import Config
+from vlwm.core.config.schema import Config, OptimizerConfig
 from vlwm.core.data.batch import mirrored_poses
 from vlwm.core.data.datasets import WindowDataset
-from vlwm.core.model.motion.motion_head import MoreMotion, PoseModule
-from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
-from vlwm.core.training.tasks.pretraining import BeginCourse
+from vlwm.core.model.loss_report import LossTerm
+from vlwm.core.model.motion.motion_head import ExtraMotion, MotionHead, MotionWindows
+from vlwm.core.training.tasks.pretraining import PretrainingPhase
 
-_MOST = 200_000  # windows that are held: 120 MB
-_SCALED = 20_000  # windows that the scale of the features comes from
-_LR = 5e-3  # of what is learnt before the frames
-_DECAYED = 10_000  # windows up to which the weight decay is 1
+_MOST = 200_000
+"""windows in memory: 120 MB"""
+_SCALED = 20_000
+"""windows that the scale of the features is taken from"""
+_DECAYED = 10_000
+"""windows up to which the weight decay is 1"""
 
 
-def motions_of(windows: WindowDataset, most: int, device: torch.device | None = None) -> MoreMotion:
-    """The motion of at most so many windows, evenly spaced, as they were driven."""
+def motions_of(
+    windows: WindowDataset, most: int, device: torch.device | None = None
+) -> MotionWindows:
+    """Return the motion of at most `most` windows, evenly spaced, as they were driven."""
     every = range(0, len(windows), max(1, -(-len(windows) // most))) if most else ()
     found = [windows.motion(i) for i in every]
     if not found:
         none = torch.zeros(0, 0, 13, device=device)
-        return MoreMotion(none, none[..., 0], share=1.0)
+        return MotionWindows(none, none[..., 0])
     poses, ground_z = (
         torch.from_numpy(np.array(values, np.float32)).to(device)
         for values in zip(*found, strict=True)
     )
-    return MoreMotion(poses, ground_z, share=1.0)
+    return MotionWindows(poses, ground_z)
 
 
 class Motions:
-    """The motion of the train windows, and a choice of them for each step.
+    """The motion of the train windows, and a random choice of them for each step.
 
     Args:
         windows: the train split.
-        config: how many a step takes, mirroring, seed, the batch they stand beside.
-        ranks: processes that share a batch; all choose alike.
+        config: how many a step takes, mirroring, seed, the batch that they join.
+        ranks: processes that share a batch; all choose the same windows.
         device: where the choice goes.
     """
 
     def __init__(
         self, windows: WindowDataset, config: Config, ranks: int, device: torch.device
     ) -> None:
-        self.seed, self.mirror, self.device = config.seed, config.data.mirror, device
+        self.seed = config.seed
+        self.mirror = config.data.mirror
+        self.device = device
         self.count = min(config.data.motion_samples, len(windows))
         self.share = self.count / max(self.count + config.data.samples_per_gpu * ranks, 1)
-        held = motions_of(windows, _MOST)
-        self.poses, self.ground_z = held.poses.numpy(), held.ground_z.numpy()
+        every = motions_of(windows, _MOST)
+        self.poses = every.poses.numpy()  # (N, P + H, 13)
+        self.ground_z = every.ground_z.numpy()  # (N, P + H)
+        self._last: tuple[int, ExtraMotion] | None = None
 
-    def some(self, most: int) -> tuple[MoreMotion, MoreMotion]:
-        """At most so many, evenly spaced, and their mirror images."""
+    def evenly(self, most: int) -> tuple[MotionWindows, MotionWindows]:
+        """Return at most `most` windows, evenly spaced, and their mirror images."""
         rows = slice(None, None, max(1, -(-len(self.poses) // most)))
-        mirrored = mirrored_poses(self.poses[rows].astype(np.float64)).astype(np.float32)
+        poses = self.poses[rows]
+        mirrored = mirrored_poses(poses.astype(np.float64)).astype(np.float32)
         ground_z = torch.from_numpy(self.ground_z[rows]).to(self.device)
         driven, image = (
-            MoreMotion(torch.from_numpy(poses).to(self.device), ground_z, share=1.0)
-            for poses in (self.poses[rows], mirrored)
+            MotionWindows(torch.from_numpy(p).to(self.device), ground_z) for p in (poses, mirrored)
         )
         return driven, image
 
-    def of_step(self, step: int) -> MoreMotion | None:
-        """The choice of a step, a function of it and the seed; None where none are wanted."""
+    def of_step(self, step: int) -> ExtraMotion | None:
+        """Return the choice of a step, a function of it and the seed; None without windows."""
         if not self.count:
             return None
+        if self._last is None or self._last[0] != step:  # microbatches ask again
+            self._last = (step, ExtraMotion(self._chosen(step), self.share))
+        return self._last[1]
+
+    def _chosen(self, step: int) -> MotionWindows:
         random = np.random.default_rng([self.seed, step])
         rows = random.integers(len(self.poses), size=self.count)
         poses, ground_z = self.poses[rows], self.ground_z[rows]
         if self.mirror:
             flip = random.random(self.count) < 0.5
             poses[flip] = mirrored_poses(poses[flip].astype(np.float64))
-        return MoreMotion(
-            torch.from_numpy(poses).to(self.device),
-            torch.from_numpy(ground_z).to(self.device),
-            self.share,
-        )
+        windows = MotionWindows(torch.from_numpy(poses), torch.from_numpy(ground_z))
+        return windows.to(self.device)
 
 
-def learn_motion(pose: PoseModule, motions: Motions, config: Config, begin: BeginCourse) -> None:
-    """What poses alone say of motion: the scale of the features, then `data.motion_steps` steps.
+class MotionPretraining(PretrainingPhase):
+    """Learns the scale of the features, then takes `data.motion_steps` steps on poses alone.
 
     Args:
-        pose: changed in place.
+        head: changed in place.
         motions: of the train split.
-        begin: gives the steps that are to be made.
+        config: steps.
     """
-    pose.learn_scale(*motions.some(_SCALED))
-    steps = config.data.motion_steps
-    own = replace(config.optimizer, weight_decay=_weight_decay(len(motions.poses)))
-    optimizer, schedule = build_optimizer(pose, own, _LR), Schedule(config.lr_config, _LR, steps)
-    for step in begin(pose, optimizer, steps):
-        more = motions.of_step(step)
-        if more is None:
-            return
-        set_lr(optimizer, schedule.lr(step))
-        optimizer.zero_grad()
-        pose.loss_of(more).backward()
-        clip_gradients(pose.parameters(), config.grad_clip)
-        optimizer.step()
-    optimizer.zero_grad()
 
+    name = "motion"
+    prefix = "motion_head."
+    lr = 5e-3
 
-def _weight_decay(windows: int) -> float:
-    """The more was seen, the less is assumed."""
-    return min(1.0, _DECAYED / max(windows, 1))
+    def __init__(self, head: MotionHead, motions: Motions, config: Config) -> None:
+        self.module: MotionHead = head
+        self.motions = motions
+        self.steps = config.data.motion_steps if motions.count else 0
+        self._frozen: list[torch.nn.Parameter] = []
+
+    def describe(self) -> str:
+        """Return what is done, for the log."""
+        return f"motion from poses alone, {self.steps} steps"
+
+    def prepare(self) -> None:
+        """Learn the scale; a frozen head that begins fresh is trained before it is frozen."""
+        self._frozen = [p for p in self.module.parameters() if not p.requires_grad]
+        self.module.requires_grad_(True)
+        self.module.learn_scale(*self.motions.evenly(_SCALED))
+
+    def optimizer_config(self, config: OptimizerConfig) -> OptimizerConfig:
+        """Return settings whose weight decay falls as the windows grow: data replace a prior."""
+        decay = min(1.0, _DECAYED / max(len(self.motions.poses), 1))
+        return replace(config, weight_decay=decay)
+
+    def batches(self, first: int) -> Iterator[MotionWindows]:
+        """Yield the choice of each step from `first` on."""
+        for step in range(first, self.steps):
+            extra = self.motions.of_step(step)
+            assert extra is not None  # else the phase has no steps
+            yield extra.windows
+
+    def loss_terms(self, batch: MotionWindows, step: int) -> Iterator[LossTerm]:
+        """Yield the likelihood of the windows' motion."""
+        yield LossTerm("pose", self.module.loss_of_windows(batch))
+
+    def finish(self) -> None:
+        """Freeze again what was frozen before."""
+        for parameter in self._frozen:
+            parameter.requires_grad_(False)

@@ -7,6 +7,7 @@ follows its moving means after each step that was not skipped, once per global b
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from vlwm.core.data.batch import FrameBatch, apply_symmetry
 from vlwm.core.data.datasets import FrameDataset
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.model.bit_packing import unpack_bits
-from vlwm.core.model.loss_report import LossReport, Take, as_it_is
-from vlwm.core.model.losses import OccupancyLoss, occupancy_loss
+from vlwm.core.model.loss_report import LossTerm
+from vlwm.core.model.losses import occupancy_loss
 from vlwm.core.model.tokenizer.quantizer import CodebookHealth
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.training.loop.data_loader import epoch_batches, share_of
@@ -100,8 +101,8 @@ class TokenizerTask:
             for name in self._trained:
                 parameters[name].requires_grad_(not self.alone or name in self.fresh)
 
-    def loss(self, batch: FrameBatch, take: Take = as_it_is) -> LossReport:
-        """Composite of the round trip, and the quantizer's loss."""
+    def loss_terms(self, batch: FrameBatch, step: int) -> Iterator[LossTerm]:
+        """Yield one term: the composite of the round trip and the quantizer's share a graph."""
         truth = apply_symmetry(unpack_bits(batch.bits, self.shape), batch.symmetry)
         z = self.module.encode(truth)
         quantized = self.module.quantize(z)
@@ -111,8 +112,15 @@ class TokenizerTask:
         logits = self.module.decode(quantized.z_q)
         occupancy = occupancy_loss(logits, truth, self.config.loss)
         total = occupancy.total + self.config.tokenizer.vq_weight * quantized.vq_loss
-        parts = {**occupancy_parts(occupancy), "vq": quantized.vq_loss}
-        return LossReport(total, parts, occupancy_stats(occupancy))
+        numbers = {
+            "loss/occupancy": occupancy.total,
+            "loss/focal": occupancy.focal,
+            "loss/dice": occupancy.dice,
+            "loss/mean": occupancy.mean,
+            "loss/vq": quantized.vq_loss,
+            **occupancy.statistics(),
+        }
+        yield LossTerm("round_trip", total, numbers=numbers)
 
     def exchange(self) -> None:
         """Encoder outputs and codes of the whole global batch, in one order everywhere."""
@@ -175,21 +183,3 @@ class TokenizerTask:
     def save_memory(self) -> bool:
         """Nothing to trade: a single frame is small."""
         return False
-
-
-def occupancy_parts(loss: OccupancyLoss) -> dict[str, Tensor]:
-    """Terms of the composite under their logged names."""
-    return {
-        "occupancy": loss.total, "focal": loss.focal, "dice": loss.dice, "mean": loss.mean,
-    }  # fmt: skip
-
-
-def occupancy_stats(loss: OccupancyLoss) -> dict[str, Tensor]:
-    """What health and dashboard look at, under the guide's names."""
-    return {
-        "pred/mean": loss.pred_mean,
-        "pred/min": loss.pred_min,
-        "pred/max": loss.pred_max,
-        "pred/occupancy_rate": loss.occupancy_rate,
-        "target/mean": loss.target_mean,
-    }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +11,25 @@ import torch
 from torch import Tensor
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.batch import Batch
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.evaluation.calibration.thresholds import Cut
-from vlwm.core.evaluation.column_prior import ColumnPrior, evenly
+from vlwm.core.evaluation.column_prior import ColumnPrior
 from vlwm.core.evaluation.validation import ValidationMeter
-from vlwm.core.model.loss_report import LossReport, Take, as_it_is
-from vlwm.core.model.motion.motion_head import MoreMotion
+from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.loop.data_loader import epoch_batches, share_of
 from vlwm.core.training.loop.task import Pause, judge_all
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
-from vlwm.core.training.tasks.fusion_pretraining import learn_fusion
-from vlwm.core.training.tasks.motion_pretraining import Motions, learn_motion, motions_of
-from vlwm.core.training.tasks.pretraining import BeginCourse
+from vlwm.core.training.tasks.fusion_pretraining import FusionPretraining
+from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
+from vlwm.core.training.tasks.pretraining import PretrainingPhase
+from vlwm.core.training.tasks.prior_counting import PriorCounting
 from vlwm.core.training.tasks.token_cache import FrameCodes
 
 _MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
-_PRIOR_WINDOWS = 128  # of the train split, that show what stands beyond the edge of what was seen
 
 
 class WorldTask:
@@ -77,7 +75,6 @@ class WorldTask:
         self.motions = Motions(self.train_set, config, ranks.size, device)
         unseen = WindowDataset(data.store, data.val_motion, history)
         self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
-        self.more: MoreMotion | None = None
         self.fresh: tuple[str, ...] = ()
         self.cuts: dict[str, Cut] = {}
         self.baseline_iou: float | None = None
@@ -86,31 +83,14 @@ class WorldTask:
         """Of what the config freezes, train the parameters that no weights covered."""
         self.fresh = self.module.freeze(fresh)
 
-    def learn_prior(self) -> None:
-        """Take from the train split what to expect where nothing was seen."""
-        self.module.set_prior(self.data.column)
+    def phases(self) -> tuple[PretrainingPhase, ...]:
+        """Return what is learned before the first step, in order."""
+        counting = PriorCounting(self.module, self.data, self.train_set, self.device)
+        motion = MotionPretraining(self.module.motion_head, self.motions, self.config)
         if not self.config.model.use_memory:
-            return
-        for index in evenly(len(self.train_set), _PRIOR_WINDOWS):
-            self.module.count_beyond(collate([self.train_set[0, index]]).to(self.device))
-
-    def learn_motion(self, begin: BeginCourse) -> None:
-        """Take from the poses of the train split what they say of motion without a scene."""
-        pose = self.module.pose
-        frozen = [p for p in pose.parameters() if not p.requires_grad]
-        pose.requires_grad_(True)  # a fresh one is trained before it is frozen
-        learn_motion(pose, self.motions, self.config, begin)
-        for parameter in frozen:
-            parameter.requires_grad_(False)
-        self.ranks.follow_lead(pose)
-
-    def learn_fusion(self, begin: BeginCourse) -> None:
-        """Take from single windows of the train split how past frames are read together."""
-        if not self.config.model.use_memory:
-            return
-        self.module.train()
-        learn_fusion(self.objective, self.train_set, self.config, self.device, self.workers, begin)
-        self.ranks.follow_lead(self.module.fusion)
+            return counting, motion
+        fusion = FusionPretraining(self.objective, self.train_set, self.config, self.workers)
+        return counting, motion, fusion
 
     def samples(self) -> int:
         """Windows of an epoch."""
@@ -128,15 +108,14 @@ class WorldTask:
             self.config.data.epoch_samples,
         )
 
-    def loss(self, batch: Batch, take: Take = as_it_is) -> LossReport:
-        """The model's own, on codes that are known where the tokenizer is frozen."""
+    def loss_terms(self, batch: Batch, step: int) -> Iterator[LossTerm]:
+        """Yield the model's terms, on codes that are kept where the tokenizer is frozen."""
         codes = None if self.codes is None else self.codes.of(batch)
-        return self.objective(batch, codes, take, self.more)
+        extra = self.motions.of_step(step)
+        return self.objective.terms(batch, step, codes=codes, extra=extra)
 
     def begin_step(self, step: int) -> None:
-        """Choose the windows of which this step looks at the motion alone."""
-        self.objective.draw = step
-        self.more = self.motions.of_step(step)
+        """Nothing is kept between tries of a step."""
 
     def exchange(self) -> None:
         """Nothing to share."""
@@ -155,8 +134,8 @@ class WorldTask:
             self.data.grid, self.prior, history, self.config.future_frames, self.config.frame_dt_s,
             with_baseline=self.baseline_iou is None,
         )  # fmt: skip
-        model.pose.calibrate(self.unseen)
-        model.trust.fill_(1.0)
+        model.motion_head.calibrate(self.unseen)
+        model.residual_weight.fill_(1.0)
         sums = np.zeros(2)  # loss over windows, windows
 
         def judge(batch: Batch) -> None:
@@ -173,7 +152,7 @@ class WorldTask:
             self.ranks.sum_array(counts)
         for track, sweep in enumerate((meter.free, meter.planned)):
             share, cells = sweep.best()
-            model.trust[track] = share
+            model.residual_weight[track] = share
             self.cuts[("model", "model_plan")[track]] = cells.best()
         return self._beside_baseline(meter.numbers()) | {"epoch/val_loss": float(sums[0] / sums[1])}
 
@@ -209,9 +188,7 @@ class WorldTask:
 
     def save_memory(self) -> bool:
         """Recompute activations from now on; False where that is done already."""
-        config = self.module.config
-        if config.model.checkpoint_activations:
+        if self.module.checkpoint_activations:
             return False
-        model = dataclasses.replace(config.model, checkpoint_activations=True)
-        self.module.config = dataclasses.replace(config, model=model)
+        self.module.checkpoint_activations = True
         return True
