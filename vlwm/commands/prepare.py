@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.config.schema import Config, PrepareConfig
     from vlwm.core.data.generation.prepare import OnFrames, PrepareReport
+    from vlwm.core.data.generation.store_prepare import StoreReport
     from vlwm.core.geometry.mapped_arrays import Scratch
 
 _CITY, _MADE, _RUN = "City models", "What is made", "How to run"
@@ -36,6 +37,24 @@ def prepare(
             "--output",
             help="Data folder; the config's data_root by default.",
             rich_help_panel=_MADE,
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="URL",
+            help="Write shards to file:// or s3:// instead; any number of machines may run this.",
+            rich_help_panel=_MADE,
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="With --store: only every N-th session, from I = 0 to N-1.",
+            rich_help_panel=_RUN,
         ),
     ] = None,
     config: Annotated[
@@ -182,10 +201,13 @@ def prepare(
     from vlwm.core.config.load import load_config
     from vlwm.core.data.generation.prepare import PreparePlan, outline
     from vlwm.core.data.generation.prepare import prepare as make
+    from vlwm.core.data.generation.store_prepare import parse_share, prepare_store
     from vlwm.core.folder_lock import folder_lock
     from vlwm.core.geometry.mapped_arrays import Scratch
     from vlwm.core.hardware.host import usable_workers
 
+    share = parse_share(shard)
+    _check_store(store, shard, output, preview or preview_file is not None)
     resolved = load_config(config, set_ or (), note)
     request = rec.RecordingRequest(
         points=points, poses=poses, extrinsic=extrinsic, poses_of=poses_of, axes=axes,
@@ -214,11 +236,15 @@ def prepare(
         pose_noise=seen.pose_noise,
     )
     target = output or Path(resolved.data_root)
-    scratch = Scratch(None if dry_run else target)
+    scratch = Scratch(None if dry_run or store else target)
     city = read_input(resolved, input_, plan.seed, strict, area, scratch)
     _tell_city(city)
     if dry_run:
         _show_plan(outline(city, resolved, target, plan), target, json_)
+        return
+    if store is not None:
+        with frame_progress(plan.sessions * plan.frames) as report:
+            _show_store(prepare_store(city, resolved, store, plan, report, share=share), json_)
         return
     with (
         folder_lock(target, "vlwm prepare", note),
@@ -228,6 +254,48 @@ def prepare(
     if preview or preview_file:
         _draw_preview(city, resolved, target, preview_file or target / "preview.png")
     _show(done, target, json_)
+
+
+def _check_store(store: str | None, shard: str | None, output: Path | None, drawn: bool) -> None:
+    """Refuse options that do not go with --store, or that need it."""
+    from vlwm.core.errors import UsageError
+    from vlwm.core.store.objects import open_store
+
+    if store is None:
+        if shard is not None:
+            raise UsageError("--shard belongs to --store", remedy="add --store URL")
+        return
+    if output is not None or drawn:
+        raise UsageError(
+            "--store takes the place of --output and draws no preview",
+            remedy="leave out --output, --preview and --preview-file",
+        )
+    open_store(store)
+
+
+def _show_store(report: StoreReport, json_: bool) -> None:
+    from dataclasses import asdict
+
+    from vlwm.commands._output import emit_json, note, print_table
+
+    for name in report.different:
+        note(
+            f"▲ {name} in the store differs from what this machine makes: the one in the store "
+            "stays; see docs/data_format.md"
+        )
+    if json_:
+        emit_json(asdict(report))
+        return
+    rows = [
+        ["sessions", f"{report.sessions} in the plan, {report.made} made here"],
+        ["made by others", f"{report.present}, and {report.twice} at the same time as here"],
+        ["rate", f"{report.frames_per_s:.1f} frames/s"],
+        ["finished", "yes" if report.finished else "no: other machines still work, or run again"],
+        ["attribution", report.attribution],
+    ]
+    print_table(f"Prepared {report.store}", ["what", "value"], rows)
+    if report.finished:
+        print(f"next: vlwm train --data {report.store}")
 
 
 def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:

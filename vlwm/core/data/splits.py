@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.data.checksums import check_seal, sealed
 from vlwm.core.errors import DataError
-from vlwm.core.files import make_folder, read_json, write_json
+from vlwm.core.files import json_text, make_folder, read_json, write_text
 
 if TYPE_CHECKING:
     from vlwm.core.data.packed_store import PackedStore
@@ -114,7 +114,11 @@ class Splits:
 
     def write(self, path: Path) -> None:
         """Write `splits.json`."""
-        write_json(path, sealed(self.to_dict()))
+        write_text(path, self.to_text())
+
+    def to_text(self) -> str:
+        """Return the content of `splits.json`."""
+        return json_text(sealed(self.to_dict()))
 
     @classmethod
     def read(cls, path: Path) -> Splits:

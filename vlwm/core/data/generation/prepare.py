@@ -166,37 +166,50 @@ def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan) -> None:
         )
 
 
-def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None:
-    """Remember what a folder is for, and refuse to mix two preparations in one.
-
-    Raises:
-        DataError: the folder was prepared from another city, in another way, or by a version
-            whose bytes may differ.
-    """
+def claim_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> dict[str, Any]:
+    """Return what a data folder or store is for, as the JSON values of `prepare.json`."""
     sources = [asdict(s) for s in city.sources]
-    wanted = {
+    values = {
         "generator": f"vlwm {__version__}",
         "city": city.name,
         "sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
         "grid": grid_values(grid),
         **_kept_values(plan),
     }
-    wanted = json.loads(json.dumps(wanted))
+    claim: dict[str, Any] = json.loads(json.dumps(values))
+    return claim
+
+
+def check_claim(found: Any, wanted: dict[str, Any], where: str | Path) -> None:
+    """Refuse to mix two preparations in one place.
+
+    Raises:
+        DataError: the place was prepared from another city, in another way, or by a version whose
+            bytes may differ.
+    """
+    known = found if isinstance(found, dict) else {}
+    names = [*wanted, *(k for k in known if k in _EARLIER and k not in wanted)]
+    other = [k for k in names if known.get(k, _EARLIER.get(k)) != wanted.get(k, _EARLIER.get(k))]
+    if other:
+        raise DataError(
+            f"this folder was prepared with another {', '.join(other)}",
+            where=where,
+            remedy="give another --output or --store, or delete the folder to make it again",
+        )
+
+
+def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None:
+    """Write `prepare.json`, or compare it with the plan where it exists.
+
+    Raises:
+        DataError: the folder holds another preparation.
+    """
+    wanted = claim_of(city, grid, plan)
     for folder in (output, output / PACKED):
         remove_temporaries(folder)
     path = output / PLAN_FILE
     if path.exists():
-        known = read_json(path)
-        names = [*wanted, *(k for k in known if k in _EARLIER and k not in wanted)]
-        other = [
-            k for k in names if known.get(k, _EARLIER.get(k)) != wanted.get(k, _EARLIER.get(k))
-        ]
-        if other:
-            raise DataError(
-                f"this folder was prepared with another {', '.join(other)}",
-                where=output,
-                remedy="give another --output, or delete the folder to make it anew",
-            )
+        check_claim(read_json(path), wanted, output)
     else:
         write_json(path, wanted)
 

@@ -29,6 +29,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.mapped_arrays import pieces
+from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import each
 
 _FIRST_DAY = datetime(2024, 1, 1)
@@ -109,14 +110,35 @@ def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str
     return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
 
 
-def plan_sessions(
-    scene: Scene, regions: dict[str, Region], plan: PreparePlan
-) -> Iterator[list[Planned]]:
-    """Every session in order, some at a time, planned by the plan's workers."""
-    built = _built(scene.city)
+class SessionPlanner:
+    """Plans any session of a plan: a function of city, grid, plan and index alone.
 
-    @lru_cache(_MAPS)
-    def map_of(region: Region, agent: str) -> Obstacles:
+    Args:
+        scene: the city and the grid.
+        regions: insides of the regions of the splits, in the city's frame.
+        plan: the plan.
+    """
+
+    def __init__(self, scene: Scene, regions: dict[str, Region], plan: PreparePlan) -> None:
+        self._scene, self._regions, self._plan = scene, regions, plan
+        self._built = _built(scene.city)
+        self._dealt = deal_patterns(plan)
+        self._map_of = lru_cache(_MAPS)(self._obstacles)
+
+    def __len__(self) -> int:
+        return len(self._dealt)
+
+    def plan(self, index: int) -> Planned:
+        """Return session `index` of the plan."""
+        split, agent, pattern = self._dealt[index]
+        piece = _piece(self._regions[split], self._built, [self._plan.seed, index])
+        obstacles = self._map_of(piece, agent)
+        session = _plan_session(self._scene, piece, obstacles, agent, pattern, index, self._plan)
+        obstacles.let_go()
+        return session
+
+    def _obstacles(self, region: Region, agent: str) -> Obstacles:
+        scene = self._scene
         window = (region.x0, region.y0, region.x1, region.y1)
         vehicle = VEHICLES[agent]
         margin, cell = vehicle.margin_m, vehicle.map_m
@@ -124,20 +146,37 @@ def plan_sessions(
         scene.buildings.let_go()
         return found
 
-    dealt = deal_patterns(plan)
 
-    def planned(index: int) -> Planned:
-        split, agent, pattern = dealt[index]
-        piece = _piece(regions[split], built, [plan.seed, index])
-        obstacles = map_of(piece, agent)
-        session = _plan_session(scene, piece, obstacles, agent, pattern, index, plan)
-        obstacles.let_go()
-        return session
+def plan_session(city: City, grid: VoxelGrid, plan: PreparePlan, index: int) -> Planned:
+    """Return one session of a plan before its frames are made.
 
+    A pure function: every machine that holds the city plans the same session.
+    """
+    scene = Scene(TriangleTiles.build(city.triangles, scratch=city.scratch), city, grid, plan.fill)
+    regions, _ = regions_of(city, grid, plan)
+    return SessionPlanner(scene, regions, plan).plan(index)
+
+
+def plan_sessions(
+    scene: Scene, regions: dict[str, Region], plan: PreparePlan
+) -> Iterator[list[Planned]]:
+    """Yield every session in order, some at a time, planned by the plan's workers."""
+    planner = SessionPlanner(scene, regions, plan)
     at_once = _AT_ONCE * max(1, plan.workers)
-    for start in range(0, len(dealt), at_once):
-        some = range(start, min(start + at_once, len(dealt)))
-        yield list(each(planned, some, plan.workers))  # before the frames fork their own
+    for start in range(0, len(planner), at_once):
+        some = range(start, min(start + at_once, len(planner)))
+        yield list(each(planner.plan, some, plan.workers))  # before the frames fork their own
+
+
+def session_names(plan: PreparePlan) -> list[str]:
+    """Return the name of every session of a plan, by index."""
+    agents = (plan.agents[index % len(plan.agents)] for index in range(plan.sessions))
+    return [_name(agent, index) for index, agent in enumerate(agents)]
+
+
+def _name(agent: str, index: int) -> str:
+    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
+    return f"{agent}_{stamp}"
 
 
 def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
@@ -219,8 +258,7 @@ def _plan_session(
         attribution=city.attribution,
         sources=[asdict(s) for s in city.sources],
     )
-    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
-    return Planned(f"{agent}_{stamp}", path.moved(offset), meta, offset)
+    return Planned(_name(agent, index), path.moved(offset), meta, offset)
 
 
 def grid_values(grid: VoxelGrid) -> dict[str, Any]:
