@@ -19,6 +19,12 @@ _WHAT, _PART, _FROM, _HOW = "What to fetch", "Only a part of it", "From where", 
 
 
 def download(
+    store: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[URL]", help="A store of vlwm prepare --store: brought to --data-dir/NAME."
+        ),
+    ] = None,
     everything: Annotated[
         bool,
         typer.Option("--all", help="Everything that stands behind no form.", rich_help_panel=_WHAT),
@@ -118,6 +124,9 @@ def download(
     from vlwm.core.fetch.catalogue import GROUPS, Selection, read_catalogue, select
     from vlwm.core.fetch.download import Download
 
+    if store is not None:
+        _bring_store(store, data_dir, json_)
+        return
     entries = read_catalogue(catalog)
     flags = (plateau or bool(ward), models, nuscenes, uavscenes, tartanair, midair)
     groups = tuple(name for name, flag in zip(GROUPS, flags, strict=True) if flag)
@@ -132,6 +141,21 @@ def download(
         _show(job, chosen, json_, "list" if list_ else "dry_run")
         return
     _fetch(job, chosen, json_)
+
+
+def _bring_store(url: str, data_dir: Path, json_: bool) -> None:
+    """Bring a store home, and print the command that trains on it."""
+    from vlwm.commands._data import fetch_store
+    from vlwm.commands._output import emit_json
+    from vlwm.core.store.objects import open_store
+
+    open_store(url)
+    folder = fetch_store(url, data_dir / url.rstrip("/").rsplit("/", 1)[-1])
+    if json_:
+        emit_json({"store": url, "folder": str(folder)})
+        return
+    print(f"{url} is in {folder}")
+    print(f"next: vlwm train --data {folder}")
 
 
 def _format(text: str | None) -> str | None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vlwm.commands._data import PackedDir, local_data
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,12 +29,14 @@ def evaluate(
         str, typer.Option(help="train, val, test or all.", rich_help_panel=_WHAT)
     ] = "test",
     data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Judge on the sessions of this folder instead of the run's own.",
+            metavar="DIR|URL",
+            help="Evaluate on the sessions of this folder or store instead of the run's own.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    packed_dir: PackedDir = None,
     baselines_only: Annotated[
         bool,
         typer.Option(
@@ -89,7 +93,7 @@ def evaluate(
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
-    opened = _open(run, split, data, config, max_windows)
+    opened = _open(run, split, local_data(data, packed_dir), config, max_windows)
     subject, checkpoint = opened.subject, opened.checkpoint
     note(_announcement(opened, split))
     scores = judge_subject(

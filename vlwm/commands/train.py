@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlwm.commands._data import PackedDir, local_data
+
 if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
     from vlwm.core.training.options import TrainOptions, TrainResult
@@ -26,9 +28,14 @@ def train(
         Path, typer.Option(help="Run folder: checkpoints, logs, scores.", rich_help_panel=_OUT)
     ] = Path("checkpoints"),
     data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the sessions, instead of the config's.", rich_help_panel=_OUT),
+        str | None,
+        typer.Option(
+            metavar="DIR|URL",
+            help="Folder or store (s3://, hf://) of the sessions, instead of the config's.",
+            rich_help_panel=_OUT,
+        ),
     ] = None,
+    packed_dir: PackedDir = None,
     stage: Annotated[
         str,
         typer.Option(help="tokenizer, world, or both in turn.", rich_help_panel=_OUT),
@@ -194,8 +201,10 @@ def train(
             f"unexpected argument {more[0]}", remedy="options begin with --, see vlwm train --help"
         )
     tags = tuple(t for word in [*(wandb_tags or []), *(more or [])] for t in word.split(",") if t)
+    base = load_config(config, set_ or (), note)
+    folder = local_data(data or base.data_root, packed_dir, fetch=not dry_run)
     plan = _with_flags(
-        load_config(config, set_ or (), note), stage, data, batch_size, lr, epochs, seed, workers,
+        base, stage, folder, batch_size, lr, epochs, seed, workers,
         amp, keep,
     )  # fmt: skip
     gpus = _gpus(gpu_ids)

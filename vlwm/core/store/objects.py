@@ -179,8 +179,8 @@ class RemoteStore(ObjectStore):
             raise UsageError(
                 "hf:// is read only here",
                 where=self.url,
-                remedy="write to file:// or s3://, then upload the finished folder with "
-                "huggingface-cli upload",
+                remedy="write to file:// or s3://, then upload the finished folder in one commit: "
+                "hf upload OWNER/NAME FOLDER --repo-type dataset",
             )
         self._retried(
             lambda: self._files().pipe_file(f"{self._root}/{name}", data), self.place(name)
