@@ -24,9 +24,12 @@ from error_table import table as error_table
 from vlwm.cli import app
 from vlwm.core.config.schema import Config
 
+CORE = Path(__file__).parents[1] / "vlwm/core"
+FOUNDATION = {path.stem for path in CORE.glob("*.py")} | {"config"}
 PAGES = {
     Path(__file__).with_name("training.md"): ("options", "config"),
     Path(__file__).with_name("errors.md"): ("errors",),
+    Path(__file__).with_name("architecture.md"): ("rooms",),
 }
 
 
@@ -85,9 +88,37 @@ def _option(parameter: Any) -> str:
     return f"| {names} | {shown} | {text} |"
 
 
+def room_table() -> str:
+    """Every room of vlwm/core with its purpose, its files and what it imports."""
+    rows = ["| room | purpose | holds | imports |", "|---|---|---|---|"]
+    for folder in sorted(p for p in CORE.rglob("*") if (p / "__init__.py").is_file()):
+        purpose = ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))) or ""
+        names = sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+        below = {name.split(".")[2] for path in folder.glob("*.py") for name in _core_imports(path)}
+        room = folder.relative_to(CORE).parts[0]
+        arrows = sorted(below - {room} - FOUNDATION)
+        first = purpose.split("\n\n")[0].replace("\n", " ")
+        rows.append(
+            f"| `{folder.relative_to(CORE)}/` | {first} | {', '.join(names)} "
+            f"| {', '.join(arrows) or '–'} |"
+        )
+    return "\n".join(rows)
+
+
+def _core_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("vlwm.core."):
+            yield node.module or ""
+
+
 def filled(text: str, markers: tuple[str, ...]) -> str:
     """A page with its generated parts replaced."""
-    bodies = {"options": option_tables, "config": config_table, "errors": error_table}
+    bodies = {
+        "options": option_tables,
+        "config": config_table,
+        "errors": error_table,
+        "rooms": room_table,
+    }
     for marker in markers:
         start, end = f"<!-- generated: {marker} -->", f"<!-- end: {marker} -->"
         before, rest = text.split(start)

@@ -6,9 +6,11 @@ imported when they are first used, so that `import vlwm` stays light.
 
 from __future__ import annotations
 
+from vlwm.version import __version__
+
 TYPE_CHECKING = False  # `typing` would be most of the time that importing this takes
 
-__version__ = "0.1.0"
+
 __all__ = ["Forecast", "Model", "VlwmError", "__version__", "load"]
 
 if TYPE_CHECKING:  # type checkers take it as True

@@ -18,7 +18,6 @@ from typing import Annotated
 
 import typer
 
-from vlwm import __version__
 from vlwm.commands.download import download
 from vlwm.commands.eval import evaluate
 from vlwm.commands.export import export
@@ -29,6 +28,7 @@ from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError
 from vlwm.core.files import explain_os_error
 from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
+from vlwm.version import __version__
 
 app = typer.Typer(
     name="vlwm",

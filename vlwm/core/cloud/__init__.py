@@ -1,1 +1,1 @@
-"""Where this machine is rented, and what outlives it."""
+"""Tell where this machine is rented and what outlives it."""

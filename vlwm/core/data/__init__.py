@@ -1,1 +1,1 @@
-"""From a City to sessions, packed frames and batches."""
+"""Sessions, frames and batches: what is made from a city or a recording and what training reads."""

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from vlwm import __version__
 from vlwm.core.data.checksums import check_seal, sealed
 from vlwm.core.errors import DataError
 from vlwm.core.files import flush_disk, make_folder, read_json, write_json
+from vlwm.version import __version__
 
 AGENTS = ("drone", "rover")
 _POSE_CRCS = "poses_crc32"  # CRC-32 of pose files 0, 1, …, eight hex digits each

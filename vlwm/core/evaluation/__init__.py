@@ -1,1 +1,1 @@
-"""Scores, rivals without learning, intervals and pictures."""
+"""Score forecasts: model and baselines on the same windows, with intervals."""

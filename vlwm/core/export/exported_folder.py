@@ -22,7 +22,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vlwm import __version__
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.errors import CheckpointError, ConfigError, DataError
 from vlwm.core.evaluation.load import cuts_of
@@ -35,6 +34,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import load_weights
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
+from vlwm.version import __version__
 
 FORMAT, VERSION = "vlwm-export", 1
 _AGAIN = "run vlwm export again, or download the folder again"

@@ -1,1 +1,1 @@
-"""Bytes from elsewhere: what there is, fetching it whole, opening archives safely."""
+"""Download data and weights: what there is, whole files, safe archives."""

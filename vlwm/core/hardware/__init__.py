@@ -1,1 +1,1 @@
-"""What this machine has: GPUs through NVML, CPU, memory, disk; and what fits on it."""
+"""Tell what this machine has: GPUs through NVML, CPU, memory, disk; and what fits on it."""

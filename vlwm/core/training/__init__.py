@@ -1,1 +1,1 @@
-"""The loop, and the small files that stand beside it."""
+"""Train: the run, its two stages, and what they need."""

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from vlwm import __version__
 from vlwm.core.city.city import City
 from vlwm.core.config.schema import Config
 from vlwm.core.data.generation.frame_jobs import Scene
@@ -46,6 +45,7 @@ from vlwm.core.geometry.frames import from_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import default_workers
+from vlwm.version import __version__
 
 CITY_FILE = "city_report.json"
 """what was read, and every feature that was left out, by file, name and reason"""

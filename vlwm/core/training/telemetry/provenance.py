@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import torch
 
-from vlwm import __version__
+from vlwm.version import __version__
 
 
 def identity(seed: int, data_hash: str) -> dict[str, Any]:
