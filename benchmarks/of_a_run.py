@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from vlwm.core.evaluation.evaluator import Subject
-from vlwm.core.evaluation.load import open_run
+from vlwm.core.evaluation.load import EvalData, open_run
 
 
 def parser_of(doc: str, windows: int) -> argparse.ArgumentParser:
@@ -26,4 +26,4 @@ def parser_of(doc: str, windows: int) -> argparse.ArgumentParser:
 
 def subject_of(given: argparse.Namespace) -> Subject:
     """The run and the windows that the options name."""
-    return open_run(given.run, given.split, data=given.data, max_windows=given.windows).subject
+    return open_run(given.run, EvalData(given.split, given.data, given.windows)).subject

@@ -53,6 +53,8 @@ def baselines(folder, *more: object):
 METHODS = {
     "model", "model_plan", "empty", "ground_prior", "copy_last", "constant_velocity_warp",
     "memory_baseline", "true_pose_warp", "true_pose_memory", "tokenizer_round_trip",
+    "mean_constant_twist", "mean_turn_rate", "true_pose_mean", "true_pose_mean_edges",
+    "true_pose_planes",
 }  # fmt: skip
 
 
@@ -80,10 +82,16 @@ def test_a_run_gets_every_method_and_its_pictures(run_folder):
     result = run(run_folder, "--json", "--video", film, "--batch-size", 2)
     assert result.exit_code == 0, result.output
     sheet = json.loads(result.stdout)
-    assert set(sheet["scores"]) == METHODS and sheet["threshold"] == 0.25
+    planes = f"planes_{sheet['baseline_parameters']['planes_motion']}"
+    assert set(sheet["scores"]) == METHODS | {planes} and sheet["threshold"] == 0.25
     assert sheet["checkpoint"].endswith("best.pth") and sheet["split"] == "test"
-    assert set(sheet["pose"]) == {"model", "constant_twist"}
-    assert set(sheet["differences"]) == {"model-memory_baseline", "model_plan-true_pose_memory"}
+    assert set(sheet["pose"]) == {"model", "constant_twist", "turn_rate"}
+    compared = {
+        f"model-{sheet['baseline']['predicted']}",
+        f"model_plan-{sheet['baseline']['plan']}",
+    }
+    promised = {"model-memory_baseline", "model_plan-true_pose_memory"}
+    assert set(sheet["differences"]) == compared | promised
     assert json.loads((run_folder / "scores.json").read_text()) == sheet
     names = ("curves.png", "reliability.png", "window.png", "film.mp4")
     assert all((run_folder / name).stat().st_size > 0 for name in names)

@@ -131,7 +131,7 @@ def _check(split: str, baselines_only: bool, config: str | None) -> None:
 def _open(run: Path, split: str, data: Path | None, config: str | None, max_windows: int) -> Opened:
     from vlwm.commands._output import note
     from vlwm.core.config.load import load_config
-    from vlwm.core.evaluation.load import open_baselines, open_run
+    from vlwm.core.evaluation.load import EvalData, open_baselines, open_run
 
     spoken = _now_and_then()
 
@@ -139,11 +139,14 @@ def _open(run: Path, split: str, data: Path | None, config: str | None, max_wind
         if spoken():
             note(f"packing {name}, {done} of {total} sessions")
 
+    def fitting(done: int, total: int) -> None:
+        if spoken():
+            note(f"fitting the baselines, {done} of {total} validation windows")
+
+    chosen = EvalData(split, data, max_windows, packing, fitting)
     if config is None:
-        return open_run(run, split, data=data, max_windows=max_windows, on_session=packing)
-    return open_baselines(
-        load_config(config), split, data=data, max_windows=max_windows, on_session=packing
-    )
+        return open_run(run, chosen)
+    return open_baselines(load_config(config), chosen)
 
 
 def _announcement(opened: Opened, split: str) -> str:

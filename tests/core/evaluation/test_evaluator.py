@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
@@ -15,10 +16,12 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import SessionMeta, write_meta, write_pose
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError, DataError
+from vlwm.core.evaluation.baselines.fit import WindowShape, fit_baselines
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.warps import BASELINES
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.evaluator import evaluate, prepare_subject
-from vlwm.core.evaluation.load import cuts_of, find_checkpoint, open_baselines
+from vlwm.core.evaluation.load import EvalData, cuts_of, find_checkpoint, open_baselines
 from vlwm.core.figures.eval_figures import clip_of, write_results
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
@@ -80,19 +83,27 @@ def opened(root: Path) -> tuple[Config, PackedStore, Splits]:
     return config, store, open_splits(store, 1.0, 0)
 
 
-@pytest.mark.parametrize("split", ["train", "val", "test", "all"])
-def test_baselines_alone_need_no_training(data, split):
+@pytest.fixture(scope="module")
+def fitted(data) -> FittedBaselines:
+    _, store, splits = opened(data)
+    return fit_baselines(store, splits, WindowShape(4, 6, 0.5), torch.device("cpu"), max_windows=1)
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_baselines_alone_need_no_training(data, fitted, split):
     config, store, splits = opened(data)
     seen = []
     sheet = evaluate(
-        None, None, store, splits, split, config,
+        None, None, store, splits, split, config, fitted=fitted, max_windows=6,
         batch_size=3, progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert json.loads(json.dumps(sheet, allow_nan=False)) == sheet
     windows = FRAMES - 9
-    assert sheet["n_windows"] == (3 * windows if split == "all" else windows)
+    assert sheet["n_windows"] == (6 if split == "all" else windows)
     assert seen[-1] == (sheet["n_windows"], sheet["n_windows"])
-    assert list(sheet["scores"]) == list(BASELINES)
+    assert list(sheet["scores"]) == [*BASELINES, *fitted.methods]
+    assert sheet["baseline"] == fitted.baseline
+    assert {"constant_twist", "turn_rate"} <= set(sheet["pose"])
     assert sheet["horizons_s"] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     assert sheet["procedural"] and sheet["attribution"] == "made up"
     assert sheet["split"] == split and sheet["checkpoint"] is sheet["threshold"] is None
@@ -104,21 +115,23 @@ def test_baselines_alone_need_no_training(data, split):
         assert iou["ground_prior"] > 0.2
 
 
-def test_the_number_of_windows_at_once_changes_nothing(data):
+def test_the_number_of_windows_at_once_changes_nothing(data, fitted):
     config, store, splits = opened(data)
-    one = evaluate(None, None, store, splits, "test", config, batch_size=1)
-    all_ = evaluate(None, None, store, splits, "test", config, batch_size=99)
+    one = evaluate(None, None, store, splits, "test", config, fitted=fitted, max_windows=2)
+    all_ = evaluate(
+        None, None, store, splits, "test", config, fitted=fitted, max_windows=2, batch_size=9
+    )
     assert one == all_
 
 
-def test_a_limit_takes_windows_evenly(data):
+def test_a_limit_takes_windows_evenly(data, fitted):
     config, store, splits = opened(data)
-    subject = prepare_subject(None, store, splits, "all", config, max_windows=3)
+    subject = prepare_subject(None, store, splits, "all", config, fitted=fitted, max_windows=3)
     assert len(subject.windows) == 3 and subject.available == 3 * (FRAMES - 9)
     assert len({w.session for w in subject.windows}) == 3
 
 
-def test_clusters_are_tiles_of_the_world_or_of_a_session_without_a_place(tmp_path):
+def test_clusters_are_tiles_of_the_world_or_of_a_session_without_a_place(tmp_path, fitted):
     config = config_of(tmp_path)
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     place = {"crs": "EPSG:6677", "northing": 50.0, "height": 0.0}
@@ -127,7 +140,7 @@ def test_clusters_are_tiles_of_the_world_or_of_a_session_without_a_place(tmp_pat
     write_session(tmp_path / NAMES[2], grid, 0, None)
     store = PackedStore.open(tmp_path, grid)
     splits = Splits(None, 1.0, (), dict.fromkeys(NAMES, "test"))
-    subject = prepare_subject(None, store, splits, "test", config)
+    subject = prepare_subject(None, store, splits, "test", config, fitted=fitted)
     clusters = [subject.cluster_of(i) for i in range(len(subject.windows))]
     per_session = FRAMES - 9
     first, second, third = (clusters[i * per_session : (i + 1) * per_session] for i in range(3))
@@ -135,9 +148,9 @@ def test_clusters_are_tiles_of_the_world_or_of_a_session_without_a_place(tmp_pat
     assert {c[0] for c in third} == {NAMES[2]}
 
 
-def test_clips_hold_what_is_scored(data):
+def test_clips_hold_what_is_scored(data, fitted):
     config, store, splits = opened(data)
-    subject = prepare_subject(None, store, splits, "test", config)
+    subject = prepare_subject(None, store, splits, "test", config, fitted=fitted)
     clip = clip_of(subject, 0)
     assert clip.forecast_name == "memory_baseline"
     assert np.array_equal(clip.forecast, clip.memory)
@@ -146,10 +159,10 @@ def test_clips_hold_what_is_scored(data):
     assert np.allclose(clip.ego[3], 0.0)
 
 
-def test_results_are_written_whole(data, tmp_path):
+def test_results_are_written_whole(data, fitted, tmp_path):
     config, store, splits = opened(data)
-    subject = prepare_subject(None, store, splits, "test", config, max_windows=2)
-    sheet = evaluate(None, None, store, splits, "test", config, max_windows=2)
+    subject = prepare_subject(None, store, splits, "test", config, fitted=fitted, max_windows=2)
+    sheet = evaluate(None, None, store, splits, "test", config, fitted=fitted, max_windows=2)
     film = tmp_path / "deep" / "film.mp4"
     written = write_results(sheet, subject, tmp_path / "run", video=film)
     names = {"scores.json", "curves.png", "window.png", "film.mp4"}
@@ -161,7 +174,7 @@ def test_results_are_written_whole(data, tmp_path):
 def test_data_of_another_grid_are_refused(data):
     config = config_from_dict({**config_of(data).to_dict(), "voxel_size": [2.0, 2.0, 3.0]})
     with pytest.raises(DataError, match="16x16x8"):
-        open_baselines(config, "test")
+        open_baselines(config, EvalData("test"))
 
 
 def test_a_folder_without_a_checkpoint_is_one_sentence(tmp_path):

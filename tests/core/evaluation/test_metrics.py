@@ -16,7 +16,6 @@ from vlwm.core.evaluation.metrics import (
     Confusion,
     count_zones,
     iou_of,
-    mean_of_present,
     structure_mask,
 )
 
@@ -105,8 +104,6 @@ def test_an_absent_class_has_no_score_and_is_counted():
     scores = confusion.scores("empty")
     assert scores["iou"] == scores["precision"] == scores["recall"] == [None]
     assert confusion.absent_frames[0, ZONES.index("all")] == 1
-    assert mean_of_present([0.5, None, 0.25]) == (0.375, 1)
-    assert mean_of_present([None]) == (None, 1)
 
 
 def test_a_forecast_where_nothing_is_true_scores_zero():

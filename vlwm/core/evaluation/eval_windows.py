@@ -31,7 +31,8 @@ def past_frames(bits: Tensor, poses: Tensor, ground_z: Tensor, grid: VoxelGrid) 
         ground_z: (F,).
         grid: the grid.
     """
-    return PastFrames(unpack_bits(bits, grid.shape), _ego(poses, ground_z))
+    own = poses.double().cpu().numpy()
+    return PastFrames(unpack_bits(bits, grid.shape), _ego(poses, ground_z), own)
 
 
 def _ego(poses: Tensor, ground_z: Tensor) -> np.ndarray:

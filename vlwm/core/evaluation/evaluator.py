@@ -19,12 +19,14 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
 from vlwm.core.errors import DataError, MachineError
+from vlwm.core.evaluation.baselines.fit import OnWindow, WindowShape, fit_baselines
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
+from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly, train_prior
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
-from vlwm.core.evaluation.scores.bootstrap import tile_of
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
 from vlwm.core.evaluation.window_scorer import Judge
 
@@ -74,18 +76,8 @@ class Subject:
         return collate([data[0, i] for i in indices]).to(self.device)
 
     def cluster_of(self, index: int) -> Hashable:
-        """The world tile that holds a window's last past pose.
-
-        Sessions with an origin share the tiles of its coordinate reference system; one without
-        has tiles of its own.
-        """
-        row = self.windows[index].rows[self.judge.history - 1]
-        session = int(self.store.session[row])
-        origin = self.store.meta[session].get("origin")
-        x, y = self.store.poses[row, :2]
-        if not origin:
-            return (self.store.sessions[session], *tile_of(x, y))
-        return (origin["crs"], *tile_of(origin["easting"] + x, origin["northing"] + y))
+        """Return the cluster of a window (`clusters.cluster_of`)."""
+        return cluster_of(self.store, self.windows[index], self.judge.history)
 
 
 def prepare_subject(
@@ -96,10 +88,16 @@ def prepare_subject(
     config: Config,
     *,
     cuts: Cuts | None = None,
+    fitted: FittedBaselines | None = None,
     max_windows: int = 0,
     device: str | torch.device = "cpu",
+    on_fit: OnWindow | None = None,
 ) -> Subject:
-    """Windows, prior and judge of a split.
+    """Return windows, prior and judge of a split.
+
+    Args:
+        fitted: parameters of the baselines; None: fitted here to train and validation windows.
+        on_fit: called with (validation windows done, all) while they are fitted.
 
     Raises:
         DataError: the split holds no window.
@@ -107,9 +105,12 @@ def prepare_subject(
     windows = windows_of(store, splits, split, config.window_frames)
     chosen = [windows[i] for i in evenly(len(windows), max_windows)]
     prior = train_prior(store, splits)
+    if fitted is None and not config.data.observed:  # an observed past has tri-state baselines
+        shape = WindowShape(config.history_frames, config.future_frames, config.frame_dt_s)
+        fitted = fit_baselines(store, splits, shape, torch.device(device), on_window=on_fit)
     judge = Judge(
         store.grid, prior.layers, config.history_frames, config.future_frames,
-        config.frame_dt_s, model, cuts, _tri_state(store, splits, config, prior),
+        config.frame_dt_s, model, cuts, fitted, _tri_state(store, splits, config, prior),
     )  # fmt: skip
     observed = config.data.observed
     return Subject(store, chosen, len(windows), prior, judge, torch.device(device), observed)
@@ -147,6 +148,7 @@ def evaluate(
     config: Config,
     *,
     cuts: Cuts | None = None,
+    fitted: FittedBaselines | None = None,
     max_windows: int = 0,
     batch_size: int = 1,
     device: str | torch.device = "cpu",
@@ -161,6 +163,7 @@ def evaluate(
         split: 'train', 'val', 'test' or 'all'.
         config: history, future and time step of a window.
         cuts: where the model's probabilities are cut (from its checkpoint).
+        fitted: parameters of the baselines (from its checkpoint); None: fitted here.
         max_windows: windows at most, evenly spaced over the split; 0 takes all.
         batch_size: windows that the model sees at once.
         progress: called after every batch.
@@ -171,7 +174,7 @@ def evaluate(
     """
     subject = prepare_subject(
         model, store, splits, split, config,
-        cuts=cuts, max_windows=max_windows, device=device,
+        cuts=cuts, fitted=fitted, max_windows=max_windows, device=device,
     )  # fmt: skip
     return judge_subject(subject, split, checkpoint, batch_size=batch_size, progress=progress)
 
@@ -205,11 +208,13 @@ def judge_subject(
         "threshold": judge.cuts.model.threshold if judge.model is not None else None,
         "cuts": _cuts(judge),
         "horizons_s": [float(s) for s in judge.horizons_s],
-        **score_sheet(tally),
+        **score_sheet(tally, judge.fitted.baseline if judge.fitted is not None else None),
     }
     if judge.tri_state is not None:
         chosen = judge.tri_state.parameters
         sheet["tri_state"] = {name: values.content() for name, values in chosen.items()}
+    if judge.fitted is not None:
+        sheet["baseline_parameters"] = judge.fitted.summary()
     if judge.model is not None:
         sheet["reliability"] = tally.probabilities.reliability()
     return sheet | _provenance(subject)

@@ -7,9 +7,9 @@ judged with the grid it was trained on: data of another grid are refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,15 +18,14 @@ from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError
+from vlwm.core.evaluation.baselines.fit import OnWindow
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.evaluator import Subject, prepare_subject
 from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from vlwm.core.model.world_model import WorldModel
 
 OnSession = Callable[[str, int, int], None]
 
@@ -77,22 +76,30 @@ def cuts_of(content: Mapping[str, Any]) -> Cuts:
     return Cuts(**{"model": plain, "model_plan": plain, **known})
 
 
-def open_run(
-    path: Path,
-    split: str,
-    *,
-    data: Path | None = None,
-    max_windows: int = 0,
-    on_session: OnSession = _quiet,
-) -> Opened:
-    """A trained model and the data it is judged on.
+@dataclass(frozen=True)
+class EvalData:
+    """Which windows are evaluated, and who is told about the work before.
+
+    Attributes:
+        split: 'train', 'val', 'test' or 'all'.
+        root: a data folder; None: the config's own.
+        max_windows: windows at most; 0 takes all.
+        on_session: called for each session that has to be packed first.
+        on_fit: called with (validation windows done, all) while baselines are fitted.
+    """
+
+    split: str
+    root: Path | None = None
+    max_windows: int = 0
+    on_session: OnSession = _quiet
+    on_fit: OnWindow | None = None
+
+
+def open_run(path: Path, data: EvalData) -> Opened:
+    """Return a trained model and the data it is evaluated on.
 
     Args:
         path: run folder or checkpoint file.
-        split: 'train', 'val', 'test' or 'all'.
-        data: another data folder than the run's own.
-        max_windows: windows at most; 0 takes all.
-        on_session: called for each session that has to be packed first.
 
     Raises:
         CheckpointError: no checkpoint, a damaged one, or a tokenizer's.
@@ -103,46 +110,41 @@ def open_run(
     model, content = load_world_model(checkpoint, device)
     config = config_from_dict(content["config"], where=str(checkpoint))
     run = RunFolder(checkpoint.parent)
-    own = run.splits_json if data is None else None
-    data = run.find_data(config.data_root) if data is None else data
-    subject = _open_data(
-        config, data, split, own, model, cuts_of(content), max_windows, device, on_session
-    )
+    own_splits = run.splits_json if data.root is None else None
+    if data.root is None:
+        data = replace(data, root=run.find_data(config.data_root))
+    store, splits = _open_data(config, data, own_splits)
+    subject = prepare_subject(
+        model, store, splits, data.split, config, cuts=cuts_of(content),
+        fitted=baselines_of(content), max_windows=data.max_windows, device=device,
+        on_fit=data.on_fit,
+    )  # fmt: skip
     return Opened(subject, checkpoint, checkpoint.parent)
 
 
-def open_baselines(
-    config: Config,
-    split: str,
-    *,
-    data: Path | None = None,
-    max_windows: int = 0,
-    on_session: OnSession = _quiet,
-) -> Opened:
-    """The methods without learning on the data of a config; see `open_run`."""
+def baselines_of(content: Mapping[str, Any]) -> FittedBaselines | None:
+    """Return the baselines of a checkpoint; None where it was written before they were kept."""
+    found = content.get("baselines")
+    return None if found is None else FittedBaselines.of(found)
+
+
+def open_baselines(config: Config, data: EvalData) -> Opened:
+    """Return the methods without learning on the data of a config; see `open_run`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    subject = _open_data(config, data, split, None, None, None, max_windows, device, on_session)
+    store, splits = _open_data(config, data)
+    subject = prepare_subject(
+        None, store, splits, data.split, config,
+        max_windows=data.max_windows, device=device, on_fit=data.on_fit,
+    )  # fmt: skip
     return Opened(subject, None, None)
 
 
 def _open_data(
-    config: Config,
-    data: Path | None,
-    split: str,
-    own_splits: Path | None,
-    model: WorldModel | None,
-    cuts: Cuts | None,
-    max_windows: int,
-    device: torch.device,
-    on_session: OnSession,
-) -> Subject:
+    config: Config, data: EvalData, own_splits: Path | None = None
+) -> tuple[PackedStore, Splits]:
+    """Return the packed frames, and the run's own splits or else those of their folder."""
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
-    store = PackedStore.open(data or config.data_root, grid, on_session=on_session)
+    store = PackedStore.open(data.root or config.data_root, grid, on_session=data.on_session)
     if own_splits is not None and own_splits.exists():
-        splits = Splits.read(own_splits)
-    else:
-        splits = open_splits(store, grid.horizontal_half_diagonal_m, config.seed)
-    return prepare_subject(
-        model, store, splits, split, config,
-        cuts=cuts, max_windows=max_windows, device=device,
-    )  # fmt: skip
+        return store, Splits.read(own_splits)
+    return store, open_splits(store, grid.horizontal_half_diagonal_m, config.seed)

@@ -109,16 +109,6 @@ def none_for_nan(values: np.ndarray) -> list:
     return [None if np.isnan(v) else float(v) for v in values]
 
 
-def mean_of_present(values: Sequence[float | None]) -> tuple[float | None, int]:
-    """Mean over the classes that occur, and how many were left out.
-
-    OccWorld's code counts an absent class as IoU 1, which lifts every mean it enters.
-    """
-    present = [v for v in values if v is not None]
-    mean = float(np.mean(present)) if present else None
-    return mean, len(values) - len(present)
-
-
 @dataclass
 class Confusion:
     """Pooled counts of several methods over horizons and zones.

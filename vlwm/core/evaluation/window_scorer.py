@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.accumulators import Tally
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines
+from vlwm.core.evaluation.baselines.forecasts import BaselineForecasts, at_threshold
 from vlwm.core.evaluation.baselines.tri_state import METHODS as TRI_STATE
 from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.baselines.warps import (
@@ -66,11 +68,13 @@ class WindowVerdict:
         window: past, truth and true future ego frames.
         frames: one `JudgedFrame` per horizon, made when asked for.
         model: motion predicted by the model, or None.
+        motions: future ego frames float64 (H, 4) by motion without learning.
     """
 
     window: JudgedWindow
     frames: Iterator[JudgedFrame]
     model: LearnedMotion | None
+    motions: dict[str, np.ndarray]
 
 
 class Judge:
@@ -83,6 +87,7 @@ class Judge:
         dt_s: seconds between frames.
         model: a world model in evaluation mode, or None for the baselines alone.
         cuts: where its probabilities are cut.
+        fitted: baselines with parameters; None: only those without.
         tri_state: baselines of an observed past; None where the past is the truth.
     """
 
@@ -95,15 +100,17 @@ class Judge:
         dt_s: float,
         model: WorldModel | None = None,
         cuts: Cuts | None = None,
+        fitted: FittedBaselines | None = None,
         tri_state: TriState | None = None,
     ) -> None:
         self.tri_state = tri_state
         self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
         self.horizons_s = dt_s * np.arange(1, future + 1)
         self.model = model
-        self.cuts = cuts or Cuts()
+        self.cuts, self.fitted = cuts or Cuts(), fitted
         self.methods = (LEARNED if model is not None else ()) + BASELINES
         self.methods += TRI_STATE if tri_state is not None else ()
+        self.methods += () if fitted is None else fitted.methods
 
     def new_tally(self) -> Tally:
         """An empty tally for this judge's methods and horizons."""
@@ -132,8 +139,8 @@ class Judge:
                     tally.probabilities.add(frame.probability, frame.truth)
             strata = strata_of(window.past.ego, self.dt_s)
             tally.add(counts, cluster, strata)
-            twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
-            tally.add_pose("constant_twist", twist, window.future_ego, strata)
+            for name, ego in verdict.motions.items():
+                tally.add_pose(name, ego, window.future_ego, strata)
             if verdict.model is not None:
                 tally.add_pose("model", verdict.model.ego, window.future_ego, strata)
                 tally.state.add(verdict.model.error, verdict.model.sigma)
@@ -156,10 +163,20 @@ class Judge:
             learned = LearnedForecasts(self.model, batch, self.history, self.cuts)
         for b, window in enumerate(windows_in(batch, self.history, self.grid)):
             motion = None if learned is None else learned.motion(b)
-            yield WindowVerdict(window, self._frames(window, b, learned), motion)
+            twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
+            fitted, motions = None, {"constant_twist": twist}
+            if self.fitted is not None:
+                fitted = BaselineForecasts(window.past, self.fitted, self.grid, self.dt_s)
+                motions |= fitted.ego
+            frames = self._frames(window, b, learned, fitted)
+            yield WindowVerdict(window, frames, motion, motions)
 
     def _frames(
-        self, window: JudgedWindow, b: int, learned: LearnedForecasts | None
+        self,
+        window: JudgedWindow,
+        b: int,
+        learned: LearnedForecasts | None,
+        fitted: BaselineForecasts | None,
     ) -> Iterator[JudgedFrame]:
         unknown = predicted_track(window.past, self.prior, self.grid, self.dt_s, self.horizons_s)
         given = plan_track(window.past, window.future_ego, self.prior, self.grid)
@@ -182,4 +199,7 @@ class Judge:
                         "model": called_free(probability),
                         "model_plan": called_free(planned_probability),
                     }
+            if fitted is not None and self.fitted is not None:
+                found = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}
+                planes.update(at_threshold(found, self.fitted, h))
             yield JudgedFrame(h, planes, truth, seen, probability, free, observed)

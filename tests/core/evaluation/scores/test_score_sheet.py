@@ -15,13 +15,13 @@ from vlwm.core.evaluation.scores.score_table import score_table, table_text
 METHODS = ("model", "model_plan", "memory_baseline", "true_pose_memory")
 
 
-def tally_of(clusters: int, quality: dict[str, float]) -> Tally:
+def tally_of(clusters: int, quality: dict[str, float], methods: tuple[str, ...] = METHODS) -> Tally:
     rng = np.random.default_rng(0)
-    tally = Tally(METHODS, 3)
+    tally = Tally(methods, 3)
     for cluster in range(clusters):
         true = rng.integers(100, 1000, (3, len(ZONES)))
-        counts = np.zeros((len(METHODS), 3, len(ZONES), 4), np.int64)
-        for m, method in enumerate(METHODS):
+        counts = np.zeros((len(methods), 3, len(ZONES), 4), np.int64)
+        for m, method in enumerate(methods):
             counts[m, ..., HIT] = quality[method] * true
             counts[m, ..., PREDICTED] = true
             counts[m, ..., TRUE] = true
@@ -89,20 +89,41 @@ def test_fewer_than_thirty_clusters_have_no_interval():
     assert "too few" in text and "Too few clusters" in text
 
 
-def test_a_model_below_the_memory_baseline_is_called_so():
+def test_a_model_below_its_baseline_is_called_so():
     words = " ".join(score_table(sheet_of(model=0.6)).sentences)
-    assert "BELOW its rival: model forecasts worse than memory_baseline" in words
-    assert "model_plan is above its rival true_pose_memory" in words
+    assert "BELOW its baseline: model forecasts worse than memory_baseline" in words
+    assert "model_plan is above its baseline true_pose_memory" in words
     assert "BELOW" not in " ".join(score_table(sheet_of()).sentences)
 
 
-def test_a_stronger_method_without_learning_is_named():
-    """The rival of the protocol is not the strongest one everywhere: the table says which is."""
+def test_the_verdict_is_about_the_baseline_that_validation_chose():
+    """Above the memory baseline and below the strongest one is BELOW; both differences stay."""
+    methods = (*METHODS, "mean_ridge")
+    tally = tally_of(40, {"model": 0.8, "model_plan": 0.9, "memory_baseline": 0.7,
+                          "true_pose_memory": 0.85, "mean_ridge": 0.9}, methods)  # fmt: skip
+    sheet = score_sheet(tally, {"predicted": "mean_ridge", "plan": "true_pose_memory"})
+    sheet |= {"split": "test", "horizons_s": [1.0, 2.0, 3.0], "procedural": False}
+    assert sheet["baseline"] == {"predicted": "mean_ridge", "plan": "true_pose_memory"}
+    assert set(sheet["differences"]) == {
+        "model-memory_baseline", "model-mean_ridge", "model_plan-true_pose_memory"
+    }  # fmt: skip
+    words = " ".join(score_table(sheet).sentences)
+    assert "BELOW its baseline: model forecasts worse than mean_ridge" in words
+
+
+def test_a_baseline_that_is_stronger_here_than_on_validation_is_named():
     sheet = sheet_of(model=0.8, memory_baseline=0.7)
     sheet["scores"]["copy_last"] = {**sheet["scores"]["memory_baseline"], "iou": [0.9] * 3}
     words = " ".join(score_table(sheet).sentences)
     assert "copy_last (mean IoU 0.900) is stronger than memory_baseline" in words
     assert "model is BELOW it by 0.2" in words  # hits of 0.8 are an IoU of 2/3
+
+
+def test_rows_of_a_track_go_from_strong_to_weak_after_the_model():
+    table = score_table(sheet_of(model=0.5, memory_baseline=0.7))
+    names = [row[0] for row in table.rows]
+    assert names == ["PREDICTED TRACK", "model", "memory_baseline",
+                     "PLAN TRACK", "model_plan", "true_pose_memory"]  # fmt: skip
 
 
 def test_a_procedural_city_and_the_source_are_named():

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.geometry.frames import constant_twist
+from vlwm.core.evaluation.baselines.motions import PastMotion
+from vlwm.core.geometry.frames import constant_twist, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.warp import ego_memory
 
@@ -43,10 +44,21 @@ class PastFrames:
         occupancy: uint8 (F, X, Y, Z), 0 or 1.
         ego: float64 (F, 4): the past ego frames x, y, ground z (m), heading (rad), all in one
             common frame (any gravity-aligned one).
+        poses: float64 (F, 13), in the same frame; None: level vehicles at rest on the ground.
     """
 
     occupancy: Tensor
     ego: np.ndarray
+    poses: np.ndarray | None = None
+
+    def motion(self, dt_s: float) -> PastMotion:
+        """Return the past poses as the motions of `motions` take them."""
+        poses = self.poses
+        if poses is None:
+            poses = np.zeros((len(self.ego), 13))
+            poses[:, :3] = self.ego[:, :3]
+            poses[:, 3:7] = quaternion_from_heading(self.ego[:, 3])
+        return PastMotion(poses[None], self.ego[None, :, 2], dt_s)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ probable as its likeliest. The truth's own ground defines what is counted as str
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,9 @@ class Cut:
         return "thresholds {} ground, {} above".format(*parts)
 
     def content(self) -> dict[str, Any]:
-        """In plain Python, for checkpoints and JSON."""
-        return asdict(self)
+        """Return it in plain Python, for checkpoints and JSON."""
+        lists = {"ground": list(self.ground), "above": list(self.above)}
+        return {"threshold": self.threshold, **lists}
 
     def occupied(self, probability: Tensor, horizon: int) -> Tensor:
         """uint8 (X, Y, Z) of the probabilities (X, Y, Z) of future frame number `horizon`."""
@@ -104,26 +105,32 @@ class CutHistogram:
         return histogram
 
     def best(self) -> Cut:
-        """The cut with the highest structure IoU at each horizon, beside the ground of highest IoU.
+        """Return the cut with the highest structure IoU at each horizon, with the ground of highest
+        IoU next to it.
 
         Where a horizon has no occupied cell there is nothing to choose: the single threshold.
         """
+        return self.best_with_merit()[0]
+
+    def best_sum(self) -> float:
+        """Return the sum of IoU and structure IoU that the best cut reaches, over all horizons."""
+        return self.best_with_merit()[1]
+
+    def best_with_merit(self) -> tuple[Cut, float]:
+        """Return `best` and `best_sum` from one search."""
         single, _ = self.pooled().best_threshold()
         found = [_best_pair(counts) for counts in self.counts]
         ground, above = zip(*(pair or (single, single) for _, pair in found), strict=True)
-        return Cut(single, ground, above)
-
-    def best_sum(self) -> float:
-        """The sum of IoU and structure IoU that the best cut reaches, over all horizons."""
-        return sum(_best_pair(counts)[0] for counts in self.counts)
+        return Cut(single, ground, above), sum(merit for merit, _ in found)
 
 
 def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:
-    """The sum of IoU and structure IoU at the best cut of counts (2, 2, 2, BINS), and its
+    """Return the sum of IoU and structure IoU at the best cut of counts (2, 2, 2, BINS), and its
     thresholds of ground and above; 0 and None without an occupied cell."""
     if not counts[:, :, 1].any():
         return 0.0, None
-    reached = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # cells at or above each inner edge
+    # cells at or above each inner edge: (side of the ground, structure, occupied, BINS - 1)
+    reached = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
     scores = []
     for part in (slice(None), slice(1, 2)):  # all cells, structure alone
         false, hit = (reached[:, part, kind].sum(1) for kind in (0, 1))
@@ -131,14 +138,16 @@ def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:
         union = false[0][:, None] + false[1] + counts[:, part, 1].sum()
         scores.append(np.nan_to_num(ratio(hits, union)))
     iou, structure = scores  # (thresholds of the ground, thresholds above)
-    ground = np.array([_middle_best(column) for column in iou.T])
-    iou_beside, merit = (table[ground, np.arange(BINS - 1)] for table in (iou, structure))
-    a = _middle_best(np.where(merit == merit.max(), iou_beside, -1.0))
+    ground = _middle_best(iou)
+    at_best, merit = (table[ground, np.arange(BINS - 1)] for table in (iou, structure))
+    a = int(_middle_best(np.where(merit == merit.max(), at_best, -1.0)[:, None])[0])
     g = ground[a]
-    return float(iou_beside[a] + merit[a]), (float(g + 1) / BINS, (a + 1) / BINS)
+    return float(at_best[a] + merit[a]), (float(g + 1) / BINS, (a + 1) / BINS)
 
 
-def _middle_best(scores: np.ndarray) -> int:
-    """Where the highest of some scores is; of equals the middle one."""
-    best = np.flatnonzero(scores == scores.max())
-    return int(best[len(best) // 2])
+def _middle_best(scores: np.ndarray) -> np.ndarray:
+    """Return int (C,): the row of the highest score in each column of (R, C); the middle one of
+    several."""
+    highest = scores == scores.max(axis=0)
+    middle = highest.sum(axis=0) // 2
+    return (highest.cumsum(axis=0) > middle).argmax(axis=0)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vlwm.core.evaluation.accumulators import Tally
+from vlwm.core.evaluation.baselines.fitted import MEMORY
 from vlwm.core.evaluation.baselines.tri_state import PLANNED, PREDICTED
 from vlwm.core.evaluation.metrics import CELLS, SCORES, TRUE, ZONES, iou_of, none_for_nan
 from vlwm.core.evaluation.observed.tally import SCORES as OBSERVED_SCORES
 from vlwm.core.evaluation.observed.tally import ZONE_NAMES
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS, interval_of, resampled_iou
 
-RIVALS = {"model": "memory_baseline", "model_plan": "true_pose_memory"}
-"""Method -> the strongest rival of its own track; the tracks are never mixed."""
+TRACKS = {"model": "predicted", "model_plan": "plan"}
+"""Learned method -> its track; the tracks are never mixed."""
 
 
-def score_sheet(tally: Tally, *, seed: int = 0) -> dict[str, Any]:
-    """Scores, intervals, differences, strata and poses of a tally, as plain JSON values."""
+def score_sheet(
+    tally: Tally, baseline: Mapping[str, str] | None = None, *, seed: int = 0
+) -> dict[str, Any]:
+    """Return scores, intervals, differences, strata and poses of a tally, as plain JSON values.
+
+    Args:
+        baseline: track -> its strongest method without learning, chosen on validation; None: the
+            memory baselines.
+    """
+    chosen = {**MEMORY, **(baseline or {})}
     clusters = list(tally.clusters.values())
     enough = len(clusters) >= FEWEST_CLUSTERS
     samples = resampled_iou(np.stack(clusters), seed=seed) if enough else None  # (R, M, H, Z)
@@ -26,10 +36,11 @@ def score_sheet(tally: Tally, *, seed: int = 0) -> dict[str, Any]:
         "n_windows": tally.total.windows,
         "n_clusters": len(tally.clusters),
         "too_few_clusters": not enough,
+        "baseline": chosen,
         "scores": _scores(tally),
         "pose": _pose(tally),
         "intervals": _intervals(tally, samples),
-        "differences": _differences(tally, samples),
+        "differences": _differences(tally, samples, chosen),
         "strata": _strata(tally),
         "zones": _zones(tally),
         **_observed(tally, seed),
@@ -91,15 +102,22 @@ def _score_zones() -> list[tuple[str, int]]:
     return [(key, ZONES.index(zone)) for key, zone in SCORES.items()]
 
 
-def _differences(tally: Tally, samples: np.ndarray | None) -> dict[str, dict[str, Any]]:
-    """method minus its rival: the pooled difference and its paired interval, per score."""
+def _differences(
+    tally: Tally, samples: np.ndarray | None, baseline: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Return method minus baseline: the pooled difference and its paired interval, per score."""
     found = {}
-    for method, rival in RIVALS.items():
-        if method not in tally.methods:
+    pairs = [
+        (method, other)
+        for method, track in TRACKS.items()
+        for other in dict.fromkeys((MEMORY[track], baseline[track]))
+    ]
+    for method, other in pairs:
+        if method not in tally.methods or other not in tally.methods:
             continue
-        m, r = tally.methods.index(method), tally.methods.index(rival)
+        m, r = tally.methods.index(method), tally.methods.index(other)
         iou = iou_of(tally.total.counts)  # (M, H, Z)
-        found[f"{method}-{rival}"] = {
+        found[f"{method}-{other}"] = {
             key: {
                 "difference": none_for_nan(iou[m, :, z] - iou[r, :, z]),
                 "interval": _ends(

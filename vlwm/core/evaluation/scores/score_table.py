@@ -6,23 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlwm.core.evaluation.baselines.fitted import MEMORY, track_of
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS
-from vlwm.core.evaluation.scores.score_sheet import RIVALS
+from vlwm.core.evaluation.scores.score_sheet import TRACKS
 
-_TRACKS = (
-    ("PREDICTED TRACK",
-     ("model", "memory_baseline", "constant_velocity_warp", "copy_last", "ground_prior", "empty")),
-    ("PLAN TRACK",
-     ("model_plan", "true_pose_memory", "true_pose_warp")),
-    ("ROUND TRIP",
-     ("tokenizer_round_trip",)),
-)  # fmt: skip
 _MARKS_S = (1.0, 2.0, 3.0)
-_UNLEARNED = {
-    "model": ("memory_baseline", "constant_velocity_warp", "copy_last", "ground_prior"),
-    "model_plan": ("true_pose_memory", "true_pose_warp"),
-}
-"""Method -> everything without learning in its track."""
+_TITLES = {"predicted": "PREDICTED TRACK", "plan": "PLAN TRACK", "round_trip": "ROUND TRIP"}
+
+
+def methods_of(sheet: Mapping[str, Any], track: str) -> list[str]:
+    """Return the methods of a track: the model first, then from the strongest to the weakest."""
+
+    def order(method: str) -> tuple[bool, float]:
+        mean = _mean(sheet["scores"][method]["iou"])
+        return method not in TRACKS, -(mean if mean is not None else -1.0)
+
+    return sorted((m for m in sheet["scores"] if track_of(m) == track), key=order)
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,11 @@ def score_table(sheet: Mapping[str, Any], *, wide: bool = False) -> ScoreTable:
     marks = marks or list(range(len(sheet["horizons_s"])))
     columns = _columns(sheet, marks, wide)
     rows: list[tuple[str, ...]] = []
-    for track, methods in _TRACKS:
-        present = [m for m in methods if m in sheet["scores"]]
-        if present:
-            rows.append((track,))
-            rows += [_row(sheet, method, marks, wide) for method in present]
+    for track, title in _TITLES.items():
+        methods = methods_of(sheet, track)
+        if methods:
+            rows.append((title,))
+            rows += [_row(sheet, method, marks, wide) for method in methods]
     return ScoreTable(_title(sheet), columns, tuple(rows), tuple(sentences(sheet)))
 
 
@@ -109,9 +108,9 @@ def _interval(sheet: Mapping[str, Any], method: str, horizon: int) -> str:
 
 
 def sentences(sheet: Mapping[str, Any]) -> list[str]:
-    """What the numbers mean, in words: rivals, too few clusters, where the data is from."""
-    found = [s for method in RIVALS if (s := _against_rival(sheet, method)) is not None]
-    found += [s for method in RIVALS if (s := _stronger_rival(sheet, method)) is not None]
+    """Return what the numbers mean, in words: the verdict, too few clusters, origin of the data."""
+    found = [s for method in TRACKS if (s := _verdict(sheet, method)) is not None]
+    found += [s for track in MEMORY if (s := _stronger(sheet, track)) is not None]
     if sheet["too_few_clusters"]:
         found.append(
             f"Too few clusters for intervals: {sheet['n_clusters']} of at least {FEWEST_CLUSTERS}; "
@@ -127,46 +126,47 @@ def sentences(sheet: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _against_rival(sheet: Mapping[str, Any], method: str) -> str | None:
-    """Where a model stands against the rival of its own track, or None without the model."""
-    rival = RIVALS[method]
-    difference = sheet["differences"].get(f"{method}-{rival}")
+def _verdict(sheet: Mapping[str, Any], method: str) -> str | None:
+    """Return how a model compares with the baseline of its track; None without the model."""
+    baseline = sheet.get("baseline", MEMORY)[TRACKS[method]]
+    difference = sheet["differences"].get(f"{method}-{baseline}")
     if difference is None:
         return None
     value = _mean(difference["iou"]["difference"])
     if value is None:
-        return f"{method} cannot be compared with {rival}: nothing is occupied."
+        return f"{method} cannot be compared with {baseline}: nothing is occupied."
     structure = _mean(difference["iou_structure"]["difference"])
     also = "" if structure is None else f", structure IoU {structure:+.3f}"
     words = f"mean IoU {value:+.3f}{also}{_certainty(difference['iou']['interval'])}"
     if value < 0:
-        verdict = f"BELOW its rival: {method} forecasts worse than {rival}, which learns nothing"
-        return f"{verdict}: {words}."
+        verdict = f"BELOW its baseline: {method} forecasts worse than {baseline}"
+        return f"{verdict}, which learns nothing by gradient: {words}."
     if structure is not None and structure < 0:
-        return f"{method} is above its rival {rival}, but BELOW it on structure: {words}."
-    return f"{method} is above its rival {rival}: {words}."
+        return f"{method} is above its baseline {baseline}, but BELOW it on structure: {words}."
+    return f"{method} is above its baseline {baseline}: {words}."
 
 
-def _stronger_rival(sheet: Mapping[str, Any], method: str) -> str | None:
-    """Where the rival of a track is not its strongest method without learning, which one is.
+def _stronger(sheet: Mapping[str, Any], track: str) -> str | None:
+    """Return which baseline is stronger on this split than the one that validation chose, if any.
 
-    On slopes the ground is in no single layer, and four votes can be worse than one.
+    Validation is another part of the city, so the choice can be a close second here.
     """
-    means = {
-        m: _mean(sheet["scores"][m]["iou"]) for m in _UNLEARNED[method] if m in sheet["scores"]
-    }
-    present = {m: value for m, value in means.items() if value is not None}
-    if not present or RIVALS[method] not in present:
+    means = {m: _mean(sheet["scores"][m]["iou"]) for m in methods_of(sheet, track)}
+    present = {m: v for m, v in means.items() if v is not None and m not in TRACKS}
+    chosen = sheet.get("baseline", MEMORY)[track]
+    if chosen not in present:
         return None
-    best, rival = max(present, key=lambda m: present[m]), RIVALS[method]
-    if present[best] <= present[rival]:
+    best = max(present, key=lambda m: present[m])
+    if present[best] <= present[chosen]:
         return None
-    words = f"{best} (mean IoU {present[best]:.3f}) is stronger than {rival} ({present[rival]:.3f})"
-    own = _mean(sheet["scores"][method]["iou"]) if method in sheet["scores"] else None
-    if own is None:
+    words = f"{best} (mean IoU {present[best]:.3f}) is stronger than {chosen} "
+    words += f"({present[chosen]:.3f}), which is stronger on validation"
+    model = next((m for m in TRACKS if TRACKS[m] == track and means.get(m) is not None), None)
+    if model is None:
         return f"On this split {words}."
+    own = means[model] or 0.0
     place = "above" if own >= present[best] else "BELOW"
-    return f"On this split {words}; {method} is {place} it by {abs(own - present[best]):.3f}."
+    return f"On this split {words}; {model} is {place} it by {abs(own - present[best]):.3f}."
 
 
 def _certainty(intervals: Sequence[Sequence[float] | None]) -> str:

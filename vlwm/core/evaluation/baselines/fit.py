@@ -1,0 +1,203 @@
+"""Fit the baselines: motions on train windows, everything chosen on validation windows.
+
+The test split is never read. Validation windows are taken from every cluster of the split, so that
+thresholds do not depend on a few places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vlwm.core.data.batch import collate
+from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.splits import Splits
+from vlwm.core.data.windows import Window, frame_rows, windows_of
+from vlwm.core.errors import DataError
+from vlwm.core.evaluation.baselines.fitted import MEMORY, FittedBaselines, track_of
+from vlwm.core.evaluation.baselines.forecasts import BaselineForecasts
+from vlwm.core.evaluation.baselines.motions import (
+    Analogs,
+    ConstantTwist,
+    MotionBaseline,
+    PastMotion,
+    Ridge,
+    TurnRate,
+    energy_score,
+)
+from vlwm.core.evaluation.baselines.warps import BASELINES, plan_track, predicted_track
+from vlwm.core.evaluation.calibration.thresholds import CutHistogram
+from vlwm.core.evaluation.clusters import over_clusters
+from vlwm.core.evaluation.column_prior import MOST_FRAMES, ColumnPrior, evenly
+from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.geometry.frames import ego_of
+from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns
+
+VALIDATION_WINDOWS = 64
+"""validation windows that thresholds come from; more where there are more clusters"""
+_MOTION_WINDOWS = 20_000
+_EDGE_WINDOWS = 128
+_FEWEST_WINDOWS = 50
+"""train windows below which ridge and analogs are not fitted"""
+
+OnWindow = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class WindowShape:
+    """Frames of a window.
+
+    Attributes:
+        history, future: frames.
+        dt_s: seconds between frames.
+    """
+
+    history: int
+    future: int
+    dt_s: float
+
+    @property
+    def horizons_s(self) -> np.ndarray:
+        """(H,) seconds after the last past frame."""
+        return self.dt_s * np.arange(1, self.future + 1)
+
+
+def fit_baselines(
+    store: PackedStore,
+    splits: Splits,
+    shape: WindowShape,
+    device: torch.device,
+    *,
+    max_windows: int = VALIDATION_WINDOWS,
+    on_window: OnWindow | None = None,
+) -> FittedBaselines:
+    """Return baselines fitted to the train and validation split of a data folder.
+
+    Without a train split motions have no spread and their default constants; without a validation
+    split all thresholds are 0.5 and the baselines are those without parameters.
+
+    Args:
+        max_windows: validation windows that thresholds come from.
+        on_window: called with (windows done, all) after each of them.
+    """
+    train, val = (_windows(store, splits, name, shape) for name in ("train", "val"))
+    rows = frame_rows(store, splits, "train")
+    rows = rows[evenly(len(rows), MOST_FRAMES)]
+    column = store.column_prior(rows)
+    prior = ColumnPrior.of_shares(column, len(rows), store.grid)
+    share = column if len(rows) else prior.layers
+    motions, best = _fit_motions(store, train, val, shape)
+    fitted = FittedBaselines(
+        motions=motions,
+        planes_motion=best,
+        column=torch.as_tensor(share, dtype=torch.float32),
+        edges=_count_edges(WindowDataset(store, train, shape.history), store, shape),
+        windows={"train": len(train), "val": len(val)},
+    )
+    chosen = over_clusters(store, val, shape.history, max_windows)
+    if chosen:
+        _calibrate(fitted, store, chosen, prior.layers, shape, device, on_window)
+    return fitted
+
+
+def _windows(store: PackedStore, splits: Splits, split: str, shape: WindowShape) -> list[Window]:
+    try:
+        return windows_of(store, splits, split, shape.history + shape.future)
+    except DataError:  # an empty split
+        return []
+
+
+def motion_of(
+    store: PackedStore, windows: Sequence[Window], shape: WindowShape
+) -> tuple[PastMotion, np.ndarray]:
+    """Return the past poses of some windows and their future ego frames (N, H, 4)."""
+    data = WindowDataset(store, windows, shape.history)
+    found = [data.motion(i) for i in range(len(windows))]
+    poses, ground = (np.stack(values) for values in zip(*found, strict=True))
+    past, future = slice(shape.history), slice(shape.history, None)
+    return (
+        PastMotion(poses[:, past], ground[:, past], shape.dt_s),
+        ego_of(poses[:, future], ground[:, future]),
+    )
+
+
+def _fit_motions(
+    store: PackedStore, train: list[Window], val: list[Window], shape: WindowShape
+) -> tuple[dict[str, MotionBaseline], str]:
+    """Return the motions, and the name of the one with the lowest energy score on validation."""
+    horizons_s = shape.horizons_s
+    if not train:
+        return {
+            "constant_twist": ConstantTwist(horizons_s),
+            "turn_rate": TurnRate(horizons_s),
+        }, "turn_rate"
+    some = [train[i] for i in evenly(len(train), _MOTION_WINDOWS)]
+    past, future = motion_of(store, some, shape)
+    tested = val or some
+    tested = [tested[i] for i in evenly(len(tested), _MOTION_WINDOWS)]
+    val_past, val_future = motion_of(store, tested, shape)
+    rate = TurnRate.fit(past, future, horizons_s)
+    motions: dict[str, MotionBaseline] = {
+        "constant_twist": ConstantTwist.fit(past, future, horizons_s),
+        "turn_rate": rate,
+    }
+    if len(some) >= _FEWEST_WINDOWS:
+        ridge = Ridge.fit(rate, past, future, val_past, val_future)
+        motions |= {"ridge": ridge, "analogs": Analogs.fit(ridge, past, future)}
+    scores = {name: energy_score(m, val_past, val_future) for name, m in motions.items()}
+    return motions, min(scores, key=lambda name: scores[name])
+
+
+def _count_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) -> Beyond:
+    """Count on train windows what stands beyond the edge of the view, in every second frame."""
+    edges = Beyond()
+    for index in evenly(len(data), _EDGE_WINDOWS if len(data) else 0):
+        window = next(windows_in(collate([data[0, index]]), shape.history, store.grid))
+        ego = torch.as_tensor(window.past.ego)[None]
+        for h in range(min(1, shape.future - 1), shape.future, 2):
+            target = torch.as_tensor(window.future_ego[h])[None]
+            unseen = unseen_columns(window.past.occupancy[None], ego, target, store.grid)
+            edges.count(unseen, window.truth[h : h + 1])
+    return edges
+
+
+def _calibrate(
+    fitted: FittedBaselines,
+    store: PackedStore,
+    windows: list[Window],
+    prior: np.ndarray,
+    shape: WindowShape,
+    device: torch.device,
+    on_window: OnWindow | None,
+) -> None:
+    """Choose thresholds and the strongest method of each track on validation windows."""
+    data = WindowDataset(store, windows, shape.history)
+    swept = {method: CutHistogram(shape.future) for method in (*fitted.methods, *BASELINES)}
+    for index in range(len(data)):
+        batch = collate([data[0, index]]).to(device)
+        window = next(windows_in(batch, shape.history, store.grid))
+        forecasts = BaselineForecasts(window.past, fitted, store.grid, shape.dt_s)
+        nearest = zip(
+            predicted_track(window.past, prior, store.grid, shape.dt_s, shape.horizons_s),
+            plan_track(window.past, window.future_ego, prior, store.grid),
+            strict=True,
+        )
+        for h, (unknown, (given, _)) in enumerate(nearest):
+            found = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
+            found |= {name: cells.float() for name, cells in {**unknown, **given}.items()}
+            for method, probability in found.items():
+                swept[method].add(probability.contiguous(), window.truth[h], h)
+        if on_window is not None:
+            on_window(index + 1, len(data))
+    for method, histogram in swept.items():
+        cut, fitted.merits[method] = histogram.best_with_merit()
+        if method in fitted.methods:
+            fitted.cuts[method] = cut
+    fitted.windows["thresholds"] = len(data)
+    for track, memory in MEMORY.items():
+        names = [method for method in swept if track_of(method) == track]
+        fitted.baseline[track] = max(names, key=lambda m: (fitted.merits[m], m == memory))
