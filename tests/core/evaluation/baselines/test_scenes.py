@@ -10,7 +10,7 @@ from tests.core.evaluation.baselines.test_warps import GRID, literal_read, rando
 from vlwm.core.evaluation.baselines.scenes import Background, MeanScene, spread
 from vlwm.core.evaluation.baselines.warps import PastFrames
 from vlwm.core.geometry.frames import from_ego
-from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns
+from vlwm.core.model.memory.extrapolation import Extrapolation, unseen_columns
 from vlwm.core.model.memory.warp import resampled_memory
 
 COLUMN = torch.linspace(0.9, 0.0, GRID.shape[2])
@@ -37,7 +37,7 @@ def test_reading_where_a_frame_was_taken_gives_that_frame():
 def test_edges_fill_only_the_columns_that_no_frame_reaches():
     past = random_past(5)
     target = past.ego[-1] + [6.0, 2.0, 0.0, 0.4]
-    edges = Beyond()
+    edges = Extrapolation()
     edges.counts[0], edges.counts[1] = 1000.0, 300.0
     plain = MeanScene(past, GRID, Background(COLUMN)).read(target)
     found = MeanScene(past, GRID, Background(COLUMN, edges)).read(target)

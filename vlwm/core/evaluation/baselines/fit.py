@@ -35,7 +35,7 @@ from vlwm.core.evaluation.clusters import over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, ColumnPrior, evenly
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.geometry.frames import ego_of
-from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns
+from vlwm.core.model.memory.extrapolation import Extrapolation, unseen_columns
 
 VALIDATION_WINDOWS = 64
 """validation windows that thresholds come from; more where there are more clusters"""
@@ -152,9 +152,9 @@ def _fit_motions(
     return motions, min(scores, key=lambda name: scores[name])
 
 
-def _count_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) -> Beyond:
+def _count_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) -> Extrapolation:
     """Count on train windows what stands beyond the edge of the view, in every second frame."""
-    edges = Beyond()
+    edges = Extrapolation()
     for index in evenly(len(data), _EDGE_WINDOWS if len(data) else 0):
         window = next(windows_in(collate([data[0, index]]), shape.history, store.grid))
         ego = torch.as_tensor(window.past.ego)[None]

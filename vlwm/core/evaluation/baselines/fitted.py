@@ -30,7 +30,7 @@ from vlwm.core.evaluation.baselines.motions import (
 )
 from vlwm.core.evaluation.baselines.scenes import Background
 from vlwm.core.evaluation.calibration.thresholds import Cut
-from vlwm.core.model.memory.extrapolation import Beyond
+from vlwm.core.model.memory.extrapolation import Extrapolation
 
 MEMORY = {"predicted": "memory_baseline", "plan": "true_pose_memory"}
 """Track -> the baseline without parameters, with which every sheet compares as well."""
@@ -62,7 +62,7 @@ class FittedBaselines:
     motions: dict[str, MotionBaseline]
     planes_motion: str
     column: Tensor
-    edges: Beyond
+    edges: Extrapolation
     cuts: dict[str, Cut] = field(default_factory=dict)
     baseline: dict[str, str] = field(default_factory=lambda: dict(MEMORY))
     merits: dict[str, float] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class FittedBaselines:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> FittedBaselines:
         """Return what `content` wrote."""
-        edges = Beyond()
+        edges = Extrapolation()
         edges.counts.copy_(content["edges"])
         return cls(
             motions=_motions_of(content["motions"], content["horizons_s"].numpy()),

@@ -21,7 +21,7 @@ from torch.nn import functional
 from vlwm.core.evaluation.baselines.warps import PastFrames
 from vlwm.core.geometry.frames import relative_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory.extrapolation import Beyond, unseen_columns
+from vlwm.core.model.memory.extrapolation import Extrapolation, unseen_columns
 from vlwm.core.model.memory.warp import source_places, under_spread, within
 
 
@@ -43,7 +43,7 @@ class Background:
     """
 
     column: Tensor
-    edges: Beyond | None = None
+    edges: Extrapolation | None = None
 
 
 class ColumnReader:
