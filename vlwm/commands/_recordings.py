@@ -54,7 +54,8 @@ Dataset = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME",
-        help="Read the data set in --input: rosbag, kitti.",
+        help="Read the data set in --input: rosbag, nuscenes, tartanair, uavscenes, kitti, "
+        "midair, argoverse2.",
         rich_help_panel=_PANEL,
     ),
 ]

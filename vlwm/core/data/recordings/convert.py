@@ -93,9 +93,9 @@ def convert(
         counts = _counts(file, grid)
         if counts is None:
             layers = _layers(scans, moving, times[number], ego, grid, 1.0 / options.rate_hz)
-            labels = _classes(recording, number, grid)
-            write_layers(file, layers if labels is None else {**layers, CLASSES: labels})
-            counts = int(layers[OCCUPANCY].sum()), int(layers[KNOWN].sum())
+            layers = _labelled(layers, recording, number)
+            write_layers(file, layers)
+            counts = _sums(layers)
         occupied, known = occupied + counts[0], known + counts[1]
         cells[number] = None
         on_frames(name, number + 1, len(times))
@@ -149,8 +149,14 @@ def _counts(file: Path, grid: VoxelGrid) -> tuple[int, int] | None:
         layers = read_layers(file)
     except DataError:
         return None  # damaged: it is written again
-    occupied, known = layers[OCCUPANCY], layers.get(KNOWN, layers[OCCUPANCY])
-    return (int(occupied.sum()), int(known.sum())) if occupied.shape == grid.shape else None
+    return _sums(layers) if layers[OCCUPANCY].shape == grid.shape else None
+
+
+def _sums(layers: dict[str, NDArray[np.uint8]]) -> tuple[int, int]:
+    """Return the numbers of occupied and of known cells."""
+    occupied = layers[OCCUPANCY]
+    known = int(layers[KNOWN].sum()) if KNOWN in layers else occupied.size
+    return int(occupied.sum()), known
 
 
 def _frame_times(recording: Recording, poses: PoseTrack, rate_hz: float) -> Floats:
@@ -187,11 +193,29 @@ def _velocities(poses: PoseTrack, times_s: Floats, limit: float, report: Convert
     return np.concatenate([linear, angular], axis=1)
 
 
-def _classes(recording: Recording, number: int, grid: VoxelGrid) -> NDArray[np.uint8] | None:
-    if recording.classes is None:
-        return None
-    found = recording.classes(number)
-    return found if found is not None and found.shape == grid.shape else None
+def _labelled(
+    layers: dict[str, NDArray[np.uint8]], recording: Recording, number: int
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the layers with the classes of a frame, whose labels then are its truth.
+
+    Labels of another grid than the session's are left out and counted.
+    """
+    if recording.labels is None:
+        return layers
+    try:
+        classes = recording.labels.read(number)
+    except DataError as error:
+        recording.damaged.append((error.where or recording.source, error.what))
+        return layers
+    if classes is None:
+        return layers
+    if classes.shape != layers[OCCUPANCY].shape:
+        shape = "x".join(map(str, classes.shape))
+        recording.damaged.append((f"frame {number}", f"labels of {shape} cells, another grid"))
+        return layers
+    occupied = (classes != recording.labels.free).astype(np.uint8)
+    seen = {name: layers[name] for name in (SEEN_OCCUPIED, SEEN_FREE)}
+    return {OCCUPANCY: occupied, **seen, CLASSES: classes}  # labels are complete: all is known
 
 
 def _layers(
@@ -241,6 +265,7 @@ def _finish(
         },
         frames=report.frames,
         velocity_frame="world",
+        split=recording.split,
         attribution=recording.attribution,
         sensors=sensors,
         sources=[{"recording": recording.source, "licence": recording.licence}],

@@ -53,6 +53,19 @@ class Image:
     path: Path
 
 
+@dataclass(frozen=True)
+class Labels:
+    """Semantic classes of some frames.
+
+    Attributes:
+        read: returns uint8 (X, Y, Z) of frame number i, in its ego frame, or None without labels.
+        free: the class of free space.
+    """
+
+    read: Callable[[int], NDArray[np.uint8] | None]
+    free: int
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """One uninterrupted recording of one vehicle.
@@ -66,8 +79,8 @@ class Recording:
         images: pictures of the front camera in time order.
         frame_times_s: (F,), times of the frames where the source fixes them (key frames), else
             None: an even raster.
-        classes: returns uint8 (X, Y, Z) of frame number i, or None where it has no labels; in the
-            ego frame and grid of the source's labels.
+        labels: semantic classes of the frames, where the source has them.
+        split: 'train', 'val' or 'test' where the source assigns it, else None.
         attribution: what has to be printed with anything made of it.
         licence: of the data, as the source names it.
         notes: sentences about what was assumed or is missing.
@@ -82,7 +95,8 @@ class Recording:
     extrinsics: Mapping[str, Floats]
     images: Sequence[Image] = ()
     frame_times_s: Floats | None = None
-    classes: Callable[[int], NDArray[np.uint8] | None] | None = None
+    labels: Labels | None = None
+    split: str | None = None
     attribution: str = ""
     licence: str = ""
     notes: list[str] = field(default_factory=list)

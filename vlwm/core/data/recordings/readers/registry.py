@@ -11,7 +11,12 @@ from vlwm.core.errors import DataError, UsageError, nearest
 
 _READERS: Mapping[str, str] = {
     "rosbag": "bags.read_bags",
+    "nuscenes": "nuscenes.read_nuscenes",
+    "tartanair": "tartanair.read_tartanair",
+    "uavscenes": "uavscenes.read_uavscenes",
     "kitti": "kitti.read_kitti",
+    "midair": "midair.read_midair",
+    "argoverse2": "argoverse2.read_argoverse2",
 }
 """data set → module and function of its reader, imported when it is asked for"""
 

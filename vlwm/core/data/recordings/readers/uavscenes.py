@@ -1,0 +1,168 @@
+"""Read UAVScenes (Wang et al. 2025): Livox Avia scans, camera poses, and the source's calibrations.
+
+`interval5_LIDAR/image<camera time>_lidar<lidar time>.txt` holds x y z in the lidar's own frame.
+`sampleinfos_interpolated.json` lists camera poses `T4x4`, camera to world, by `OriginalImageName`;
+it covers five times as many frames, so poses are matched by name. X_cam = R · X_lidar + t by the
+calibration that the source's own table assigns to a run; an R that is no rotation is refused. The
+body is level with the camera: where it looks down, the top of its picture is ahead. No real scan
+was at hand: the layout is that of the documentation, the calibrations are the published ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
+from vlwm.core.data.recordings.readers.extrinsic import checked, inverse
+from vlwm.core.data.recordings.recording import Image, Recording, Scan
+from vlwm.core.errors import DataError
+from vlwm.core.files import read_json
+
+Floats = NDArray[np.float64]
+
+ATTRIBUTION = "UAVScenes (Wang et al. 2025), MARS-LVIG"
+LICENCE = "CC BY-NC-SA 4.0, non-commercial"
+_LAYOUT = (
+    "give --input the folder that holds interval5_<run>/sampleinfos_interpolated.json and "
+    "calibration.json (docs/datasets.md)"
+)
+_NAME = re.compile(r"^image(\d+\.?\d*)_lidar(\d+\.?\d*)$")
+_DOWN = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+_AHEAD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+"""camera axes (right, down, forward) to a body ahead of a camera that looks down, or ahead"""
+
+
+def read_uavscenes(root: Path) -> list[Recording]:
+    """Return one recording for each run below a folder.
+
+    Raises:
+        DataError: there is none, or a run has no usable calibration or no poses.
+    """
+    files = sorted(root.rglob("sampleinfos_interpolated.json"))
+    found = [_run(path.parent, root) for path in files]
+    if not found:
+        raise DataError("no UAVScenes run here", where=root, remedy=_LAYOUT)
+    return found
+
+
+def _run(folder: Path, root: Path) -> Recording:
+    run = re.sub(r"^interval\d+_", "", folder.name)
+    mount = camera_from_lidar(run, _calibrations(root))
+    times, matrices = _camera_poses(folder / "sampleinfos_interpolated.json")
+    looks_down = float(np.median(matrices[:, 2, 2])) < -0.5  # z of the camera's axis in the world
+    level = np.eye(4)
+    level[:3, :3] = _DOWN if looks_down else _AHEAD
+    poses = matrices @ inverse(level)
+    track = PoseTrack.of(times, poses[:, :3, 3], quaternion_of_matrix(poses[:, :3, :3]))
+    scans = _scan_files(folder)
+    damaged: list[tuple[str, str]] = []
+    return Recording(
+        name=run,
+        agent="drone",
+        scans=lambda: _scans(scans, damaged),
+        poses=track,
+        extrinsics={"LIDAR": level @ mount},
+        images=_images(folder),
+        attribution=ATTRIBUTION,
+        licence=LICENCE,
+        notes=[
+            f"{len(scans)} scans, {len(times)} camera poses, camera looks "
+            f"{'down' if looks_down else 'ahead'}",
+            "the world of the poses has no stated datum: splits are by whole run",
+        ],
+        damaged=damaged,
+        source=str(folder),
+    )
+
+
+def _calibrations(root: Path) -> Mapping[str, Any]:
+    """Return the table of calibrations in the data folder or next to the runs."""
+    for place in (root, *list(root.parents)[:2]):
+        for name in ("calibration.json", "uavscenes_calibration.json"):
+            if (place / name).is_file():
+                values = read_json(place / name)
+                if isinstance(values, Mapping) and {"used_by", "calibrations"} <= set(values):
+                    return values
+    raise DataError("no calibration.json of UAVScenes here", where=root, remedy=_LAYOUT)
+
+
+def camera_from_lidar(run: str, table: Mapping[str, Any]) -> Floats:
+    """Return the 4×4 matrix lidar → camera that the source's table assigns to a run.
+
+    Raises:
+        DataError: the run is in no row of the table, or its matrix is no rotation.
+    """
+    name = next((c for row, c in table["used_by"].items() if run in _expanded(row)), None)
+    if name is None:
+        raise DataError(
+            f"the table of calibrations has no run {run}",
+            where="calibration.json: used_by",
+            remedy="add the run with its calibration, as the source of the data assigns it",
+        )
+    values = table["calibrations"][name]
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(values["camera_ext_R"], dtype=np.float64).reshape(3, 3)
+    matrix[:3, 3] = values["camera_ext_t"]
+    return checked(matrix, f"calibration {name} of run {run}")
+
+
+def _expanded(row: str) -> list[str]:
+    """Return the runs of a row: AMtown01-03 is AMtown01, AMtown02 and AMtown03."""
+    match = re.fullmatch(r"(.*?)(\d+)-(\d+)", row)
+    if match is None:
+        return [row]
+    stem, first, last = match.groups()
+    return [f"{stem}{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
+
+
+def _camera_poses(path: Path) -> tuple[Floats, Floats]:
+    """Return times (N,) and matrices (N, 4, 4) camera → world by the names of the pictures."""
+    try:
+        rows = [
+            (float(Path(str(r["OriginalImageName"])).stem), np.array(r["T4x4"], dtype=np.float64))
+            for r in read_json(path)
+        ]
+        matrices = np.stack([m.reshape(4, 4) for _, m in rows])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"the list of camera poses is damaged: {error}", where=path, remedy=_LAYOUT
+        ) from error
+    times = np.array([t for t, _ in rows])
+    kept = np.isfinite(matrices).all(axis=(1, 2))
+    return times[kept], matrices[kept]
+
+
+def _scan_files(folder: Path) -> list[tuple[float, Path]]:
+    found = []
+    for path in folder.glob("interval*_LIDAR/*.txt"):
+        match = _NAME.match(path.stem)
+        if match:
+            # The pose is that of the picture: the scan is its partner.
+            found.append((float(match.group(1)), path))
+    return sorted(found)
+
+
+def _images(folder: Path) -> list[Image]:
+    files = sorted(folder.glob("interval*_CAM/*.jpg"))
+    named = [(p.stem, p) for p in files if re.fullmatch(r"\d+\.?\d*", p.stem)]
+    return [Image(float(stem), path) for stem, path in named]
+
+
+def _scans(files: list[tuple[float, Path]], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
+    damaged.clear()
+    for time_s, path in files:
+        try:
+            points = np.loadtxt(path, dtype=np.float32, ndmin=2)
+            if points.shape[1] < 3:
+                raise ValueError(f"rows of {points.shape[1]} numbers instead of x y z")
+        except (OSError, ValueError) as error:
+            damaged.append((str(path), str(error).splitlines()[0]))
+            continue
+        points = points[np.isfinite(points).all(axis=1), :3]
+        yield Scan(time_s, points)
