@@ -148,13 +148,6 @@ def _grid(*numbers: float, cell: float = 1.0) -> None:
     VoxelGrid.from_range(numbers, (cell, cell, cell))
 
 
-def _zones(_: Path) -> None:
-    from vlwm.core.city import crs_zone
-
-    kinds = [c for c in vars(crs_zone).values() if hasattr(c, "require")]
-    kinds[0](crs="EPSG:6677").require("EPSG:6676", "here")
-
-
 def _scan(folder: Path) -> None:
     from vlwm.core.data.sensors.lidar import read_lidar
 
@@ -254,7 +247,6 @@ CALLS: list[tuple[Callable[[Path], None], str]] = [
     (lambda _: _grid(0, 1), "a grid needs 6 and 3 finite numbers"),
     (lambda _: _grid(0, 0, 0, 1, 1, 1, cell=0.0), "cells must be larger than 0 m"),
     (lambda _: _grid(0, 0, 0, 1, 1, 1, cell=2.0), "holds no whole cell of"),
-    (_zones, "this file is in EPSG:6676 and the others are in EPSG:6677"),
     (_scan, "a scan of shape (5, 3), not (N, 4)"),
     (_pattern, "no rover follows the pattern orbit"),
     (_poses({}, strict=True), "a pose lacks 'position'"),

@@ -89,7 +89,12 @@ def test_sixteen_times_the_city_takes_the_same_memory(
     plateau: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading and sorting, by what Python and numpy allocate; pieces small, as the city is."""
-    for module in ("geometry.scratch", "geometry.voxelize", "city.names", "city.join"):
+    for module in (
+        "geometry.mapped_arrays",
+        "geometry.voxelize",
+        "city.assembly.string_column",
+        "city.assembly.assemble",
+    ):
         monkeypatch.setattr(f"vlwm.core.{module}.PIECE_ROWS", 500)
     monkeypatch.setattr(mapped_arrays, "_BUFFER_BYTES", 1 << 12)
     tiles = (plateau / "tokyo_marunouchi_obj").glob("*.obj")

@@ -74,6 +74,8 @@ class ReadReport:
     skipped: tuple[tuple[str, str, str], ...] = ()
     """(file, feature, reason) of each feature that was left out"""
     notes: tuple[str, ...] = ()
+    summary: str = ""
+    """extent, heights, density, share left out, system and ground in one line"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,14 @@
-"""Japan's plane rectangular coordinate systems (JGD2011, EPSG:6669 to 6687).
+"""Coordinate systems of a city: the metres it is laid out in, and how degrees become metres.
 
-CityGML gives latitude, longitude, height (EPSG:6697); the zone follows from the place. The table is
-the Geospatial Information Authority's list of origins (notice 9 of 2002, zones I to XIX).
+In Japan a city is laid out in its plane rectangular zone (JGD2011, EPSG:6669 to 6687), elsewhere in
+the UTM zone of WGS 84, or in the metric system that its files state. The table is the Geospatial
+Information Authority's list of origins (notice 9 of 2002, zones I to XIX).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -22,10 +24,25 @@ _ORIGINS = (
 _FIRST_EPSG = 6669
 _LATITUDE_WEIGHT = 0.5
 GEOGRAPHIC = "EPSG:6668"
+JAPAN = (20.0, 122.0, 46.0, 154.5)
+"""south, west, north, east, degrees: where the plane rectangular zones are used"""
+
+
+def in_japan(latitude: float, longitude: float) -> bool:
+    """Return True where Japan's plane rectangular zones are used."""
+    south, west, north, east = JAPAN
+    return south <= latitude <= north and west <= longitude <= east
 
 
 def zone_of(latitude: float, longitude: float) -> str:
-    """The zone whose origin is nearest, its meridian weighing twice: 'EPSG:6677' for Tokyo."""
+    """Return the metric system of a place: 'EPSG:6677' for Tokyo, 'EPSG:32618' for New York.
+
+    In Japan the plane rectangular zone whose origin is nearest, its meridian weighing twice;
+    elsewhere the UTM zone of WGS 84.
+    """
+    if not in_japan(latitude, longitude):
+        number = int((longitude + 180.0) // 6.0) % 60 + 1
+        return f"EPSG:{(32600 if latitude >= 0 else 32700) + number}"
     shrink = math.cos(math.radians(latitude))
 
     def distance(origin: tuple[float, float]) -> float:
@@ -36,7 +53,7 @@ def zone_of(latitude: float, longitude: float) -> str:
     return f"EPSG:{_FIRST_EPSG + index}"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target, always_xy=True)
 
@@ -57,6 +74,14 @@ def unproject(xy: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
     return np.column_stack([latitude, longitude])
 
 
+def reproject(points: NDArray[np.float64], source: str, target: str) -> NDArray[np.float64]:
+    """Easting, northing, height (m) of one metric system in another; (N, 3) float64."""
+    if source == target:
+        return points
+    east, north = _transformer(source, target).transform(points[:, 0], points[:, 1])
+    return np.column_stack([east, north, points[:, 2]])
+
+
 def from_earth_centered(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Earth-centred metres (EPSG:4978) → latitude, longitude (degrees), ellipsoidal height (m).
 
@@ -65,3 +90,41 @@ def from_earth_centered(points: NDArray[np.float64]) -> NDArray[np.float64]:
     transformer = _transformer("EPSG:4978", "EPSG:4979")
     longitude, latitude, height = transformer.transform(points[:, 0], points[:, 1], points[:, 2])
     return np.column_stack([latitude, longitude, height])
+
+
+@dataclass
+class Zone:
+    """The one metric system of all files of a city: that of the first file or of the area.
+
+    A file in another system is transformed, so a town on the border of two zones is one city.
+
+    Attributes:
+        crs: as EPSG code.
+        guessed: the system follows from the area; a file that states its own may still change it.
+        stated: systems that files stated, in the order of reading.
+    """
+
+    crs: str | None = None
+    guessed: bool = False
+    stated: list[str] = field(default_factory=list)
+
+    def place_degrees(self, lat_lon_h: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Latitude, longitude, height (N, 3) → easting, northing, height in the city's system.
+
+        The median place settles the system: one stray coordinate does not choose it.
+        """
+        if not len(lat_lon_h):
+            return lat_lon_h
+        self.guessed = False
+        if self.crs is None:
+            latitude, longitude = np.median(lat_lon_h[:, :2], axis=0)
+            self.crs = zone_of(float(latitude), float(longitude))
+        return project(lat_lon_h, self.crs)
+
+    def place_metres(self, points: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
+        """Easting, northing, height (N, 3) in a file's metric system → in the city's system."""
+        if self.crs is None or self.guessed:
+            self.crs, self.guessed = crs, False
+        if crs not in self.stated:
+            self.stated.append(crs)
+        return reproject(points, crs, self.crs)

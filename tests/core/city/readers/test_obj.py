@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_a_cube_is_closed_and_where_it_was(tmp_path: Path) -> None:
     assert city.origin.crs == "EPSG:6677" and city.report.open_shells == 0
     origin = np.array([city.origin.easting, city.origin.northing, city.origin.height])
     np.testing.assert_allclose(city.mesh.bounds + origin, [[10, 20, 0], [30, 40, 12]], atol=1e-9)
-    assert city.feature_ids == ["one"] and "Project PLATEAU" in city.attribution
+    assert city.feature_ids == ["one"] and city.attribution == "source not stated"
 
 
 def test_negative_and_textured_indices_mean_the_same(tmp_path: Path) -> None:
@@ -116,16 +117,22 @@ def test_pieces_of_one_building_stay_and_copies_go(tmp_path: Path) -> None:
         ("v 1 2 x", "three numbers"),
         ("f 1 2 99", "not there"),
         ("f 0 1 2", "not there"),
-        ("f 1 2", "not there"),
+        ("f 1 2", "fewer than three"),
         ("f a b c", "whole numbers"),
     ],
 )
 @pytest.mark.parametrize("text", [CUBE, "# EPSG:6677\n" + cube(0, 3, "one")])
 def test_a_broken_line_is_named(tmp_path: Path, line: str, words: str, text: str) -> None:
-    (tmp_path / "a.obj").write_text(text + line + "\n")
+    is_vertex = line.startswith("v")
+    use = "f 9 1 2\n" if is_vertex else ""
+    other = cube(90, 5, "other", 10 if is_vertex else 9)
+    (tmp_path / "a.obj").write_text(text + line + "\n" + use + other)
     number = len(text.splitlines()) + 1
-    with pytest.raises(DataError, match=rf"{words}.*a\.obj:{number}"):
-        read_city([tmp_path])
+    city = read_city([tmp_path])
+    assert city.feature_ids == ["other"]
+    assert re.search(rf"line {number}: .*{words}", city.report.skipped[0][2])
+    with pytest.raises(DataError, match=rf"one: line {number}: .*{words}"):
+        read_city([tmp_path], strict=True)
 
 
 def test_the_system_stands_in_comment_wkt_or_name(tmp_path: Path, plateau: Path) -> None:
@@ -140,7 +147,7 @@ def test_the_system_stands_in_comment_wkt_or_name(tmp_path: Path, plateau: Path)
 def test_two_zones_are_not_mixed(tmp_path: Path) -> None:
     (tmp_path / "a.obj").write_text(CUBE)
     (tmp_path / "b.obj").write_text(CUBE.replace("6677", "6676"))
-    with pytest.raises(DataError, match="EPSG:6676"):
+    with pytest.raises(DataError, match=r"places 120 km apart: 1 buildings.*EPSG:6676"):
         read_city([tmp_path])
 
 

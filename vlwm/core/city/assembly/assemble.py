@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from vlwm.core.city.assembly.feature_table import KINDS, Features
 from vlwm.core.city.assembly.string_column import Kinds, Names
 from vlwm.core.city.assembly.watertight import open_features
+from vlwm.core.city.readers.feature_batch import BUILDING
 from vlwm.core.city.relief import MARGIN_M
 from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Bounds
@@ -29,6 +30,7 @@ class Standing:
         names, kinds: of the features.
         levels: how many were taken from LOD0, 1, 2, 3 and beyond.
         bases: float64 (G, 3) middle of the plan and lowest z, metres.
+        tops: float64 (G,) highest z, metres.
         triangles: float64 (T, 3, 3), metres.
         owners: int32 (T,) feature of each, never falling.
     """
@@ -37,6 +39,7 @@ class Standing:
     kinds: Kinds
     levels: list[int]
     bases: Floats
+    tops: Floats
     triangles: Floats
     owners: NDArray[np.int32]
 
@@ -52,6 +55,16 @@ class Standing:
         found = scratch.rows(np.float64, (3,))
         for start, some in pieces(self.bases):
             found.append(some[self.kinds.codes[start : start + len(some)] == KINDS.index(kind)])
+        return found.array()
+
+    def heights(self, scratch: Scratch) -> Floats:
+        """Return heights (N,) of the buildings, metres; of all features where there is none."""
+        found = scratch.rows(np.float64)
+        is_all = self.count(BUILDING) == 0
+        for start, some in pieces(self.bases):
+            part = slice(start, start + len(some))
+            mine = is_all | (self.kinds.codes[part] == KINDS.index(BUILDING))
+            found.append((self.tops[part] - some[:, 2])[mine])
         return found.array()
 
     def open_shells(self) -> int:
@@ -81,6 +94,7 @@ def standing_of(features: Features, shift: Shift, scratch: Scratch) -> Standing:
         triangles.append(some - shift)
         owners.append(numbers)
     kinds, bases = scratch.rows(np.uint8), scratch.rows(np.float64, (3,))
+    tops = scratch.rows(np.float64)
     levels = np.zeros(5, dtype=np.int64)
     all_kinds, all_lods = features.kinds.array(), features.lods.array()
     for start, bounds in pieces(features.bounds.array()):
@@ -89,8 +103,9 @@ def standing_of(features: Features, shift: Shift, scratch: Scratch) -> Standing:
         levels += np.bincount(np.clip(all_lods[start + there], 0, 4), minlength=5)
         low, high = bounds[there, 0] - shift, bounds[there, 1] - shift
         bases.append(np.column_stack([(low[:, :2] + high[:, :2]) / 2, low[:, 2]]))
+        tops.append(high[:, 2])
     return Standing(
-        names, Kinds(kinds.array(), KINDS), levels.tolist(), bases.array(),
+        names, Kinds(kinds.array(), KINDS), levels.tolist(), bases.array(), tops.array(),
         triangles.array(), owners.array(),
     )  # fmt: skip
 

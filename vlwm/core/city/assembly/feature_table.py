@@ -1,7 +1,7 @@
-"""Every feature that was read, in files: what it is, where it lies, and its triangles.
+"""Table of all features that were read, in mapped files: kind, level, bounds and triangles.
 
-Features have numbers, in the order of reading. A feature is found again by a key; what is equal is
-told by names and bounds, the hash of the key only says where to look.
+Features have numbers, in the order of reading. A feature is found again by a key; names and bounds
+decide whether two are equal, the hash of the key is only where to look.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Features:
 
     Attributes:
         names: of the features.
-        kinds: places in `KINDS`; lods: levels of detail; alive: whether it was not replaced since;
-            bounds: (2, 3) lowest and highest corner, metres.
+        kinds: places in `KINDS`; lods: levels of detail; alive: False where it was replaced or left
+            out since; files: number of its file; bounds: (2, 3) lowest and highest corner, metres.
         triangles: (3, 3) metres in the city's projected system; owners: their features, never
             falling.
     """
@@ -34,6 +34,7 @@ class Features:
         self.kinds = scratch.rows(np.uint8)
         self.lods = scratch.rows(np.int64)
         self.alive = scratch.rows(np.bool_)
+        self.files = scratch.rows(np.int32)
         self.bounds = scratch.rows(np.float64, (2, 3))
         self.triangles = scratch.rows(np.float64, (3, 3))
         self.owners = scratch.rows(np.int32)
@@ -41,12 +42,15 @@ class Features:
     def __len__(self) -> int:
         return len(self.lods)
 
-    def add(self, name: str, kind: str, lod: int, bounds: NDArray[np.float64]) -> int:
-        """Enter a feature without triangles; its number."""
+    def add(
+        self, name: str, kind: str, lod: int, bounds: NDArray[np.float64], file: int = 0
+    ) -> int:
+        """Enter a feature without triangles and return its number."""
         self.names.append(name)
         self.kinds.append([KINDS.index(kind)])
         self.lods.append([lod])
         self.alive.append([True])
+        self.files.append([file])
         self.bounds.append(bounds)
         return len(self) - 1
 
@@ -55,32 +59,42 @@ class Features:
         self.triangles.append(batch.triangles)
         self.owners.append(batch.owners + np.int32(first))
 
+    def leave_out(self, chosen: NDArray[np.bool_]) -> None:
+        """Take chosen features (G,) out."""
+        for number in np.flatnonzero(chosen):
+            self.alive.put(int(number), False)
+
     def name_of(self, number: int) -> str:
+        """Return a feature's name."""
         return self.names[number]
 
     def kind_of(self, number: int) -> str:
+        """Return a feature's kind."""
         return KINDS[int(self.kinds.read(number, number + 1)[0])]
 
     def lod_of(self, number: int) -> int:
+        """Return a feature's level of detail."""
         return int(self.lods.read(number, number + 1)[0])
 
     def bounds_of(self, number: int) -> NDArray[np.float64]:
+        """Return a feature's (2, 3) bounds, metres."""
         return np.asarray(self.bounds.read(number, number + 1)[0])
 
     def is_alive(self, number: int) -> bool:
+        """Return False where a feature was replaced or left out."""
         return bool(self.alive.read(number, number + 1)[0])
 
     def standing(self) -> NDArray[np.bool_]:
-        """Which features (G,) are left and no roads."""
+        """Return which features (G,) are left and not roads."""
         roads = self.kinds.array() == KINDS.index(ROAD)
         return np.asarray(self.alive.array() & ~roads)
 
     def roads(self) -> NDArray[np.bool_]:
-        """Which features (G,) are left and roads."""
+        """Return which features (G,) are left and roads."""
         return np.asarray(self.alive.array() & (self.kinds.array() == KINDS.index(ROAD)))
 
     def extent(self, chosen: NDArray[np.bool_]) -> tuple[float, float, float, float] | None:
-        """x from, y from, x to, y to of chosen features; None where there are none."""
+        """Return x from, y from, x to, y to of chosen features; None where there are none."""
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
         for start, some in pieces(self.bounds.array()):
             there = some[chosen[start : start + len(some)]]
@@ -92,14 +106,14 @@ class Features:
 
 
 class FeatureIndex:
-    """Numbers of features by the hash of a key: a table with open addresses, half empty."""
+    """Numbers of features by the hash of a key: a table with open addressing, half empty."""
 
     def __init__(self, scratch: Scratch, slots: int = 1 << 12) -> None:
         self._scratch, self._used = scratch, 0
         self._table = scratch.zeros((slots, 2), np.int64)
 
     def find(self, key: object) -> list[int]:
-        """Numbers that were entered under a key of the same hash, first come first."""
+        """Return numbers that were entered under a key of the same hash, first come first."""
         code, table, found = hash(key), self._table, list[int]()
         at = code % len(table)
         while entry := int(table[at, 1]):
@@ -115,7 +129,7 @@ class FeatureIndex:
         self._enter(hash(key), number + 1)
 
     def let_go(self) -> None:
-        """Keep none of its pages."""
+        """Give its pages back to the kernel."""
         let_go(self._table)
 
     def _enter(self, code: int, entry: int) -> None:
@@ -134,7 +148,7 @@ class FeatureIndex:
 
 
 def _in_order(table: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Entries in an order that keeps those of one key as they came."""
+    """Yield entries in an order that keeps those of one key as they came."""
     free = int(np.flatnonzero(table[:, 1] == 0)[0])  # no run of entries passes over it
     for part in (table[free:], table[:free]):
         for _, some in pieces(part):

@@ -1,82 +1,211 @@
-"""One tile of 3D Tiles 1.0 (b3dm): triangles in earth-centred metres and the table beside them.
+"""One tile of 3D Tiles: triangles in earth-centred metres and the table of its features.
 
-A b3dm is a header, a feature table, a batch table (one row a building) and a binary glTF. PLATEAU's
-meshes are packed with Draco and lie about a centre (`CESIUM_RTC`, or `RTC_CENTER` of the feature
-table); glTF is y up, so earth-centred = (x, −z, y) + centre.
+Content is known by its first bytes, not by its name: b3dm (3D Tiles 1.0: a feature table, a batch
+table with one row a building, and a binary glTF), glb and gltf (1.1), cmpt (several of them), each
+gzipped or not. Meshes have a centre (`CESIUM_RTC`, or `RTC_CENTER` of the feature table). glTF is y
+up unless the tile set states another axis, so earth-centred = (x, −z, y) + centre.
 """
 
 from __future__ import annotations
 
-import json
 import struct
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.city.readers.gltf import Beside, BrokenTile, Mesh, read_gltf
+from vlwm.core.text import safe_text
+from vlwm.core.tile_tree import parse_json
+
+__all__ = ["BrokenTile", "Tile", "read_b3dm", "read_tiles"]
+
 _HEADER = struct.Struct("<4sIIIIII")
-_COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_CONTAINER = struct.Struct("<4sIII")
 _TABLE_TYPES = {"BYTE": "i1", "UNSIGNED_BYTE": "u1", "SHORT": "<i2", "UNSIGNED_SHORT": "<u2",
                 "INT": "<i4", "UNSIGNED_INT": "<u4", "FLOAT": "<f4", "DOUBLE": "<f8"}  # fmt: skip
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
-_TRIANGLES = 4
-_DRACO = "KHR_draco_mesh_compression"
-_KNOWN = frozenset({_DRACO, "CESIUM_RTC", "KHR_materials_unlit", "KHR_texture_transform"})
-
-
-class BrokenTile(Exception):
-    """A tile that cannot be used, and why."""
+_NOT_READ = {b"pnts": "a point cloud (pnts)", b"i3dm": "instanced models (i3dm)",
+             b"vctr": "vector data (vctr)", b"geom": "plain shapes (geom)",
+             b"subt": "a subtree of implicit tiling", b"glTF": "a glTF"}  # fmt: skip
+_OLD_HEADER = 570_425_344
+"""a table size of a b3dm from this on is the text of another field: the header is older than 1.0"""
+_MOST_ROWS = 10_000_000
+_MOST_BYTES = 2_000_000_000
+_DEEPEST = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """Triangles (T, 3, 3) earth-centred metres, the row (T,) of each, and the table's columns."""
+    """One set of features of a tile.
+
+    Attributes:
+        triangles: (T, 3, 3) earth-centred metres.
+        rows: int64 (T,) row of the table of each triangle.
+        count: rows of the table.
+        table: its columns.
+        has_rows: False where the tile does not tell features apart.
+        passed_over: primitives that are not read, by their kind.
+    """
 
     triangles: NDArray[np.float64]
     rows: NDArray[np.int64]
     count: int
     table: dict[str, Any]
+    has_rows: bool = True
+    passed_over: Counter[str] = field(default_factory=Counter)
+    copyright: str = ""
 
     def column(self, *names: str) -> list[Any] | None:
-        """The first of the named columns that the table has, as a list of `count` values."""
+        """Return the first of the named columns that the table has, as `count` values.
+
+        Rows that the table lacks are None.
+        """
         for name in names:
             values = self.table.get(name)
-            if isinstance(values, list | np.ndarray) and len(values) == self.count:
-                return list(values)
+            if isinstance(values, list | np.ndarray) and 0 < len(values) <= self.count:
+                return list(values) + [None] * (self.count - len(values))
         return None
 
 
-def read_b3dm(data: bytes) -> Tile:
-    """Parse one tile.
+def read_b3dm(data: bytes, up_axis: str = "Y") -> Tile:
+    """Parse the one set of features of a tile.
 
     Raises:
-        BrokenTile: truncated, another format, or an extension that is not known.
+        BrokenTile: as `read_tiles`.
+    """
+    return read_tiles(data, up_axis)[0]
+
+
+def read_tiles(data: bytes, up_axis: str = "Y", beside: Beside = lambda name: None) -> list[Tile]:
+    """Parse a tile's content; a composite holds several.
+
+    Args:
+        up_axis: the axis of its glTF that points up: X, Y or Z.
+        beside: reads the files that a plain glTF names.
+
+    Raises:
+        BrokenTile: truncated, another format, or an extension that is not read.
     """
     try:
-        return _read(data)
-    except (struct.error, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise BrokenTile(f"the tile is damaged: {error!r}") from error
+        return _read(_unpacked(data), up_axis, beside, 0)
+    except (
+        struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError,
+        MemoryError,
+    ) as error:  # fmt: skip
+        raise BrokenTile(f"the tile is damaged: {safe_text(repr(error), 200)}") from error
 
 
-def _read(data: bytes) -> Tile:
+def _unpacked(data: bytes) -> bytes:
+    if data[:2] != b"\x1f\x8b":
+        return data
+    stream = zlib.decompressobj(wbits=31)
+    try:
+        unpacked = stream.decompress(data, _MOST_BYTES)
+    except zlib.error as error:
+        raise BrokenTile(f"its gzip is damaged: {error}") from error
+    if not stream.eof:
+        raise BrokenTile(f"its gzip is cut off after {len(unpacked)} bytes")
+    return unpacked
+
+
+def _read(data: bytes, up_axis: str, beside: Beside, depth: int) -> list[Tile]:
+    magic = data[:4]
+    if magic == b"b3dm":
+        return [_read_b3dm(data, up_axis, beside)]
+    if magic == b"glTF" or data[:1] == b"{":
+        mesh = read_gltf(data, beside)
+        return [_tile(mesh, up_axis, np.zeros(3), _length(mesh.table), mesh.table)]
+    if magic == b"cmpt":
+        return _read_composite(data, up_axis, beside, depth)
+    kind = _NOT_READ.get(magic, f"{magic!r}")
+    raise BrokenTile(f"not a b3dm, glb, gltf or cmpt but {kind}, which is not read")
+
+
+def _read_composite(data: bytes, up_axis: str, beside: Beside, depth: int) -> list[Tile]:
+    """Read the tiles of a composite; those of other kinds are counted."""
+    _, _, length, count = _CONTAINER.unpack_from(data)
+    if length > len(data) or depth > _DEEPEST:
+        raise BrokenTile(f"the tile is cut off: {len(data)} of {length} bytes")
+    tiles: list[Tile] = []
+    at, passed_over = _CONTAINER.size, Counter[str]()
+    for _ in range(count):
+        magic, _, size = struct.unpack_from("<4sII", data, at)
+        if size < 12:
+            raise BrokenTile("an inner tile has no length")
+        if magic in (b"pnts", b"i3dm", b"vctr", b"geom"):
+            passed_over[_NOT_READ[magic]] += 1
+        else:
+            tiles += _read(data[at : at + size], up_axis, beside, depth + 1)
+        at += size
+    empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), np.zeros(3))
+    empty.passed_over.update(passed_over)
+    return (
+        [*tiles, _tile(empty, up_axis, np.zeros(3), 0, {})] if passed_over or not tiles else tiles
+    )
+
+
+def _read_b3dm(data: bytes, up_axis: str, beside: Beside) -> Tile:
     magic, version, length, *sizes = _HEADER.unpack_from(data)
-    if magic != b"b3dm" or version != 1:
+    if version != 1:
         raise BrokenTile(f"not a b3dm of version 1 but {magic!r} {version}")
     if length > len(data):
         raise BrokenTile(f"the tile is cut off: {len(data)} of {length} bytes")
+    if max(sizes[0], sizes[2]) >= _OLD_HEADER:
+        raise BrokenTile("its header is older than 3D Tiles 1.0, which is not read")
     parts, at = [], _HEADER.size
     for size in sizes:
         parts.append(data[at : at + size])
         at += size
-    features = json.loads(parts[0] or b"{}")
-    count = int(features.get("BATCH_LENGTH", 0))
-    table = _columns(json.loads(parts[2] or b"{}"), parts[3], count)
-    points, faces, rows = _Model(data[at:length]).triangles()
-    center = np.asarray(features.get("RTC_CENTER", (0.0, 0.0, 0.0)), dtype=np.float64)
-    rows = rows[faces[:, 0]] if len(faces) else np.zeros(0, dtype=np.int64)
+    features = parse_json(parts[0] or b"{}")
+    count = int(_global(features, "BATCH_LENGTH", 0, "<u4", parts[1]))
+    if not 0 <= count <= _MOST_ROWS:
+        raise BrokenTile(f"a table of {count} features")
+    table = _columns(parse_json(parts[2] or b"{}"), parts[3], count)
+    center = np.asarray(_global(features, "RTC_CENTER", (0.0, 0.0, 0.0), "<f4", parts[1]))
+    mesh = read_gltf(data[at:length], beside)
+    return _tile(mesh, up_axis, center.astype(np.float64).reshape(3), count, table)
+
+
+def _global(features: dict[str, Any], name: str, otherwise: Any, kind: str, binary: bytes) -> Any:
+    """Return a value of the feature table, from its text or its binary part."""
+    value = features.get(name, otherwise)
+    if isinstance(value, dict):
+        size = np.size(otherwise)
+        numbers = np.frombuffer(binary, kind, size, int(value["byteOffset"]))
+        return numbers if size > 1 else numbers[0]
+    return value
+
+
+def _length(table: dict[str, Any]) -> int:
+    return max((len(v) for v in table.values()), default=0)
+
+
+def _tile(
+    mesh: Mesh, up_axis: str, center: NDArray[np.float64], count: int, table: dict[str, Any]
+) -> Tile:
+    """Return a mesh in earth-centred metres, each triangle with the row of its first corner."""
+    points = _turned(mesh.points, up_axis) + mesh.center + center
+    faces = mesh.faces
+    rows = mesh.rows[faces[:, 0]] if len(faces) else np.zeros(0, dtype=np.int64)
+    has_rows = bool(table) or count > 1 or bool(len(rows) and rows.max() > 0)
+    if len(rows) and rows.min() < 0:  # corners without a feature are one more
+        rows = np.where(rows < 0, max(count, int(rows.max()) + 1), rows)
     count = max(count, int(rows.max()) + 1 if len(rows) else 0)
-    return Tile((points + center)[faces], rows, count, table)
+    if count > _MOST_ROWS:
+        raise BrokenTile(f"a feature has the number {count}")
+    return Tile(points[faces], rows, count, table, has_rows, mesh.passed_over, mesh.copyright)
+
+
+def _turned(points: NDArray[np.float64], up_axis: str) -> NDArray[np.float64]:
+    """Return points (P, 3) of a glTF with z up."""
+    if up_axis == "Z":
+        return points
+    if up_axis == "X":
+        return points[:, [2, 1, 0]] * (-1.0, 1.0, 1.0)
+    return points[:, [0, 2, 1]] * (1.0, -1.0, 1.0)
 
 
 def _columns(table: dict[str, Any], binary: bytes, count: int) -> dict[str, Any]:
@@ -87,112 +216,3 @@ def _columns(table: dict[str, Any], binary: bytes, count: int) -> dict[str, Any]
             value = np.frombuffer(binary, kind, count, int(value["byteOffset"]))
         found[name] = value
     return found
-
-
-class _Model:
-    """The binary glTF inside a tile."""
-
-    def __init__(self, data: bytes) -> None:
-        magic, version, _ = struct.unpack_from("<4sII", data)
-        if magic != b"glTF" or version != 2:
-            raise BrokenTile(f"not a binary glTF of version 2 but {magic!r} {version}")
-        size = struct.unpack_from("<I", data, 12)[0]
-        self.scene = json.loads(data[20 : 20 + size])
-        self.binary = data[20 + size + 8 :]
-        unknown = set(self.scene.get("extensionsRequired", ())) - _KNOWN
-        if unknown:
-            raise BrokenTile(f"it needs {', '.join(sorted(unknown))}, which is not read")
-
-    def triangles(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """Points (P, 3) earth-centred, faces (F, 3), batch row of each point (P,)."""
-        points: list[NDArray] = [np.zeros((0, 3))]
-        faces: list[NDArray] = [np.zeros((0, 3), dtype=np.int64)]
-        rows: list[NDArray] = [np.zeros(0, dtype=np.int64)]
-        start = 0
-        for matrix, mesh in self._placed():
-            for primitive in mesh["primitives"]:
-                if primitive.get("mode", _TRIANGLES) != _TRIANGLES:
-                    continue
-                position, index, row = self._primitive(primitive)
-                turned = position @ matrix[:3, :3].T + matrix[:3, 3]
-                points.append(turned[:, [0, 2, 1]] * (1.0, -1.0, 1.0))
-                faces.append(index.reshape(-1, 3) + start)
-                rows.append(row)
-                start += len(position)
-        rtc = self.scene.get("extensions", {}).get("CESIUM_RTC", {}).get("center", (0.0, 0.0, 0.0))
-        return np.concatenate(points) + np.asarray(rtc), np.concatenate(faces), np.concatenate(rows)
-
-    def _placed(self) -> list[tuple[NDArray[np.float64], dict[str, Any]]]:
-        """(matrix 4×4, mesh) of every node of the scene."""
-        nodes, meshes = self.scene.get("nodes", []), self.scene.get("meshes", [])
-        scenes = self.scene.get("scenes", [{}])
-        roots = scenes[self.scene.get("scene", 0)].get("nodes", range(len(nodes)))
-        found, stack = [], [(np.eye(4), index, 0) for index in roots]
-        while stack:
-            above, index, depth = stack.pop()
-            node = nodes[index]
-            matrix = above @ _matrix(node)
-            if "mesh" in node:
-                found.append((matrix, meshes[node["mesh"]]))
-            if depth < 64:
-                stack += [(matrix, child, depth + 1) for child in node.get("children", ())]
-        return found
-
-    def _primitive(
-        self, primitive: dict[str, Any]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-        """Position (P, 3), index (3F,), batch row (P,) of one primitive."""
-        packed = primitive.get("extensions", {}).get(_DRACO)
-        if packed is not None:
-            position, index, row = self._unpack(packed)
-        else:
-            names = primitive["attributes"]
-            position = self._accessor(names["POSITION"])
-            batch = names.get("_BATCHID")
-            row = None if batch is None else self._accessor(batch).reshape(-1)
-            given = primitive.get("indices")
-            index = np.arange(len(position)) if given is None else self._accessor(given)
-        if row is None:
-            row = np.zeros(len(position))
-        return (
-            position.astype(np.float64),
-            index.reshape(-1).astype(np.int64),
-            row.astype(np.int64),
-        )
-
-    def _unpack(self, packed: dict[str, Any]) -> tuple[NDArray, NDArray, NDArray | None]:
-        import DracoPy
-
-        view = self.scene["bufferViews"][packed["bufferView"]]
-        start = view.get("byteOffset", 0)
-        try:
-            mesh = DracoPy.decode(self.binary[start : start + view["byteLength"]])
-        except (DracoPy.FileTypeException, DracoPy.EncodingFailedException) as error:
-            raise BrokenTile(f"Draco: {error}") from error
-        by_id = {a["unique_id"]: a["data"] for a in mesh.attributes}
-        batch = packed["attributes"].get("_BATCHID")
-        row = None if batch is None else np.asarray(by_id[batch]).reshape(-1)
-        return np.asarray(mesh.points), np.asarray(mesh.faces), row
-
-    def _accessor(self, index: int) -> NDArray:
-        accessor = self.scene["accessors"][index]
-        view = self.scene["bufferViews"][accessor["bufferView"]]
-        kind = np.dtype(_COMPONENTS[accessor["componentType"]])
-        width, count = _WIDTHS[accessor["type"]], accessor["count"]
-        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-        stride = view.get("byteStride", kind.itemsize * width)
-        rows = np.ndarray((count, width), kind, self.binary, start, (stride, kind.itemsize))
-        return rows.copy()
-
-
-def _matrix(node: dict[str, Any]) -> NDArray[np.float64]:
-    """4×4 of a glTF node: its matrix, or translation, rotation (x, y, z, w) and scale."""
-    if "matrix" in node:
-        return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T
-    from scipy.spatial.transform import Rotation
-
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat(node.get("rotation", (0, 0, 0, 1))).as_matrix()
-    matrix[:3, :3] *= np.asarray(node.get("scale", (1, 1, 1)))
-    matrix[:3, 3] = node.get("translation", (0, 0, 0))
-    return matrix

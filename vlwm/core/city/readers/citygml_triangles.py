@@ -1,81 +1,180 @@
 """CityGML features to batches of triangles in metres, a few thousand at a time.
 
-Repeated points and rings without area to span are dropped before the polygons are cut.
+The file's own reference system places them. Repeated points and rings without area are dropped
+before the polygons are cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.crs import project
-from vlwm.core.city.crs_zone import Zone
-from vlwm.core.city.readers.citygml import Broken, Feature, read_features
+from vlwm.core.city.crs import Zone
+from vlwm.core.city.readers.citygml import (
+    Broken,
+    Document,
+    Feature,
+    read_features,
+    read_relief,
+    system_in_head,
+)
 from vlwm.core.city.readers.feature_batch import Batch, Skipped
 from vlwm.core.city.readers.source_files import Source
+from vlwm.core.city.reference import UNNAMED, Reference, UnknownReference, reference_of
 from vlwm.core.geometry.triangulate import Polygons, triangulate
 
 _FEATURES = 2000
 _POINTS = 400_000
+_REMEDY = (
+    "transform it to EPSG:6697 (latitude, longitude, height) or to a plane system in metres that "
+    "EPSG lists, with FME or ogr2ogr"
+)
+_NAMED = 3
 
 
-def gml_batches(source: Source, zone: Zone) -> Iterator[Batch]:
-    """All features of a CityGML file; the zone is settled by the first.
+@dataclass
+class GmlFile:
+    """One CityGML file on its way into a city.
 
-    Raises:
-        DataError: broken XML; file and line are named.
+    Attributes:
+        notes: what is to be told of it.
+        document: what it says of all its features.
     """
-    pending: list[Feature | Broken] = []
-    points = 0
-    for feature in read_features(source):
-        pending.append(feature)
-        points += len(feature.points) if isinstance(feature, Feature) else 0
-        if len(pending) >= _FEATURES or points >= _POINTS:
-            yield from _batches(pending, zone)
-            pending, points = [], 0
-    yield from _batches(pending, zone)
+
+    source: Source
+    zone: Zone
+    notes: list[str] = field(default_factory=list)
+    document: Document = field(default_factory=Document)
+    _references: dict[str | None, Reference] = field(default_factory=dict)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield all features of the file.
+
+        Raises:
+            DataError: broken XML, or a reference system that is not read.
+        """
+        pending: list[Feature | Broken] = []
+        points = 0
+        for feature in read_features(self.source, self.document):
+            pending.append(feature)
+            points += len(feature.points) if isinstance(feature, Feature) else 0
+            if len(pending) >= _FEATURES or points >= _POINTS:
+                yield from self._batches(pending)
+                pending, points = [], 0
+        yield from self._batches(pending)
+        others = self.document.others.most_common(_NAMED)
+        if others:
+            told = ", ".join(f"{count} {name}" for name, count in others)
+            more = ", …" if len(self.document.others) > _NAMED else ""
+            self.notes.append(f"{self.source.name}: not read: {told}{more}")
+
+    def relief(self) -> Iterator[NDArray[np.float64]]:
+        """Yield terrain triangles (T, 3, 3) in the city's system of a file of nothing but relief.
+
+        Raises:
+            DataError: broken XML, or a reference system that is not read.
+        """
+        self.document.system = system_in_head(self.source)
+        for triangles in read_relief(self.source):
+            if len(triangles):
+                points = triangles.reshape(-1, 3)
+                metres = self._reference(None, points).metres(points, self.zone)
+                placed = metres.reshape(-1, 3, 3)
+                yield placed[np.isfinite(placed).all(axis=(1, 2))]
+
+    def _batches(self, features: list[Feature | Broken]) -> Iterator[Batch]:
+        def key(feature: Feature | Broken) -> tuple[str, str]:
+            system = feature.system if isinstance(feature, Feature) else None
+            return feature.kind, system or ""
+
+        for (kind, system), group in groupby(sorted(features, key=key), key=key):
+            yield self._batch(kind, list(group), system or None)
+
+    def _batch(self, kind: str, features: list[Feature | Broken], system: str | None) -> Batch:
+        whole = [f for f in features if isinstance(f, Feature)]
+        skipped = [Skipped(f.name, f.reason) for f in features if isinstance(f, Broken)]
+        if not whole:
+            return Batch.of_skipped(kind, skipped)
+        polygons, owner = clean(whole)
+        reference = self._reference(system, np.array([f.points[0] for f in whole]))
+        metres = reference.metres(polygons.points, self.zone)
+        lost = _off_the_map(reference, polygons, metres, owner, len(whole))
+        if lost.any():
+            bad = [
+                Skipped(f.name, _place(reference, f)) for f, x in zip(whole, lost, strict=True) if x
+            ]
+            rest = [f for f, x in zip(whole, lost, strict=True) if not x]
+            batch = self._batch(kind, list(rest), system) if rest else Batch.of_skipped(kind, [])
+            batch.skipped.extend([*skipped, *bad])
+            return batch
+        faces, polygon = triangulate(
+            Polygons(metres, polygons.ring_sizes, polygons.polygon_rings),
+        )
+        owners = owner[polygon]
+        there = np.isin(np.arange(len(whole)), owners)
+        skipped += [
+            Skipped(f.name, "its surfaces have no area")
+            for f, found in zip(whole, there, strict=True)
+            if not found
+        ]
+        batch = Batch(
+            kind,
+            [f.name for f in whole],
+            [f.lod for f in whole],
+            metres[faces],
+            owners.astype(np.int32),
+            skipped,
+        )
+        return batch.chosen(there)
+
+    def _reference(self, system: str | None, points: NDArray[np.float64]) -> Reference:
+        """Return the reference system of features that name `system`, or of the file.
+
+        Raises:
+            DataError: it is not read, or the points (N, 3) lie outside of it.
+        """
+        if system not in self._references:
+            name = system or self.document.system
+            try:
+                reference = reference_of(name) if name else UNNAMED
+                chosen, note = reference.oriented(points)
+            except UnknownReference as error:
+                raise self.source.broken(0, f"this file is not placed: {error}", _REMEDY) from error
+            self._references[system] = chosen
+            if note:
+                self.notes.append(f"{self.source.name}: {note}")
+        return self._references[system]
 
 
-def _batches(features: list[Feature | Broken], zone: Zone) -> Iterator[Batch]:
-    for kind, group in groupby(sorted(features, key=lambda f: f.kind), key=lambda f: f.kind):
-        yield _batch(kind, list(group), zone)
+def _off_the_map(
+    reference: Reference, polygons: Polygons, metres: NDArray[np.float64],
+    owner: NDArray[np.int64], count: int,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Return which features (G,) have a corner that is no place, or has no place in metres."""
+    bad = ~np.isfinite(metres).all(axis=1)
+    if reference.kind == "geographic":
+        bad |= (np.abs(polygons.points[:, :2]) > (90, 180)[:: 1 if reference.swapped else -1]).any(
+            axis=1
+        )
+    ring = np.repeat(np.arange(len(polygons.ring_sizes)), polygons.ring_sizes)
+    polygon = np.repeat(np.arange(len(polygons.polygon_rings)), polygons.polygon_rings)[ring]
+    return np.bincount(owner[polygon], bad, minlength=count) > 0
 
 
-def _batch(kind: str, features: list[Feature | Broken], zone: Zone) -> Batch:
-    whole = [f for f in features if isinstance(f, Feature)]
-    skipped = [Skipped(f.name, f.reason) for f in features if isinstance(f, Broken)]
-    if not whole:
-        return Batch(kind, [], [], np.zeros((0, 3, 3)), np.zeros(0, np.int32), skipped)
-    latitude, longitude, _ = whole[0].points[0]
-    crs = zone.settle(latitude, longitude)
-    polygons, owner = clean(whole)
-    metres = project(polygons.points, crs)
-    faces, polygon = triangulate(
-        Polygons(metres, polygons.ring_sizes, polygons.polygon_rings),
-    )
-    owners = owner[polygon]
-    there = np.isin(np.arange(len(whole)), owners)
-    skipped += [
-        Skipped(f.name, "its surfaces have no area")
-        for f, found in zip(whole, there, strict=True)
-        if not found
-    ]
-    batch = Batch(
-        kind,
-        [f.name for f in whole],
-        [f.lod for f in whole],
-        metres[faces],
-        owners.astype(np.int32),
-        skipped,
-    )
-    return batch.chosen(there)
+def _place(reference: Reference, feature: Feature) -> str:
+    low, high = feature.points[:, :2].min(axis=0), feature.points[:, :2].max(axis=0)
+    span = f"{low[0]:g} {low[1]:g} to {high[0]:g} {high[1]:g}"
+    if reference.kind == "geographic":
+        return f"a coordinate is not latitude and longitude of this place ({span})"
+    return f"a coordinate is no place in {reference.label} ({span})"
 
 
 def clean(features: list[Feature]) -> tuple[Polygons, NDArray[np.int64]]:
-    """Polygons of all features without repeated points, and the feature (N,) of each.
+    """Return polygons of all features without repeated points, and the feature (N,) of each.
 
     A ring of fewer than three different points is dropped, and a polygon whose outer ring is.
     """
@@ -100,7 +199,7 @@ def clean(features: list[Feature]) -> tuple[Polygons, NDArray[np.int64]]:
 def _differs_from_previous(
     points: NDArray[np.float64], sizes: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which points differ from the one before in their ring, the first from the last."""
+    """Return which points differ from the one before in their ring, the first from the last."""
     filled = sizes > 0
     starts = (np.cumsum(sizes) - sizes)[filled]
     previous = np.arange(len(points)) - 1

@@ -1,4 +1,4 @@
-"""What one reader hands over at a time: some features of one file, as loose triangles."""
+"""Batches that readers yield: some features of one file, as loose triangles."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 BUILDING, BRIDGE, VEGETATION = "building", "bridge", "vegetation"
 ROAD, TERRAIN = "road", "terrain"
+UNIQUE, PIECES, SHELLS, LOCAL = "unique", "pieces", "shells", "local"
+"""what a name promises: one feature in all files; pieces of one feature; nothing, the file names
+none; nothing beyond its own tile"""
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,13 @@ class Batch:
     """Features of one file.
 
     Attributes:
-        kind: what they are: building, bridge, vegetation, road or terrain.
+        kind: building, bridge, vegetation, road or terrain.
         names: (G,) names; a name that the file does not give begins with the file's name and `#`.
         lods: (G,) level of detail each was taken from.
         triangles: (T, 3, 3) metres in the city's projected system, heights above sea level.
         owners: int32 (T,) feature of each triangle, never falling.
-        skipped: what was left out.
+        skipped: features that were left out.
+        naming: what a name promises: unique, pieces, shells or local.
     """
 
     kind: str
@@ -38,14 +42,20 @@ class Batch:
     triangles: NDArray[np.float64]
     owners: NDArray[np.int32]
     skipped: list[Skipped] = field(default_factory=list)
+    naming: str = UNIQUE
+
+    @classmethod
+    def of_skipped(cls, kind: str, skipped: list[Skipped]) -> Batch:
+        """Return a batch that holds only features that were left out."""
+        return cls(kind, [], [], np.zeros((0, 3, 3)), np.zeros(0, np.int32), skipped)
 
     def centers(self) -> NDArray[np.float64]:
-        """(G, 2) middle of each feature's plan bounds, metres; NaN for one without triangles."""
+        """Return the (G, 2) middle of each feature's plan, metres; NaN for one without triangles."""
         bounds = self.bounds()
         return (bounds[:, 0, :2] + bounds[:, 1, :2]) / 2
 
     def bounds(self) -> NDArray[np.float64]:
-        """(G, 2, 3) lowest and highest corner of each feature, metres."""
+        """Return the (G, 2, 3) lowest and highest corner of each feature, metres."""
         found = np.full((len(self.names), 2, 3), np.nan)
         if len(self.owners):
             starts = np.flatnonzero(np.diff(self.owners, prepend=-1))
@@ -55,7 +65,7 @@ class Batch:
         return found
 
     def chosen(self, keep: NDArray[np.bool_]) -> Batch:
-        """Only the features that `keep` (G,) marks."""
+        """Return only the features that `keep` (G,) marks."""
         if keep.all():
             return self
         number = np.cumsum(keep) - 1
@@ -68,4 +78,5 @@ class Batch:
             self.triangles[faces],
             number[self.owners[faces]].astype(np.int32),
             self.skipped,
+            self.naming,
         )

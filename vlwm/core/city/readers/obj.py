@@ -1,40 +1,69 @@
-"""PLATEAU's OBJ tiles: absolute easting, northing, height in metres, z up.
+"""OBJ files: absolute easting, northing, height in metres, z up, unless they are found otherwise.
 
-Objects (`o`, else `g`) are buildings. The official tiles name none, so there every shell (faces
-that hang together by their corners) is a feature. The coordinate system stands in a header comment
-(`EPSG:6677`, or WKT), or in the file's name (`…_6677.obj`); else it is Tokyo's zone IX, with a
-note.
-
-Two ways through a file: plain triangles with positive indices are read as whole arrays; anything
-else (polygons, negative indices, a line that is wrong) line by line, which finds the line to name.
+Objects (`o`, else `g`) are buildings. Where a file has one object for a whole town, its groups are,
+or its shells (faces that hang together by their corners); the official tiles of PLATEAU name none.
+The coordinate system stands in a header comment (`EPSG:6677`, or WKT), or in the file's name
+(`…_6677.obj`); else it is Tokyo's zone IX, with a note.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
+from vlwm.core.city.readers.feature_batch import Skipped
+from vlwm.core.city.readers.obj_axes import Axes, axes_of, stated_unit
+from vlwm.core.city.readers.obj_lines import BadLine, ObjLines, lines_of, read_careful
+from vlwm.core.city.readers.obj_lines import read_plain as _read_plain
+from vlwm.core.city.readers.shells import scattered, shells_of_faces
 from vlwm.core.city.readers.source_files import Source
-from vlwm.core.geometry.triangulate import triangulate_ring
 
 DEFAULT_CRS = "EPSG:6677"
-_EPSG = re.compile(r"(?:EPSG[:\"',\s]+|_)(66(?:69|7\d|8[0-7]))(?!\d)")
+_PLANE = re.compile(r"(?:EPSG[:\"',\s]+|_)(66(?:69|7\d|8[0-7]))(?!\d)", re.ASCII)
+_ANY = re.compile(r"EPSG:{1,2}\s?(\d{4,5})(?!\d)", re.IGNORECASE | re.ASCII)
 _HEADER_LINES = 200
-_SAME_CORNER_M = 0.005
+_COPYRIGHT = re.compile(
+    r"#\s*((?:copyright|attribution|source|licen[cs]e)\b.{3,200})", re.IGNORECASE
+)
+_WIDEST_M = 150.0
+"""an object wider than this, of shells that stay apart, is several buildings"""
+_TOWN_SHARE = 0.6
+_BLOCK_M = 100.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the operator states of OBJ files.
+
+    Attributes:
+        up: axis that points up; None lets the buildings tell.
+        scale: metres of one unit; None lets them tell.
+    """
+
+    up: str | None = None
+    scale: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ObjFile:
-    """Vertices (V, 3) float64 absolute metres, faces (F, 3), and the feature of each face.
+    """One OBJ file.
 
-    `named` is False where the features are shells that the file does not name.
+    Attributes:
+        crs: EPSG code that it states, None where it states none.
+        vertices: (V, 3) float64 easting, northing, height, metres.
+        faces: int64 (F, 3).
+        feature_ids: names of the features.
+        feature_of_face: int64 (F,).
+        named: False where the features are shells that the file does not name.
+        skipped: features that were left out.
+        axes: how its coordinates were read.
+        notes: what is to be told of it; "{file}" stands for its name.
+        copyright: what a comment states of its source.
     """
 
     crs: str | None
@@ -43,146 +72,222 @@ class ObjFile:
     feature_ids: list[str]
     feature_of_face: NDArray[np.int64]
     named: bool = True
+    skipped: list[Skipped] = field(default_factory=list)
+    axes: Axes = field(default_factory=Axes)
+    notes: list[str] = field(default_factory=list)
+    copyright: str = ""
 
 
-def read_obj(source: Source) -> ObjFile:
-    """Read one OBJ file.
+def read_obj(
+    source: Source, options: Options | None = None, otherwise: Axes | None = None
+) -> ObjFile:
+    """Read one OBJ file. A broken line leaves out the one feature that it belongs to.
+
+    Args:
+        otherwise: axes of a file with too few buildings to tell; z and metres if None.
 
     Raises:
-        DataError: a malformed line or a coordinate that is no number; file and line are named.
+        DataError: the file cannot be read.
     """
-    lines = source.read().splitlines()
-    vertices, faces, owners, names = _read_plain(lines) or _read_careful(lines, source)
-    crs = _crs_of(lines, source.name)
-    if names:
-        names = [name or f"{source.name}#{i}" for i, name in enumerate(names)]
-        return ObjFile(crs, vertices, faces, names, owners)
-    owners, count = _shells(vertices, faces)
-    names = [f"{source.name}#{i}" for i in range(count)]
-    return ObjFile(crs, vertices, faces, names, owners, named=False)
+    lines = lines_of(source.read())
+    found = _read_plain(lines) or read_careful(lines)
+    shells = _Shells(found)
+    axes, notes = _axes(shells, lines, options or Options(), otherwise or Axes(), source)
+    vertices = axes.applied(found.vertices)
+    owners, names, named = _features(vertices, found, shells)
+    names = [name or f"{source.name}#{i}" for i, name in enumerate(names)]
+    skipped, keep = _without_broken(found, owners, names, named, notes)
+    notes += [
+        f"{{file}}: {count} lines that begin with {key!r} are not understood"
+        for key, count in found.others.most_common(3)
+    ]
+    head = "\n".join(line.decode("utf-8", "replace") for line in _comments(lines))
+    stated = _COPYRIGHT.search(head)
+    return ObjFile(
+        _crs_of(head, source.name), vertices, found.faces[keep], names, owners[keep], named,
+        skipped, axes, notes, stated.group(1).strip() if stated else "",
+    )  # fmt: skip
 
 
-def _crs_of(lines: list[bytes], name: str) -> str | None:
-    head = b"\n".join(line for line in lines[:_HEADER_LINES] if line.startswith(b"#"))
-    found = _EPSG.search(head.decode("utf-8", "replace")) or _EPSG.search(name)
+class _Shells:
+    """The shells of a whole file in its own units, found when they are first asked for."""
+
+    def __init__(self, found: ObjLines) -> None:
+        self.found = found
+
+    @cached_property
+    def of_faces(self) -> tuple[NDArray[np.int64], int]:
+        """Shell (F,) of each face, and how many there are."""
+        return shells_of_faces(_without_nan(self.found.vertices), self.found.faces)
+
+
+def _comments(lines: Sequence[bytes]) -> list[bytes]:
+    return [line for line in lines[:_HEADER_LINES] if line.startswith(b"#")]
+
+
+def _crs_of(head: str, name: str) -> str | None:
+    found = _PLANE.search(head) or _ANY.search(head) or _PLANE.search(name)
     return f"EPSG:{found.group(1)}" if found else None
 
 
-_Parsed = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], list[str]]
+def _axes(
+    shells: _Shells, lines: Sequence[bytes], options: Options, otherwise: Axes, source: Source
+) -> tuple[Axes, list[str]]:
+    """Return the axes of a file: as the operator states them, else as its buildings tell."""
+    if options.up is not None and options.scale is not None:
+        return Axes(options.up, scale=options.scale), []
+    if source.kind in ("dem", "tran"):
+        return Axes(
+            options.up or otherwise.up, otherwise.mirrored, options.scale or otherwise.scale
+        ), []
+    found = shells.found
+    used = ~np.isnan(found.vertices[found.faces]).any(axis=(1, 2))
+    owners = found.objects if len(np.unique(found.objects)) > 1 else found.groups
+    if len(np.unique(owners)) < 2:
+        owners, _ = shells.of_faces
+    axes, doubts = axes_of(found.vertices[found.faces[used]], owners[used], otherwise)
+    unit = options.scale or stated_unit(lines) or axes.scale
+    if options.up is not None:
+        axes = Axes(options.up, axes.mirrored and options.up == axes.up, unit)
+    axes = Axes(axes.up, axes.mirrored, unit)
+    words = axes.words(options.up is not None, options.scale is not None)
+    doubts = doubts if unit == 1.0 and options.scale is None else []
+    return axes, [f"{{file}}: {text}" for text in (*words, *doubts)]
 
 
-def _read_plain(lines: list[bytes]) -> _Parsed | None:
-    """Vertices, faces, owners, names; None where the file is not that plain."""
-    kinds = np.array([line[:2] for line in lines], dtype="S2")
-    vertices = _numbers([line[2:] for line in lines if line[:2] == b"v "], float)
-    text = [line[2:] for line in lines if line[:2] == b"f "]
-    if text and b"/" in text[0]:
-        text = [re.sub(rb"/[^ ]*", b"", line) for line in text]
-    faces = _numbers(text, np.int64)
-    if vertices is None or faces is None or not np.isfinite(vertices).all():
-        return None
-    if len(faces) and (faces.min() < 1 or faces.max() > len(vertices)):
-        return None
-    mark = b"o " if (kinds == b"o ").any() else b"g "
-    names = [_name(line) for line in lines if line[:2] == mark]
-    owners = np.cumsum(kinds == mark)[kinds == b"f "] - 1
-    if names and len(owners) and owners.min() < 0:
-        return None
-    return vertices, faces - 1, owners, names
+def _without_nan(vertices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return vertices (V, 3) in which each NaN is a place of its own, far from all others."""
+    lost = np.isnan(vertices).any(axis=1)
+    if not lost.any():
+        return vertices
+    replaced = vertices.copy()
+    replaced[lost] = (1e9 + 10.0 * np.flatnonzero(lost))[:, None]
+    return replaced
 
 
-def _numbers(lines: list[bytes], kind: type) -> NDArray | None:
-    """Lines of exactly three numbers as (N, 3); None where one is anything else."""
-    if not lines:
-        return np.zeros((0, 3), dtype=kind)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)
-        try:
-            values: NDArray = np.fromstring(b"\n".join(lines), dtype=kind, sep=" ")
-        except (DeprecationWarning, ValueError):
-            return None
-    if len(values) != 3 * len(lines) or any(len(line.split()) != 3 for line in lines):
-        return None
-    return values.reshape(-1, 3)
+def _features(
+    vertices: NDArray[np.float64], found: ObjLines, shells: _Shells
+) -> tuple[NDArray[np.int64], list[str], bool]:
+    """Return the feature (F,) of each face, their names, and whether the file names them."""
+    owners, names = found.objects, found.object_names
+    if not names or (len(np.unique(owners)) < 2 and _are_buildings(vertices, found)):
+        owners, names = found.groups, found.group_names
+    names = list(names)
+    if len(owners) and owners.min() < 0 and names:  # faces above the first name
+        names.insert(0, "")
+        owners = owners + 1
+    if not len(owners):
+        return owners, names, bool(names)
+    if not names:
+        label, count = shells.of_faces
+        return label, [""] * count, False
+    used = np.unique(owners)
+    if len(used) < 2 or _spans_town(vertices, found.faces, owners):
+        label, count = shells.of_faces
+        if len(used) < 2 and scattered(_plans(vertices, found.faces, label)) < 2:
+            return owners, names, True
+        return label, [""] * count, False
+    return _split(vertices, found.faces, owners, names)
 
 
-def _name(line: bytes) -> str:
-    return line[2:].decode("utf-8", "replace").strip()
+def _are_buildings(vertices: NDArray[np.float64], found: ObjLines) -> bool:
+    """Return True where the groups of a file with one object are buildings, not parts of one."""
+    if len(np.unique(found.groups)) < 2:
+        return False
+    plans = _plans(vertices, found.faces, found.groups)
+    return scattered(plans) > 1 or float(np.ptp(plans, axis=(0, 1)).max()) > _BLOCK_M
 
 
-@dataclass
-class _Found:
-    vertices: list[tuple[float, float, float]] = field(default_factory=list)
-    faces: list[tuple[int, ...]] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+def _spans_town(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
+) -> bool:
+    """Return True where a name stands for a material of the whole town, not for a building.
+
+    Its plan reaches over most of the file's, and its shells stay apart.
+    """
+    plans = _plans(vertices, faces, owners)
+    whole = float(np.ptp(plans, axis=(0, 1)).max())
+    sides = (plans[:, 1] - plans[:, 0]).max(axis=1)
+    if whole < _BLOCK_M:
+        return False
+    for label in np.unique(owners)[sides > _TOWN_SHARE * whole]:
+        mine = owners == label
+        shells, _ = shells_of_faces(_without_nan(vertices), faces[mine])
+        if scattered(_plans(vertices, faces[mine], shells)) > 2:
+            return True
+    return False
 
 
-def _read_careful(lines: list[bytes], source: Source) -> _Parsed:
-    mark = b"o " if any(line.startswith(b"o ") for line in lines) else b"g "
-    found = _Found()
-    for number, line in enumerate(lines, 1):
-        if line.startswith(b"v "):
-            found.vertices.append(_vertex(line, source, number))
-        elif line.startswith(b"f "):
-            _face(found, line, source, number)
-        elif line.startswith(mark):
-            found.names.append(_name(line))
-    owners = np.array(found.owners, dtype=np.int64)
-    if found.names and len(owners) and owners.min() < 0:  # faces before the first name
-        found.names.insert(0, "")
-        owners += 1
-    return (
-        np.array(found.vertices, dtype=np.float64).reshape(-1, 3),
-        np.array(found.faces, dtype=np.int64).reshape(-1, 3),
-        owners,
-        found.names,
-    )
+def _split(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    names: list[str],
+) -> tuple[NDArray[np.int64], list[str], bool]:
+    """Return features in which an object as wide as a quarter is taken by its shells."""
+    plans = _plans(vertices, faces, owners)
+    wide = np.unique(owners)[(plans[:, 1] - plans[:, 0]).max(axis=1) > _WIDEST_M]
+    owners, names = owners.copy(), list(names)
+    for label in wide:
+        mine = np.flatnonzero(owners == label)
+        shells, count = shells_of_faces(_without_nan(vertices), faces[mine])
+        if scattered(_plans(vertices, faces[mine], shells)) < 3:
+            continue
+        owners[mine] = np.where(shells == 0, label, len(names) + shells - 1)
+        names += [f"{names[label]}#{k}" for k in range(1, count)]
+    return owners, names, True
 
 
-def _vertex(line: bytes, source: Source, number: int) -> tuple[float, float, float]:
-    try:
-        x, y, z = (float(part) for part in line.split()[1:4])
-    except ValueError:
-        raise source.broken(number, "a vertex needs three numbers") from None
-    if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
-        raise source.broken(number, "a coordinate is not a finite number")
-    return x, y, z
+def _plans(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return lowest and highest (x, y) of each owner that occurs, (G, 2, 2), NaN left out."""
+    order = np.argsort(owners, kind="stable")
+    corners = vertices[faces[order]][:, :, :2]  # (F, 3, 2)
+    starts = np.flatnonzero(np.diff(owners[order], prepend=owners[order][0] - 1))
+    with np.errstate(invalid="ignore"):
+        low = np.fmin.reduceat(np.fmin.reduce(corners, axis=1), starts, axis=0)  # (G, 2)
+        high = np.fmax.reduceat(np.fmax.reduce(corners, axis=1), starts, axis=0)
+    return np.nan_to_num(np.stack([low, high], axis=1))
 
 
-def _face(found: _Found, line: bytes, source: Source, number: int) -> None:
-    try:
-        corners = [int(part.split(b"/", 1)[0]) for part in line.split()[1:]]
-    except ValueError:
-        raise source.broken(number, "a face needs whole numbers") from None
-    count = len(found.vertices)
-    index = [c - 1 if c > 0 else count + c for c in corners]
-    if len(index) < 3 or min(index) < 0 or max(index) >= count or 0 in corners:
-        raise source.broken(number, "a face names a vertex that is not there")
-    triangles = [tuple(index)] if len(index) == 3 else _split(found, index)
-    found.faces.extend(triangles)
-    found.owners.extend([len(found.names) - 1] * len(triangles))
+def _without_broken(
+    found: ObjLines, owners: NDArray[np.int64], names: list[str], named: bool, notes: list[str]
+) -> tuple[list[Skipped], NDArray[np.bool_]]:
+    """Return features with a broken line, and which faces (F,) belong to none of them."""
+    broken: dict[int, BadLine] = {}
+    lost: NDArray[np.bool_] = np.asarray(np.isnan(found.vertices).any(axis=1))
+    unused = set(found.bad_vertices)
+    if lost.any():
+        for face in np.flatnonzero(lost[found.faces].any(axis=1)):
+            for vertex in found.faces[face][lost[found.faces[face]]]:
+                broken.setdefault(int(owners[face]), found.bad_vertices[int(vertex)])
+                unused.discard(int(vertex))
+    stray = [found.bad_vertices[v] for v in sorted(unused)]
+    for bad in found.bad:
+        owner = _owner_of(bad, found, owners)
+        if owner is None:
+            stray.append(bad)
+        else:
+            broken.setdefault(owner, bad)
+    if stray:
+        first = min(stray, key=lambda b: b.number)
+        notes.append(
+            f"{{file}}: {len(stray)} broken lines belong to no building, the first is line "
+            f"{first.number}: {first.reason}"
+        )
+    skipped = [Skipped(names[o], f"line {b.number}: {b.reason}") for o, b in sorted(broken.items())]
+    return skipped, ~np.isin(owners, list(broken))
 
 
-def _split(found: _Found, index: list[int]) -> list[tuple[int, ...]]:
-    ring = np.array([found.vertices[i] for i in index])
-    return [tuple(index[k] for k in triangle) for triangle in triangulate_ring([ring])]
-
-
-def _shells(
-    vertices: NDArray[np.float64], faces: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], int]:
-    """Shell of each face, numbered in the order of the file, and how many there are."""
-    if not len(faces):
-        return np.zeros(0, dtype=np.int64), 0
-    keys = np.round(vertices / _SAME_CORNER_M).astype(np.int64)
-    _, corner = np.unique(keys, axis=0, return_inverse=True)
-    corners = corner.reshape(-1)[faces]
-    links = (np.repeat(corners[:, 0], 2), corners[:, 1:].reshape(-1))
-    size = int(corners.max()) + 1
-    graph = coo_matrix((np.ones(len(links[0]), dtype=bool), links), shape=(size, size))
-    _, label = connected_components(graph, directed=False)
-    _, first, owner = np.unique(label[corners[:, 0]], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[owner.reshape(-1)], len(first)
+def _owner_of(bad: BadLine, found: ObjLines, owners: NDArray[np.int64]) -> int | None:
+    """Return the feature of a face that could not be read: that of its vertex, or of its marks."""
+    if bad.vertex >= 0:
+        faces = np.flatnonzero((found.faces == bad.vertex).any(axis=1))
+        if len(faces):
+            return int(owners[faces[0]])
+    for mark, marks in ((bad.object, found.objects), (bad.group, found.groups)):
+        faces = np.flatnonzero(marks == mark)
+        if mark >= 0 and len(faces):
+            return int(owners[faces[0]])
+    return None

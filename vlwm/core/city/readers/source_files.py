@@ -1,8 +1,10 @@
 """Files of city models, loose or inside archives that stay unopened.
 
-A `Source` is one readable file: `name.obj`, `name.gml`, `name.gml.gz`, or a `tileset.json`, on the
-disk or as a member of a zip. PLATEAU's names say what it holds: `53394611_bldg_6697_op.gml` under
-`udx/bldg` is the buildings of mesh 53394611; `bldg/lod2/…` of an OBJ archive is their finer form.
+A `Source` is one readable file: OBJ, CityGML or the root of a 3D tile set, on the disk or as a
+member of a zip, gzipped or not. PLATEAU's names tell what it holds:
+`53394611_bldg_6697_op.gml` under `udx/bldg` is the buildings of mesh 53394611; `bldg/lod2/…` of an
+OBJ archive is their finer form. Whatever looks like a city model and is not read is named in a
+note.
 """
 
 from __future__ import annotations
@@ -10,92 +12,76 @@ from __future__ import annotations
 import gzip
 import posixpath
 import re
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import IO, ClassVar
 
+from vlwm.core.city.readers.places import DAMAGE, Archive, Folder, Place, unreadable
 from vlwm.core.errors import DataError
+from vlwm.core.text import safe_text
 
 READ_KINDS = ("bldg", "brid", "veg", "tran", "dem")
 """codes of what is read, in this order: the ground is laid under what stands"""
-_CODED = re.compile(r"^\d{6,10}_([a-z]{3,4})(?=_|\.)")
-_MESH = re.compile(r"^(\d{6}|\d{8,10})(?=_|\.)")
-_LOD = re.compile(r"(?:^|[/_])lod([1-4])(?=[/_.])", re.IGNORECASE)
-_CITY = re.compile(r"(?<!\d)\d{5}_([a-z0-9-]+)_20\d\d_")
-_SUFFIXES = (".obj", ".gml", ".gml.gz")
+_CODED = re.compile(r"^\d{6,10}_([a-z]{3,4})(?=_|\.)", re.ASCII)
+_MESH = re.compile(r"^(\d{6}|\d{8,10})(?=_|\.)", re.ASCII)
+_LOD = re.compile(r"(?:^|[/_])lod([1-4])(?=[/_.])", re.IGNORECASE | re.ASCII)
+_CITY = re.compile(r"(?<!\d)\d{5}_([a-z0-9-]+)_20\d\d_", re.ASCII)
+_OFFICIAL = re.compile(r"^\d{6,10}_[a-z]{3,4}_\d{4}(?:_[a-z0-9]+)*\.", re.ASCII)
+_OBJ, _GML, _XML = (".obj", ".obj.gz"), (".gml", ".gml.gz", ".citygml"), (".xml", ".xml.gz")
 _LOOKED_FOR = "OBJ (.obj), CityGML (.gml, .gml.gz), 3D Tiles (tileset.json) or a .zip of them"
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder of the disk, as a place where files are found by relative name."""
-
-    path: Path
-
-    def names(self) -> list[str]:
-        found = (p for p in self.path.rglob("*") if p.is_file())
-        return sorted(p.relative_to(self.path).as_posix() for p in found)
-
-    def has(self, name: str) -> bool:
-        return (self.path / name).is_file()
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with open(self.path / name, "rb") as stream:
-            yield stream
-
-    def where(self, name: str) -> str:
-        return str(self.path / name)
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A zip, read member by member and never unpacked."""
-
-    path: Path
-
-    @cached_property
-    def _members(self) -> frozenset[str]:
-        try:
-            with zipfile.ZipFile(self.path) as opened:
-                infos = [i for i in opened.infolist() if not i.is_dir()]
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise DataError(
-                f"the archive is damaged: {error}", where=self.path, remedy="download it again"
-            ) from error
-        if any(i.flag_bits & 1 for i in infos):
-            raise DataError("the archive is encrypted", where=self.path, remedy="unpack it first")
-        return frozenset(i.filename for i in infos)
-
-    def names(self) -> list[str]:
-        return sorted(self._members)
-
-    def has(self, name: str) -> bool:
-        return name in self._members
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        with zipfile.ZipFile(self.path) as opened, opened.open(name) as stream:
-            yield stream
-
-    def where(self, name: str) -> str:
-        return f"{self.path}!{name}"
-
-
-Place = Folder | Archive
+_PACKED = re.compile(
+    r"\.(7z|rar|tar|tgz|tbz2?|txz|lzh|cab|zst|tar\.\w+|zipx|(?:zip|7z)\.\d{3}|z\d\d|part\d+)$",
+    re.IGNORECASE | re.ASCII,
+)
+_FOREIGN = frozenset(
+    [
+        ".fbx",
+        ".dae",
+        ".stl",
+        ".ply",
+        ".3ds",
+        ".3dm",
+        ".dwg",
+        ".dxf",
+        ".ifc",
+        ".glb",
+        ".gltf",
+        ".b3dm",
+        ".i3dm",
+        ".pnts",
+        ".cmpt",
+        ".las",
+        ".laz",
+        ".shp",
+        ".gpkg",
+        ".geojson",
+        ".cityjson",
+        ".skp",
+        ".blend",
+        ".usd",
+        ".usda",
+        ".usdc",
+        ".usdz",
+        ".rvt",
+        ".kml",
+        ".kmz",
+    ]
+)
+"""endings of models that are not read, unless they belong to a tile set"""
+_TILE_CONTENT = (".b3dm", ".glb", ".gltf", ".cmpt", ".i3dm", ".pnts", ".geojson")
+_GZIP = b"\x1f\x8b"
+_SNIFF_BYTES = 4096
+_NAMED = 3
 
 
 @dataclass(frozen=True)
 class Source:
     """One readable file of a place."""
 
-    damage: ClassVar = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError)
+    damage: ClassVar = DAMAGE
 
     place: Place
     member: str
@@ -109,11 +95,11 @@ class Source:
     def format(self) -> str:
         """obj, gml or tiles."""
         lower = self.name.lower()
-        return "obj" if lower.endswith(".obj") else "tiles" if lower.endswith(".json") else "gml"
+        return "obj" if lower.endswith(_OBJ) else "tiles" if lower.endswith(".json") else "gml"
 
     @property
     def kind(self) -> str | None:
-        """PLATEAU's code of what it holds (bldg, dem, …), None where names do not say."""
+        """PLATEAU's code of what it holds (bldg, dem, …), None where names do not tell."""
         coded = _CODED.match(self.name)
         if coded:
             return coded.group(1)
@@ -123,7 +109,7 @@ class Source:
 
     @property
     def lod(self) -> int | None:
-        """Level of detail, where a folder or the name says it."""
+        """Level of detail, where a folder or the name tells it."""
         found = _LOD.findall(self.member)
         return int(found[-1]) if found else None
 
@@ -139,9 +125,14 @@ class Source:
         found = _CITY.findall(self.place.where(self.member))
         return found[-1] if found else None
 
+    @property
+    def official(self) -> bool:
+        """True where the file has a name as Project PLATEAU gives it."""
+        return self.city is not None or _OFFICIAL.match(self.name) is not None
+
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The file's bytes, unpacked where the file itself is gzip.
+        """Open the file's bytes, unpacked where they begin as gzip does.
 
         Raises:
             DataError: it cannot be opened.
@@ -149,14 +140,18 @@ class Source:
         with ExitStack() as stack:
             try:
                 stream = stack.enter_context(self.place.open(self.member))
+                packed = stream.read(2) == _GZIP or self.name.lower().endswith(".gz")
+                stream.seek(0)
+            except PermissionError as error:
+                raise unreadable(self.place.where(self.member)) from error
             except self.damage as error:
                 raise self.broken(0, f"the file cannot be read: {error}") from error
-            if self.name.lower().endswith(".gz"):
+            if packed:
                 stream = stack.enter_context(gzip.open(stream))  # type: ignore[arg-type]
             yield stream
 
     def read(self, most: int = -1) -> bytes:
-        """All bytes, or the first `most`.
+        """Return all bytes, or the first `most`.
 
         Raises:
             DataError: the file is damaged.
@@ -164,35 +159,31 @@ class Source:
         try:
             with self.open() as stream:
                 return stream.read(most)
-        except self.damage as error:
+        except (*self.damage, MemoryError) as error:
             raise self.broken(0, f"the file is damaged: {error}") from error
 
-    def broken(self, line: int, reason: str) -> DataError:
-        """What is wrong with this file, as an error that names it and the line."""
+    def broken(self, line: int, reason: str, remedy: str = "download it again") -> DataError:
+        """Return what is wrong with this file, as an error that names it and the line."""
         where = self.place.where(self.member)
-        return DataError(
-            reason, where=f"{where}:{line}" if line else where, remedy="download it again"
-        )
+        return DataError(reason, where=f"{where}:{line}" if line else where, remedy=remedy)
 
 
 def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
-    """Readable files below the inputs, in the order of reading, and notes about what is not read.
+    """Return readable files below the inputs, in the order of reading, and notes of the others.
 
-    A folder's archives are read only where nothing in it lies unpacked.
+    Of an archive next to unpacked files those members are read that are not unpacked there.
 
     Raises:
-        DataError: an input is missing, or holds no city model.
+        DataError: an input is missing, cannot be read, or holds no city model.
     """
     found: list[Source] = []
+    notes: list[str] = []
     for given in inputs:
-        sources = _sources_of(Path(given))
+        sources, passed_over = _sources_of(Path(given))
         if not sources:
-            raise DataError(
-                f"no city model here; looked for {_LOOKED_FOR}",
-                where=given,
-                remedy="vlwm download fetches Tokyo; or give another folder with --input",
-            )
+            raise _nothing_in(Path(given), passed_over)
         found += sources
+        notes += passed_over
     chosen = [s for s in dict.fromkeys(found) if s.kind in (None, *READ_KINDS)]
     if not chosen:
         raise DataError(
@@ -200,38 +191,155 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
             where=", ".join(str(p) for p in inputs),
             remedy="give the folder that holds udx/bldg",
         )
-    return sorted(chosen, key=_order), _left_out(found)
+    return sorted(chosen, key=_order), _other_kinds(found) + list(dict.fromkeys(notes))
 
 
-def _sources_of(given: Path) -> list[Source]:
-    if not given.exists():
+def _nothing_in(given: Path, passed_over: list[str]) -> DataError:
+    """Return the error of an input without a model, with what is there instead."""
+    packed = [n for n in passed_over if "unpack" in n]
+    remedy = "vlwm download fetches Tokyo; or give another folder with --input"
+    if packed:
+        remedy = "unpack it and give the folder with --input"
+    elif passed_over:
+        remedy = f"give models in one of these forms, or {remedy}"
+    seen = "; " + "; ".join(passed_over[:_NAMED]) if passed_over else ""
+    return DataError(
+        f"no city model here; looked for {_LOOKED_FOR}{seen}", where=given, remedy=remedy
+    )
+
+
+def _sources_of(given: Path) -> tuple[list[Source], list[str]]:
+    """Return the models of one input, and notes of what looks like one and is not read."""
+    try:
+        there = given.exists()
+    except (OSError, ValueError):
+        there = False
+    if not there:
         raise DataError(
             "no such file or folder",
             where=given,
             remedy="give city models with --input, or vlwm download",
         )
     if given.is_file():
-        if given.suffix.lower() == ".zip":
-            return _listed(Archive(given))
-        source = Source(Folder(given.parent), given.name)
-        return [source] if _is_model(source.member) else []
-    loose = _listed(Folder(given))
-    return loose or [s for z in sorted(given.rglob("*.zip")) for s in _listed(Archive(z))]
+        return _of_file(given)
+    folder = Folder(given)
+    names = folder.names()
+    loose, notes = _models(folder, names)
+    notes += _dead_links(folder)
+    sizes = {(posixpath.basename(n), folder.size(n)) for n in names}
+    for name in names:
+        if name.lower().endswith(".zip") and not posixpath.basename(name).startswith("."):
+            inside, more = _in_archive(given / name, sizes if loose else set(), bool(loose))
+            loose += inside
+            notes += more
+    return loose, notes
 
 
-def _listed(place: Place) -> list[Source]:
-    return [Source(place, name) for name in place.names() if _is_model(name)]
+def _of_file(given: Path) -> tuple[list[Source], list[str]]:
+    if given.suffix.lower() == ".zip":
+        archive = Archive(given)
+        return _models(archive, archive.names())
+    source = Source(Folder(given.parent), given.name)
+    if _is_named_model(source.member) or given.suffix.lower() == ".json" or _is_gml_inside(source):
+        return [source], []
+    return _models(source.place, [source.member])
 
 
-def _is_model(member: str) -> bool:
+def _in_archive(
+    path: Path, unpacked: set[tuple[str, int]], is_beside: bool
+) -> tuple[list[Source], list[str]]:
+    """Return models of an archive that are not unpacked next to it, and notes.
+
+    Args:
+        unpacked: (name, bytes) of the loose files.
+        is_beside: there are loose models, so the archive is not the input itself.
+    """
+    archive = Archive(path)
+    try:
+        names = archive.names()
+    except DataError as error:
+        if not is_beside:
+            raise
+        return [], [f"not read: {path.name}: {error.what}"]
+    found, notes = _models(archive, names)
+    left = [s for s in found if (s.name, archive.size(s.member)) not in unpacked]
+    if is_beside and left:
+        notes.append(f"{path.name} is read too: {len(left)} of its files are not unpacked here")
+    return left, notes
+
+
+def _models(place: Place, names: Sequence[str]) -> tuple[list[Source], list[str]]:
+    """Return the models among files of a place, and notes of what looks like one."""
+    visible = [n for n in names if not _is_hidden(n)]
+    found = [Source(place, n) for n in visible if _is_named_model(n)]
+    rest = [n for n in visible if not _is_named_model(n)]
+    found += [s for n in rest if n.lower().endswith(_XML) and _is_gml_inside(s := Source(place, n))]
+    if not any(s.format == "tiles" for s in found) and _has_content(visible):
+        found += [
+            s for n in rest if n.lower().endswith(".json") and _is_tile_set(s := Source(place, n))
+        ]
+    return sorted(found, key=lambda s: s.member), _passed_over(place, rest, found)
+
+
+def _passed_over(place: Place, rest: Sequence[str], found: Sequence[Source]) -> list[str]:
+    notes = []
+    for name in rest:
+        shown = safe_text(posixpath.basename(name))
+        if _PACKED.search(name):
+            notes.append(f"not read: {shown}: unpack it first")
+        elif isinstance(place, Archive) and name.lower().endswith(".zip"):
+            notes.append(f"not read: {shown} inside {place.path.name}: unpack that once")
+    tiled = any(s.format == "tiles" for s in found)
+    endings = Counter(
+        ending for n in rest
+        if (ending := posixpath.splitext(n.lower())[1]) in _FOREIGN
+        and not (tiled and ending in _TILE_CONTENT)
+    )  # fmt: skip
+    endings.update(".city.json" for n in rest if n.lower().endswith(".city.json"))
+    notes += [f"not read: {count} files of {ending}" for ending, count in sorted(endings.items())]
+    return notes
+
+
+def _dead_links(folder: Folder) -> list[str]:
+    dead = folder.dead_links()
+    shown = ", ".join(safe_text(n) for n in dead[:_NAMED])
+    more = ", …" if len(dead) > _NAMED else ""
+    return [f"not read: {len(dead)} links that lead nowhere: {shown}{more}"] if dead else []
+
+
+def _is_hidden(member: str) -> bool:
+    return posixpath.basename(member).startswith(".") or member.startswith("__MACOSX/")
+
+
+def _is_named_model(member: str) -> bool:
     name = posixpath.basename(member).lower()
-    if name.startswith(".") or member.startswith("__MACOSX/"):
-        return False
-    return name.endswith(_SUFFIXES) or name == "tileset.json"
+    return not _is_hidden(member) and (name.endswith((*_OBJ, *_GML)) or name == "tileset.json")
+
+
+def _has_content(names: Sequence[str]) -> bool:
+    return any(n.lower().endswith(_TILE_CONTENT) for n in names)
+
+
+def _is_gml_inside(source: Source) -> bool:
+    """Return True for a file whose head is that of a CityGML document."""
+    head = _head(source)
+    return b"CityModel" in head or b"opengis.net/citygml" in head
+
+
+def _is_tile_set(source: Source) -> bool:
+    head = _head(source)
+    return b'"asset"' in head and (b'"root"' in head or b'"geometricError"' in head)
+
+
+def _head(source: Source) -> bytes:
+    try:
+        return source.read(_SNIFF_BYTES)
+    except DataError:
+        return b""
 
 
 def _order(source: Source) -> tuple[int, int, str]:
-    """Buildings first and the ground last; of two levels of detail the finer first."""
+    """Order sources: buildings first, the ground last; of two levels of detail the finer first."""
     return (
         READ_KINDS.index(source.kind) if source.kind else 0,
         -(source.lod or 0),
@@ -239,6 +347,7 @@ def _order(source: Source) -> tuple[int, int, str]:
     )
 
 
-def _left_out(found: Sequence[Source]) -> list[str]:
+def _other_kinds(found: Sequence[Source]) -> list[str]:
+    """Return notes of files whose names tell that they hold something else."""
     counts = Counter(s.kind for s in found if s.kind not in (None, *READ_KINDS))
     return [f"not read: {count} files of {kind}" for kind, count in sorted(counts.items())]  # type: ignore[type-var]

@@ -1,116 +1,142 @@
-"""3D Tiles: the leaves of a `tileset.json`, brought to the ground.
+"""3D Tiles: the finest tiles of a `tileset.json`, with heights above the sea.
 
-Refinement is REPLACE and parents are simplified, so only leaves are read; under ADD every tile
-belongs. Heights in tiles are above the ellipsoid. The batch table knows each building's lowest
-height above sea level (`_zmin`), so a plane through the differences is the geoid under the tile.
-Where no tile knows it, the lowest building is put at height 0, with a note. Nothing is fetched: a
-tile that is not here is named.
+Which tiles those are is the business of `vlwm.core.tile_tree`. Heights in tiles are above the
+ellipsoid. The table knows each building's lowest height above sea level (`_zmin`), so a plane
+through the differences is the geoid under the tile. Where no tile knows it, the lowest building is
+put at height 0, with a note. Nothing is fetched: a tile that is not on the disk is named.
+
+Only a `gml_id` is a name beyond its tile; `id` and `batchId` count in each tile from the beginning.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.area import Area, LatLonBounds
-from vlwm.core.city.crs import from_earth_centered, project
-from vlwm.core.city.crs_zone import Zone
-from vlwm.core.city.readers.b3dm import BrokenTile, Tile, read_b3dm
-from vlwm.core.city.readers.feature_batch import BUILDING, Batch, Skipped
+from vlwm.core.city.crs import Zone, from_earth_centered
+from vlwm.core.city.readers.b3dm import BrokenTile, Tile, read_tiles
+from vlwm.core.city.readers.feature_batch import BUILDING, LOCAL, UNIQUE, Batch, Skipped
+from vlwm.core.city.readers.shells import shells_of
 from vlwm.core.city.readers.source_files import Source
+from vlwm.core.text import safe_text
+from vlwm.core.tile_tree import Content, NotATileSet, read_tree
 
-_NAMES = ("gml_id", "gml:id", "gmlId", "id")
+_NAMES = ("gml_id", "gml:id", "gmlId", "gmlid")
+_LOCAL_NAMES = ("id", "name", "batchId")
 _BASES = ("_zmin", "zmin")
 _LODS = ("_lod", "lod")
 _MARGIN_M = 200.0
 _DEEPEST = 64
 _ODD_M = 1.0
+_EARTH_M = (6_000_000.0, 6_500_000.0)
+"""distance from the middle of the earth of whatever is on it"""
 
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """One tile to read: its file and where it is placed (4×4)."""
+    """One tile to read.
+
+    Attributes:
+        source: its file.
+        matrix: 4 x 4, where it is placed.
+        up_axis: the axis of its glTF that points up.
+    """
 
     source: Source
     matrix: NDArray[np.float64]
+    up_axis: str = "Y"
 
 
 @dataclass
 class Leaves:
-    """Tiles of a set that are here, and names of those that are not."""
+    """Tiles of a set that are on the disk, and names of those that are not.
+
+    Attributes:
+        nested: other tile sets that it names.
+        passed_over: what tiles hold beside triangles, by kind.
+        copyright: what the files state of their source.
+    """
 
     found: list[Leaf] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     nested: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    copyright: str = ""
+
+    def finish(self) -> None:
+        """Add notes of what was passed over."""
+        self.notes += [
+            f"not read: {count} primitives of {kind} in tiles"
+            for kind, count in sorted(self.passed_over.items())
+        ]
 
 
 def find_leaves(source: Source, area: Area | None = None) -> Leaves:
-    """Leaf tiles of a tile set; with an area only those that may touch it.
+    """Return the finest tiles of a tile set; with an area only those that may touch it.
 
     Raises:
-        DataError: the file is no tile set.
+        DataError: the file is no tile set, or one that is not read.
     """
     leaves = Leaves()
-    try:
-        _read_set(source, np.eye(4), area, leaves, 0)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise source.broken(0, f"not a tile set: {error}") from error
+    _read_set(source, np.eye(4), area, leaves, ())
     return leaves
 
 
 def _read_set(
-    source: Source, matrix: NDArray[np.float64], area: Area | None, leaves: Leaves, depth: int
-) -> None:
-    root = json.loads(source.read())["root"]
-    stack: list[tuple[dict[str, Any], NDArray[np.float64], str]] = [(root, matrix, "REPLACE")]
-    while stack:
-        node, above, refine = stack.pop()
-        placed = above
-        if "transform" in node:
-            placed = above @ np.array(node["transform"], dtype=np.float64).reshape(4, 4).T
-        refine = str(node.get("refine", refine)).upper()
-        if area is not None and not _may_touch(node, area):
-            continue
-        children = node.get("children") or []
-        contents = node.get("contents") or [node.get("content") or {}]
-        for uri in filter(None, (c.get("uri") or c.get("url") for c in contents)):
-            if not children or refine == "ADD" or uri.endswith(".json"):
-                _take(source, uri, placed, area, leaves, depth)
-        stack += [(child, placed, refine) for child in reversed(children)]
+    source: Source, matrix: NDArray[np.float64], area: Area | None, leaves: Leaves,
+    above: tuple[str, ...],
+) -> None:  # fmt: skip
+    def is_wanted(tile: dict[str, Any]) -> bool:
+        return area is None or _may_touch(tile, area)
+
+    try:
+        tree = read_tree(source.read(), is_wanted)
+    except NotATileSet as error:
+        if above:  # one of many: the others are still read
+            leaves.notes.append(f"{safe_text(source.member)}: {error}")
+            return
+        remedy = "take another --input" if "not read" in str(error) else "download it again"
+        raise source.broken(0, str(error), remedy) from error
+    leaves.notes += [f"{safe_text(source.member)}: {note}" for note in tree.notes]
+    leaves.copyright = leaves.copyright or tree.copyright
+    for content in tree.contents:
+        _take(source, content, matrix, tree.up_axis, area, leaves, (*above, source.member))
 
 
 def _take(
-    source: Source,
-    uri: str,
-    matrix: NDArray[np.float64],
-    area: Area | None,
-    leaves: Leaves,
-    depth: int,
-) -> None:
+    source: Source, content: Content, matrix: NDArray[np.float64], up_axis: str,
+    area: Area | None, leaves: Leaves, above: tuple[str, ...],
+) -> None:  # fmt: skip
     folder = posixpath.dirname(source.member)
-    member = posixpath.normpath(posixpath.join(folder, unquote(uri.split("?")[0])))
-    outside = "://" in uri or member.startswith(("..", "/"))
+    member = posixpath.normpath(posixpath.join(folder, content.path)) if content.path else ""
+    outside = not member or member.startswith(("..", "/"))
     if outside or not source.place.has(member):
-        leaves.missing.append(uri)
-    elif member.endswith(".json"):
-        if depth < _DEEPEST:
-            leaves.nested.append(member)
-            _read_set(Source(source.place, member), matrix, area, leaves, depth + 1)
+        leaves.missing.append(content.uri)
+        return
+    for numbers in content.transforms:
+        matrix = matrix @ np.array(numbers, dtype=np.float64).reshape(4, 4).T
+    inner = Source(source.place, member)
+    if content.is_set:
+        if member in above or len(above) > _DEEPEST:
+            leaves.notes.append(f"{safe_text(member)} names itself; that branch is not read")
+            return
+        leaves.nested.append(member)
+        _read_set(inner, matrix, area, leaves, above)
     else:
-        leaves.found.append(Leaf(Source(source.place, member), matrix))
+        leaves.found.append(Leaf(inner, matrix, up_axis))
 
 
-def _may_touch(node: dict[str, Any], area: Area) -> bool:
-    region = node.get("boundingVolume", {}).get("region")
+def _may_touch(tile: dict[str, Any], area: Area) -> bool:
+    region = (tile.get("boundingVolume") or {}).get("region")
     if not isinstance(region, list) or len(region) < 4:
         return True
     west, south, east, north = (math.degrees(v) for v in region[:4])
@@ -119,7 +145,7 @@ def _may_touch(node: dict[str, Any], area: Area) -> bool:
 
 
 def tile_batches(leaves: Leaves, zone: Zone) -> Iterator[Batch]:
-    """One batch a leaf tile; heights above sea level.
+    """Yield one batch a set of features; heights above sea level.
 
     Tiles that know their heights come first, so that the others can lean on them.
     """
@@ -127,86 +153,144 @@ def tile_batches(leaves: Leaves, zone: Zone) -> Iterator[Batch]:
     waiting: list[Leaf] = []
     lowest = math.inf
     for leaf in leaves.found:
-        try:
-            tile = read_b3dm(leaf.source.read())
-        except BrokenTile as error:
-            yield _broken(leaf.source, str(error))
-            continue
-        placed = _place(tile, leaf, zone)
-        if placed is None:
-            continue
-        geoid = _geoid(placed, tile)
-        if geoid is None:
+        knows_no_height = False
+        for tile, placed, skipped in _placed(leaf, zone, leaves):
+            if skipped is not None:
+                yield _broken(leaf.source, skipped)
+                continue
+            geoid = _geoid(placed, tile)
+            if geoid is None:
+                knows_no_height = True
+                lowest = min(lowest, float(placed[:, :, 2].min()))
+                continue
+            undulation = float(np.median(geoid))
+            placed[:, :, 2] -= geoid
+            yield _batch(leaf.source, tile, placed)
+        if knows_no_height:
             waiting.append(leaf)  # and read again: all of them at once would fill the memory
-            lowest = min(lowest, float(placed[:, :, 2].min()))
-            continue
-        undulation = float(np.median(geoid))
-        placed[:, :, 2] -= geoid
-        yield _batch(leaf.source, tile, placed)
     if undulation is None and waiting:
         undulation = lowest
-        leaves.notes.append(
-            "tiles do not tell heights above the sea: the lowest corner is put at 0"
-        )
+        leaves.notes.append("tiles hold no heights above the sea: the lowest corner is put at 0")
     for leaf in waiting:
-        tile = read_b3dm(leaf.source.read())
-        placed = _place(tile, leaf, zone)
-        assert undulation is not None and placed is not None
-        placed[:, :, 2] -= undulation
-        yield _batch(leaf.source, tile, placed)
+        for tile, placed, skipped in _placed(leaf, zone, None):
+            if skipped is None and _geoid(placed, tile) is None:
+                assert undulation is not None
+                placed[:, :, 2] -= undulation
+                yield _batch(leaf.source, tile, placed)
 
 
-def _place(tile: Tile, leaf: Leaf, zone: Zone) -> NDArray[np.float64] | None:
-    """Triangles (T, 3, 3): easting, northing, ellipsoidal height; None of an empty tile."""
-    if not len(tile.triangles):
-        return None
-    points = tile.triangles.reshape(-1, 3) @ leaf.matrix[:3, :3].T + leaf.matrix[:3, 3]
-    where = from_earth_centered(points)
-    if not np.isfinite(where).all():
-        raise leaf.source.broken(0, "a coordinate of this tile is not on the earth")
-    crs = zone.settle(float(where[0, 0]), float(where[0, 1]))
-    return project(where, crs).reshape(-1, 3, 3)
+def _placed(
+    leaf: Leaf, zone: Zone, leaves: Leaves | None
+) -> Iterator[tuple[Tile, NDArray[np.float64], str | None]]:
+    """Yield (tile, triangles (T, 3, 3) in easting, northing, ellipsoidal height, what is wrong).
+
+    Args:
+        leaves: takes what is passed over; None where the tile was read before.
+    """
+    nothing = np.zeros((0, 3, 3))
+
+    def beside(name: str) -> bytes | None:
+        folder = posixpath.dirname(leaf.source.member)
+        member = posixpath.normpath(posixpath.join(folder, Content(name, ()).path or ".."))
+        if member.startswith(("..", "/")) or not leaf.source.place.has(member):
+            return None
+        return Source(leaf.source.place, member).read()
+
+    empty = Tile(nothing, np.zeros(0, np.int64), 0, {})
+    try:
+        tiles = read_tiles(leaf.source.read(), leaf.up_axis, beside)
+    except BrokenTile as error:
+        yield empty, nothing, str(error)
+        return
+    for tile in tiles:
+        if leaves is not None:
+            leaves.passed_over.update(tile.passed_over)
+            leaves.copyright = leaves.copyright or tile.copyright
+        if not len(tile.triangles):
+            continue
+        points = tile.triangles.reshape(-1, 3) @ leaf.matrix[:3, :3].T + leaf.matrix[:3, 3]
+        reach = np.linalg.norm(points, axis=1)
+        if not ((reach > _EARTH_M[0]) & (reach < _EARTH_M[1])).all():
+            yield empty, nothing, _not_on_earth(reach)
+            continue
+        yield tile, zone.place_degrees(from_earth_centered(points)).reshape(-1, 3, 3), None
+
+
+def _not_on_earth(reach: NDArray[np.float64]) -> str:
+    if not np.isfinite(reach).all():
+        return "a coordinate of this tile is not finite"
+    if float(np.median(reach)) < _EARTH_M[0] / 2:
+        return "it has no place on the earth: neither its tile set nor its centre gives one"
+    return "a coordinate of this tile is not on the earth"
 
 
 def _geoid(placed: NDArray[np.float64], tile: Tile) -> NDArray[np.float64] | None:
-    """Height (T, 3) of the sea level above the ellipsoid under each corner, metres.
+    """Return the height (T, 3) of the sea level above the ellipsoid under each corner, metres.
 
-    A plane through the differences of the buildings' lowest heights; those that lie more than a
-    metre off the median (a building that the simplification has cut) do not count.
+    A plane through the differences of the buildings' lowest heights; those more than a metre off
+    the median (a building that the simplification has cut) do not count. None where the table holds
+    no heights.
     """
     column = tile.column(*_BASES)
     if column is None:
         return None
-    known = np.array([math.nan if v is None else float(v) for v in column])
+    stated = np.array([_number(v) for v in column])
+    # lowest corner (count,) of each feature as drawn
     lowest = np.full(tile.count, np.inf)
     np.minimum.at(lowest, tile.rows, placed[:, :, 2].min(axis=1))
     middle = np.zeros((tile.count, 2))
     middle[tile.rows] = placed[:, :, :2].mean(axis=1)
-    rise = lowest - known
+    rise = lowest - stated
     good = np.isfinite(rise)
     if not good.any():
         return None
     good &= np.abs(rise - np.median(rise[good])) < _ODD_M
+    if not good.any():
+        return None
     center = middle[good].mean(axis=0)
     arms = np.column_stack([middle[good] - center, np.ones(good.sum())])
     plane = np.linalg.lstsq(arms, rise[good], rcond=None)[0]
-    if good.sum() < 6 or np.abs(plane[:2]).max() > 1e-3:
+    if good.sum() < 6 or np.abs(plane[:2]).max() > 1e-3:  # too few, or steeper than any geoid
         plane = np.array([0.0, 0.0, np.median(rise[good])])
     return (placed[:, :, :2] - center) @ plane[:2] + plane[2]
 
 
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def _batch(source: Source, tile: Tile, placed: NDArray[np.float64]) -> Batch:
-    names = tile.column(*_NAMES) or [f"{source.name}#{i}" for i in range(tile.count)]
-    lods = tile.column(*_LODS) or [source.lod or 1] * tile.count
-    order = np.argsort(tile.rows, kind="stable")
+    """Return the features of a tile: rows of its table, or shells where it has none."""
+    rows, count = tile.rows, tile.count
+    names: list[Any] | None = None
+    naming = LOCAL
+    if not tile.has_rows:
+        rows, count = shells_of(placed)
+    else:
+        names, naming = tile.column(*_NAMES), UNIQUE
+        if names is None:
+            names, naming = tile.column(*_LOCAL_NAMES), LOCAL
+            names = names and [None if n is None else f"{source.name}#{n}" for n in names]
+    lods = tile.column(*_LODS) if tile.has_rows else None
+    order = np.argsort(rows, kind="stable")
     batch = Batch(
         BUILDING,
-        [str(name) if name else f"{source.name}#{i}" for i, name in enumerate(names)],
-        [_lod(value) for value in lods],
+        [_name(n, source, i) for i, n in enumerate(names or [None] * count)],
+        [_lod(value) for value in lods or [source.lod or 1] * count],
         placed[order],
-        tile.rows[order].astype(np.int32),
+        rows[order].astype(np.int32),
+        naming=naming,
     )
-    return batch.chosen(np.isin(np.arange(tile.count), tile.rows))
+    return batch.chosen(np.isin(np.arange(count), rows))
+
+
+def _name(value: Any, source: Source, index: int) -> str:
+    if not value:
+        return f"{source.name}#{index}"
+    return str(value).encode("utf-8", "replace").decode("utf-8")  # JSON may hold half characters
 
 
 def _lod(value: Any) -> int:
@@ -217,7 +301,4 @@ def _lod(value: Any) -> int:
 
 
 def _broken(source: Source, reason: str) -> Batch:
-    empty = np.zeros((0, 3, 3))
-    return Batch(
-        BUILDING, [], [], empty, np.zeros(0, dtype=np.int32), [Skipped(source.name, reason)]
-    )
+    return Batch.of_skipped(BUILDING, [Skipped(source.name, reason)])

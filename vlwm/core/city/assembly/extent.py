@@ -1,0 +1,207 @@
+"""Bounds what was read to one place, before any grid is laid over it.
+
+A stray coordinate would otherwise stretch the ground over half a country. Single features far from
+all others are left out and named; two places that are far apart are refused; a place that was given
+in two formats is taken once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from vlwm.core.city.assembly.deduplicate import Collector
+from vlwm.core.city.assembly.feature_table import KINDS, Features
+from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, Skipped
+from vlwm.core.errors import DataError
+from vlwm.core.geometry.mapped_arrays import let_go, pieces
+from vlwm.core.geometry.plan_grid import Hits, PlanGrid, nodes_under
+from vlwm.core.text import safe_text
+
+FAR_M = 10_000.0
+"""features within this of each other are one place; those over 28 km apart are not"""
+_NEAR_M = 1_000.0
+_FEW, _FEW_SHARE = 3, 0.05
+_STRAY_M = 10_000.0
+_MOST_OFF_M = 2_000.0
+_COVER_M = 1.0
+_COVERED_SHARE = 0.5
+_FORMATS = ("gml", "obj", "tiles")
+_NAMES = {"gml": "CityGML", "obj": "OBJ", "tiles": "3D Tiles"}
+
+
+def bound_extent(collector: Collector) -> None:
+    """Leave out features far from all others.
+
+    Raises:
+        DataError: what is left are two places, or, with strict reading, the first stray feature.
+    """
+    features = collector.features
+    chosen = features.standing()
+    numbers = np.flatnonzero(chosen)
+    if len(numbers) < 2:
+        return
+    bounds = features.bounds.array()[numbers]
+    middles = (bounds[:, 0] + bounds[:, 1])[:, :2] / 2
+    place = _places(middles, FAR_M)
+    sizes = np.bincount(place)
+    main = int(np.argmax(sizes))
+    few = max(_FEW, _FEW_SHARE * len(numbers))
+    if sizes.sum() - sizes[main] > few or 2 * sizes[main] <= sizes.sum():
+        raise _two_places(collector, numbers, middles, place)
+    far = place != main
+    far |= _strays(middles, far) | _off_the_ground(bounds, far)
+    _leave_out(collector, numbers[far], middles, far)
+    _leave_out_roads(features, middles[~far])
+
+
+def _places(middles: NDArray[np.float64], cell_m: float) -> NDArray[np.int64]:
+    """Return the place (G,) of each middle: cells of the plan that touch are one place."""
+    cells, cell = np.unique(
+        np.floor(middles / cell_m).astype(np.int64), axis=0, return_inverse=True
+    )
+    cell = cell.reshape(-1)
+    index = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
+    links = [
+        (i, j)
+        for (x, y), i in index.items()
+        for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1))
+        if (j := index.get((x + dx, y + dy))) is not None
+    ]
+    pairs = np.array(links, dtype=np.int64).reshape(-1, 2)
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(cells),) * 2)
+    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)[cell]
+
+
+def _strays(middles: NDArray[np.float64], far: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return features (G,) that are alone, farther from the town than the town is wide."""
+    found = np.zeros(len(middles), dtype=bool)
+    near = np.flatnonzero(~far)
+    place = _places(middles[near], _NEAR_M)
+    sizes = np.bincount(place)
+    town = middles[near][place == int(np.argmax(sizes))]
+    low, high = town.min(axis=0), town.max(axis=0)
+    reach = max(_STRAY_M, float(np.linalg.norm(high - low)))
+    away = np.linalg.norm(np.maximum(np.maximum(low - middles, middles - high), 0.0), axis=1)
+    found[near] = (sizes[place] <= _FEW) & (away[near] > reach) & (len(near) > 2 * _FEW)
+    return found
+
+
+def _off_the_ground(bounds: NDArray[np.float64], far: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return features (G,) whose base is kilometres above or below the others."""
+    bases = bounds[:, 0, 2]
+    return ~far & (np.abs(bases - np.median(bases[~far])) > _MOST_OFF_M)
+
+
+def _leave_out(
+    collector: Collector, numbers: NDArray[np.int64], middles: NDArray[np.float64],
+    far: NDArray[np.bool_],
+) -> None:  # fmt: skip
+    features = collector.features
+    center = np.median(middles[~far], axis=0)
+    for number, middle in zip(numbers.tolist(), middles[far], strict=True):
+        away = float(np.linalg.norm(middle - center))
+        base = features.bounds_of(number)[0, 2]
+        reason = f"it is {away / 1000:.0f} km away from the others, base at {base:.0f} m"
+        file = collector.files[int(features.files.read(number, number + 1)[0])]
+        collector.skip([Skipped(features.name_of(number), reason)], file)
+        features.alive.put(number, False)
+
+
+def _leave_out_roads(features: Features, middles: NDArray[np.float64]) -> None:
+    """Take roads out that are far from the place; they would not be near any building."""
+    low, high = middles.min(axis=0) - FAR_M, middles.max(axis=0) + FAR_M
+    roads = features.roads()
+    for start, some in pieces(features.bounds.array()):
+        part = roads[start : start + len(some)]
+        outside = (some[:, 1, :2] < low).any(axis=1) | (some[:, 0, :2] > high).any(axis=1)
+        roads[start : start + len(some)] = part & outside
+    features.leave_out(roads)
+
+
+def _two_places(
+    collector: Collector, numbers: NDArray[np.int64], middles: NDArray[np.float64],
+    place: NDArray[np.int64],
+) -> DataError:  # fmt: skip
+    sizes = np.bincount(place)
+    first, second = np.argsort(-sizes, kind="stable")[:2].tolist()
+    away = np.linalg.norm(
+        np.median(middles[place == first], axis=0) - np.median(middles[place == second], axis=0)
+    )
+    told = []
+    files = collector.features.files.array()
+    for each in (first, second):
+        of = Counter(files[numbers[place == each]].tolist()).most_common(1)[0][0]
+        file = collector.files[of]
+        system = f", {file.crs}" if file.crs else ""
+        told.append(f"{sizes[each]} buildings ({safe_text(file.name)}{system})")
+    return DataError(
+        f"these files hold places {away / 1000:.0f} km apart: {told[0]} and {told[1]}",
+        remedy="prepare them one by one, each with its own --input or --area",
+    )
+
+
+def one_format(collector: Collector) -> None:
+    """Where buildings of two formats cover each other keep those of one, and note it."""
+    features = collector.features
+    numbers = np.array([_FORMATS.index(f.format) for f in collector.files], dtype=np.int64)
+    codes = numbers[features.files.array()] if len(features) else np.zeros(0, np.int64)
+    kinds = features.kinds.array()
+    solid = features.standing() & np.isin(kinds, [KINDS.index(BUILDING), KINDS.index(BRIDGE)])
+    present = sorted(set(codes[solid].tolist()))
+    extent = features.extent(solid)
+    if len(present) < 2 or extent is None:
+        return
+    grid = PlanGrid.over(extent, _COVER_M)
+    covered = np.zeros(grid.shape, dtype=bool)
+    for code in present:
+        mine = solid & (codes == code)
+        if code != present[0]:
+            share = _share_under(features, mine, grid, covered)
+            twice = mine & (share >= _COVERED_SHARE)
+            if twice.any():
+                collector.superseded += int(twice.sum())
+                features.leave_out(twice)
+                collector.notes.append(
+                    _said_twice(int(twice.sum()), int(mine.sum()), code, present)
+                )
+        for hits, _ in _hits(features, mine & features.alive.array(), grid):
+            covered[hits.i, hits.j] = True
+
+
+def _said_twice(count: int, total: int, code: int, present: list[int]) -> str:
+    better = " and ".join(_NAMES[_FORMATS[c]] for c in present if c < code)
+    return (
+        f"{count} of {total} buildings of {_NAMES[_FORMATS[code]]} cover buildings of {better}: "
+        f"one place in two formats, {better} is taken"
+    )
+
+
+def _hits(
+    features: Features, chosen: NDArray[np.bool_], grid: PlanGrid
+) -> Iterator[tuple[Hits, NDArray[np.int32]]]:
+    """Yield (nodes under triangles of chosen features, owners (T,) of those triangles)."""
+    owners = features.owners.array()
+    for start, some in pieces(features.triangles.array()):
+        mine = owners[start : start + len(some)]
+        keep = chosen[mine]
+        for hits in nodes_under(some[keep], grid):
+            yield hits, mine[keep]
+        let_go(owners)
+
+
+def _share_under(
+    features: Features, chosen: NDArray[np.bool_], grid: PlanGrid, covered: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return the share (G,) of each chosen feature's plan that is covered already."""
+    under, nodes = np.zeros(len(chosen)), np.zeros(len(chosen))
+    for hits, owners in _hits(features, chosen, grid):
+        owner = owners[hits.triangle]
+        nodes += np.bincount(owner, minlength=len(chosen))
+        under += np.bincount(owner, covered[hits.i, hits.j], minlength=len(chosen))
+    return under / np.maximum(nodes, 1)
