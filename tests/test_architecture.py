@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vlwm"
 
 FOUNDATION = {
-    "errors", "text", "files", "parallel", "run_folder", "config", "signals", "folder_lock",
+    "errors", "text", "tile_tree", "files", "parallel", "run_folder", "config", "signals",
+    "folder_lock",
 }  # fmt: skip
 ALLOWED = {
     "store": set(),

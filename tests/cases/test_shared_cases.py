@@ -1,4 +1,4 @@
-"""The city cases of ../shared/cases, each read as `vlwm prepare` reads it: the right value holds."""
+"""The city cases of ../shared/cases, read as `vlwm prepare` reads them: the right value holds."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from vlwm.core.config.schema import Config, PrepareConfig
     from vlwm.core.data.generation.prepare import OnFrames, PrepareReport
     from vlwm.core.data.generation.store_prepare import StoreReport
-    from vlwm.core.geometry.mapped_arrays import Scratch
 
 _CITY, _MADE, _RUN = "City models", "What is made", "How to run"
 
@@ -142,6 +141,24 @@ def prepare(
             rich_help_panel=_CITY,
         ),
     ] = None,
+    up: Annotated[
+        str | None,
+        typer.Option(
+            "--up",
+            metavar="AXIS",
+            help="Axis of OBJ files that points up: x, y, z. Default: as their buildings show.",
+            rich_help_panel=_CITY,
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            "--scale",
+            metavar="METRES",
+            help="Metres of one unit of OBJ files. Default: as their buildings show.",
+            rich_help_panel=_CITY,
+        ),
+    ] = None,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Stop at the first broken building.", rich_help_panel=_CITY),
@@ -197,6 +214,7 @@ def prepare(
     Examples: [cyan]vlwm prepare[/], [cyan]vlwm prepare --input tiles/ --output data/tokyo_gazebo
     --config tokyo_small --frames 60 --sessions 6[/]
     """
+    from vlwm.commands._city import read_input, tell_city, tell_report_file
     from vlwm.commands._output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.data.generation.prepare import PreparePlan, outline
@@ -237,8 +255,8 @@ def prepare(
     )
     target = output or Path(resolved.data_root)
     scratch = Scratch(None if dry_run or store else target)
-    city = read_input(resolved, input_, plan.seed, strict, area, scratch)
-    _tell_city(city)
+    city = read_input(resolved, input_, plan.seed, strict, area, scratch, up, scale)
+    tell_city(city)
     if dry_run:
         _show_plan(outline(city, resolved, target, plan), target, json_)
         return
@@ -251,6 +269,7 @@ def prepare(
         frame_progress(plan.sessions * plan.frames) as report,
     ):
         done = make(city, resolved, target, plan, report)
+    tell_report_file(city, target)
     if preview or preview_file:
         _draw_preview(city, resolved, target, preview_file or target / "preview.png")
     _show(done, target, json_)
@@ -353,57 +372,6 @@ def _fill(text: str | None) -> str | None:
     if text in (None, "surface", "solid"):
         return text
     raise UsageError(f"--fill {text} is unknown", remedy="use surface or solid")
-
-
-def read_input(
-    config: Config,
-    inputs: list[Path] | None,
-    seed: int,
-    strict: bool,
-    area: str | None,
-    scratch: Scratch | None = None,
-) -> City:
-    """The city of a config or of the operator's inputs."""
-    from vlwm.commands._output import note
-    from vlwm.core.city.area import Area
-    from vlwm.core.city.procedural import procedural_city
-    from vlwm.core.city.read import read_city
-    from vlwm.core.errors import UsageError
-
-    if config.prepare.source == "procedural" and not inputs:
-        if area is not None:
-            raise UsageError("a procedural city has no --area", remedy="give real tiles by --input")
-        return procedural_city(config.prepare.procedural_size_m, seed)
-
-    def tell(name: str, done: int, total: int) -> None:
-        if total > 50 and done % 50 == 0:
-            note(f"reading {name}: {done} of {total} files")
-
-    return read_city(
-        inputs or [Path(config.prepare.input)],
-        strict=strict,
-        area=None if area is None else Area.parse(area),
-        on_source=tell,
-        scratch=scratch,
-    )
-
-
-def _tell_city(city: City) -> None:
-    from vlwm.commands._output import note
-
-    report = city.report
-    note(
-        f"{city.name}: {report.features} buildings ({report.lod2} LOD2, {report.lod1} LOD1), "
-        f"{report.triangles} triangles, {city.origin.crs}; {city.attribution}"
-    )
-    for line in report.notes:
-        note(f"▲ {line}")
-    if report.duplicates:
-        note(f"▲ {report.duplicates} buildings stood in two files and were taken once")
-    for file, feature, reason in report.skipped[:5]:
-        note(f"▲ left out: {feature} in {file}: {reason}")
-    if len(report.skipped) > 5:
-        note(f"▲ left out: {len(report.skipped)} in all, each named in city_report.json")
 
 
 def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:

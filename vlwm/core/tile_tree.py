@@ -8,7 +8,9 @@ its children. Nothing is fetched or opened here.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,15 +78,19 @@ class TileTree:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON text.
+    """Return the value of a JSON text, gzipped or not.
 
     Raises:
         ValueError: it is none, or it is nested too deep.
     """
     try:
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
         return json.loads(data)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"its gzip is damaged: {error}") from error
 
 
 def read_tree(

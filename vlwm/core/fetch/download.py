@@ -12,13 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.fetch.archive import extract
 from vlwm.core.fetch.catalogue import Entry
+from vlwm.core.fetch.tile_set import fetch_tile_set
 from vlwm.core.fetch.transfer import Policy, Transfer, without_secrets
-from vlwm.core.files import atomic_path, free_bytes, make_folder, read_json, write_json
+from vlwm.core.files import atomic_path, free_bytes, make_folder, write_json
 
 _PACKED = (".zip", ".tgz", ".tar.gz", ".tar")
 
@@ -131,22 +132,15 @@ class Download:
         return 0
 
     def _tiles(self, entry: Entry, path: Path) -> None:
-        """A 3D Tiles tree: the tileset, and the content of its leaves (parents are simplified)."""
+        """Fetch a 3D Tiles tree: the tile set, and the content of its finest tiles."""
         assert entry.url is not None
-        self._file(entry, entry.url, path, None, None)
-        leaves = _leaves(read_json(path), path)
-        for index, uri in enumerate(leaves):
-            inside = unquote(urlsplit(uri).path).lstrip("/")
-            target = path.parent / inside
-            if not target.resolve().is_relative_to(path.parent.resolve()):
-                raise DataError(
-                    f"the tile {uri!r} leads out of the folder",
-                    where=path,
-                    remedy="do not use this tileset; take another --format or --catalog",
-                )
-            self._file(entry, urljoin(entry.url, uri), target, None, None)
-            self.progress(entry, index + 1, len(leaves))
-        write_json(self._marker(entry), {"tiles": len(leaves)})
+        count = fetch_tile_set(
+            entry.url,
+            path,
+            lambda url, target: self._file(entry, url, target, None, None),
+            lambda done, total: self.progress(entry, done, total),
+        )
+        write_json(self._marker(entry), {"tiles": count})
 
     def _from_hub(self, entry: Entry, path: Path) -> None:
         from huggingface_hub import hf_hub_download, snapshot_download
@@ -248,27 +242,6 @@ def _bytes_of(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size if path.exists() else 0
-
-
-def _leaves(tileset: Any, path: Path) -> list[str]:
-    try:
-        found = list(_walk(tileset["root"]))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            "this is no 3D Tiles tileset",
-            where=path,
-            remedy="delete it and check the address in the catalogue",
-        ) from error
-    return found
-
-
-def _walk(tile: dict[str, Any]) -> list[str]:
-    children = tile.get("children") or []
-    if children:
-        return [uri for child in children for uri in _walk(child)]
-    content = tile.get("content") or {}
-    uri = content.get("uri") or content.get("url")
-    return [uri] if uri else []
 
 
 def to_json(fetched: Fetched) -> dict[str, Any]:

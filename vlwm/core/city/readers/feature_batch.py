@@ -50,7 +50,7 @@ class Batch:
         return cls(kind, [], [], np.zeros((0, 3, 3)), np.zeros(0, np.int32), skipped)
 
     def centers(self) -> NDArray[np.float64]:
-        """Return the (G, 2) middle of each feature's plan, metres; NaN for one without triangles."""
+        """Return the (G, 2) middle of each feature's plan, metres; NaN where it has no triangle."""
         bounds = self.bounds()
         return (bounds[:, 0, :2] + bounds[:, 1, :2]) / 2
 

@@ -1,0 +1,115 @@
+"""The city of `vlwm prepare`: read with progress, and what was read, in words."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlwm.core.city.city import City
+    from vlwm.core.config.schema import Config
+    from vlwm.core.geometry.mapped_arrays import Scratch
+
+_EVERY_S = 5.0
+_SHOWN = 5
+_SHOWN_NOTES = 12
+
+
+def read_input(
+    config: Config,
+    inputs: list[Path] | None,
+    seed: int,
+    strict: bool,
+    area: str | None,
+    scratch: Scratch | None = None,
+    up: str | None = None,
+    scale: float | None = None,
+) -> City:
+    """Return the city of a config or of the operator's inputs.
+
+    Args:
+        up: axis of OBJ files that points up; None lets their buildings tell.
+        scale: metres of one unit of OBJ files; None lets their buildings tell.
+
+    Raises:
+        UsageError: an option does not fit.
+        DataError: the files cannot be read.
+    """
+    from vlwm.core.city.area import Area
+    from vlwm.core.city.procedural import procedural_city
+    from vlwm.core.city.read import read_city
+    from vlwm.core.errors import UsageError
+
+    if up is not None and up.lower() not in ("x", "y", "z"):
+        raise UsageError(f"--up {up} is unknown", remedy="use x, y or z")
+    if scale is not None and not 1e-6 <= scale <= 1e6:
+        raise UsageError(
+            f"--scale {scale:g} is out of range", remedy="give metres of one unit, 0.01 for cm"
+        )
+    if config.prepare.source == "procedural" and not inputs:
+        if area is not None:
+            raise UsageError("a procedural city has no --area", remedy="give real tiles by --input")
+        return procedural_city(config.prepare.procedural_size_m, seed)
+    return read_city(
+        inputs or [Path(config.prepare.input)],
+        strict=strict,
+        area=None if area is None else Area.parse(area),
+        on_source=_Steps(),
+        scratch=scratch,
+        up=None if up is None else up.lower(),
+        scale=scale,
+    )
+
+
+class _Steps:
+    """A line every few seconds while files are read, and none for a city that is read at once."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        from vlwm.commands._output import note
+
+        now = time.monotonic()
+        if now - self.last >= _EVERY_S:
+            self.last = now
+            note(f"{name} ({done} of {total} files done)")
+
+
+def tell_city(city: City) -> None:
+    """Print what was read, what was left out and why, and what is unlike any city."""
+    from vlwm.commands._output import note
+    from vlwm.core.text import safe_text
+
+    report = city.report
+    note(
+        f"{safe_text(city.name)}: {report.features} buildings ({report.lod2} LOD2, "
+        f"{report.lod1} LOD1), {report.triangles} triangles, {city.origin.crs}; "
+        f"{safe_text(city.attribution)}"
+    )
+    if report.summary:
+        note(f"place: {report.summary}")
+    for line in report.notes[:_SHOWN_NOTES]:
+        note(f"▲ {safe_text(line)}")
+    if len(report.notes) > _SHOWN_NOTES:
+        note(f"▲ {len(report.notes) - _SHOWN_NOTES} more notes of this kind")
+    if report.duplicates:
+        note(f"▲ {report.duplicates} buildings are in two files and were taken once")
+    for file, feature, reason in report.skipped[:_SHOWN]:
+        note(f"▲ left out: {safe_text(feature)} in {safe_text(file)}: {safe_text(reason)}")
+    if len(report.skipped) > _SHOWN:
+        reasons = Counter(safe_text(reason, 90) for _, _, reason in report.skipped)
+        counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
+        note(f"▲ left out: {len(report.skipped)} in all: {counts}")
+
+
+def tell_report_file(city: City, target: Path) -> None:
+    """Print where the list of everything that was left out is, once it is there."""
+    from vlwm.commands._output import note
+    from vlwm.core.data.generation.prepare import CITY_FILE
+
+    file = target / CITY_FILE
+    if len(city.report.skipped) > _SHOWN and file.is_file():
+        note(f"every feature that was left out is named in {file}")
