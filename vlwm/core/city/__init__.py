@@ -1,1 +1,1 @@
-"""Read city models into one City: triangles in metres, terrain, roads."""
+"""Readers of city models; every one yields the same City."""

@@ -3,12 +3,14 @@
 Names are read in every form that files use: `EPSG:6697`, OGC's URNs and URLs, compounds of a plane
 and a height system, `CRS84`, GML 2's `epsg.xml#` and the German `urn:adv:crs`. The axes follow the
 system's definition. Where its coordinates then lie outside of the area that the system is used in,
-and would lie inside with the axes exchanged, they are exchanged, with a note.
+and would lie inside with the axes exchanged, or where all walls look inward and would look outward,
+they are exchanged, with a note.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -76,10 +78,16 @@ class Reference:
         metres = np.column_stack([east, north, points[:, 2] * self.height_scale])
         return zone.place_metres(metres, self.crs)
 
-    def oriented(self, points: NDArray[np.float64]) -> tuple[Reference, str | None]:
+    def oriented(
+        self, points: NDArray[np.float64], is_mirrored: Callable[[Reference], bool] | None = None
+    ) -> tuple[Reference, str | None]:
         """Return the system with the order of axes that puts points (N, 3) inside its area.
 
         The second value is a note where the order is not that of the definition.
+
+        Args:
+            is_mirrored: True where walls look inward in a system: its axes are exchanged, if that
+                leads to its area too.
 
         Raises:
             UnknownReference: no order puts them there.
@@ -89,14 +97,15 @@ class Reference:
         other = replace(self, swapped=not self.swapped)
         mine, others = self._are_inside(points), other._are_inside(points)
         # the order of most points; in doubt that of the definition
-        if mine.any() and mine.sum() >= others.sum():
-            return self._usable_at(points[mine][:1]), None
-        if others.any():
-            order = "north, east" if other.swapped else "east, north"
-            note = f"its axes are {order}, unlike {self.label}"
-            return other._usable_at(points[others][:1]), note
-        middle = np.median(points, axis=0)[None]
-        x, y, _ = middle[0]
+        takes_other = others.sum() > mine.sum()
+        if mine.all() and others.all() and is_mirrored is not None:
+            takes_other = is_mirrored(self) and not is_mirrored(other)
+        chosen, inside = (other, others) if takes_other else (self, mine)
+        if 2 * inside.sum() >= len(points):
+            order = "north, east" if chosen.swapped else "east, north"
+            note = f"its axes are {order}, unlike {self.label}" if takes_other else None
+            return chosen._usable_at(points[inside][:1]), note
+        x, y, _ = np.median(points, axis=0)
         if self.name:
             raise UnknownReference(
                 f"its coordinates, about {x:g} {y:g}, lie outside of {self.label}"

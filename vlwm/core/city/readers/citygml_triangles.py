@@ -6,7 +6,7 @@ before the polygons are cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -34,6 +34,7 @@ _REMEDY = (
     "EPSG lists, with FME or ogr2ogr"
 )
 _NAMED = 3
+_FEWEST, _INWARD_SHARE = 5, 0.9
 
 
 @dataclass
@@ -100,7 +101,10 @@ class GmlFile:
         if not whole:
             return Batch.of_skipped(kind, skipped)
         polygons, owner = clean(whole)
-        reference = self._reference(system, np.array([f.points[0] for f in whole]))
+        firsts = np.array([f.points[0] for f in whole])
+        reference = self._reference(
+            system, firsts, lambda r: looks_inward(polygons, owner, r.swapped)
+        )
         metres = reference.metres(polygons.points, self.zone)
         lost = _off_the_map(reference, polygons, metres, owner, len(whole))
         if lost.any():
@@ -131,7 +135,12 @@ class GmlFile:
         )
         return batch.chosen(there)
 
-    def _reference(self, system: str | None, points: NDArray[np.float64]) -> Reference:
+    def _reference(
+        self,
+        system: str | None,
+        points: NDArray[np.float64],
+        is_mirrored: Callable[[Reference], bool] | None = None,
+    ) -> Reference:
         """Return the reference system of features that name `system`, or of the file.
 
         Raises:
@@ -141,13 +150,39 @@ class GmlFile:
             name = system or self.document.system
             try:
                 reference = reference_of(name) if name else UNNAMED
-                chosen, note = reference.oriented(points)
+                chosen, note = reference.oriented(points, is_mirrored)
             except UnknownReference as error:
                 raise self.source.broken(0, f"this file is not placed: {error}", _REMEDY) from error
             self._references[system] = chosen
             if note:
                 self.notes.append(f"{self.source.name}: {note}")
         return self._references[system]
+
+
+def looks_inward(polygons: Polygons, owner: NDArray[np.int64], north_first: bool) -> bool:
+    """Return True where nearly all features have walls that look inward: negative volumes.
+
+    Args:
+        owner: (N,) feature of each polygon.
+        north_first: the first coordinate is north.
+    """
+    if not len(polygons.points):
+        return False
+    order = [1, 0, 2] if north_first else [0, 1, 2]
+    points = polygons.points[:, order]
+    rings = np.repeat(np.arange(len(polygons.polygon_rings)), polygons.polygon_rings)
+    feature = owner[rings]  # (R,) of each ring
+    first = np.zeros((int(owner.max()) + 1, 3))
+    starts = polygons.ring_starts
+    first[feature[::-1]] = points[starts[::-1]]
+    # about a corner of each feature, where degrees and metres lose no digits
+    local = points - np.repeat(first[feature], polygons.ring_sizes, axis=0)
+    normals = Polygons(local, polygons.ring_sizes, polygons.polygon_rings).normals()
+    parts = np.einsum("ij,ij->i", local[starts], normals)
+    volumes = np.bincount(feature, parts, minlength=len(first))
+    sizes = np.bincount(feature, np.abs(parts), minlength=len(first))
+    closed = np.abs(volumes) > 1e-3 * np.maximum(sizes, 1e-300)
+    return bool(closed.sum() >= _FEWEST and (volumes[closed] < 0).mean() > _INWARD_SHARE)
 
 
 def _off_the_map(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -134,8 +134,6 @@ def _axes(
     shells: _Shells, lines: Sequence[bytes], options: Options, otherwise: Axes, source: Source
 ) -> tuple[Axes, list[str]]:
     """Return the axes of a file: as the operator states them, else as its buildings tell."""
-    if options.up is not None and options.scale is not None:
-        return Axes(options.up, scale=options.scale), []
     if source.kind in ("dem", "tran"):
         return Axes(
             options.up or otherwise.up, otherwise.mirrored, options.scale or otherwise.scale
@@ -145,11 +143,10 @@ def _axes(
     owners = found.objects if len(np.unique(found.objects)) > 1 else found.groups
     if len(np.unique(owners)) < 2:
         owners, _ = shells.of_faces
-    axes, doubts = axes_of(found.vertices[found.faces[used]], owners[used], otherwise)
+    triangles = found.vertices[found.faces[used]]
+    axes, doubts = axes_of(triangles, owners[used], otherwise, options.up)
     unit = options.scale or stated_unit(lines) or axes.scale
-    if options.up is not None:
-        axes = Axes(options.up, axes.mirrored and options.up == axes.up, unit)
-    axes = Axes(axes.up, axes.mirrored, unit)
+    axes = replace(axes, scale=unit)
     words = axes.words(options.up is not None, options.scale is not None)
     doubts = doubts if unit == 1.0 and options.scale is None else []
     return axes, [f"{{file}}: {text}" for text in (*words, *doubts)]
@@ -265,7 +262,7 @@ def _without_broken(
                 unused.discard(int(vertex))
     stray = [found.bad_vertices[v] for v in sorted(unused)]
     for bad in found.bad:
-        owner = _owner_of(bad, found, owners)
+        owner = _owner_of(bad, found, owners, named)
         if owner is None:
             stray.append(bad)
         else:
@@ -280,14 +277,12 @@ def _without_broken(
     return skipped, ~np.isin(owners, list(broken))
 
 
-def _owner_of(bad: BadLine, found: ObjLines, owners: NDArray[np.int64]) -> int | None:
-    """Return the feature of a face that could not be read: that of its vertex, or of its marks."""
-    if bad.vertex >= 0:
+def _owner_of(bad: BadLine, found: ObjLines, owners: NDArray[np.int64], named: bool) -> int | None:
+    """Return the feature of a face that could not be read: by its marks, or by its vertex."""
+    faces = np.zeros(0, dtype=np.int64)
+    if named and len(owners):
+        alike = (found.objects == bad.object) & (found.groups == bad.group)
+        faces = np.flatnonzero(alike if alike.any() else found.objects == bad.object)
+    elif bad.vertex >= 0:
         faces = np.flatnonzero((found.faces == bad.vertex).any(axis=1))
-        if len(faces):
-            return int(owners[faces[0]])
-    for mark, marks in ((bad.object, found.objects), (bad.group, found.groups)):
-        faces = np.flatnonzero(marks == mark)
-        if mark >= 0 and len(faces):
-            return int(owners[faces[0]])
-    return None
+    return int(owners[faces[0]]) if len(faces) else None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 _FEWEST = 5
 _FLAT_SHARE, _WIDE_SHARE = 0.35, 1.0
 _NARROWEST = 1e-6
+_STEEPEST = 0.6
 _USUAL_M = (0.5, 300.0)
 _MILLIMETRES = 4000.0
 _KILOMETRES = 0.1
@@ -66,8 +67,12 @@ class Axes:
         """Return what is unusual about the axes and was not asked for."""
         found = []
         if self.up != "z" and not asked_up:
-            side = "east, up, north" if self.mirrored else "up along it, south next"
-            found.append(f"{self.up} is taken as up ({side}); --up z keeps the file's own axes")
+            side = {("y", True): "z as north", ("y", False): "z as south",
+                    ("x", True): "z as south", ("x", False): "z as north"}  # fmt: skip
+            found.append(
+                f"{self.up} is taken as up and {side[self.up, self.mirrored]}; "
+                "--up z keeps the file's own axes"
+            )
         if self.scale != 1.0 and not asked_scale:
             found.append(f"a unit is taken as {self.scale:g} m; --scale 1 keeps it a metre")
         return found
@@ -83,7 +88,10 @@ def stated_unit(lines: Sequence[bytes]) -> float | None:
 
 
 def axes_of(
-    triangles: NDArray[np.float64], owners: NDArray[np.int64], otherwise: Axes
+    triangles: NDArray[np.float64],
+    owners: NDArray[np.int64],
+    otherwise: Axes,
+    up: str | None = None,
 ) -> tuple[Axes, list[str]]:
     """Return up axis and unit of a file, and a note of what cannot be told.
 
@@ -91,13 +99,17 @@ def axes_of(
         triangles: (T, 3, 3) in the file's own axes.
         owners: (T,) building of each.
         otherwise: taken where there are too few buildings to tell.
+        up: the axis that is up, where it is known.
     """
     bounds = _bounds(triangles, owners)  # (G, 2, 3)
-    if len(bounds) < _FEWEST:
+    is_few = len(bounds) < _FEWEST
+    if is_few and up in (None, otherwise.up):
         return otherwise, []
-    axes = Axes(up=_up_of(bounds, triangles))
-    if axes.up != "z":
+    axes = Axes(up=up or _up_of(bounds, triangles))
+    if axes.up != "z" and len(triangles):
         axes = replace(axes, mirrored=_is_inward(triangles, owners))
+    if is_few:
+        return axes, []
     scale, notes = _scale_of(bounds)
     return replace(axes, scale=scale), notes
 
@@ -114,8 +126,7 @@ def _bounds(triangles: NDArray[np.float64], owners: NDArray[np.int64]) -> NDArra
 
 def _up_of(bounds: NDArray[np.float64], triangles: NDArray[np.float64]) -> str:
     """Return the axis that is up: z unless another one is clearly flat and z clearly is not."""
-    # how far the lowest points (G, 3) and the middles spread along each axis
-    bases = np.ptp(np.percentile(bounds[:, 0], [5, 95], axis=0), axis=0)
+    # how far the middles (G, 3) of the buildings spread along each axis
     middles = np.ptp(np.percentile(bounds.mean(axis=1), [5, 95], axis=0), axis=0)
     sizes = np.median(bounds[:, 1] - bounds[:, 0], axis=0)
     upright = _upright_share(triangles)
@@ -125,7 +136,7 @@ def _up_of(bounds: NDArray[np.float64], triangles: NDArray[np.float64]) -> str:
         reach = min(middles[k] for k in others)
         if reach < max(3.0 * min(sizes[k] for k in others), _NARROWEST):
             return np.inf  # a row of houses spreads along one axis only: nothing to compare
-        return float(bases[axis] / reach)
+        return _spread_off_a_slope(bounds[:, 0], axis) / float(reach)
 
     if flatness(2) <= _WIDE_SHARE:
         return "z"
@@ -133,6 +144,18 @@ def _up_of(bounds: NDArray[np.float64], triangles: NDArray[np.float64]) -> str:
         if flatness(axis) < _FLAT_SHARE and upright[axis] >= upright[2] - 0.05:
             return UPS[axis]
     return "z"
+
+
+def _spread_off_a_slope(bases: NDArray[np.float64], axis: int) -> float:
+    """Return how far lowest points (G, 3) spread along an axis, apart from an even slope."""
+    others = [k for k in range(3) if k != axis]
+    arms = np.column_stack([bases[:, others] - bases[:, others].mean(axis=0), np.ones(len(bases))])
+    slope = np.linalg.lstsq(arms, bases[:, axis], rcond=None)[0]
+    rest = bases[:, axis] - arms @ slope
+    if np.linalg.norm(slope[:2]) > _STEEPEST:  # no town is that steep
+        rest = bases[:, axis]
+    low, high = np.percentile(rest, [5, 95])
+    return float(high - low)
 
 
 def _upright_share(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
