@@ -15,7 +15,8 @@ NVML_SOURCE = r"""
 #include <stdio.h>
 #include <string.h>
 /* FAKE_NVML: the code that nvmlInit answers. FAKE_GPUS: one GPU a '|', values after ';':
-   name;uuid;total MiB;free MiB;SM*10;util;temperature;mW;limit mW;MIG instances.
+   name;uuid;total MiB;free MiB;SM*10;util;temperature;mW;limit mW;MIG instances;
+   bits of what slows it;number of compute processes (1 GiB each, ids from 4000).
    A MIG instance is handle 100*(gpu+1)+part and owns an equal share. "-" means unsupported. */
 typedef long handle;
 static char field_buffer[256];
@@ -74,6 +75,15 @@ int nvmlDeviceGetUtilizationRates(handle h, unsigned *out) {
 int nvmlDeviceGetTemperature(handle h, int sensor, unsigned *out) { return number(h, 6, out); }
 int nvmlDeviceGetPowerUsage(handle h, unsigned *out) { return number(h, 7, out); }
 int nvmlDeviceGetEnforcedPowerLimit(handle h, unsigned *out) { return number(h, 8, out); }
+int nvmlDeviceGetCurrentClocksThrottleReasons(handle h, unsigned long long *out) {
+  unsigned bits; if (number(h, 10, &bits)) return 3; *out = bits; return 0; }
+struct process { unsigned pid; unsigned long long bytes; unsigned gi, ci; };
+int nvmlDeviceGetComputeRunningProcesses_v3(handle h, unsigned *count, struct process *out) {
+  unsigned have; if (number(h, 11, &have)) return 3;
+  if (!out || *count < have) { *count = have; return have ? 7 : 0; }
+  for (unsigned i = 0; i < have; i++)
+    out[i] = (struct process){4000 + i, 1ULL << 30, 0xFFFFFFFF, 0xFFFFFFFF};
+  *count = have; return 0; }
 int nvmlDeviceGetMigMode(handle h, unsigned *now, unsigned *later) {
   *now = *later = parts(h) > 0; return 0; }
 int nvmlDeviceGetMaxMigDeviceCount(handle h, unsigned *out) { *out = 7; return 0; }

@@ -48,6 +48,13 @@ def test_a_card_is_read_whole(library: Path) -> None:
     assert (gpu.power_w, gpu.power_limit_w, gpu.mig) == (312.0, 400.0, False)
 
 
+def test_what_slows_a_card_and_who_computes_on_it(library: Path) -> None:
+    hot, cool = (f"{fake.A100_80}{more}" for more in (f";{0x4 | 0x40 | 0x1};2", ";1;0"))
+    first, second = ask(library, "|".join((hot, cool))).gpus
+    assert first.slowed_by == ("power cap", "heat") and second.slowed_by == ()
+    assert first.processes == ((4000, 1 << 30), (4001, 1 << 30)) and second.processes == ()
+
+
 def test_unknown_values_are_none(library: Path) -> None:
     (gpu,) = ask(library, fake.UNKNOWN).gpus
     assert gpu.capability == (12, 1)

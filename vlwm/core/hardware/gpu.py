@@ -44,6 +44,10 @@ class Gpu:
     """compute capability, (8, 0) for an A100"""
     mig: bool = False
     """a MIG instance"""
+    processes: tuple[tuple[int, int | None], ...] = ()
+    """(process id, bytes) of what computes on it; ids are the host's inside a container"""
+    slowed_by: tuple[str, ...] = ()
+    """why its clocks are below what it could run: power cap, heat, ..."""
 
     @property
     def memory_used_bytes(self) -> int | None:
@@ -170,7 +174,26 @@ def _gpu(nvml: Any, handle: Any, parent: Any) -> Gpu:
         power_limit_w=None if limit is None else limit / 1000,
         capability=_ask(nvml, nvml.nvmlDeviceGetCudaComputeCapability, whole),
         mig=parent is not None,
+        processes=_processes(nvml, handle),
+        slowed_by=_slowed_by(nvml, whole),
     )
+
+
+_SLOWDOWNS = {0x4: "power cap", 0x8: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
+"""NVML's bits of clocks event reasons that cost speed; idle and set clocks are left out"""
+
+
+def _processes(nvml: Any, handle: Any) -> tuple[tuple[int, int | None], ...]:
+    """Return the compute processes of a GPU, the largest first."""
+    found = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    rows = [(int(p.pid), None if p.usedGpuMemory is None else int(p.usedGpuMemory)) for p in found]
+    return tuple(sorted(rows, key=lambda row: -(row[1] or 0)))
+
+
+def _slowed_by(nvml: Any, handle: Any) -> tuple[str, ...]:
+    """Return why a GPU runs below its clocks; empty where the driver does not tell."""
+    bits = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
+    return tuple(dict.fromkeys(word for bit, word in _SLOWDOWNS.items() if bits & bit))
 
 
 def _ask(nvml: types.ModuleType, question: Callable[..., T], *args: Any) -> T | None:

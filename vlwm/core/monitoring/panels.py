@@ -233,6 +233,10 @@ def _gpu(gpu: Gpu, room: Room, two_lines: bool) -> list[Text]:
     used, total = gpu.memory_used_bytes, gpu.memory_total_bytes
     memory = line((f"{gib(used)}/{gib(total)} GiB", "bold"))
     state = line((f"{_temperature(gpu, glyphs)}{_power(gpu)}", LABEL))
+    if gpu.slowed_by:
+        state.append(f" slowed: {', '.join(gpu.slowed_by)}", "yellow")
+    if len(gpu.processes) > 1:
+        state.append(f" {len(gpu.processes)} processes", "yellow")
     load = line((f" {percent(gpu.utilization):>4} ", "bold"))
     share = used / total if used is not None and total else None
     if not two_lines:
@@ -270,7 +274,10 @@ def _host(sample: MachineSample, room: Room) -> list[Text]:
         items.append(ram.append(f" {gib(used)}/{gib(whole)} GiB", "bold"))
     if sample.disk is not None:
         free = sample.disk.free_bytes
-        items.append(named("disk", f"{size(free)} free", "bold" if free > 5e9 else "yellow"))
+        soon = sample.disk_full_s is not None and sample.disk_full_s < 86_400
+        colour = "yellow" if soon or (free is not None and free < 5e9) else "bold"
+        full = f", full in {span(sample.disk_full_s)}" if soon else ""
+        items.append(named("disk", f"{size(free)} free{full}", colour))
     return packed(items, room.width)
 
 

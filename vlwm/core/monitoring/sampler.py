@@ -6,6 +6,7 @@ snapshot, and its clock keeps running.
 
 from __future__ import annotations
 
+import collections
 import socket
 import threading
 import time
@@ -20,6 +21,7 @@ from vlwm.core.monitoring.reader import RunReader
 from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
 from vlwm.core.run_folder import RunFolder
 
+_DISK_LOOKS, _DISK_LOOK_S = 20, 30.0  # looks that are kept, and seconds between two of them
 _CPU_LOOK_S = 0.1  # the least time between two looks at the processor counters
 
 
@@ -33,16 +35,32 @@ class MachineSampler:
         self._cpu = CpuMeter(self._machine)
         self._cpu.read()
         self._host_name = socket.gethostname()
+        self._free: collections.deque[tuple[float, float]] = collections.deque(maxlen=_DISK_LOOKS)
 
     def read(self) -> MachineSample:
-        """One look."""
+        """Look once."""
+        disk = disk_space(self._folder.path, self._machine)
         return MachineSample(
             host_name=self._host_name,
             gpus=self._gpus.read(),
             host=read_host(self._machine),
             cpu_share=self._cpu.read(),
-            disk=disk_space(self._folder.path, self._machine),
+            disk=disk,
+            disk_full_s=None if disk is None else self._until_full(disk.free_bytes),
         )
+
+    def _until_full(self, free: float | None) -> float | None:
+        """Return the seconds until the disk is full, by the oldest look that is kept."""
+        now = time.monotonic()
+        if free is None:
+            return None
+        if not self._free or now - self._free[-1][0] >= _DISK_LOOK_S:
+            self._free.append((now, free))
+        since, before = self._free[0]
+        lost = before - free
+        if now - since < _DISK_LOOK_S or lost <= 0:
+            return None
+        return free / lost * (now - since)
 
     def close(self) -> None:
         """Let go of the driver."""

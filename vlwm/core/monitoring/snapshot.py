@@ -163,6 +163,8 @@ class MachineSample:
     """of the usable processor time, 0 to 1"""
     disk: DiskSpace | None = None
     """of the disk that holds the run folder"""
+    disk_full_s: float | None = None
+    """seconds until that disk is full at the pace of the last minutes; None while it is not"""
 
 
 @dataclass(frozen=True)
