@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 def monitor(
     runs: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
             help="Run folders (--work-dir of vlwm train), or folders that hold some. "
-            "[./checkpoints, else the newest run below this folder]",
+            "[./checkpoints, else the newest run below this folder]. The URL of a store that "
+            "vlwm prepare fills shows its progress.",
             show_default=False,
         ),
     ] = None,
@@ -57,13 +58,46 @@ def monitor(
     [cyan]vlwm monitor --json | jq .metrics[/]
     """
     from vlwm.core.monitoring.formatting import ASCII, terminal_glyphs
+    from vlwm.core.store.objects import is_url
 
-    folders = _find(runs or [], wait)
+    if runs and is_url(runs[0]):
+        _follow_store(runs[0], once, json_, interval or 10.0)
+        return
+    folders = _find([Path(run) for run in runs or []], wait)
     glyphs = ASCII if ascii_ else terminal_glyphs()
     if json_ or once:
         _show_once(folders[0], json_, glyphs)
     else:
         _follow(folders, glyphs, interval, _alerts(alert_cmd))
+
+
+def _follow_store(url: str, once: bool, json_: bool, interval: float) -> None:
+    """Print a line about a store at a steady pace until it is finished."""
+    import time
+    from dataclasses import asdict
+
+    from vlwm.commands._output import emit_json
+    from vlwm.core.store.objects import open_store
+    from vlwm.core.store.progress import store_progress
+
+    store = open_store(url)
+    while True:
+        now = store_progress(store, time.time())
+        if json_:
+            emit_json(asdict(now))
+        else:
+            rate = "" if now.per_hour is None else f", {now.per_hour:.1f} an hour"
+            left = "" if now.remaining_s is None else f", {now.remaining_s / 60:.0f} min left"
+            few = f", missing: {', '.join(now.missing)}" if 0 < len(now.missing) <= 5 else ""
+            done = ", finished" if now.finished else rate + left
+            print(
+                f"{now.city}: {now.present} of {now.sessions} sessions, "
+                f"{now.size / 1e6:.1f} MB{done}{few}",
+                flush=True,
+            )
+        if once or json_ or now.finished:
+            return
+        time.sleep(interval)
 
 
 def _find(paths: list[Path], wait: bool) -> list[RunFolder]:

@@ -10,7 +10,6 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -31,8 +30,8 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.mapped_arrays import pieces
 from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import each
+from vlwm.core.store.progress import session_name
 
-_FIRST_DAY = datetime(2024, 1, 1)
 _BUILT_CELL_M = 50.0
 _SESSION_SIDE_M = 1200.0
 _MAPS = 4
@@ -171,12 +170,7 @@ def plan_sessions(
 def session_names(plan: PreparePlan) -> list[str]:
     """Return the name of every session of a plan, by index."""
     agents = (plan.agents[index % len(plan.agents)] for index in range(plan.sessions))
-    return [_name(agent, index) for index, agent in enumerate(agents)]
-
-
-def _name(agent: str, index: int) -> str:
-    stamp = (_FIRST_DAY + timedelta(days=index)).strftime("%Y%m%d_%H%M%S")
-    return f"{agent}_{stamp}"
+    return [session_name(agent, index) for index, agent in enumerate(agents)]
 
 
 def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
@@ -258,7 +252,7 @@ def _plan_session(
         attribution=city.attribution,
         sources=[asdict(s) for s in city.sources],
     )
-    return Planned(_name(agent, index), path.moved(offset), meta, offset)
+    return Planned(session_name(agent, index), path.moved(offset), meta, offset)
 
 
 def grid_values(grid: VoxelGrid) -> dict[str, Any]:
