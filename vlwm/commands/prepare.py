@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vlwm.core.config.schema import Config, PrepareConfig
     from vlwm.core.data.generation.prepare import OnFrames, PrepareReport
     from vlwm.core.data.generation.store_prepare import StoreReport
+    from vlwm.core.geometry.mapped_arrays import Scratch
 
 _CITY, _MADE, _RUN = "City models", "What is made", "How to run"
 
@@ -255,12 +256,15 @@ def prepare(
     )
     target = output or Path(resolved.data_root)
     scratch = Scratch(None if dry_run or store else target)
-    city = read_input(resolved, input_, plan.seed, strict, area, scratch, up, scale)
+    city = _stored_city(store, input_, area, scratch) or read_input(
+        resolved, input_, plan.seed, strict, area, scratch, up, scale
+    )
     tell_city(city)
     if dry_run:
         _show_plan(outline(city, resolved, target, plan), target, json_)
         return
     if store is not None:
+        _keep_tiles(store, city)
         with frame_progress(plan.sessions * plan.frames) as report:
             _show_store(prepare_store(city, resolved, store, plan, report, share=share), json_)
         return
@@ -290,6 +294,30 @@ def _check_store(store: str | None, shard: str | None, output: Path | None, draw
             remedy="leave out --output, --preview and --preview-file",
         )
     open_store(store)
+
+
+def _stored_city(
+    store: str | None, inputs: list[Path] | None, area: str | None, scratch: Scratch
+) -> City | None:
+    """Return the city whose tiles a store has, where no --input asks for other files."""
+    from vlwm.commands._output import note
+    from vlwm.core.city.tiles import INDEX, TiledCity
+    from vlwm.core.store.objects import open_store
+
+    if store is None or inputs or area is not None or open_store(store).read(INDEX) is None:
+        return None
+    note(f"the city comes from its tiles in {store}")
+    return TiledCity(open_store(store)).city(scratch)
+
+
+def _keep_tiles(store: str, city: City) -> None:
+    """Write the tiles of a city that was read, for the other machines."""
+    from vlwm.core.city.tiles import INDEX, write_tiles
+    from vlwm.core.store.objects import open_store
+
+    opened = open_store(store)
+    if not city.procedural and opened.read(INDEX) is None:
+        write_tiles(city, opened)
 
 
 def _show_store(report: StoreReport, json_: bool) -> None:

@@ -14,6 +14,7 @@ from vlwm.core.store.shard_files import check_shard
 
 LAST = ("splits.json",)
 """fetched after all shards: a folder without it is not complete"""
+_OTHERS = (*LAST, "prepare.json", "city_report.json")  # tiles of the city stay where they are
 
 OnObject = Callable[[str, int, int], None]
 """called with (name, bytes so far, bytes in all)"""
@@ -38,7 +39,8 @@ def mirror(
         MachineError: the disk has no room, or the store does not answer.
     """
     store = open_store(url)
-    entries = {check_name(name): entry for name, entry in store.list().items()}
+    listed = {check_name(name): entry for name, entry in store.list().items()}
+    entries = {n: e for n, e in listed.items() if n.endswith(SUFFIX) or n in _OTHERS}
     _check_finished(store, entries)
     make_folder(folder)
     missing = [n for n, e in entries.items() if not _is_there(folder / n, e)]
