@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import atomic_path, free_bytes, make_folder
-from vlwm.core.store.objects import Entry, ObjectStore, check_name, open_store
+from vlwm.core.store.objects import Entry, ObjectStore, check_name, gone, open_store
 from vlwm.core.store.shard import SUFFIX
 from vlwm.core.store.shard_files import check_shard
 
@@ -82,11 +82,7 @@ def _fetch(store: ObjectStore, name: str, folder: Path) -> None:
     for last in (False, True):
         raw = store.read(name)
         if raw is None:
-            raise DataError(
-                "an object of the store is gone",
-                where=store.place(name),
-                remedy="run the same command again",
-            )
+            raise gone(store.place(name))
         try:
             with atomic_path(folder / name) as temporary:
                 temporary.write_bytes(raw)

@@ -11,9 +11,11 @@ Answers that a later try can change (500, 503 SlowDown, a cut connection) are tr
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import random
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from vlwm.core.errors import DataError, MachineError, UsageError
-from vlwm.core.files import atomic_path, explain_os_error, make_folder
+from vlwm.core.files import atomic_path, explain_os_error, make_folder, sha256_file
 
 Result = TypeVar("Result")
 
@@ -72,6 +74,22 @@ class ObjectStore(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Delete an object; nothing happens where there is none."""
+
+    @abstractmethod
+    def write_file(self, name: str, path: Path) -> None:
+        """Write a local file as an object, without holding it in memory."""
+
+    @abstractmethod
+    def read_file(self, name: str, path: Path) -> str:
+        """Bring an object into a local file, and return the SHA-256 of its bytes.
+
+        Raises:
+            DataError: there is no object of this name.
+        """
+
+    @abstractmethod
+    def sha256(self, name: str) -> str | None:
+        """Return the SHA-256 of an object as the store has it; None where it is missing."""
 
     def place(self, name: str) -> str:
         """Return the URL of an object."""
@@ -137,6 +155,22 @@ class FolderStore(ObjectStore):
     def delete(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)
 
+    def write_file(self, name: str, path: Path) -> None:
+        make_folder(self._folder)
+        with atomic_path(self._folder / name) as temporary:
+            shutil.copyfile(path, temporary)
+
+    def read_file(self, name: str, path: Path) -> str:
+        if not (self._folder / name).exists():
+            raise gone(self.place(name))
+        with atomic_path(path) as temporary:
+            shutil.copyfile(self._folder / name, temporary)
+        return sha256_file(path)
+
+    def sha256(self, name: str) -> str | None:
+        path = self._folder / name
+        return sha256_file(path) if path.exists() else None
+
 
 class RemoteStore(ObjectStore):
     """Objects of a bucket or a hub, through fsspec.
@@ -194,6 +228,36 @@ class RemoteStore(ObjectStore):
                 return
 
         self._retried(remove, self.place(name))
+
+    def write_file(self, name: str, path: Path) -> None:
+        target = f"{self._root}/{name}"
+        self._retried(lambda: self._files().put_file(str(path), target), self.place(name))
+
+    def read_file(self, name: str, path: Path) -> str:
+        def get() -> bool:
+            try:
+                with atomic_path(path) as temporary:
+                    self._files().get_file(f"{self._root}/{name}", str(temporary))
+            except (FileNotFoundError, DataError):
+                return False
+            return True
+
+        if not self._retried(get, self.place(name)):
+            raise gone(self.place(name))
+        return sha256_file(path)
+
+    def sha256(self, name: str) -> str | None:
+        def digest() -> str | None:
+            found = hashlib.sha256()
+            try:
+                with self._files().open(f"{self._root}/{name}", "rb") as handle:
+                    for block in iter(lambda: handle.read(1 << 22), b""):
+                        found.update(block)
+            except FileNotFoundError:
+                return None
+            return found.hexdigest()
+
+        return self._retried(digest, self.place(name))
 
     def _files(self) -> Any:
         """Return the file system of this process: its event loop does not survive a fork."""
@@ -265,6 +329,13 @@ def _modified(entry: dict[str, Any]) -> float | None:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:160]
+
+
+def gone(where: str) -> DataError:
+    """Return the error of an object that is missing where it was listed."""
+    return DataError(
+        "an object of the store is gone", where=where, remedy="run the same command again"
+    )
 
 
 def check_name(name: str) -> str:
