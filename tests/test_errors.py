@@ -77,6 +77,8 @@ COMMANDS = [
     ("prepare --shard 0/2", "--shard belongs to --store"),
     ("prepare --store file:///x --output y", "--store takes the place of --output"),
     ("prepare --store ftp://x", "is not the address of a store"),
+    ("train --backup ftp://x", "is not the address of a store"),
+    ("train --stop-instance", "--stop-instance works on Vast.ai, RunPod and Lambda Cloud"),
     ("train --stage wrold", "--stage wrold is unknown"),
     ("train --config test_local --gpu-ids 99", "there is no GPU 99"),
     ("eval --split tset", "--split tset is unknown: did you mean test?"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlwm.commands._after import After, BackupUrl, StopInstance, WhenDone
 from vlwm.commands._data import PackedDir, local_data
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ def train(
             rich_help_panel=_LOG,
         ),
     ] = None,
+    backup: BackupUrl = None,
+    when_done: WhenDone = None,
+    stop_instance: StopInstance = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=_RUN),
@@ -233,9 +237,14 @@ def train(
     if dry_run:
         _show_plan(plan, options, json_)
         return
+    after = After(backup, when_done, stop_instance)
+    after.check(work_dir)
+    if resume:
+        after.fetch(work_dir)
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_over_several(gpus, work_dir, flags))
-    with StopSignal() as stop, live_view(work_dir, drawn=draws_live(live, json_)):
+    drawn = draws_live(live, json_)
+    with after.around(work_dir), StopSignal() as stop, live_view(work_dir, drawn=drawn):
         from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
 
         result = train_run(plan, options, stop)
