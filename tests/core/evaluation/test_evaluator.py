@@ -16,10 +16,11 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import SessionMeta, write_meta, write_pose
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError, DataError
-from vlwm.core.evaluation.baselines.fit import WindowShape, fit_baselines
+from vlwm.core.evaluation.baselines.fit import fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.warps import BASELINES
 from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.evaluator import evaluate, prepare_subject
 from vlwm.core.evaluation.load import EvalData, cuts_of, find_checkpoint, open_baselines
 from vlwm.core.figures.eval_figures import clip_of, write_results

@@ -20,7 +20,7 @@ from vlwm.core.evaluation.baselines.warps import (
     predicted_track,
 )
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly
-from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, LearnedForecasts
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.evaluation.window_scorer import Judge
@@ -31,6 +31,7 @@ from vlwm.core.model.world_model import WorldModel
 
 GRID = VoxelGrid.from_range((-8, -8, -2, 8, 8, 10), (1.0, 1.0, 1.5))
 HISTORY, FUTURE, DT_S = 4, 3, 0.5
+SHAPE = WindowShape(HISTORY, FUTURE, DT_S)
 PREDICTED = WITHOUT_MOTION + PREDICTED_MOTION
 
 
@@ -75,7 +76,7 @@ class FakeModel:
         poses[..., 6] = 1.0
         logits, log_sigma = sign * (8.0 * last - 4.0), torch.zeros(len(last), FUTURE, 4)
         return SimpleNamespace(
-            logits=logits, known=logits, ego=ego, poses=poses, log_sigma=log_sigma
+            logits=logits, memory_logits=logits, ego=ego, poses=poses, log_sigma=log_sigma
         )
 
 
@@ -262,7 +263,7 @@ def test_validation_meter_agrees_with_the_judge():
     batch, judge = make_batch(), make_judge(FakeModel())
     tally = judge.new_tally()
     judge.add(batch, ["a", "b"], tally)
-    meter = ValidationMeter(GRID, judge.prior, HISTORY, FUTURE, DT_S)
+    meter = ValidationMeter(GRID, judge.prior, SHAPE)
     past, plan = batch.past(HISTORY), batch.plan(HISTORY)
     forecasts = FakeModel().forecast(past), FakeModel().forecast(past, plan)
     meter.add(batch, *forecasts)
@@ -272,7 +273,7 @@ def test_validation_meter_agrees_with_the_judge():
         hit, predicted, true, _ = counts[tally.methods.index(method)]
         assert numbers[key] == pytest.approx(hit / (predicted + true - hit))
     assert 0.02 < numbers["val/threshold"] < 0.98
-    lean = ValidationMeter(GRID, judge.prior, HISTORY, FUTURE, DT_S, with_baseline=False)
+    lean = ValidationMeter(GRID, judge.prior, SHAPE, with_baselines=False)
     lean.add(batch, *forecasts)
     assert "val/iou_memory_baseline" not in lean.numbers()
 

@@ -312,7 +312,7 @@ class EvaluationConfig:
     interval: int = 1
     """epochs between validations"""
     max_windows: int = 200
-    """windows of one validation while training; 0 takes all"""
+    """windows of one validation while training, at least one of every 120 m tile; 0 takes all"""
     final_max_windows: int = 0
     """windows of the test at the end of training; 0 takes all"""
 

@@ -22,6 +22,25 @@ if TYPE_CHECKING:
     from vlwm.core.data.batch import Batch
 
 
+@dataclass(frozen=True)
+class WindowShape:
+    """Frames of a window.
+
+    Attributes:
+        history, future: frames.
+        dt_s: seconds between frames.
+    """
+
+    history: int
+    future: int
+    dt_s: float
+
+    @property
+    def horizons_s(self) -> np.ndarray:
+        """(H,) seconds after the last past frame."""
+        return self.dt_s * np.arange(1, self.future + 1)
+
+
 def past_frames(bits: Tensor, poses: Tensor, ground_z: Tensor, grid: VoxelGrid) -> PastFrames:
     """The past of one window.
 

@@ -19,13 +19,13 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
 from vlwm.core.errors import DataError, MachineError
-from vlwm.core.evaluation.baselines.fit import OnWindow, WindowShape, fit_baselines
+from vlwm.core.evaluation.baselines.fit import OnWindow, fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
 from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly, train_prior
-from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
 from vlwm.core.evaluation.window_scorer import Judge

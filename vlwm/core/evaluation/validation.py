@@ -1,7 +1,7 @@
-"""A light judgement while training: model and memory baseline on some validation windows.
+"""Score the model and the baselines on some validation windows while training.
 
-The full protocol (zones, intervals, both tracks) is `evaluator.evaluate`; this one answers after
-each epoch whether the model beats what needs no learning, and where its threshold lies.
+The full protocol (zones, intervals, strata) is `evaluator.evaluate`. This one shows after each
+epoch if the model is above what learns nothing, and chooses its thresholds.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vlwm.core.evaluation.baselines.warps import predicted_track
+from vlwm.core.evaluation.baselines.fitted import MEMORY, FittedBaselines
+from vlwm.core.evaluation.baselines.forecasts import BaselineForecasts
+from vlwm.core.evaluation.baselines.warps import plan_track, predicted_track
 from vlwm.core.evaluation.calibration.residual_weight import TrustSweep
-from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.evaluation.eval_windows import JudgedWindow, WindowShape, windows_in
 from vlwm.core.evaluation.metrics import HIT, PREDICTED, TRUE, iou_of
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -28,57 +29,80 @@ class ValidationMeter:
 
     Attributes:
         free, planned: the model's forecasts in the two tracks.
-        baseline: int64 counts of the memory baseline.
+        baselines: metric -> name of the method without learning that it scores.
+        baseline: int64 (metrics, Q), counts of those methods.
 
     Args:
         grid: the grid.
-        prior: bool (Z,): the column prior of the train split (`prior.column_prior`).
-        history: past frames of a window.
-        future: future frames of a window.
-        dt_s: seconds between frames.
-        with_baseline: judge the memory baseline too; it is the same every epoch, so that once
-            is enough.
+        prior: bool (Z,): the column prior of the train split (`column_prior.train_prior`).
+        shape: frames of a window.
+        with_baselines: score baselines too; they are the same every epoch, so that once is enough.
+        fitted: baselines with parameters; None: the memory baseline alone.
     """
 
     def __init__(
         self,
         grid: VoxelGrid,
         prior: np.ndarray,
-        history: int,
-        future: int,
-        dt_s: float,
+        shape: WindowShape,
         *,
-        with_baseline: bool = True,
+        with_baselines: bool = True,
+        fitted: FittedBaselines | None = None,
     ) -> None:
-        self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
-        self.with_baseline = with_baseline
-        self.free, self.planned = TrustSweep(future), TrustSweep(future)
-        self.baseline = np.zeros(4, np.int64)
+        self.grid, self.prior, self.shape, self.fitted = grid, prior, shape, fitted
+        self.free, self.planned = TrustSweep(shape.future), TrustSweep(shape.future)
+        self.baselines: dict[str, str] = {}
+        if with_baselines:
+            self.baselines["val/iou_memory_baseline"] = MEMORY["predicted"]
+        if with_baselines and fitted is not None:
+            self.baselines["val/iou_baseline"] = fitted.baseline["predicted"]
+            self.baselines["val/iou_plan_baseline"] = fitted.baseline["plan"]
+        self.baseline = np.zeros((len(self.baselines), 4), np.int64)
 
     def add(self, batch: Batch, free: Forecast, planned: Forecast) -> None:
         """Count one batch and the model's forecasts for it, from the past alone and by the plan."""
-        for b, window in enumerate(windows_in(batch, self.history, self.grid)):
+        for b, window in enumerate(windows_in(batch, self.shape.history, self.grid)):
             for sweep, forecast in ((self.free, free), (self.planned, planned)):
                 for h, truth in enumerate(window.truth):
                     sweep.add(forecast.memory_logits[b, h], forecast.logits[b, h], truth, h)
-            if self.with_baseline:
-                horizons_s = self.dt_s * np.arange(1, len(window.truth) + 1)
-                track = predicted_track(window.past, self.prior, self.grid, self.dt_s, horizons_s)
-                for h, planes in enumerate(track):
-                    self._count_baseline(planes["memory_baseline"], window.truth[h])
+            if self.baselines:
+                self._add_baselines(window)
 
     def counts(self) -> tuple[np.ndarray, ...]:
-        """All that is counted; ranks add theirs up in place."""
+        """Return all that is counted; ranks add theirs up in place."""
         return self.free.counts, self.planned.counts, self.baseline
 
-    def _count_baseline(self, forecast: Tensor, truth: Tensor) -> None:
-        self.baseline[HIT] += int(torch.count_nonzero(forecast & truth))
-        self.baseline[PREDICTED] += int(torch.count_nonzero(forecast))
-        self.baseline[TRUE] += int(torch.count_nonzero(truth))
+    def _add_baselines(self, window: JudgedWindow) -> None:
+        """Count the baselines of one window, each at its single threshold, as the model is."""
+        shape, past, wanted = self.shape, window.past, set(self.baselines.values())
+        forecasts = None
+        if self.fitted is not None:
+            forecasts = BaselineForecasts(past, self.fitted, self.grid, shape.dt_s, wanted)
+        nearest = zip(
+            predicted_track(past, self.prior, self.grid, shape.dt_s, shape.horizons_s),
+            plan_track(past, window.future_ego, self.prior, self.grid),
+            strict=True,
+        )
+        for h, (unknown, (given, _)) in enumerate(nearest):
+            found = {**unknown, **given}
+            if forecasts is not None and self.fitted is not None:
+                soft = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
+                for name, probability in soft.items():
+                    threshold = self.fitted.cut_of(name).threshold
+                    found[name] = (probability >= threshold).view(torch.uint8)
+            for row, name in zip(self.baseline, self.baselines.values(), strict=True):
+                row[HIT] += int(torch.count_nonzero(found[name] & window.truth[h]))
+                row[PREDICTED] += int(torch.count_nonzero(found[name]))
+                row[TRUE] += int(torch.count_nonzero(window.truth[h]))
+
+    def baseline_numbers(self) -> dict[str, float]:
+        """Return the IoU of each baseline; one that does not exist is left out."""
+        iou = zip(self.baselines, iou_of(self.baseline), strict=True)
+        return {name: float(value) for name, value in iou if not np.isnan(value)}
 
     def numbers(self) -> dict[str, float]:
-        """val/iou of both tracks at the best single threshold and share of the residual, the
-        threshold of the predicted one, both shares, and the memory baseline's IoU.
+        """Return val/iou of both tracks at the best single threshold and residual weight, the
+        threshold of the predicted one, both weights, and the baselines' IoU.
 
         A number that does not exist (nothing occupied, no baseline asked for) is left out.
         """
@@ -88,7 +112,4 @@ class ValidationMeter:
             threshold, iou = cells.pooled().best_threshold()
             found |= {} if iou is None else {f"val/iou{track}": iou}
             found |= {} if track else {"val/threshold": threshold}
-        rival = float(iou_of(self.baseline))
-        if not np.isnan(rival):
-            found["val/iou_memory_baseline"] = rival
-        return found
+        return found | self.baseline_numbers()

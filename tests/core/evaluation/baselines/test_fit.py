@@ -12,10 +12,11 @@ from tests.core.evaluation.test_evaluator import config_of, write_session
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
-from vlwm.core.evaluation.baselines.fit import WindowShape, fit_baselines, motion_of
+from vlwm.core.evaluation.baselines.fit import fit_baselines, motion_of
 from vlwm.core.evaluation.baselines.fitted import MEMORY, FittedBaselines, track_of
 from vlwm.core.evaluation.baselines.motions import Analogs, Ridge, TurnRate
 from vlwm.core.evaluation.clusters import cluster_of, over_clusters
+from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.geometry.grid import VoxelGrid
 
 SHAPE = WindowShape(4, 6, 0.5)

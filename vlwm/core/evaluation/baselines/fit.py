@@ -7,7 +7,6 @@ thresholds do not depend on a few places.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from vlwm.core.evaluation.baselines.warps import BASELINES, plan_track, predicte
 from vlwm.core.evaluation.calibration.thresholds import CutHistogram
 from vlwm.core.evaluation.clusters import over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, ColumnPrior, evenly
-from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.model.memory.extrapolation import Extrapolation, unseen_columns
 
@@ -45,25 +44,6 @@ _FEWEST_WINDOWS = 50
 """train windows below which ridge and analogs are not fitted"""
 
 OnWindow = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class WindowShape:
-    """Frames of a window.
-
-    Attributes:
-        history, future: frames.
-        dt_s: seconds between frames.
-    """
-
-    history: int
-    future: int
-    dt_s: float
-
-    @property
-    def horizons_s(self) -> np.ndarray:
-        """(H,) seconds after the last past frame."""
-        return self.dt_s * np.arange(1, self.future + 1)
 
 
 def fit_baselines(

@@ -21,7 +21,9 @@ from vlwm.core.training.telemetry.status_writer import StatusWriter
 log = logging.getLogger("vlwm.training")
 
 _SHOWN = ("pred/mean", "target/mean", "lr", "grad_norm")
-_SHOWN_VAL = ("val/iou", "val/iou_memory_baseline", "val/round_trip_iou", "val/threshold")
+_SHOWN_VAL = (
+    "val/iou", "val/iou_baseline", "val/iou_memory_baseline", "val/round_trip_iou", "val/threshold",
+)  # fmt: skip
 
 
 class Reporter:

@@ -13,6 +13,7 @@ from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.data.windows import Window, frame_rows, windows_of
+from vlwm.core.evaluation.clusters import over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, evenly
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.training.loop.task import Tick
@@ -34,7 +35,8 @@ class TrainData:
     Attributes:
         store: packed frames.
         splits: which frame belongs where.
-        train, val: windows; those of validation thinned to `evaluation.max_windows`.
+        train, val: windows; those of validation thinned to `evaluation.max_windows`, with at
+            least one of every cluster.
         val_motion: all windows of validation, whose poses alone are looked at.
         train_rows, val_rows: int64, single frames of the two splits for the tokenizer.
         rate: share of occupied cells in the train split.
@@ -105,7 +107,7 @@ def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
         store=store,
         splits=splits,
         train=train,
-        val=[val[i] for i in evenly(len(val), most)],
+        val=over_clusters(store, val, config.history_frames, most),
         val_motion=val,
         train_rows=train_rows,
         val_rows=val_rows[evenly(len(val_rows), most)],

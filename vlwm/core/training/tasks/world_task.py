@@ -13,8 +13,11 @@ from torch import Tensor
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
 from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.evaluation.baselines.fit import VALIDATION_WINDOWS, fit_baselines
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.column_prior import ColumnPrior
+from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.validation import ValidationMeter
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.world_loss import WorldLoss, planned_half
@@ -77,7 +80,8 @@ class WorldTask:
         self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
         self.fresh: tuple[str, ...] = ()
         self.cuts: dict[str, Cut] = {}
-        self.baseline_iou: float | None = None
+        self.baselines: FittedBaselines | None = None
+        self.baseline_iou: dict[str, float] = {}
 
     def train_fresh(self, fresh: Collection[str]) -> None:
         """Of what the config freezes, train the parameters that no weights covered."""
@@ -124,16 +128,23 @@ class WorldTask:
         """Nothing follows a step."""
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
-        """Loss, and IoU of both tracks at their best thresholds beside the memory baseline's.
+        """Return the loss, IoU of both tracks at their best thresholds, and IoU of the baselines.
 
-        Also what the forecast takes from it: how motion errs, which the predicted track is averaged
-        over, and how far the network is listened to.
+        Also choose what the forecast takes from validation: the spread of the motion's errors, the
+        residual weights, the thresholds. The first validation fits the baselines.
         """
         model, history = self.module, self.config.history_frames
+        shape = WindowShape(history, self.config.future_frames, self.config.frame_dt_s)
+        first = not self.baseline_iou
+        if first and self.baselines is None and not self.config.data.observed:
+            self.baselines = fit_baselines(
+                self.data.store, self.data.splits, shape, self.device,
+                max_windows=min(VALIDATION_WINDOWS, len(self.data.val)),
+                on_window=lambda done, windows: pause(False),
+            )  # fmt: skip
         meter = ValidationMeter(
-            self.data.grid, self.prior, history, self.config.future_frames, self.config.frame_dt_s,
-            with_baseline=self.baseline_iou is None,
-        )  # fmt: skip
+            self.data.grid, self.prior, shape, with_baselines=first, fitted=self.baselines
+        )
         model.motion_head.calibrate(self.unseen)
         model.residual_weight.fill_(1.0)
         sums = np.zeros(2)  # loss over windows, windows
@@ -154,15 +165,9 @@ class WorldTask:
             share, cells = sweep.best()
             model.residual_weight[track] = share
             self.cuts[("model", "model_plan")[track]] = cells.best()
-        return self._beside_baseline(meter.numbers()) | {"epoch/val_loss": float(sums[0] / sums[1])}
-
-    def _beside_baseline(self, numbers: dict[str, float]) -> dict[str, float]:
-        """Add the baseline's IoU, which stays the same for every epoch."""
-        if self.baseline_iou is None:
-            self.baseline_iou = numbers.get("val/iou_memory_baseline")
-        else:
-            numbers["val/iou_memory_baseline"] = self.baseline_iou
-        return numbers
+        if first:
+            self.baseline_iou = meter.baseline_numbers()
+        return meter.numbers() | self.baseline_iou | {"epoch/val_loss": float(sums[0] / sums[1])}
 
     def merit(self, numbers: dict[str, float]) -> float:
         """The lowest validation loss."""
@@ -173,18 +178,22 @@ class WorldTask:
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Decision thresholds, the baseline's score on validation, and what `train_fresh` found."""
+        """Return thresholds, the baselines and their IoU on validation, and fresh parameters."""
         return {
             "threshold": self.cuts["model"].threshold if "model" in self.cuts else None,
             "cuts": {name: cut.content() for name, cut in self.cuts.items()},
-            "baseline_iou": self.baseline_iou,
+            "baselines": None if self.baselines is None else self.baselines.content(),
+            "baseline_iou": dict(self.baseline_iou),
             "fresh": list(self.fresh),
         }
 
     def load_state(self, content: dict[str, Any]) -> None:
         """Take back what `state` gave."""
         self.cuts = {name: Cut.of(found) for name, found in content.get("cuts", {}).items()}
-        self.baseline_iou = content["baseline_iou"]
+        found = content.get("baselines")
+        self.baselines = None if found is None else FittedBaselines.of(found)
+        known = content["baseline_iou"]  # a number alone in checkpoints without baselines
+        self.baseline_iou = dict(known) if isinstance(known, dict) and found is not None else {}
 
     def save_memory(self) -> bool:
         """Recompute activations from now on; False where that is done already."""
