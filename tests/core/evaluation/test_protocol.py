@@ -1,4 +1,4 @@
-"""The rules of docs/evaluation.md, each stated once on windows whose right scores are known by hand.
+"""The rules of docs/evaluation.md, each stated once on windows whose scores are known by hand.
 
 A fault of the kinds "the wrong split, frame, track or side" must fail here: each rule says which.
 """
