@@ -69,7 +69,9 @@ def _matches(pattern: str, piece: str) -> bool:
 
 COMMANDS = [
     ("prepare --fill wood", "--fill wood is unknown: use surface or solid"),
-    ("prepare --area 35.68,139.76,0", "a radius of 0 m is no area"),
+    ("prepare --area 35.68,139.76,0", "a radius of 0 m is out of range"),
+    ("prepare --up w", "--up w is unknown"),
+    ("prepare --scale 0", "--scale 0 is out of range"),
     ("prepare --set optimizer.lrr=1", "unknown config key optimizer.lrr"),
     ("prepare --set max_epochs=x", "max_epochs = 'x' should be a whole number"),
     ("prepare --set foo", "--set foo has no '='"),

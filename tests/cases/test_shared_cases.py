@@ -55,7 +55,7 @@ def test_all_81_buildings_on_the_slope(name: str) -> None:
     ("name", "kept", "words"),
     [
         ("C07", 40, "871 km away"), ("C08", 81, "km away"), ("C21", 80, "line 507"),
-        ("P06", 80, "no number"),
+        ("P06", 80, "not a number"),
     ],
 )  # fmt: skip
 def test_one_stray_feature_is_left_out_and_named(name: str, kept: int, words: str) -> None:

@@ -158,3 +158,25 @@ def test_tiles_take_the_leaves_only(site: Any, tmp_path: Path) -> None:
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {"tileset.json", "data/a.b3dm", "data/b.b3dm", ".tileset.json.done.json"}
     assert [r["path"] for r in site.requests][1:] == ["/t/data/a.b3dm", "/t/data/b.b3dm"]
+
+
+def test_tiles_follow_outer_sets_and_buffers(site: Any, tmp_path: Path) -> None:
+    """One body serves as outer set, inner set and glTF: each address is fetched once."""
+    site.body = json.dumps({
+        "root": {"refine": "ADD", "content": {"uri": "sub/inner.json"}, "children": [
+            {"content": {"uri": "a.gltf?v=1"}}]},
+        "buffers": [{"uri": "a.bin"}],
+    }).encode()  # fmt: skip
+    entry = {"name": "tiles", "group": "plateau", "url": f"{site.url}/t/tileset.json",
+             "file": "plateau/3dtiles/x/tileset.json", "bytes": None, "sha256": None,
+             "licence": "CC BY", "format": "3dtiles"}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps([entry]))
+    args = ("--plateau", "--format", "3dtiles", "--catalog", tmp_path / "c.json")
+    with pytest.raises(DataError, match="leads out of the folder"):
+        site.body = site.body.replace(b"sub/inner.json", b"../../../../out.b3dm")
+        vlwm(*args, "--data-dir", tmp_path / "e")
+    site.body = site.body.replace(b"../../../../out.b3dm", b"tileset.json")
+    vlwm(*args, "--data-dir", tmp_path / "d")
+    folder = tmp_path / "d/plateau/3dtiles/x"
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert found == {"tileset.json", "a.gltf", "a.bin", ".tileset.json.done.json"}

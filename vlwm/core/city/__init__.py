@@ -1,1 +1,1 @@
-"""Readers of city models; every one yields the same City."""
+"""Read city models into one City: triangles in metres, terrain, roads."""

@@ -1,4 +1,4 @@
-"""A part of a city: a mesh of JIS X 0410, or a circle about a place.
+"""Choose a part of a city: a mesh of JIS X 0410, or a circle about a place.
 
 Mesh codes `AABBCDEFGH…`: AA/1.5 and 100 + BB degrees are the south-west corner of a first-level
 mesh; C, D eighths of it; E, F tenths of those (about 1 km); then halves, counted 1 to 4 from the
@@ -27,13 +27,13 @@ _EXAMPLE = (
 
 
 def mesh_bounds(code: str) -> LatLonBounds:
-    """South, west, north, east of a mesh, degrees.
+    """Return south, west, north, east of a mesh code, degrees.
 
     Raises:
         UsageError: not a mesh code.
     """
-    if not re.fullmatch(r"\d{4}(?:[0-7]{2}(?:\d{2}[1-4]{0,3})?)?", code):
-        raise UsageError(f"{code} is no mesh code", remedy=_EXAMPLE)
+    if not re.fullmatch(r"\d{4}(?:[0-7]{2}(?:\d{2}[1-4]{0,3})?)?", code, re.ASCII):
+        raise UsageError(f"{code} is not a mesh code", remedy=_EXAMPLE)
     south, west, high, wide = int(code[:2]) / 1.5, 100.0 + int(code[2:4]), 2 / 3, 1.0
     for at, parts in ((4, 8), (6, 10)):
         if len(code) > at:
@@ -48,7 +48,7 @@ def mesh_bounds(code: str) -> LatLonBounds:
 
 @dataclass(frozen=True)
 class Area:
-    """What of a city is taken: features whose middle lies inside.
+    """Part of a city to read: features whose middle is inside.
 
     Attributes:
         text: as the operator wrote it.
@@ -64,7 +64,7 @@ class Area:
 
     @classmethod
     def parse(cls, text: str) -> Area:
-        """From `53394611` or `35.68,139.77,500`.
+        """Return the area of a text such as `53394611` or `35.68,139.77,500`.
 
         Raises:
             UsageError: neither, or not in Japan.
@@ -80,7 +80,7 @@ class Area:
 
     @classmethod
     def circle(cls, latitude: float, longitude: float, radius_m: float) -> Area:
-        """A circle.
+        """Return a circle about a place.
 
         Raises:
             UsageError: not in Japan, or no radius.
@@ -89,7 +89,7 @@ class Area:
             where = f"{latitude:g},{longitude:g}"
             raise UsageError(f"{where} is not in Japan", remedy="latitude comes first")
         if not 0 < radius_m < 1e5:
-            raise UsageError(f"a radius of {radius_m:g} m is no area", remedy=_EXAMPLE)
+            raise UsageError(f"a radius of {radius_m:g} m is out of range", remedy=_EXAMPLE)
         high = radius_m / _METRES_A_DEGREE
         wide = high / math.cos(math.radians(latitude))
         bounds = (latitude - high, longitude - wide, latitude + high, longitude + wide)
@@ -98,12 +98,12 @@ class Area:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """Latitude, longitude of the middle, degrees."""
+        """Return latitude and longitude of the middle, degrees."""
         south, west, north, east = self.bounds
         return (south + north) / 2, (west + east) / 2
 
     def may_touch(self, bounds: LatLonBounds, margin_m: float) -> bool:
-        """Whether something within degrees `bounds` can reach the area grown by a margin."""
+        """Return True if something within degrees `bounds` can reach the area grown by a margin."""
         grow = margin_m / _METRES_A_DEGREE
         wide = grow / math.cos(math.radians(self.middle[0]))
         south, west, north, east = self.bounds
@@ -115,7 +115,7 @@ class Area:
         )
 
     def contains(self, xy: NDArray[np.float64], crs: str) -> NDArray[np.bool_]:
-        """Which of the points (N, 2), metres in `crs`, lie inside; south and west edges belong."""
+        """Return which points (N, 2), metres in `crs`, are inside; south and west edges belong."""
         if self.center is not None:
             middle = project(np.array([[*self.center, 0.0]]), crs)[0, :2]
             return np.linalg.norm(xy - middle, axis=1) <= self.radius_m

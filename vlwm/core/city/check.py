@@ -21,7 +21,7 @@ class Facts:
     """What is looked at.
 
     Attributes:
-        bounds: x from, y from, x to, y to of what stands, metres.
+        bounds: x from, y from, x to, y to of the features, metres.
         heights: (N,) heights of the buildings, metres.
         buildings: how many there are.
         left_out: features that were left out as broken.

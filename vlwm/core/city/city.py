@@ -1,7 +1,7 @@
-"""The one type that every reader yields: triangles in metres about an origin, and the ground below.
+"""Define the city that every reader yields: triangles in metres about an origin, and the ground.
 
-What grows with a city lies in mapped files (`Scratch`), so a city of any size takes no memory; it
-is to be looked at in pieces, or at a place.
+Arrays that grow with a city are in mapped files (`Scratch`), so a city of any size takes little
+memory; read them in pieces, or at a place.
 
 The city's frame is local east-north-up: x east, y north, z up, metres, about `Origin`. Heights are
 above sea level (T.P.) less `origin.height`. The frame of a session differs by a translation only.
@@ -23,7 +23,7 @@ from vlwm.core.geometry.mesh import TriangleMesh
 
 @dataclass(frozen=True)
 class Origin:
-    """Where (0, 0, 0) of a local frame lies in a projected coordinate system."""
+    """Position of (0, 0, 0) of a local frame in a projected coordinate system."""
 
     crs: str
     easting: float
@@ -31,7 +31,7 @@ class Origin:
     height: float
 
     def moved(self, x_m: float, y_m: float, z_m: float) -> Origin:
-        """The origin of a frame that is shifted by (x, y, z) metres."""
+        """Return the origin of a frame that is shifted by (x, y, z) metres."""
         return Origin(self.crs, self.easting + x_m, self.northing + y_m, self.height + z_m)
 
 
@@ -46,7 +46,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What a reader found, and what it left out and why."""
+    """Counts of what a reader found and left out, with reasons."""
 
     files: int = 0
     features: int = 0
@@ -63,14 +63,14 @@ class ReadReport:
     open_shells: int = 0
     """features whose faces do not close edge to edge"""
     duplicates: int = 0
-    """features that stood in two files and were taken once"""
+    """features that are in two files and were taken once"""
     superseded: int = 0
-    """features left out because a finer level of detail was there"""
+    """features left out because a finer level of detail or another format has them"""
     outside: int = 0
     """features outside the area asked for"""
     missing_tiles: int = 0
     ground: str = "flat"
-    """what the terrain was made from: relief, bases or flat"""
+    """source of the terrain: relief, bases or flat"""
     skipped: tuple[tuple[str, str, str], ...] = ()
     """(file, feature, reason) of each feature that was left out"""
     notes: tuple[str, ...] = ()
@@ -84,17 +84,17 @@ class City:
 
     Attributes:
         name: short name.
-        origin: where the local frame lies.
+        origin: of the local frame.
         triangles: float64 (F, 3, 3), surfaces of all features but the terrain, local frame, metres.
         feature_ids: names of the features, G of them.
-        feature_of_face: int32 (F,), the feature of each triangle, never falling.
+        feature_of_face: int32 (F,), the feature of each triangle, non-decreasing.
         terrain: the ground.
         feature_kinds: building, bridge or vegetation, G of them; empty means buildings.
         roads: road surfaces in plan, where the source has them.
         sources: files it was read from.
-        procedural: made up, not read; said wherever the city shows.
-        attribution: what has to stand beside anything made of it.
-        scratch: where its arrays lie, and what is made of all of them; None is memory.
+        procedural: generated, not read; labelled wherever the city is shown.
+        attribution: credit line that anything made from the city must carry.
+        scratch: place of its arrays and of arrays made from them; None is memory.
     """
 
     name: str
@@ -113,12 +113,12 @@ class City:
 
     @property
     def mesh(self) -> TriangleMesh:
-        """All surfaces at once; its faces take memory for the whole city."""
+        """Return all surfaces at once; its faces take memory for the whole city."""
         return TriangleMesh.from_triangles(self.triangles)
 
     @property
     def bounds_xy(self) -> tuple[float, float, float, float]:
-        """(x from, y from, x to, y to) of the features, metres."""
+        """Return (x from, y from, x to, y to) of the features, metres."""
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
         for _, some in pieces(self.triangles):
             low = np.minimum(low, some[:, :, :2].min(axis=(0, 1)))
@@ -126,14 +126,14 @@ class City:
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
     def base_heights(self) -> NDArray[np.float64]:
-        """Lowest z of every feature, (G,) metres."""
+        """Return lowest z of every feature, (G,) metres."""
         return feature_bases(self.mesh, self.feature_of_face, len(self.feature_ids))[:, 2]
 
 
 def feature_bases(
     mesh: TriangleMesh, feature_of_face: NDArray[np.int32], features: int
 ) -> NDArray[np.float64]:
-    """Middle of each feature's plan and its lowest z, (G, 3) metres; NaN for one without faces."""
+    """Return the middle of each feature's plan and its lowest z, (G, 3) metres; NaN if empty."""
     corners = mesh.triangles().reshape(-1, 3)
     owner = np.repeat(feature_of_face, 3)
     low = np.full((features, 3), np.inf)

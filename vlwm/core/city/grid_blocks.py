@@ -1,8 +1,8 @@
-"""Blocks of a plan grid, so that laying the ground needs memory for one of them and not for a city.
+"""Split a plan grid into blocks, so that making the ground needs memory for one block only.
 
-A grid of up to `BLOCK_NODES` each way is one block, seen at once. A larger one is cut into equal
-blocks that reach over each other by `FADE_NODES` on both sides of a cut, where their shares in the
-result rise and fall in lines that add up to one: what is continuous in each block is so in all.
+A grid of up to `BLOCK_NODES` each way is one block. Larger grids are split into equal blocks that
+overlap by `FADE_NODES`; overlaps are blended with linear weights that sum to one, so a result that
+is continuous in each block is continuous everywhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Block:
     Attributes:
         where: its nodes in the whole grid, those it shares with others among them.
         grid: the same nodes.
-        rim: `grid` and what lies so near that it matters.
+        rim: `grid` and its surroundings that influence it.
         sight: the nodes of `rim` in the whole grid.
         share: (nx, ny) part that its heights have in the result; None where it is the only block.
     """
@@ -49,7 +49,7 @@ class Block:
             whole[self.where] += self.share * heights
 
     def points(self, scattered: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of scattered points (N, 3) those that matter here, a few from farther off if need be."""
+        """Return scattered points (N, 3) that matter here, with a few farther off if needed."""
         if self.share is None:
             return np.asarray(scattered)
         low = np.array([self.rim.x0, self.rim.y0])
@@ -68,7 +68,7 @@ class Block:
 
 
 def blocks_of(grid: PlanGrid) -> Iterator[Block]:
-    """The blocks of a grid; one for a grid of ordinary size."""
+    """Yield the blocks of a grid; one for a grid of ordinary size."""
     if max(grid.shape) <= BLOCK_NODES:
         everything = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
         yield Block(everything, grid, grid, everything, None)
@@ -91,7 +91,7 @@ def blocks_of(grid: PlanGrid) -> Iterator[Block]:
 def windows_of(
     shape: tuple[int, int], halo: int
 ) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
-    """Parts of a grid that do not overlap, each with `halo` nodes around it where there are any.
+    """Yield parts of a grid that do not overlap, each with up to `halo` nodes around it.
 
     Yields the part, the part with its surroundings, and the part within that.
     """
@@ -111,7 +111,7 @@ def _cuts(size: int) -> list[int]:
 
 
 def _stretches(size: int) -> list[tuple[slice, NDArray[np.float64]]]:
-    """Nodes of each block along one axis, and its share at each of them."""
+    """Return the nodes of each block along one axis, with its share at each of them."""
     found = []
     ramp = (np.arange(2 * FADE_NODES) + 0.5) / (2 * FADE_NODES)
     for start, stop in itertools.pairwise(_cuts(size)):
@@ -126,7 +126,7 @@ def _stretches(size: int) -> list[tuple[slice, NDArray[np.float64]]]:
 
 
 def _part_of(grid: PlanGrid, nodes: tuple[slice, slice]) -> PlanGrid:
-    """Some nodes of a grid, as a grid."""
+    """Return some nodes of a grid, as a grid."""
     x0, y0 = (
         low + part.start * grid.spacing_m
         for low, part in zip((grid.x0, grid.y0), nodes, strict=True)

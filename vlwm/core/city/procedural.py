@@ -1,6 +1,6 @@
-"""A made-up city for tests and first steps: streets, blocks, Tokyo-like heights, seeded.
+"""Generate a procedural city for tests and first steps: streets, blocks, Tokyo-like heights.
 
-It is called procedural wherever it shows, and proves nothing about a real place. Buildings are
+It is labelled procedural wherever it is shown, and proves nothing about a real place. Buildings are
 closed prisms (floor, walls, roof; faces look outward) on a rectangular street grid of uneven
 blocks; heights are log-normal, taller towards the middle, with a few towers; the ground rolls.
 """
@@ -23,7 +23,7 @@ _MARGIN_M = 150.0
 
 
 def procedural_city(size_m: float = 800.0, seed: int = 42) -> City:
-    """A square city of `size_m` metres about (0, 0); the same seed gives the same city.
+    """Return a square city of `size_m` metres about (0, 0); the same seed gives the same city.
 
     Raises:
         UsageError: smaller than 200 m, where no street fits.
@@ -76,7 +76,7 @@ def _rolling_ground(rng: np.random.Generator, bounds: tuple[float, ...]) -> Terr
 
 
 def _blocks(rng: np.random.Generator, half: float) -> list[tuple[float, float]]:
-    """Intervals between streets along one axis, metres."""
+    """Return the intervals between streets along one axis, metres."""
     found: list[tuple[float, float]] = []
     at = -half
     while True:
@@ -91,7 +91,7 @@ def _blocks(rng: np.random.Generator, half: float) -> list[tuple[float, float]]:
 def _plots(
     rng: np.random.Generator, x0: float, y0: float, x1: float, y1: float
 ) -> list[NDArray[np.float64]]:
-    """Footprints (N, 2) of the buildings of a block, counter-clockwise; some plots stay empty."""
+    """Return footprints (N, 2) of a block's buildings, counter-clockwise; some plots stay empty."""
     rings = []
     nx, ny = max(1, round((x1 - x0) / _PLOT_M)), max(1, round((y1 - y0) / _PLOT_M))
     xs, ys = np.linspace(x0, x1, nx + 1), np.linspace(y0, y1, ny + 1)
@@ -117,7 +117,7 @@ def _footprint(
 
 
 def _height(rng: np.random.Generator, at: NDArray[np.float64], half: float) -> float:
-    """Storeys of 3.2 m: log-normal, taller towards the middle; one in forty is a tower."""
+    """Return a height in storeys of 3.2 m: log-normal, taller in the middle, with a few towers."""
     centre = np.exp(-((np.linalg.norm(at) / (0.6 * half)) ** 2))
     height = rng.lognormal(np.log(9.0 + 16.0 * centre), 0.5)
     if rng.random() < 0.025:
@@ -126,7 +126,7 @@ def _height(rng: np.random.Generator, at: NDArray[np.float64], half: float) -> f
 
 
 def _prism(ring: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Closed prism (T, 3, 3) over a counter-clockwise ring (N, 2); faces look outward."""
+    """Return closed prism (T, 3, 3) over a counter-clockwise ring (N, 2); faces look outward."""
     floor = np.column_stack([ring, np.full(len(ring), low)])
     roof = np.column_stack([ring, np.full(len(ring), high)])
     cap = triangulate_ring([roof])

@@ -1,4 +1,4 @@
-"""The ground under a city: the relief (dem) where there is one, else the bases of buildings.
+"""Make the ground under a city from the relief (dem), or from the bases of buildings.
 
 Relief is sampled at the nodes of a 5 m grid, PLATEAU's own spacing; nodes that no triangle covers
 are filled from the bases and from the relief's rim, so that the two meet without a step.
@@ -25,7 +25,7 @@ _COLUMNS = 64  # of the grid, looked at together
 
 
 class Relief:
-    """Heights of the relief's triangles at the nodes of a grid; NaN where none lies."""
+    """Heights of the relief's triangles at the nodes of a grid; NaN where there is none."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Relief:
             some[:] = np.nan
 
     def add(self, triangles: NDArray[np.float64]) -> None:
-        """Lay triangles (T, 3, 3), metres; those beside the grid are ignored."""
+        """Lay triangles (T, 3, 3), metres; those outside of the grid are ignored."""
         for hits in nodes_under(triangles, self.grid):
             self.heights[hits.i, hits.j] = hits.z
         let_go(self.heights)
@@ -51,7 +51,7 @@ class Relief:
 
     @property
     def covered(self) -> float:
-        """Share of the nodes with a height."""
+        """Return the share of the nodes that have a height."""
         known = sum(int(np.isfinite(some).sum()) for _, some in pieces(self.heights, _COLUMNS))
         return known / self.heights.size
 
@@ -62,7 +62,7 @@ def lay_ground(
     relief: Relief | None,
     scratch: Scratch | None = None,
 ) -> Terrain:
-    """Terrain over `bounds` through relief and bases (N, 3) of buildings."""
+    """Return terrain over `bounds` through relief and bases (N, 3) of buildings."""
     covered = relief.covered if relief is not None else 0.0
     if relief is None or covered == 0.0:
         return Terrain.from_points(bases, bounds, scratch=scratch)
@@ -89,7 +89,7 @@ def _fill(
 
 
 def _around_holes(relief: Relief, block: Block, bases: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The relief's nodes (N, 3) beside those without a height, and the bases well beyond it."""
+    """Return the relief's nodes (N, 3) next to those without a height, and bases well beyond it."""
     heights = relief.heights[block.sight]
     grid = block.rim
     known = np.isfinite(heights)
@@ -105,7 +105,7 @@ def _around_holes(relief: Relief, block: Block, bases: NDArray[np.float64]) -> N
 def stand_note(
     bases: NDArray[np.float64], terrain: Terrain, scratch: Scratch | None = None
 ) -> str | None:
-    """A sentence where buildings do not stand on the relief: two height systems, or none."""
+    """Return a sentence if buildings are not based on the relief (two height systems), or None."""
     offs = (np.zeros if scratch is None else scratch.zeros)(len(bases))
     count = 0
     for _, some in pieces(bases):
@@ -118,4 +118,4 @@ def stand_note(
     if abs(off) < _TOLD_M:
         return None
     side = "above" if off > 0 else "below"
-    return f"buildings stand {abs(off):.1f} m {side} the relief (median): their heights differ"
+    return f"buildings begin {abs(off):.1f} m {side} the relief (median): their heights differ"

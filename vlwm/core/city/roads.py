@@ -1,4 +1,4 @@
-"""Roads of a city in plan: where a rover may drive. They lie on the terrain."""
+"""Roads of a city in plan, on the terrain: the surfaces that a rover drives on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Roads:
 
     @classmethod
     def none(cls) -> Roads:
-        """A city without known roads."""
+        """Return a city without roads."""
         return cls([], np.zeros((0, 3, 2)), np.zeros(0, dtype=np.int32))
 
     def __len__(self) -> int:
@@ -36,12 +36,12 @@ class Roads:
 
     @property
     def area_m2(self) -> float:
-        """Sum of all triangles; overlapping surfaces count twice."""
+        """Return the sum of all triangles, m²; overlapping surfaces count twice."""
         u, v = (self.triangles[:, k] - self.triangles[:, 0] for k in (1, 2))
         return float(np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum() / 2)
 
     def mask(self, grid: PlanGrid) -> NDArray[np.bool_]:
-        """Which nodes (nx, ny) of a plan grid lie on a road."""
+        """Return which nodes (nx, ny) of a plan grid are on a road."""
         found = np.zeros(grid.shape, dtype=bool)
         for _, some in pieces(self.triangles):
             flat = np.concatenate([some, np.zeros((len(some), 3, 1))], axis=2)

@@ -1,7 +1,7 @@
 """The ground as a height field on a regular grid, two triangles per square.
 
 Heights between nodes are those of the triangles themselves, so `height` and `triangles` are one
-surface: a vehicle that stands on `height` stands on what is voxelised.
+surface: a vehicle on `height` is on the voxelised ground.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Terrain:
 
     @classmethod
     def flat(cls, height_m: float, bounds: Bounds) -> Terrain:
-        """Level ground under `bounds`."""
+        """Return level ground under `bounds`."""
         spacing = max(bounds[2] - bounds[0], bounds[3] - bounds[1], 1.0)
         return cls(bounds[0], bounds[1], spacing, np.full((2, 2), float(height_m)))
 
@@ -59,9 +59,9 @@ class Terrain:
         spacing_m: float = SPACING_M,
         scratch: Scratch | None = None,
     ) -> Terrain:
-        """Ground through scattered ground points (N, 3), such as the bases of buildings.
+        """Return ground through scattered ground points (N, 3), such as the bases of buildings.
 
-        Points well above others beside them (roofs, upper decks) are left out. A point is then
+        Points well above their neighbours (roofs, upper decks) are left out. A point is then
         replaced by the median of itself and four neighbours within 60 m: a garage in a slope or a
         block on a platform must not dent the ground. Between the points the ground is linear,
         beyond them as high as the nearest.
@@ -86,7 +86,7 @@ class Terrain:
         return cls(grid.x0, grid.y0, grid.spacing_m, field)
 
     def height(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Ground height (...,) under points (..., 2), metres."""
+        """Return the ground height (...,) under points (..., 2), metres."""
         at = np.asarray(xy, dtype=np.float64)
         nx, ny = self.heights.shape
         u = np.clip((at[..., 0] - self.x0) / self.spacing_m, 0, nx - 1)
@@ -101,7 +101,7 @@ class Terrain:
         return np.where(s >= t, below, above)
 
     def triangles(self, bounds: Bounds) -> NDArray[np.float64]:
-        """Triangles (T, 3, 3) of the squares that meet `bounds`, metres, looking up.
+        """Return triangles (T, 3, 3) of the squares that meet `bounds`, metres, looking up.
 
         The border squares are stretched to cover `bounds` where it reaches beyond the grid.
         """
@@ -125,7 +125,7 @@ class Terrain:
 
 
 def _span(points: NDArray[np.float64]) -> tuple[float, float]:
-    """Lowest and highest z of the finite ones of points (N, 3); inf and -inf where none is."""
+    """Return lowest and highest z of the finite points (N, 3); inf and -inf if there are none."""
     low, high = np.inf, -np.inf
     for _, some in pieces(points):
         z = some[np.isfinite(some).all(axis=1), 2]
@@ -134,7 +134,7 @@ def _span(points: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def on_the_ground(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Which of scattered bases (N, 3) are ground, their heights calmed: (M, 3).
+    """Return the scattered bases (N, 3) that are ground, their heights smoothed: (M, 3).
 
     A base more than 6 m above another one within 20 m is not: no town is that steep, but shells on
     a roof and stations on pillars are.
@@ -151,7 +151,7 @@ def on_the_ground(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _median_of_neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Median height (N,) of each point and its nearest neighbours within 60 m."""
+    """Return the median height (N,) of each point and its nearest neighbours within 60 m."""
     count = min(_NEIGHBOURS, len(points))
     tree = cKDTree(points[:, :2])
     _, near = tree.query(points[:, :2], k=count, distance_upper_bound=_NEIGHBOUR_M)
@@ -162,7 +162,7 @@ def _median_of_neighbours(points: NDArray[np.float64]) -> NDArray[np.float64]:
 def interpolate(
     points: NDArray[np.float64], grid: PlanGrid, around: PlanGrid | None = None
 ) -> NDArray[np.float64]:
-    """Heights (nx, ny) of a grid's nodes through scattered points (N, 3), continuous everywhere.
+    """Return heights (nx, ny) of a grid's nodes through scattered points (N, 3), continuous.
 
     Linear on the Delaunay triangles of the points and of a rim about the grid, or about a larger
     one (`around`), whose heights are the mean of the nearest points weighted by the inverse square
@@ -180,7 +180,7 @@ def interpolate(
 
 
 def _rim(grid: PlanGrid) -> NDArray[np.float64]:
-    """Plan points (M, 2) on a rectangle just outside the grid, about 50 m apart."""
+    """Return plan points (M, 2) on a rectangle just outside the grid, about 50 m apart."""
     low = np.array([grid.x0, grid.y0]) - grid.spacing_m
     high = low + (np.array(grid.shape) + 1) * grid.spacing_m
     along = [np.linspace(low[k], high[k], int((high[k] - low[k]) / _RIM_M) + 2) for k in (0, 1)]
@@ -190,7 +190,7 @@ def _rim(grid: PlanGrid) -> NDArray[np.float64]:
 
 
 def _weighted(points: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean height (M,) of the nearest points (N, 3) about plan points (M, 2)."""
+    """Return mean height (M,) of the nearest points (N, 3) about plan points (M, 2)."""
     count = min(_NEAREST, len(points))
     distance, near = cKDTree(points[:, :2]).query(at, k=count)
     weight = 1.0 / np.maximum(distance.reshape(len(at), count), 1e-3) ** 2

@@ -1,11 +1,11 @@
-"""World, ego and body frames: the one owner of headings, quaternions and poses.
+"""Convert between world, ego and body frames; headings, quaternions and poses.
 
 Metres, seconds, radians; right-handed; quaternions x, y, z, w; everything float64.
 
 World  local east-north-up of a session.
 Ego    x forward, y left, z up, with the vehicle's position and heading but no roll and pitch;
-       z = 0 is the terrain under the vehicle. Written as four numbers (x, y, ground_z, yaw): where
-       its origin lies in the outer frame, and the direction of its x axis there.
+       z = 0 is the terrain under the vehicle. Written as four numbers (x, y, ground_z, yaw): its
+       origin in the outer frame, and the direction of its x axis there.
 Body   the vehicle itself, with roll and pitch.
 
 A pose is thirteen numbers [x y z, qx qy qz qw, vx vy vz, wx wy wz]: position and orientation of the
@@ -31,7 +31,7 @@ Array = NDArray[np.float64]
 
 
 def wrap_angle(angle: ArrayLike) -> Array:
-    """The same angle in (-π, π]."""
+    """Return the same angle in (-π, π]."""
     turned = np.pi - np.asarray(angle, dtype=np.float64)
     return np.pi - np.mod(turned, 2 * np.pi)
 
@@ -40,7 +40,7 @@ def wrap_angle(angle: ArrayLike) -> Array:
 
 
 def quaternion_from_rpy(roll: ArrayLike, pitch: ArrayLike, yaw: ArrayLike) -> Array:
-    """Unit quaternions (..., 4) that turn by roll about x, then pitch about y, then yaw about z.
+    """Return unit quaternions (..., 4) that rotate by roll about x, then pitch (y), then yaw (z).
 
     The axes are the outer frame's; positive pitch lowers the nose (x forward, y left, z up).
     """
@@ -58,12 +58,12 @@ def quaternion_from_rpy(roll: ArrayLike, pitch: ArrayLike, yaw: ArrayLike) -> Ar
 
 
 def quaternion_from_heading(yaw: ArrayLike) -> Array:
-    """Unit quaternions (..., 4) of level vehicles with the given headings (...)."""
+    """Return unit quaternions (..., 4) of level vehicles with headings (...)."""
     return quaternion_from_rpy(0.0, 0.0, yaw)
 
 
 def multiply_quaternions(left: ArrayLike, right: ArrayLike) -> Array:
-    """Hamilton products (..., 4): the turn `right`, then the turn `left`."""
+    """Return Hamilton products (..., 4): the rotation `right`, then the rotation `left`."""
     x1, y1, z1, w1 = np.moveaxis(np.asarray(left, dtype=np.float64), -1, 0)
     x2, y2, z2, w2 = np.moveaxis(np.asarray(right, dtype=np.float64), -1, 0)
     return np.stack(
@@ -78,12 +78,12 @@ def multiply_quaternions(left: ArrayLike, right: ArrayLike) -> Array:
 
 
 def conjugate(quaternion: ArrayLike) -> Array:
-    """The opposite turns (..., 4) of unit quaternions."""
+    """Return the inverse rotations (..., 4) of unit quaternions."""
     return np.asarray(quaternion, dtype=np.float64) * np.array([-1.0, -1.0, -1.0, 1.0])
 
 
 def rotate(quaternion: ArrayLike, vectors: ArrayLike) -> Array:
-    """Vectors (..., 3) turned by unit quaternions (..., 4); leading axes broadcast."""
+    """Return vectors (..., 3) turned by unit quaternions (..., 4); leading axes broadcast."""
     quaternion = np.asarray(quaternion, dtype=np.float64)
     vectors = np.asarray(vectors, dtype=np.float64)
     axis, scalar = quaternion[..., :3], quaternion[..., 3:]
@@ -92,7 +92,7 @@ def rotate(quaternion: ArrayLike, vectors: ArrayLike) -> Array:
 
 
 def rotation_vector(quaternion: ArrayLike) -> Array:
-    """Axis times angle (..., 3), radians, of the shorter turn of unit quaternions (..., 4)."""
+    """Return axis times angle (..., 3), radians: the shorter rotation of quaternions (..., 4)."""
     quaternion = np.asarray(quaternion, dtype=np.float64)
     quaternion = np.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
     sine = np.linalg.norm(quaternion[..., :3], axis=-1, keepdims=True)
@@ -102,7 +102,7 @@ def rotation_vector(quaternion: ArrayLike) -> Array:
 
 
 def heading_of(quaternion: ArrayLike) -> Array:
-    """Heading (...), (-π, π], of quaternions (..., 4): where body x points on the horizontal.
+    """Return the heading (...), (-π, π], of quaternions (..., 4): the direction of body x in plan.
 
     Any length of quaternion will do. A body that points straight up or down has none: 0.
     """
@@ -114,7 +114,7 @@ def heading_of(quaternion: ArrayLike) -> Array:
 
 
 def ego_of(poses: ArrayLike, ground_z: ArrayLike) -> Array:
-    """Ego frames (..., 4) of poses (..., 13) over terrain of height ground_z (...)."""
+    """Return ego frames (..., 4) of poses (..., 13) over terrain of height ground_z (...)."""
     poses = np.asarray(poses, dtype=np.float64)
     ground = np.broadcast_to(np.asarray(ground_z, dtype=np.float64), poses.shape[:-1])
     heading = heading_of(poses[..., ORIENTATION])
@@ -122,7 +122,7 @@ def ego_of(poses: ArrayLike, ground_z: ArrayLike) -> Array:
 
 
 def turn_vectors(vectors: ArrayLike, yaw: ArrayLike) -> Array:
-    """Vectors (..., 3) turned about z by yaw (...), counter-clockwise seen from above."""
+    """Return vectors (..., 3) turned about z by yaw (...), counter-clockwise seen from above."""
     vectors = np.asarray(vectors, dtype=np.float64)
     cos, sin = np.cos(yaw), np.sin(yaw)
     x, y = vectors[..., 0], vectors[..., 1]
@@ -131,19 +131,19 @@ def turn_vectors(vectors: ArrayLike, yaw: ArrayLike) -> Array:
 
 
 def to_ego(points: ArrayLike, ego: ArrayLike) -> Array:
-    """Points (..., 3) of the outer frame, in the ego frame (4,)."""
+    """Return points (..., 3) of the outer frame, in the ego frame (4,)."""
     ego = np.asarray(ego, dtype=np.float64)
     return turn_vectors(np.asarray(points, dtype=np.float64) - ego[..., :3], -ego[..., 3])
 
 
 def from_ego(points: ArrayLike, ego: ArrayLike) -> Array:
-    """Points (..., 3) of the ego frame (4,), in the outer frame."""
+    """Return points (..., 3) of the ego frame (4,), in the outer frame."""
     ego = np.asarray(ego, dtype=np.float64)
     return turn_vectors(points, ego[..., 3]) + ego[..., :3]
 
 
 def relative_ego(reference: ArrayLike, ego: ArrayLike) -> Array:
-    """Ego frames (..., 4) as seen in the ego frames `reference` (..., 4); one outer frame."""
+    """Return ego frames (..., 4) relative to ego frames `reference` (..., 4) of one outer frame."""
     reference = np.asarray(reference, dtype=np.float64)
     ego = np.asarray(ego, dtype=np.float64)
     moved = to_ego(ego[..., :3], reference)
@@ -151,7 +151,7 @@ def relative_ego(reference: ArrayLike, ego: ArrayLike) -> Array:
 
 
 def compose_ego(reference: ArrayLike, relative: ArrayLike) -> Array:
-    """Ego frames (..., 4) in the outer frame from what `relative_ego(reference, ·)` gave."""
+    """Return ego frames (..., 4) in the outer frame: the inverse of `relative_ego`."""
     reference = np.asarray(reference, dtype=np.float64)
     relative = np.asarray(relative, dtype=np.float64)
     moved = from_ego(relative[..., :3], reference)
@@ -159,12 +159,12 @@ def compose_ego(reference: ArrayLike, relative: ArrayLike) -> Array:
 
 
 def invert_ego(ego: ArrayLike) -> Array:
-    """The outer frame (..., 4) as seen in the ego frames (..., 4)."""
+    """Return the outer frame (..., 4) as seen in the ego frames (..., 4)."""
     return relative_ego(ego, np.zeros(4))
 
 
 def anchor_poses(poses: ArrayLike, ground_z: ArrayLike, anchor: int) -> tuple[Array, Array]:
-    """Poses and terrain heights in the ego frame of frame `anchor`.
+    """Return poses and terrain heights in the ego frame of frame `anchor`.
 
     Args:
         poses: (..., F, 13) in the outer frame.
@@ -212,11 +212,11 @@ def poses_from_ego(poses: ArrayLike, ego: ArrayLike) -> Array:
 def constant_twist(
     ego_prev: ArrayLike, ego_last: ArrayLike, dt_s: float, horizons_s: ArrayLike
 ) -> Array:
-    """Ego frames reached by going on as between the last two frames.
+    """Return ego frames that continue the motion between the last two frames.
 
-    Planar velocity in the vehicle's own axes and yaw rate are held constant: the path is an exact
-    arc through both given frames (the exponential of SE(2)). Terrain height is held, for the past
-    does not know it.
+    Planar velocity in the vehicle's own axes and yaw rate stay constant: the path is an exact arc
+    through both frames (the exponential of SE(2)). Terrain height stays constant, because the past
+    does not contain it.
 
     Args:
         ego_prev: (..., 4), `dt_s` before `ego_last` (..., 4), in the same outer frame.
@@ -242,11 +242,11 @@ def finite_difference_velocity(
     dt_s: float | ArrayLike,
     kind: Literal["central", "backward"] = "central",
 ) -> tuple[Array, Array]:
-    """Linear (N, 3) and angular (N, 3) velocity of a path, outer frame, m/s and rad/s.
+    """Return linear (N, 3) and angular (N, 3) velocity of a path, outer frame, m/s and rad/s.
 
-    `central` looks one frame ahead, so it belongs to checks and to paths known as a whole, never
-    to what a forecast may see; `backward` looks at the past alone. The ends are one-sided; a path
-    of one frame stands still.
+    `central` uses the next frame, so it is for checks and for complete paths, never for inputs of a
+    forecast; `backward` uses the past alone. The ends are one-sided; a path of one frame has zero
+    velocity.
 
     Args:
         positions: (N, 3) metres.
@@ -268,7 +268,7 @@ def finite_difference_velocity(
 
 
 def _arc_factors(yaw: Array) -> tuple[Array, Array]:
-    """sin θ / θ and (1 - cos θ) / θ."""
+    """Return sin θ / θ and (1 - cos θ) / θ."""
     small = np.abs(yaw) < _SMALL_ANGLE
     safe = np.where(small, 1.0, yaw)
     sine = np.where(small, 1.0 - yaw**2 / 6.0, np.sin(safe) / safe)
@@ -277,14 +277,14 @@ def _arc_factors(yaw: Array) -> tuple[Array, Array]:
 
 
 def _arc_from_turn(along: Array, yaw: Array) -> Array:
-    """Displacement (..., 2) after a body-frame path `along` (..., 2) while turning by yaw (...)."""
+    """Return the displacement (..., 2) after a body-frame path (..., 2) that turns by yaw."""
     sine, versine = _arc_factors(yaw)
     x, y = along[..., 0], along[..., 1]
     return np.stack([sine * x - versine * y, versine * x + sine * y], axis=-1)
 
 
 def _turn_from_arc(displacement: Array, yaw: Array) -> Array:
-    """Inverse of `_arc_from_turn` for |yaw| ≤ π."""
+    """Return inverse of `_arc_from_turn` for |yaw| ≤ π."""
     sine, versine = _arc_factors(yaw)
     x, y = displacement[..., 0], displacement[..., 1]
     norm = sine**2 + versine**2

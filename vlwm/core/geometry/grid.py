@@ -1,8 +1,8 @@
-"""The voxel grid: the one place where metres become cell indices and bits.
+"""Convert metres to the cell indices and bits of the voxel grid.
 
 A grid is a box of equal cells in some frame, usually the ego frame of `frames`. Cells are half
 open, [lower, upper) along each axis; index [ix, iy, iz] has its centre at (i + 0.5) cells from the
-lower corner. What does not fill a whole cell at the upper end of the range is cut off.
+lower corner. A remainder at the upper end of the range that fills no whole cell is cut off.
 
 Bits: C order (z fastest), least significant bit first, the last byte padded with zeros.
 """
@@ -37,7 +37,7 @@ class VoxelGrid:
 
     @classmethod
     def from_range(cls, range_m: Sequence[float], cell_m: Sequence[float]) -> VoxelGrid:
-        """The grid of a config: `point_cloud_range` (lower x, y, z, upper x, y, z), `voxel_size`.
+        """Return the grid of a config: `point_cloud_range` (lower and upper x, y, z), `voxel_size`.
 
         Raises:
             ConfigError: not six and three finite numbers, or not one whole cell along each axis.
@@ -74,7 +74,7 @@ class VoxelGrid:
 
     @property
     def upper_m(self) -> tuple[float, float, float]:
-        """(x, y, z) of the upper corner of the last whole cell, metres; itself outside the grid."""
+        """Return (x, y, z) of the upper corner of the last whole cell, metres; outside the grid."""
         x, y, z = (
             lo + count * size
             for lo, count, size in zip(self.lower_m, self.shape, self.cell_m, strict=True)
@@ -83,17 +83,17 @@ class VoxelGrid:
 
     @property
     def num_cells(self) -> int:
-        """Cells in the grid."""
+        """Return cells in the grid."""
         return math.prod(self.shape)
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of one packed frame."""
+        """Return bytes of one packed frame."""
         return (self.num_cells + 7) // 8
 
     @property
     def horizontal_half_diagonal_m(self) -> float:
-        """Distance on the ground from the frame's origin to the farthest corner, metres.
+        """Return the distance in plan from the frame's origin to the farthest corner, metres.
 
         Half the horizontal diagonal for a grid centred on its vehicle (56.57 m at full size):
         nothing farther away than this can be seen, whatever the heading.
@@ -103,28 +103,28 @@ class VoxelGrid:
 
     @property
     def ground_slice(self) -> int:
-        """iz of the cells that hold z = 0; outside [0, shape[2]) where the grid does not."""
+        """Return iz of the cells that contain z = 0; outside [0, shape[2]) if the grid does not."""
         return math.floor(-self.lower_m[2] / self.cell_m[2])
 
     def index_of(self, points: ArrayLike) -> NDArray[np.int64]:
-        """Cell index (..., 3) of finite points (..., 3) in metres; may lie outside the grid."""
+        """Return cell indices (..., 3) of finite points (..., 3), metres; maybe outside."""
         offset = np.asarray(points, dtype=np.float64) - np.asarray(self.lower_m)
         return np.floor(offset / np.asarray(self.cell_m)).astype(np.int64)
 
     def contains(self, points: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each point (..., 3), metres, lies in a cell of the grid: (...)."""
+        """Return which points (..., 3), metres, are in a cell of the grid: bool (...)."""
         index = self.index_of(points)
         return np.all((index >= 0) & (index < np.asarray(self.shape)), axis=-1)
 
     def center_of(self, index: ArrayLike) -> NDArray[np.float64]:
-        """Centres (..., 3) in metres of the cells with index (..., 3)."""
+        """Return the centres (..., 3), metres, of the cells with index (..., 3)."""
         cells = np.asarray(index, dtype=np.float64) + 0.5
         return np.asarray(self.lower_m) + cells * np.asarray(self.cell_m)
 
     def axis_centers(
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Centres along x (X,), y (Y,) and z (Z,), metres."""
+        """Return centres along x (X,), y (Y,) and z (Z,), metres."""
         x, y, z = (self._centers_along(axis) for axis in range(3))
         return x, y, z
 
@@ -133,11 +133,11 @@ class VoxelGrid:
         return self.lower_m[axis] + cells * self.cell_m[axis]
 
     def centers(self) -> NDArray[np.float64]:
-        """Centres of all cells (X, Y, Z, 3), metres: 116 MB at 200×200×121."""
+        """Return centres of all cells (X, Y, Z, 3), metres: 116 MB at 200×200×121."""
         return np.stack(np.meshgrid(*self.axis_centers(), indexing="ij"), axis=-1)
 
     def pack(self, occupancy: NDArray[np.uint8] | NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Bits (packed_bytes,) of an occupancy (X, Y, Z) of 0/1 or bool.
+        """Return bits (packed_bytes,) of an occupancy (X, Y, Z) of 0/1 or bool.
 
         Raises:
             ValueError: another shape than the grid's.
@@ -147,7 +147,7 @@ class VoxelGrid:
         return np.packbits(occupancy.reshape(-1), bitorder="little")
 
     def unpack(self, bits: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Occupancy (X, Y, Z) of 0/1 from bits (packed_bytes,).
+        """Return occupancy (X, Y, Z) of 0/1 from bits (packed_bytes,).
 
         Raises:
             ValueError: another number of bytes than the grid's.

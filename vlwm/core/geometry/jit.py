@@ -1,8 +1,8 @@
-"""One decorator for every function compiled by numba: cached where a folder can be written.
+"""Compile functions with numba, cached where a folder can be written.
 
-Compilation takes seconds, so its result is kept beside the source, or in the user's cache folder
-where the package is read-only (or where NUMBA_CACHE_DIR says). Where none of them can be written
-numba refuses to define the function at all; here it is then compiled anew in each process.
+Compilation takes seconds, so its result is cached next to the source, or in the user's cache folder
+if the package is read-only (or in NUMBA_CACHE_DIR). If none of them can be written, numba refuses
+to define the function at all; it is then compiled again in each process.
 
 A cached function is refreshed when its own file changes, not when a function it calls in another
 file does: keep compiled functions that call each other in one file.
@@ -19,7 +19,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function) -> Function:
-    """`function`, compiled at its first call; releases the GIL; division by zero gives inf."""
+    """Return the function compiled at its first call; it releases the GIL, and x / 0 gives inf."""
     options = {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)

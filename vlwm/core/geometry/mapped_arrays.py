@@ -1,9 +1,9 @@
-"""Arrays that live in nameless files instead of memory: what grows with a city goes here.
+"""Arrays in nameless mapped files instead of memory, for everything that grows with a city.
 
-Pages of a mapped file are given back by the kernel when memory is short, and are shared by forked
-workers. The files have no name in their folder, so they are gone with the process, however it ends.
-Room is taken before a file is mapped and rows are plain writes, so a full disk is an error and not
-a signal.
+The kernel drops pages of a mapped file when memory is short, and forked workers share them. The
+files have no name in their folder, so they disappear with the process, however it ends. Space is
+allocated before a file is mapped and rows are plain writes, so a full disk is an error and not a
+signal.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Scratch:
             self.folder = Path(tempfile.gettempdir())
 
     def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
-        """An array of zeros.
+        """Return an array of zeros.
 
         Raises:
             MachineError: the disk has no room, or the folder cannot be written.
@@ -59,11 +59,11 @@ class Scratch:
             raise explain_os_error(error, self.folder) from error
 
     def rows(self, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> Rows:
-        """An array that begins empty and grows by rows of a shape."""
+        """Return an array that begins empty and grows by rows of a shape."""
         return Rows(self, np.dtype(dtype), shape)
 
     def file(self) -> IO[bytes]:
-        """A new file without a name.
+        """Return a new file without a name.
 
         Raises:
             MachineError: the folder cannot be written.
@@ -100,20 +100,20 @@ class Rows:
             self.flush()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """A copy of rows `start` to `stop`."""
+        """Return a copy of rows `start` to `stop`."""
         self.flush()
         size = (stop - start) * self._row_bytes
         raw = os.pread(self._file.fileno(), size, start * self._row_bytes)
         return np.frombuffer(raw, self.dtype).reshape(-1, *self.shape)
 
     def put(self, index: int, row: ArrayLike) -> None:
-        """Write one row anew."""
+        """Overwrite one row."""
         self.flush()
         value = np.asarray(row, dtype=self.dtype).tobytes()
         os.pwrite(self._file.fileno(), value, index * self._row_bytes)
 
     def array(self) -> NDArray[Any]:
-        """All rows so far, mapped."""
+        """Return all rows so far, mapped."""
         self.flush()
         shape = (self._count, *self.shape)
         if not self._count:
@@ -139,7 +139,7 @@ class Rows:
 
 
 def pieces(array: NDArray[Any], rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-    """(first row, view of at most `rows` rows) over an array; what was seen is let go."""
+    """Yield (first row, view of at most `rows` rows) over an array; pages are dropped after use."""
     rows = rows or PIECE_ROWS
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]
@@ -157,7 +157,7 @@ def let_go(*arrays: NDArray[Any]) -> None:
 
 
 def _can_map(folder: Path) -> bool:
-    """Whether files of a folder can be mapped; some file systems of the network cannot."""
+    """Return True if files of a folder can be mapped; some network file systems cannot."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, mmap.PAGESIZE)

@@ -1,7 +1,8 @@
-"""Triangles that share vertices: what every city reader yields and every consumer takes.
+"""Triangle meshes with shared vertices.
 
 Vertices are float64 in metres, so that projected coordinates of 10⁵ m keep their nanometres;
-the frame is the owner's. Faces wind counter-clockwise seen from outside, where the source knows.
+the frame is the owner's. Faces wind counter-clockwise seen from outside, as far as the source
+does.
 """
 
 from __future__ import annotations
@@ -41,22 +42,22 @@ class TriangleMesh:
 
     @classmethod
     def empty(cls) -> TriangleMesh:
-        """A mesh without vertices and faces."""
+        """Return a mesh without vertices and faces."""
         return cls(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int32))
 
     @classmethod
     def from_triangles(cls, triangles: ArrayLike) -> TriangleMesh:
-        """The mesh of loose triangles (T, 3, 3); vertices are not merged."""
+        """Return the mesh of loose triangles (T, 3, 3); vertices are not merged."""
         corners = np.asarray(triangles, dtype=np.float64).reshape(-1, 3)
         return cls(corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3))
 
     def triangles(self) -> NDArray[np.float64]:
-        """Corner coordinates (F, 3, 3), metres, indexed [face, corner, axis]."""
+        """Return corner coordinates (F, 3, 3), metres, indexed [face, corner, axis]."""
         return self.vertices[self.faces]
 
     @property
     def bounds(self) -> NDArray[np.float64]:
-        """(2, 3): lowest and highest x, y, z of all vertices, metres.
+        """Return (2, 3): lowest and highest x, y, z of all vertices, metres.
 
         Raises:
             ValueError: the mesh has no vertices.
@@ -66,15 +67,15 @@ class TriangleMesh:
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
     def translated(self, offset_m: ArrayLike) -> TriangleMesh:
-        """The same faces, moved by (x, y, z) metres."""
+        """Return the same faces, moved by (x, y, z) metres."""
         return TriangleMesh(self.vertices + np.asarray(offset_m, dtype=np.float64), self.faces)
 
     def areas(self) -> NDArray[np.float64]:
-        """Area of every face (F,), m²."""
+        """Return area of every face (F,), m²."""
         return 0.5 * np.linalg.norm(self._face_normals(), axis=1)
 
     def signed_volume(self) -> float:
-        """Enclosed volume, m³: positive for a closed mesh whose faces look outward.
+        """Return enclosed volume, m³: positive for a closed mesh whose faces look outward.
 
         By the divergence theorem, about the mean vertex to keep digits; without meaning for an
         open mesh.
@@ -91,7 +92,7 @@ class TriangleMesh:
 
 
 def concatenate(meshes: Sequence[TriangleMesh]) -> TriangleMesh:
-    """All faces of several meshes of one frame, in their order."""
+    """Return all faces of several meshes of one frame, in their order."""
     if not meshes:
         return TriangleMesh.empty()
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])

@@ -1,4 +1,4 @@
-"""Which nodes of a plan grid lie under which triangles."""
+"""Find the nodes of a plan grid that are under triangles."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class PlanGrid:
 
     @classmethod
     def over(cls, bounds: tuple[float, float, float, float], spacing_m: float) -> PlanGrid:
-        """The smallest grid that covers x from, y from, x to, y to.
+        """Return the smallest grid that covers x from, y from, x to, y to.
 
-        The spacing doubles until the grid has at most 40 million nodes: two towns far apart must
-        not fill the memory with the country between them.
+        The spacing doubles until the grid has at most 40 million nodes, so that a wide place
+        does not fill the memory.
         """
         while (bounds[2] - bounds[0]) * (bounds[3] - bounds[1]) > _MOST_NODES * spacing_m**2:
             spacing_m *= 2
@@ -38,7 +38,7 @@ class PlanGrid:
         return cls(bounds[0], bounds[1], spacing_m, (max(nx, 2), max(ny, 2)))
 
     def nodes(self) -> NDArray[np.float64]:
-        """(nx, ny, 2) plan coordinates, metres."""
+        """Return the (nx, ny, 2) plan coordinates of the nodes, metres."""
         xs = self.x0 + np.arange(self.shape[0]) * self.spacing_m
         ys = self.y0 + np.arange(self.shape[1]) * self.spacing_m
         return np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1)
@@ -46,7 +46,7 @@ class PlanGrid:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """Nodes (K,) under triangles: which triangle, which node, and the triangle's height there."""
+    """Nodes (K,) under triangles: number of the triangle, node, and the triangle's height there."""
 
     triangle: NDArray[np.int64]
     i: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Hits:
 
 
 def nodes_under(triangles: NDArray[np.float64], grid: PlanGrid) -> Iterator[Hits]:
-    """Nodes inside or on the edge of triangles (T, 3, 3) seen from above, in pieces.
+    """Yield nodes inside or on the edge of triangles (T, 3, 3) seen from above, in pieces.
 
     Triangles that stand upright cover nothing.
     """

@@ -1,7 +1,7 @@
-"""Where rays first meet triangles, by Embree: which face, how far, how slanting.
+"""Cast rays at triangles with Embree: first face, distance, and cosine of the incidence.
 
-Embree finds the face in float32; the distance is then computed again on the face's plane in
-float64, so that a hit lies on the surface to micrometres. Its tree is built the same every time,
+Embree finds the face in float32; the distance is then recomputed on the face's plane in float64,
+so that a hit is on the surface to micrometres. Its tree is built the same every time,
 and queries use one thread: a caster that was built before a fork serves all the workers.
 
 Embree: Wald et al., "Embree: A Kernel Framework for Efficient CPU Ray Tracing", SIGGRAPH 2014.
@@ -21,7 +21,7 @@ _SLACK_M = 0.05  # a plane met farther than this from where Embree saw it is nea
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """What N rays met first.
+    """First hits of N rays.
 
     Attributes:
         faces: int32 (N,), number of the triangle; -1 where nothing was met.
@@ -57,7 +57,7 @@ class RayCaster:
         self.first_hits(np.zeros(3), np.array([[0.0, 0.0, 1.0]]), 1.0)  # builds the tree
 
     def first_hits(self, origin: ArrayLike, directions: ArrayLike, reach_m: float) -> Hits:
-        """The nearest triangle along each ray, seen from either side.
+        """Return the nearest triangle along each ray, seen from either side.
 
         Args:
             origin: (3,), where all rays start.
@@ -89,7 +89,7 @@ def _measure(
     distances: NDArray[np.float64],
     cosines: NDArray[np.float64],
 ) -> None:
-    """Distance to the plane of each face, and the cosine to its normal; misses are marked."""
+    """Compute distances to the planes of faces and cosines to their normals; mark misses."""
     for k in range(len(faces)):
         distances[k], cosines[k] = np.inf, 0.0
         if faces[k] < 0:

@@ -1,4 +1,4 @@
-"""What a pinhole camera sees of triangles: depth and face of every pixel, exactly.
+"""Render depth and face of every pixel of a pinhole camera, exactly.
 
 A pixel shows the triangle that the ray through its centre meets first; the rays are not cast, the
 triangles are filled row by row instead, with edges as planes through the camera (homogeneous
@@ -41,11 +41,11 @@ class Pinhole:
 
     @property
     def matrix(self) -> list[list[float]]:
-        """The intrinsic matrix, 3 × 3."""
+        """Return the intrinsic matrix, 3 × 3."""
         return [[self.fx, 0.0, self.cx], [0.0, self.fy, self.cy], [0.0, 0.0, 1.0]]
 
     def project(self, points: ArrayLike) -> NDArray[np.float64]:
-        """Pixel coordinates (..., 2) of points (..., 3) of the camera frame with z > 0."""
+        """Return pixel coordinates (..., 2) of points (..., 3) of the camera frame with z > 0."""
         at = np.asarray(points, dtype=np.float64)
         scale = np.array([self.fx, self.fy])
         return at[..., :2] / at[..., 2:] * scale + (self.cx, self.cy)
@@ -54,7 +54,7 @@ class Pinhole:
 def render(
     triangles: ArrayLike, origin: ArrayLike, axes: ArrayLike, camera: Pinhole, reach_m: float
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Depth and face of every pixel.
+    """Return depth and face of every pixel.
 
     Args:
         triangles: (T, 3, 3), outer frame, metres; both sides are visible.
@@ -128,7 +128,7 @@ def _fill(
 
 @compiled
 def _rows(p: NDArray[np.float64], fy: float, cy: float, height: int) -> tuple[int, int]:
-    """First and last pixel row of a triangle in the camera frame; last < first if it is behind."""
+    """Return first and last pixel row of a triangle; last < first if it is behind the camera."""
     low, high = np.inf, -np.inf
     for k in range(3):
         y, z = p[k, 1], p[k, 2]
@@ -156,7 +156,7 @@ def _set_edges(
     cy: float,
     edges: NDArray[np.float64],
 ) -> bool:
-    """Sides and inverse depth of a triangle as functions of the pixel; False if seen edge-on.
+    """Fill sides and inverse depth of a triangle as functions of the pixel; False if edge-on.
 
     Side k is the plane through the camera and the corners k+1, k+2; a pixel is inside where all
     three are not negative. Shared sides come out as exact opposites.

@@ -1,8 +1,8 @@
-"""Planar polygons with holes to triangles, many at once.
+"""Triangulate planar polygons with holes, many at once.
 
-Triangles stay as they are, quads are cut along the diagonal that lies inside, everything else is
-ear-clipped in the polygon's own plane (mapbox-earcut, on the two axes that the plane faces most).
-Walls are quads, so the bulk of a city is done in a few array operations.
+Triangles stay as they are, quads are cut along the diagonal that is inside, everything else is
+ear-clipped in the polygon's own plane (mapbox-earcut, on the two axes in which it is largest).
+Walls are quads, so most of a city takes a few array operations.
 
 Letters: P points, R rings, N polygons, T triangles.
 """
@@ -38,16 +38,16 @@ class Polygons:
 
     @property
     def ring_starts(self) -> Indices:
-        """(R,) first point of each ring."""
+        """Return the first point (R,) of each ring."""
         return np.cumsum(self.ring_sizes) - self.ring_sizes
 
     @property
     def first_rings(self) -> Indices:
-        """(N,) outer ring of each polygon."""
+        """Return the outer ring (N,) of each polygon."""
         return np.cumsum(self.polygon_rings) - self.polygon_rings
 
     def normals(self) -> Floats:
-        """(R, 3): normal of each ring, twice its area long (Newell's method)."""
+        """Return the normal (R, 3) of each ring, twice its area long (Newell's method)."""
         if not len(self.ring_sizes):
             return np.zeros((0, 3))
         starts = self.ring_starts
@@ -58,7 +58,7 @@ class Polygons:
         return np.add.reduceat(turns, starts, axis=0)
 
     def areas(self) -> Floats:
-        """(N,) m²: the outer ring's area less its holes'."""
+        """Return the area (N,), m²: the outer ring's less its holes'."""
         signed = np.linalg.norm(self.normals(), axis=1) / 2
         signed[np.setdiff1d(np.arange(len(signed)), self.first_rings)] *= -1
         owner = np.repeat(np.arange(len(self.polygon_rings)), self.polygon_rings)
@@ -66,7 +66,7 @@ class Polygons:
 
 
 def triangulate(polygons: Polygons) -> tuple[Indices, Indices]:
-    """Triangles (T, 3) as indices into the points, and the polygon (T,) of each, in its order.
+    """Return triangles (T, 3) as indices into the points, and the polygon (T,) of each, in order.
 
     Triangles wind as the outer ring does. A polygon without area yields a fan, so that its edges
     are not lost.
@@ -101,7 +101,7 @@ def triangulate(polygons: Polygons) -> tuple[Indices, Indices]:
 
 
 def triangulate_ring(rings: Sequence[Floats]) -> Indices:
-    """Triangles (T, 3) of one polygon as indices into its rings (N, 3) laid end to end."""
+    """Return triangles (T, 3) of one polygon as indices into its concatenated rings (N, 3)."""
     sizes = np.array([len(r) for r in rings], dtype=np.int64)
     return triangulate(Polygons(np.concatenate(rings), sizes, np.array([len(rings)])))[0]
 
@@ -109,7 +109,7 @@ def triangulate_ring(rings: Sequence[Floats]) -> Indices:
 def _cut_quads(
     points: Floats, starts: Indices, normals: Floats
 ) -> tuple[Indices, NDArray[np.bool_]]:
-    """Two triangles (Q, 2, 3) of each quad, and whether one of its diagonals lies inside."""
+    """Return two triangles (Q, 2, 3) of each quad, and True where a diagonal is inside."""
     corners = points[starts[:, None] + np.arange(4)]
     ways = np.array([[[0, 1, 2], [0, 2, 3]], [[1, 2, 3], [1, 3, 0]]])
     inside = []
@@ -122,7 +122,7 @@ def _cut_quads(
 
 
 def _clip(points: Floats, start: int, sizes: Indices, normal: Floats) -> Indices:
-    """Triangles (T, 3) of the polygon whose rings begin at `start`, by ear clipping."""
+    """Return triangles (T, 3) of the polygon whose rings begin at `start`, by ear clipping."""
     axis = int(np.argmax(np.abs(normal)))
     if abs(normal[axis]) < _FLAT_M2:
         return _fan(start, int(sizes[0]))

@@ -1,9 +1,9 @@
 """Surface voxelisation: a cell is occupied if a triangle meets it, exactly.
 
-Exact means what a separating-axis test in float64 says of the triangle and the half-open cell
-[lower, upper); triangles without area still mark the cells they pass. How it is done stands in
-`rasterize`. A closed mesh gives a closed shell: no 6-connected path of empty cells joins inside and
-outside. Coordinates must be finite.
+Exact means the result of a separating-axis test in float64 of the triangle and the half-open cell
+[lower, upper); triangles without area still mark the cells they pass. The algorithm is in
+`voxelize_kernels`. A closed mesh gives a closed shell: no 6-connected path of empty cells joins
+inside and outside. Coordinates must be finite.
 
 `TriangleTiles` finds the triangles of a whole city by place, so that a frame touches only what is
 near its vehicle; it is plain arrays, in memory or in files, and forked workers share it.
@@ -31,7 +31,7 @@ _LARGE = 64  # a triangle over more tiles than this is kept apart and tested in 
 def voxelize(
     triangles: ArrayLike, grid: VoxelGrid, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:
-    """Occupancy (X, Y, Z) of 0/1 of the surface of triangles (T, 3, 3) in the grid's frame, metres.
+    """Return occupancy (X, Y, Z) of 0/1: the surface of triangles (T, 3, 3), metres, in a grid.
 
     Args:
         out: C-contiguous uint8 (X, Y, Z) to overwrite and return instead of a new array.
@@ -46,11 +46,11 @@ def voxelize(
 
 
 def fill_solid(occupancy: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy with every enclosed empty cell set to 1.
+    """Return a copy with every enclosed empty cell set to 1.
 
-    Enclosed: no 6-connected path of empty cells leads to the grid's top or sides. The bottom is no
-    way out, so a building whose cellar is below the grid is filled; one that a side of the grid
-    cuts open is not.
+    Enclosed: no 6-connected path of empty cells leads to the grid's top or sides. The bottom does
+    not count as a way out, so a building whose cellar is below the grid is filled; one that a side
+    of the grid cuts open is not.
     """
     labels, count = ndimage.label(occupancy == 0)
     outside = np.zeros(count + 1, dtype=bool)
@@ -134,7 +134,7 @@ class TriangleTiles:
 
     @classmethod
     def _all_large(cls, corners: NDArray[np.float64], tile_m: float) -> TriangleTiles:
-        """One empty tile, and every triangle apart from it."""
+        """Return one empty tile, with every triangle kept apart from it."""
         return cls(
             triangles=corners,
             tile_m=tile_m,
@@ -151,7 +151,7 @@ class TriangleTiles:
         let_go(self.triangles, self.starts, self.items, self.first_tile)
 
     def near(self, center_xy: ArrayLike, radius_m: float) -> NDArray[np.int64]:
-        """Ascending numbers of the triangles whose plan box comes within `radius_m` of a point."""
+        """Return ascending numbers of triangles whose plan box is within `radius_m` of a point."""
         center = np.asarray(center_xy, dtype=np.float64)
         tx0, tx1, ty0, ty1 = self._window(center - radius_m, center + radius_m)
         runs = [
@@ -172,7 +172,7 @@ class TriangleTiles:
         *,
         keep: bool = False,
     ) -> NDArray[np.uint8]:
-        """Occupancy (X, Y, Z) of 0/1 around an ego frame (4,): x, y, ground_z, yaw.
+        """Return occupancy (X, Y, Z) of 0/1 around an ego frame (4,): x, y, ground_z, yaw.
 
         Args:
             out: C-contiguous uint8 (X, Y, Z) to overwrite and return instead of a new array.
@@ -205,7 +205,7 @@ class TriangleTiles:
     def _window(
         self, lowest: NDArray[np.float64], highest: NDArray[np.float64]
     ) -> tuple[int, int, int, int]:
-        """Tiles tx0, tx1, ty0, ty1, ends included, over a plan box; the last < first if none."""
+        """Return tiles tx0, tx1, ty0, ty1 (inclusive) over a plan box; the last < first if none."""
         shape = np.array(self.shape)
         first = np.floor((lowest - self.origin_m) / self.tile_m)
         last = np.floor((highest - self.origin_m) / self.tile_m)
@@ -222,7 +222,7 @@ class _Boxes:
         self._part: slice | None = None
 
     def of(self, part: slice) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Lowest and highest corner (N, 2) each.
+        """Return the lowest and highest corner (N, 2) of each box.
 
         Raises:
             ValueError: coordinates that are not finite.
@@ -240,7 +240,7 @@ class _Boxes:
 def _large_and_extent(
     boxes: _Boxes, parts: list[slice], tile_m: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Numbers of the triangles that span too many tiles, and the extent in plan of the others."""
+    """Return numbers of the triangles that span too many tiles, and the extent of the others."""
     numbers = [np.zeros(0, dtype=np.int64)]
     origin, end = np.full(2, np.inf), np.full(2, -np.inf)
     for part in parts:

@@ -1,4 +1,4 @@
-"""Marks every cell that a triangle meets: the compiled inner loops of `voxelize`.
+"""Mark every cell that a triangle meets: the compiled inner loops of `voxelize`.
 
 Coordinates are in cells from the grid's lower corner, so that cell i holds [i, i + 1). A triangle
 is cut into slabs along x; the outline of each piece is walked along y, and each stretch of it adds
@@ -8,7 +8,7 @@ every cell of that interval: the test is exact and writes contiguous runs. Verti
 kilometre-sized triangles take the same way; only those within one layer of cells take a shorter.
 
 Half-open cells: a triangle that reaches x = i + 1 or y = j + 1 only in the limit does not meet
-what begins there. So an upper end that lies on such an *open* side counts as just below its value
+what begins there. So an upper end that is on such an *open* side counts as just below its value
 (`_OPEN`), and a row or cell above it is left out unless another point reaches it.
 """
 
@@ -129,7 +129,7 @@ def _mark_moved(
     low: Floats,
     high: Floats,
 ) -> None:
-    """One triangle (3, 3), moved to the ego frame at `origin`, measured in cells, and marked."""
+    """Mark one triangle (3, 3), moved to the ego frame at `origin` and scaled to cells."""
     a = _in_cells(corners[0], origin, cos, sin, lower, cell)
     b = _in_cells(corners[1], origin, cos, sin, lower, cell)
     c = _in_cells(corners[2], origin, cos, sin, lower, cell)
@@ -153,7 +153,7 @@ def _mark_moved(
 def _in_cells(
     corner: Floats, origin: Point, cos: float, sin: float, lower: Floats, cell: Floats
 ) -> Point:
-    """A corner (3,) in the ego frame, in cells from the grid's lower corner."""
+    """Return a corner (3,) in the ego frame, in cells from the grid's lower corner."""
     x, y, z = corner[0] - origin[0], corner[1] - origin[1], corner[2] - origin[2]
     return (
         (cos * x + sin * y - lower[0]) / cell[0],
@@ -164,7 +164,7 @@ def _in_cells(
 
 @compiled
 def _mark_sorted(a: Point, b: Point, c: Point, out: Cells, low: Floats, high: Floats) -> None:
-    """One triangle with a.x <= b.x <= c.x, slab by slab.
+    """Mark one triangle with a.x <= b.x <= c.x, slab by slab.
 
     `low`, `high` (Y,) are scratch: +inf and -inf before and after.
     """
@@ -188,7 +188,7 @@ def _mark_sorted(a: Point, b: Point, c: Point, out: Cells, low: Floats, high: Fl
 
 @compiled
 def _section(x: float, a: Point, b: Point, c: Point) -> Section:
-    """Where the plane at a.x <= x <= c.x cuts the long side a-c, and the chain a-b-c."""
+    """Return the section at a.x <= x <= c.x: on the long side a-c, and on the chain a-b-c."""
     y0, z0 = _at(x, a, c)
     y1, z1 = _at(x, a, b) if x <= b[0] else _at(x, b, c)
     return y0, z0, y1, z1
@@ -196,7 +196,7 @@ def _section(x: float, a: Point, b: Point, c: Point) -> Section:
 
 @compiled
 def _at(x: float, p: Point, q: Point) -> tuple[float, float]:
-    """y and z of the side p-q at p.x <= x <= q.x, exact at its ends."""
+    """Return y and z of the side p-q at p.x <= x <= q.x, exact at its ends."""
     if x >= q[0]:
         return q[1], q[2]
     if x <= p[0]:
@@ -219,7 +219,7 @@ def _mark_slab(
     low: Floats,
     high: Floats,
 ) -> None:
-    """The piece of a triangle between x = ix, which belongs to it, and x = ix + 1, which does not.
+    """Mark the part of a triangle in the slab ix <= x < ix + 1.
 
     `left` and `right` are its first and last section: a cut, or twice the corner a or c.
     `b` is the middle corner; `layer` the only layer of cells the triangle is in, or -1.
@@ -267,7 +267,7 @@ def _walk(
 ) -> None:
     """Add one stretch of outline to the z intervals of rows row0…row1.
 
-    `open_end`: the second end lies on the open side of the slab, and is not reached.
+    `open_end`: the second end is on the open side of the slab, and is not reached.
     """
     open0, open1 = 0.0, _OPEN if open_end else 0.0
     if y1 < y0:
@@ -283,9 +283,9 @@ def _walk(
         z, open_z = z0 + (first - y0) * slope, 0.0
     for row in range(first, last + 1):
         z_next, open_next = z1, open1
-        if row + 1 <= y1:  # goes on into the next row, where its point on the border belongs
+        if row + 1 <= y1:  # continues in the next row, where its point on the border belongs
             z_next, open_next = z0 + (row + 1 - y0) * slope, _OPEN
-        elif row == y1 and row > y0:  # ends on the border to this row: one point lies in it
+        elif row == y1 and row > y0:  # ends on the border to this row: one point is in it
             low[row] = min(low[row], z1)
             high[row] = max(high[row], z1 - open1)
             break
@@ -305,7 +305,7 @@ def _walk(
 def _walk_open(
     y0: float, z0: float, y1: float, z1: float, row0: int, row1: int, low: Floats, high: Floats
 ) -> None:
-    """The same for the cut at the open side itself, none of which is reached."""
+    """Add the section at the open side itself, of which no point is reached."""
     if y1 < y0:
         y0, z0, y1, z1 = y1, z1, y0, z0
     if y1 < row0 or y0 >= row1 + 1:

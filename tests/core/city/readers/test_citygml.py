@@ -120,7 +120,7 @@ def test_positions_may_stand_one_by_one_and_prefixes_may_change(tmp_path: Path) 
     [
         ("139.76 5", "139.76 nan", "not finite"),
         ("139.76 5", "139.76 inf", "not finite"),
-        ("139.76 5", "139.76 x", "no number"),
+        ("139.76 5", "139.76 x", "not a number"),
         ("139.76 5", "139.76", "triples"),
         ("35.68 139.76", "139.76 35.68", "not latitude"),
     ],

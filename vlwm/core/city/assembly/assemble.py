@@ -1,4 +1,4 @@
-"""From everything that was read to what a city consists of: a pass over files, piece by piece."""
+"""Assemble the features of a city from everything that was read, piece by piece."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Shift = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Standing:
-    """Features (G,) that stand on the ground, in a local frame.
+    """Features (G,) of a city except roads, in a local frame.
 
     Attributes:
         names, kinds: of the features.
@@ -32,7 +32,7 @@ class Standing:
         bases: float64 (G, 3) middle of the plan and lowest z, metres.
         tops: float64 (G,) highest z, metres.
         triangles: float64 (T, 3, 3), metres.
-        owners: int32 (T,) feature of each, never falling.
+        owners: int32 (T,) feature of each, non-decreasing.
     """
 
     names: Names
@@ -44,12 +44,12 @@ class Standing:
     owners: NDArray[np.int32]
 
     def count(self, kind: str) -> int:
-        """How many are of a kind."""
+        """Return the number of features of a kind."""
         code = KINDS.index(kind)
         return sum(int((some == code).sum()) for _, some in pieces(self.kinds.codes))
 
     def bases_of(self, kind: str, scratch: Scratch) -> Floats:
-        """Bases (N, 3) of the features of a kind; all of them where there is none."""
+        """Return bases (N, 3) of the features of a kind; all bases if there are none of it."""
         if self.count(kind) in (0, len(self.kinds)):
             return self.bases
         found = scratch.rows(np.float64, (3,))
@@ -68,7 +68,7 @@ class Standing:
         return found.array()
 
     def open_shells(self) -> int:
-        """How many do not close edge to edge."""
+        """Return the number of features that do not close edge to edge."""
         count = 0
         for part in whole_features(self.owners):
             owners = self.owners[part]
@@ -82,7 +82,7 @@ class Standing:
 
 
 def standing_of(features: Features, shift: Shift, scratch: Scratch) -> Standing:
-    """What is left of the features but roads, with a frame's origin at `shift`."""
+    """Return the features that are left, except roads, in a frame with its origin at `shift`."""
     chosen = features.standing()
     names = features.names
     if not chosen.all():
@@ -113,7 +113,7 @@ def standing_of(features: Features, shift: Shift, scratch: Scratch) -> Standing:
 def roads_of(
     features: Features, shift: Shift, bounds: Bounds, scratch: Scratch
 ) -> tuple[Roads, int]:
-    """Roads near local bounds of what stands, and how many there are in all."""
+    """Return roads near local bounds of the buildings, and the number of roads in all."""
     chosen = features.roads()
     count = int(chosen.sum())
     if not count:
@@ -134,13 +134,13 @@ def roads_of(
 
 
 def grown(bounds: Bounds) -> Bounds:
-    """Bounds as far as the ground reaches beyond what stands."""
+    """Return bounds grown by the margin of the ground around the buildings."""
     low, high = np.array(bounds[:2]) - MARGIN_M, np.array(bounds[2:]) + MARGIN_M
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def whole_features(owners: NDArray[np.int32]) -> Iterator[slice]:
-    """Parts of an array of owners that never fall, about `PIECE_ROWS` long; no feature is cut."""
+    """Yield parts of a non-decreasing array of owners, about `PIECE_ROWS` long, features whole."""
     start = 0
     while start < len(owners):
         stop = min(start + PIECE_ROWS, len(owners))
@@ -151,7 +151,7 @@ def whole_features(owners: NDArray[np.int32]) -> Iterator[slice]:
 
 
 def _features_in(owners: NDArray[np.int32]) -> int:
-    """How many different features there are among owners that never fall."""
+    """Return the number of different features among non-decreasing owners."""
     count, last = 0, -1
     for _, some in pieces(owners):
         count += int((np.diff(some, prepend=last) != 0).sum())
@@ -160,7 +160,7 @@ def _features_in(owners: NDArray[np.int32]) -> int:
 
 
 def _triangles_of(features: Features, chosen: Mask) -> Iterator[tuple[Floats, NDArray[np.int32]]]:
-    """Triangles (N, 3, 3) of chosen features in pieces, and the features (N,), counted anew."""
+    """Yield triangles (N, 3, 3) of chosen features in pieces, and their new numbers (N,)."""
     numbers = np.cumsum(chosen, dtype=np.int32) - np.int32(1)
     owners = features.owners.array()
     for start, some in pieces(features.triangles.array()):

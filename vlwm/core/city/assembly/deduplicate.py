@@ -223,7 +223,7 @@ class Collector:
         return mine == given and features.kind_of(number) == kind
 
     def _without_covered(self, batch: Batch) -> Batch:
-        """Return shells of a batch under which no finer shell lies; finer ones are remembered."""
+        """Return shells of a batch with no finer shell below them; finer ones are remembered."""
         if not batch.names:
             return batch
         if max(batch.lods) > 1:

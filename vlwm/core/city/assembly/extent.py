@@ -133,15 +133,15 @@ def _two_places(
     away = np.linalg.norm(
         np.median(middles[place == first], axis=0) - np.median(middles[place == second], axis=0)
     )
-    told = []
+    shown = []
     files = collector.features.files.array()
     for each in (first, second):
         of = Counter(files[numbers[place == each]].tolist()).most_common(1)[0][0]
         file = collector.files[of]
         system = f", {file.crs}" if file.crs else ""
-        told.append(f"{sizes[each]} buildings ({safe_text(file.name)}{system})")
+        shown.append(f"{sizes[each]} buildings ({safe_text(file.name)}{system})")
     return DataError(
-        f"these files hold places {away / 1000:.0f} km apart: {told[0]} and {told[1]}",
+        f"these files hold places {away / 1000:.0f} km apart: {shown[0]} and {shown[1]}",
         remedy="prepare them one by one, each with its own --input or --area",
     )
 

@@ -25,8 +25,8 @@ class Features:
         names: of the features.
         kinds: places in `KINDS`; lods: levels of detail; alive: False where it was replaced or left
             out since; files: number of its file; bounds: (2, 3) lowest and highest corner, metres.
-        triangles: (3, 3) metres in the city's projected system; owners: their features, never
-            falling.
+        triangles: (3, 3) metres in the city's projected system; owners: their features,
+            non-decreasing.
     """
 
     def __init__(self, scratch: Scratch) -> None:

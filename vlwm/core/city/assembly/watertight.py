@@ -1,4 +1,4 @@
-"""Which features are closed: every edge is walked once in each direction."""
+"""Find closed features: each of their edges is used once in each direction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SAME_CORNER_M = 0.005
 def open_features(
     triangles: NDArray[np.float64], owners: NDArray[np.int32], features: int
 ) -> NDArray[np.bool_]:
-    """Which of the features (G,) are no closed shells; T-junctions count as open.
+    """Return which features (G,) are not closed shells; T-junctions count as open.
 
     Args:
         triangles: (T, 3, 3) metres.
@@ -37,7 +37,7 @@ def open_features(
 
 
 def _corner_numbers(corners: NDArray[np.float64]) -> NDArray[np.int64]:
-    """One number for all corners in the same cell of 5 mm; cells are hashed to 64 bits."""
+    """Return one number for all corners in the same cell of 5 mm; cells are hashed to 64 bits."""
     keys = np.round(corners / _SAME_CORNER_M).astype(np.int64).view(np.uint64)
     mixed = keys[:, 0] * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= keys[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F) + (mixed >> np.uint64(29))

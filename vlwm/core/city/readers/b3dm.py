@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.readers.gltf import Beside, BrokenTile, Mesh, read_gltf
+from vlwm.core.city.readers.gltf import Mesh, read_gltf
+from vlwm.core.city.readers.gltf_buffers import BrokenTile, ReadFile
 from vlwm.core.text import safe_text
 from vlwm.core.tile_tree import parse_json
 
@@ -79,18 +80,20 @@ def read_b3dm(data: bytes, up_axis: str = "Y") -> Tile:
     return read_tiles(data, up_axis)[0]
 
 
-def read_tiles(data: bytes, up_axis: str = "Y", beside: Beside = lambda name: None) -> list[Tile]:
+def read_tiles(
+    data: bytes, up_axis: str = "Y", read_file: ReadFile = lambda name: None
+) -> list[Tile]:
     """Parse a tile's content; a composite holds several.
 
     Args:
         up_axis: the axis of its glTF that points up: X, Y or Z.
-        beside: reads the files that a plain glTF names.
+        read_file: reads the files that a plain glTF names.
 
     Raises:
         BrokenTile: truncated, another format, or an extension that is not read.
     """
     try:
-        return _read(_unpacked(data), up_axis, beside, 0)
+        return _read(_unpacked(data), up_axis, read_file, 0)
     except (
         struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError,
         MemoryError,
@@ -111,20 +114,20 @@ def _unpacked(data: bytes) -> bytes:
     return unpacked
 
 
-def _read(data: bytes, up_axis: str, beside: Beside, depth: int) -> list[Tile]:
+def _read(data: bytes, up_axis: str, read_file: ReadFile, depth: int) -> list[Tile]:
     magic = data[:4]
     if magic == b"b3dm":
-        return [_read_b3dm(data, up_axis, beside)]
+        return [_read_b3dm(data, up_axis, read_file)]
     if magic == b"glTF" or data[:1] == b"{":
-        mesh = read_gltf(data, beside)
+        mesh = read_gltf(data, read_file)
         return [_tile(mesh, up_axis, np.zeros(3), _length(mesh.table), mesh.table)]
     if magic == b"cmpt":
-        return _read_composite(data, up_axis, beside, depth)
+        return _read_composite(data, up_axis, read_file, depth)
     kind = _NOT_READ.get(magic, f"{magic!r}")
     raise BrokenTile(f"not a b3dm, glb, gltf or cmpt but {kind}, which is not read")
 
 
-def _read_composite(data: bytes, up_axis: str, beside: Beside, depth: int) -> list[Tile]:
+def _read_composite(data: bytes, up_axis: str, read_file: ReadFile, depth: int) -> list[Tile]:
     """Read the tiles of a composite; those of other kinds are counted."""
     _, _, length, count = _CONTAINER.unpack_from(data)
     if length > len(data) or depth > _DEEPEST:
@@ -138,7 +141,7 @@ def _read_composite(data: bytes, up_axis: str, beside: Beside, depth: int) -> li
         if magic in (b"pnts", b"i3dm", b"vctr", b"geom"):
             passed_over[_NOT_READ[magic]] += 1
         else:
-            tiles += _read(data[at : at + size], up_axis, beside, depth + 1)
+            tiles += _read(data[at : at + size], up_axis, read_file, depth + 1)
         at += size
     empty = Mesh(np.zeros((0, 3)), np.zeros((0, 3), np.int64), np.zeros(0, np.int64), np.zeros(3))
     empty.passed_over.update(passed_over)
@@ -147,7 +150,7 @@ def _read_composite(data: bytes, up_axis: str, beside: Beside, depth: int) -> li
     )
 
 
-def _read_b3dm(data: bytes, up_axis: str, beside: Beside) -> Tile:
+def _read_b3dm(data: bytes, up_axis: str, read_file: ReadFile) -> Tile:
     magic, version, length, *sizes = _HEADER.unpack_from(data)
     if version != 1:
         raise BrokenTile(f"not a b3dm of version 1 but {magic!r} {version}")
@@ -165,7 +168,7 @@ def _read_b3dm(data: bytes, up_axis: str, beside: Beside) -> Tile:
         raise BrokenTile(f"a table of {count} features")
     table = _columns(parse_json(parts[2] or b"{}"), parts[3], count)
     center = np.asarray(_global(features, "RTC_CENTER", (0.0, 0.0, 0.0), "<f4", parts[1]))
-    mesh = read_gltf(data[at:length], beside)
+    mesh = read_gltf(data[at:length], read_file)
     return _tile(mesh, up_axis, center.astype(np.float64).reshape(3), count, table)
 
 

@@ -42,7 +42,7 @@ class GmlFile:
     """One CityGML file on its way into a city.
 
     Attributes:
-        notes: what is to be told of it.
+        notes: for the operator.
         document: what it says of all its features.
     """
 
@@ -69,9 +69,9 @@ class GmlFile:
         yield from self._batches(pending)
         others = self.document.others.most_common(_NAMED)
         if others:
-            told = ", ".join(f"{count} {name}" for name, count in others)
+            shown = ", ".join(f"{count} {name}" for name, count in others)
             more = ", …" if len(self.document.others) > _NAMED else ""
-            self.notes.append(f"{self.source.name}: not read: {told}{more}")
+            self.notes.append(f"{self.source.name}: not read: {shown}{more}")
 
     def relief(self) -> Iterator[NDArray[np.float64]]:
         """Yield terrain triangles (T, 3, 3) in the city's system of a file of nothing but relief.
@@ -189,7 +189,7 @@ def _off_the_map(
     reference: Reference, polygons: Polygons, metres: NDArray[np.float64],
     owner: NDArray[np.int64], count: int,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Return which features (G,) have a corner that is no place, or has no place in metres."""
+    """Return which features (G,) have a corner outside of the map."""
     bad = ~np.isfinite(metres).all(axis=1)
     if reference.kind == "geographic":
         bad |= (np.abs(polygons.points[:, :2]) > (90, 180)[:: 1 if reference.swapped else -1]).any(
@@ -205,7 +205,7 @@ def _place(reference: Reference, feature: Feature) -> str:
     span = f"{low[0]:g} {low[1]:g} to {high[0]:g} {high[1]:g}"
     if reference.kind == "geographic":
         return f"a coordinate is not latitude and longitude of this place ({span})"
-    return f"a coordinate is no place in {reference.label} ({span})"
+    return f"a coordinate is outside of {reference.label} ({span})"
 
 
 def clean(features: list[Feature]) -> tuple[Polygons, NDArray[np.int64]]:

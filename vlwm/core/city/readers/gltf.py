@@ -9,22 +9,25 @@ Letters: P points, F faces.
 
 from __future__ import annotations
 
-import base64
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.city.readers.gltf_buffers import (
+    MOST_NUMBERS,
+    BrokenTile,
+    Lists,
+    ReadFile,
+    buffers_of,
+)
 from vlwm.core.text import safe_text
 from vlwm.core.tile_tree import parse_json
 
-_COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _TABLE_KINDS = {"INT8": "i1", "UINT8": "u1", "INT16": "<i2", "UINT16": "<u2", "INT32": "<i4",
                 "UINT32": "<u4", "INT64": "<i8", "UINT64": "<u8", "FLOAT32": "<f4",
                 "FLOAT64": "<f8"}  # fmt: skip
@@ -43,15 +46,7 @@ _KNOWN = frozenset(
 )  # fmt: skip
 """extensions that are read, or that change nothing about the shape"""
 _DEEPEST = 64
-_MOST_NUMBERS = 300_000_000
 _JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
-
-Beside = Callable[[str], "bytes | None"]
-"""returns the bytes of a file next to the tile, None where it is missing"""
-
-
-class BrokenTile(Exception):
-    """A tile that cannot be used, and why."""
 
 
 @dataclass
@@ -76,7 +71,7 @@ class Mesh:
     copyright: str = ""
 
 
-def read_gltf(data: bytes, beside: Beside = lambda name: None) -> Mesh:
+def read_gltf(data: bytes, read_file: ReadFile = lambda name: None) -> Mesh:
     """Parse a binary (.glb) or plain (.gltf) glTF.
 
     Raises:
@@ -84,14 +79,14 @@ def read_gltf(data: bytes, beside: Beside = lambda name: None) -> Mesh:
     """
     scene, binary = _chunks(data)
     if not isinstance(scene, dict):
-        raise BrokenTile("its glTF is no JSON object")
+        raise BrokenTile("its glTF is not a JSON object")
     version = str((scene.get("asset") or {}).get("version", "2.0"))
     if not version.startswith("2"):
         raise BrokenTile(f"not a glTF of version 2 but {safe_text(version, 20)}")
     unknown = set(map(str, scene.get("extensionsRequired") or ())) - _KNOWN
     if unknown:
         raise BrokenTile(f"it needs {safe_text(', '.join(sorted(unknown)))}, which is not read")
-    return _Scene(scene, _buffers(scene, binary, beside)).mesh()
+    return _Scene(scene, buffers_of(scene, binary, read_file)).mesh()
 
 
 def _chunks(data: bytes) -> tuple[Any, bytes | None]:
@@ -117,30 +112,11 @@ def _chunks(data: bytes) -> tuple[Any, bytes | None]:
     return scene, binary
 
 
-def _buffers(scene: dict[str, Any], binary: bytes | None, beside: Beside) -> list[bytes]:
-    found = []
-    for number, buffer in enumerate(scene.get("buffers") or ()):
-        uri = buffer.get("uri")
-        if uri is None:
-            found.append(binary if number == 0 and binary is not None else b"")
-        elif str(uri).startswith("data:"):
-            head, _, body = str(uri).partition(",")
-            found.append(
-                base64.b64decode(body) if head.endswith("base64") else unquote_to_bytes(body)
-            )
-        else:
-            data = beside(str(uri))
-            if data is None:
-                raise BrokenTile(f"its buffer {safe_text(uri, 90)} is missing")
-            found.append(data)
-    return found
-
-
-class _Scene:
+class _Scene(Lists):
     """A parsed glTF and its buffers."""
 
     def __init__(self, scene: dict[str, Any], buffers: list[bytes]) -> None:
-        self.scene, self.buffers = scene, buffers
+        super().__init__(scene, buffers)
         self.passed_over: Counter[str] = Counter()
 
     def mesh(self) -> Mesh:
@@ -213,10 +189,10 @@ class _Scene:
         else:
 
             def read(name: str) -> NDArray:
-                return self._accessor(names[name])
+                return self.accessor(names[name])
 
             given = primitive.get("indices")
-            index = None if given is None else self._accessor(given)
+            index = None if given is None else self.accessor(given)
         position = read("POSITION").astype(np.float64)
         if index is None:
             index = np.arange(len(position))
@@ -248,6 +224,10 @@ class _Scene:
         if name is None or name not in names:
             return np.zeros(count, dtype=np.int64)
         values = read(name).reshape(-1)
+        if len(values) != count:
+            raise BrokenTile(f"{len(values)} feature ids for {count} points")
+        if values.dtype.kind == "f" and not (np.abs(values) < MOST_NUMBERS).all():
+            raise BrokenTile("a feature id is not a number")
         row = (
             np.round(values).astype(np.int64)
             if values.dtype.kind == "f"
@@ -260,7 +240,7 @@ class _Scene:
         import DracoPy
 
         try:
-            mesh = DracoPy.decode(self._view(packed["bufferView"]))
+            mesh = DracoPy.decode(self.view(packed["bufferView"]))
         except (DracoPy.FileTypeException, DracoPy.EncodingFailedException) as error:
             raise BrokenTile(f"Draco: {error}") from error
         by_id = {a["unique_id"]: a["data"] for a in mesh.attributes}
@@ -273,58 +253,6 @@ class _Scene:
             return np.asarray(by_id[packed["attributes"][name]])
 
         return read
-
-    def _view(self, index: int) -> bytes:
-        view = self.scene["bufferViews"][index]
-        if "EXT_meshopt_compression" in (view.get("extensions") or {}):
-            raise BrokenTile("it needs EXT_meshopt_compression, which is not read")
-        buffer = self.buffers[view.get("buffer") or 0]
-        start, size = int(view.get("byteOffset") or 0), int(view["byteLength"])
-        if start < 0 or size < 0 or start + size > len(buffer):
-            raise BrokenTile("a part of its buffer is missing")
-        return buffer[start : start + size]
-
-    def _accessor(self, index: int) -> NDArray:
-        """Return an accessor (N, width); whole numbers stand for parts of one where normalised."""
-        accessor = self.scene["accessors"][index]
-        kind = np.dtype(_COMPONENTS[accessor["componentType"]])
-        width, count = _WIDTHS[accessor["type"]], int(accessor["count"])
-        if count < 0 or count * width > _MOST_NUMBERS:
-            raise BrokenTile(f"{count} numbers in one list")
-        if accessor.get("bufferView") is None:
-            rows = np.zeros((count, width), kind)
-        else:
-            rows = self._rows_of(
-                self._view(accessor["bufferView"]), count, width, kind,
-                int(accessor.get("byteOffset") or 0),
-                self.scene["bufferViews"][accessor["bufferView"]].get("byteStride"),
-            )  # fmt: skip
-        sparse = accessor.get("sparse")
-        if sparse:
-            size = int(sparse["count"])
-            at = self._rows_of(
-                self._view(sparse["indices"]["bufferView"]), size, 1,
-                np.dtype(_COMPONENTS[sparse["indices"]["componentType"]]),
-                int(sparse["indices"].get("byteOffset") or 0), None,
-            )  # fmt: skip
-            rows[at.reshape(-1)] = self._rows_of(
-                self._view(sparse["values"]["bufferView"]), size, width, kind,
-                int(sparse["values"].get("byteOffset") or 0), None,
-            )  # fmt: skip
-        if accessor.get("normalized") and kind.kind in "iu":
-            return np.maximum(rows / np.iinfo(kind).max, -1.0)
-        return rows
-
-    @staticmethod
-    def _rows_of(
-        data: bytes, count: int, width: int, kind: np.dtype, start: int, stride: Any
-    ) -> NDArray:
-        step = int(stride or kind.itemsize * width)
-        if not count:
-            return np.zeros((0, width), kind)
-        if start < 0 or step < 0 or start + step * (count - 1) + kind.itemsize * width > len(data):
-            raise BrokenTile("a list of numbers is cut off")
-        return np.ndarray((count, width), kind, data, start, (step, kind.itemsize)).copy()
 
     def _table(self) -> dict[str, Any]:
         """Return the columns of the first property table: texts and plain numbers."""
@@ -341,7 +269,7 @@ class _Scene:
             kind = kinds.get(name) or {}
             if kind.get("array"):
                 continue
-            values = self._view(column["values"])
+            values = self.view(column["values"])
             if kind.get("type") == "STRING":
                 found[str(name)] = self._texts(column, values, count)
             elif kind.get("type") == "SCALAR":
@@ -350,7 +278,7 @@ class _Scene:
 
     def _texts(self, column: dict[str, Any], values: bytes, count: int) -> list[str]:
         kind = _TABLE_KINDS[column.get("stringOffsetType") or "UINT32"]
-        ends = np.frombuffer(self._view(column["stringOffsets"]), kind, count + 1).astype(np.int64)
+        ends = np.frombuffer(self.view(column["stringOffsets"]), kind, count + 1).astype(np.int64)
         pairs = zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)
         return [values[a:b].decode("utf-8", "replace") for a, b in pairs]
 
@@ -359,7 +287,7 @@ def _faces(index: NDArray[np.int64], mode: int) -> NDArray[np.int64]:
     """Return faces (F, 3) of a list of corners, wound as glTF 2.0 (3.7.2.1) says."""
     if mode == _TRIANGLES:
         if len(index) % 3:
-            raise BrokenTile("a list of triangles is no multiple of three")
+            raise BrokenTile("a list of triangles is not a multiple of three")
         return index.reshape(-1, 3)
     if len(index) < 3:
         return np.zeros((0, 3), dtype=np.int64)

@@ -141,14 +141,14 @@ def floats(words: list[str]) -> list[float]:
     """Return words as numbers, by XML's rules: no underscores, as Python's have.
 
     Raises:
-        BrokenFeature: one is no number.
+        BrokenFeature: one is not a number.
     """
     try:
         values = list(map(float, words))
     except ValueError as error:
-        raise BrokenFeature("a coordinate is no number") from error
+        raise BrokenFeature("a coordinate is not a number") from error
     if any("_" in word for word in words):
-        raise BrokenFeature("a coordinate is no number")
+        raise BrokenFeature("a coordinate is not a number")
     return values
 
 

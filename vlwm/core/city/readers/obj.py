@@ -2,7 +2,7 @@
 
 Objects (`o`, else `g`) are buildings. Where a file has one object for a whole town, its groups are,
 or its shells (faces that hang together by their corners); the official tiles of PLATEAU name none.
-The coordinate system stands in a header comment (`EPSG:6677`, or WKT), or in the file's name
+The coordinate system is in a header comment (`EPSG:6677`, or WKT), or in the file's name
 (`…_6677.obj`); else it is Tokyo's zone IX, with a note.
 """
 
@@ -20,8 +20,8 @@ from vlwm.core.city.readers.feature_batch import Skipped
 from vlwm.core.city.readers.obj_axes import Axes, axes_of, stated_unit
 from vlwm.core.city.readers.obj_lines import BadLine, ObjLines, lines_of, read_careful
 from vlwm.core.city.readers.obj_lines import read_plain as _read_plain
-from vlwm.core.city.readers.shells import scattered, shells_of_faces
 from vlwm.core.city.readers.source_files import Source
+from vlwm.core.geometry.shells import scattered, shells_of_faces
 
 DEFAULT_CRS = "EPSG:6677"
 _PLANE = re.compile(r"(?:EPSG[:\"',\s]+|_)(66(?:69|7\d|8[0-7]))(?!\d)", re.ASCII)
@@ -62,7 +62,7 @@ class ObjFile:
         named: False where the features are shells that the file does not name.
         skipped: features that were left out.
         axes: how its coordinates were read.
-        notes: what is to be told of it; "{file}" stands for its name.
+        notes: for the operator; "{file}" is replaced by its name.
         copyright: what a comment states of its source.
     """
 
@@ -198,7 +198,7 @@ def _are_buildings(vertices: NDArray[np.float64], found: ObjLines) -> bool:
 def _spans_town(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
 ) -> bool:
-    """Return True where a name stands for a material of the whole town, not for a building.
+    """Return True if a name is that of a material of the whole town, not of a building.
 
     Its plan reaches over most of the file's, and its shells stay apart.
     """

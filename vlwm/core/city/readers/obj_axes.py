@@ -1,9 +1,9 @@
-"""Which axis of an OBJ is up, and what its unit is: its buildings tell.
+"""Find the axis of an OBJ that is up, and its unit, from its buildings.
 
-Buildings stand on the ground, so their lowest points lie close together along the axis that is up,
-and spread over the town along the others. The usual building is 3 to 100 m large, which tells
-millimetres, centimetres and kilometres from metres; feet cannot be told. Both are only asked where
-there are several buildings, and what was found is always said.
+Buildings are on the ground, so their lowest points are close together along the axis that is up,
+and spread over the town along the others. The usual building is 3 to 100 m large, which separates
+millimetres, centimetres and kilometres from metres, but not feet. Both need several buildings, and
+a result that differs from z up in metres is always noted.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def axes_of(
     otherwise: Axes,
     up: str | None = None,
 ) -> tuple[Axes, list[str]]:
-    """Return up axis and unit of a file, and a note of what cannot be told.
+    """Return up axis and unit of a file, and a note of what remains unknown.
 
     Args:
         triangles: (T, 3, 3) in the file's own axes.
@@ -159,7 +159,7 @@ def _spread_off_a_slope(bases: NDArray[np.float64], axis: int) -> float:
 
 
 def _upright_share(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share (3,) of the area that stands upright or lies flat, were each axis up."""
+    """Return the share (3,) of the area that is upright or flat, if each axis were up."""
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     areas = np.linalg.norm(normals, axis=1)
     along = np.abs(normals) / np.maximum(areas, 1e-300)[:, None]

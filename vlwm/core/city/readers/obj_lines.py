@@ -210,9 +210,9 @@ class _Reading:
             reason = "a face needs whole numbers"
         inside = [i for i in index if 0 <= i < count]
         if reason is None and len(index) < 3:
-            reason = "a face has fewer than three corners, so one of them is not there"
+            reason = "a face has fewer than three corners"
         elif reason is None and len(inside) < len(index):
-            reason = "a face names a vertex that is not there"
+            reason = "a face names a vertex that does not exist"
         marks = (len(self.object_names) - 1, len(self.group_names) - 1)
         if reason is not None:
             self.bad.append(BadLine(number, reason, *marks, inside[0] if inside else -1))

@@ -24,7 +24,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.text import safe_text
 
 READ_KINDS = ("bldg", "brid", "veg", "tran", "dem")
-"""codes of what is read, in this order: the ground is laid under what stands"""
+"""codes of what is read, in this order: the ground is made under everything else"""
 _CODED = re.compile(r"^\d{6,10}_([a-z]{3,4})(?=_|\.)", re.ASCII)
 _MESH = re.compile(r"^(\d{6}|\d{8,10})(?=_|\.)", re.ASCII)
 _LOD = re.compile(r"(?:^|[/_])lod([1-4])(?=[/_.])", re.IGNORECASE | re.ASCII)

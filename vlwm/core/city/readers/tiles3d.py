@@ -14,7 +14,7 @@ import math
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ from vlwm.core.city.area import Area, LatLonBounds
 from vlwm.core.city.crs import Zone, from_earth_centered
 from vlwm.core.city.readers.b3dm import BrokenTile, Tile, read_tiles
 from vlwm.core.city.readers.feature_batch import BUILDING, LOCAL, UNIQUE, Batch, Skipped
-from vlwm.core.city.readers.shells import shells_of
 from vlwm.core.city.readers.source_files import Source
+from vlwm.core.errors import DataError
+from vlwm.core.geometry.shells import shells_of
 from vlwm.core.text import safe_text
 from vlwm.core.tile_tree import Content, NotATileSet, read_tree
 
@@ -61,7 +62,7 @@ class Leaves:
 
     Attributes:
         nested: other tile sets that it names.
-        passed_over: what tiles hold beside triangles, by kind.
+        passed_over: primitives other than triangles, by kind.
         copyright: what the files state of their source.
     """
 
@@ -84,7 +85,7 @@ def find_leaves(source: Source, area: Area | None = None) -> Leaves:
     """Return the finest tiles of a tile set; with an area only those that may touch it.
 
     Raises:
-        DataError: the file is no tile set, or one that is not read.
+        DataError: the file is not a tile set, or one that is not read.
     """
     leaves = Leaves()
     _read_set(source, np.eye(4), area, leaves, ())
@@ -189,7 +190,7 @@ def _placed(
     """
     nothing = np.zeros((0, 3, 3))
 
-    def beside(name: str) -> bytes | None:
+    def read_file(name: str) -> bytes | None:
         folder = posixpath.dirname(leaf.source.member)
         member = posixpath.normpath(posixpath.join(folder, Content(name, ()).path or ".."))
         if member.startswith(("..", "/")) or not leaf.source.place.has(member):
@@ -198,9 +199,9 @@ def _placed(
 
     empty = Tile(nothing, np.zeros(0, np.int64), 0, {})
     try:
-        tiles = read_tiles(leaf.source.read(), leaf.up_axis, beside)
-    except BrokenTile as error:
-        yield empty, nothing, str(error)
+        tiles = read_tiles(leaf.source.read(), leaf.up_axis, read_file)
+    except (BrokenTile, DataError) as error:
+        yield empty, nothing, error.what if isinstance(error, DataError) else str(error)
         return
     for tile in tiles:
         if leaves is not None:
@@ -208,11 +209,19 @@ def _placed(
             leaves.copyright = leaves.copyright or tile.copyright
         if not len(tile.triangles):
             continue
-        points = tile.triangles.reshape(-1, 3) @ leaf.matrix[:3, :3].T + leaf.matrix[:3, 3]
-        reach = np.linalg.norm(points, axis=1)
-        if not ((reach > _EARTH_M[0]) & (reach < _EARTH_M[1])).all():
+        with np.errstate(all="ignore"):  # what overflows is not on the earth
+            points = tile.triangles.reshape(-1, 3) @ leaf.matrix[:3, :3].T + leaf.matrix[:3, 3]
+            reach = np.linalg.norm(points, axis=1)
+        off = ~((reach > _EARTH_M[0]) & (reach < _EARTH_M[1])).reshape(-1, 3).all(axis=1)  # (T,)
+        if 2 * off.sum() > len(off):
             yield empty, nothing, _not_on_earth(reach)
             continue
+        if off.any():
+            lost = np.isin(tile.rows, tile.rows[off]) if tile.has_rows else off
+            count = len(np.unique(tile.rows[lost]))
+            yield empty, nothing, f"{count} of its features: {_not_on_earth(reach)}"
+            tile = replace(tile, triangles=tile.triangles[~lost], rows=tile.rows[~lost])
+            points = points.reshape(-1, 3, 3)[~lost].reshape(-1, 3)
         yield tile, zone.place_degrees(from_earth_centered(points)).reshape(-1, 3, 3), None
 
 

@@ -8,6 +8,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 _SAME_CORNER_M = 0.005
+_MOST_CELLS = 4e15
 
 
 def shells_of(triangles: NDArray[np.float64]) -> tuple[NDArray[np.int64], int]:
@@ -25,7 +26,8 @@ def shells_of_faces(
     """
     if not len(faces):
         return np.zeros(0, dtype=np.int64), 0
-    keys = np.round(vertices / _SAME_CORNER_M).astype(np.int64)
+    cells = np.round(vertices / _SAME_CORNER_M)
+    keys = np.clip(cells, -_MOST_CELLS, _MOST_CELLS).astype(np.int64)  # (V, 3)
     _, corner = np.unique(keys, axis=0, return_inverse=True)
     corners = corner.reshape(-1)[faces]  # (F, 3)
     links = (np.repeat(corners[:, 0], 2), corners[:, 1:].reshape(-1))
