@@ -25,9 +25,7 @@ from vlwm.core.text import safe_text
 
 FAR_M = 10_000.0
 """features within this of each other are one place; those over 28 km apart are not"""
-_NEAR_M = 1_000.0
 _FEW, _FEW_SHARE = 3, 0.05
-_STRAY_M = 10_000.0
 _MOST_OFF_M = 2_000.0
 _COVER_M = 1.0
 _COVERED_SHARE = 0.5
@@ -55,7 +53,7 @@ def bound_extent(collector: Collector) -> None:
     if sizes.sum() - sizes[main] > few or 2 * sizes[main] <= sizes.sum():
         raise _two_places(collector, numbers, middles, place)
     far = place != main
-    far |= _strays(middles, far) | _off_the_ground(bounds, far)
+    far |= _off_the_ground(bounds, far)
     _leave_out(collector, numbers[far], middles, far)
     _leave_out_roads(features, middles[~far])
 
@@ -76,20 +74,6 @@ def _places(middles: NDArray[np.float64], cell_m: float) -> NDArray[np.int64]:
     pairs = np.array(links, dtype=np.int64).reshape(-1, 2)
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(cells),) * 2)
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)[cell]
-
-
-def _strays(middles: NDArray[np.float64], far: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return features (G,) that are alone, farther from the town than the town is wide."""
-    found = np.zeros(len(middles), dtype=bool)
-    near = np.flatnonzero(~far)
-    place = _places(middles[near], _NEAR_M)
-    sizes = np.bincount(place)
-    town = middles[near][place == int(np.argmax(sizes))]
-    low, high = town.min(axis=0), town.max(axis=0)
-    reach = max(_STRAY_M, float(np.linalg.norm(high - low)))
-    away = np.linalg.norm(np.maximum(np.maximum(low - middles, middles - high), 0.0), axis=1)
-    found[near] = (sizes[place] <= _FEW) & (away[near] > reach) & (len(near) > 2 * _FEW)
-    return found
 
 
 def _off_the_ground(bounds: NDArray[np.float64], far: NDArray[np.bool_]) -> NDArray[np.bool_]:
