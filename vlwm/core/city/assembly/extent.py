@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from vlwm.core.city.assembly.deduplicate import Collector
 from vlwm.core.city.assembly.feature_table import KINDS, Features
@@ -23,8 +24,9 @@ from vlwm.core.geometry.mapped_arrays import let_go, pieces
 from vlwm.core.geometry.plan_grid import Hits, PlanGrid, nodes_under
 from vlwm.core.text import safe_text
 
-FAR_M = 10_000.0
-"""features within this of each other are one place; those over 28 km apart are not"""
+FAR_M = 20_000.0
+"""features that are farther than this from all others are another place, give or take a cell"""
+_CELL_M = 2_000.0
 _FEW, _FEW_SHARE = 3, 0.05
 _MOST_OFF_M = 2_000.0
 _COVER_M = 1.0
@@ -46,7 +48,7 @@ def bound_extent(collector: Collector) -> None:
         return
     bounds = features.bounds.array()[numbers]
     middles = (bounds[:, 0] + bounds[:, 1])[:, :2] / 2
-    place = _places(middles, FAR_M)
+    place = _places(middles)
     sizes = np.bincount(place)
     main = int(np.argmax(sizes))
     few = max(_FEW, _FEW_SHARE * len(numbers))
@@ -58,22 +60,14 @@ def bound_extent(collector: Collector) -> None:
     _leave_out_roads(features, middles[~far])
 
 
-def _places(middles: NDArray[np.float64], cell_m: float) -> NDArray[np.int64]:
-    """Return the place (G,) of each middle: cells of the plan that touch are one place."""
-    cells, cell = np.unique(
-        np.floor(middles / cell_m).astype(np.int64), axis=0, return_inverse=True
-    )
-    cell = cell.reshape(-1)
-    index = {(int(x), int(y)): i for i, (x, y) in enumerate(cells)}
-    links = [
-        (i, j)
-        for (x, y), i in index.items()
-        for dx, dy in ((1, 0), (0, 1), (1, 1), (1, -1))
-        if (j := index.get((x + dx, y + dy))) is not None
-    ]
-    pairs = np.array(links, dtype=np.int64).reshape(-1, 2)
+def _places(middles: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the place (G,) of each middle: what is linked by steps of at most `FAR_M` is one."""
+    at = np.floor(middles / _CELL_M)
+    cells, cell = np.unique(at, axis=0, return_inverse=True)
+    pairs = cKDTree(cells * _CELL_M).query_pairs(FAR_M, output_type="ndarray").reshape(-1, 2)
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(cells),) * 2)
-    return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)[cell]
+    label = connected_components(graph, directed=False)[1]
+    return np.asarray(label, dtype=np.int64)[cell.reshape(-1)]
 
 
 def _off_the_ground(bounds: NDArray[np.float64], far: NDArray[np.bool_]) -> NDArray[np.bool_]:
