@@ -43,6 +43,7 @@ _TALLEST_M = 1500.0
 _WIDEST_M = {BUILDING: 5_000.0, BRIDGE: 20_000.0}
 _WIDEST_ELSE_M = 100_000.0
 _DEEPEST_M, _HIGHEST_M = -600.0, 9_500.0
+_EARTH_M = 1e8
 
 Key = tuple[str, object]
 """kind of a feature, and its name or, of a shell, its bounds"""
@@ -131,22 +132,23 @@ class Collector:
         if not batch.names:
             return batch
         bounds = batch.bounds()
-        sides = (bounds[:, 1] - bounds[:, 0])[:, :2].max(axis=1)
-        tall = bounds[:, 1, 2] - bounds[:, 0, 2]
+        with np.errstate(over="ignore"):
+            sides = (bounds[:, 1] - bounds[:, 0])[:, :2].max(axis=1)
+            tall = bounds[:, 1, 2] - bounds[:, 0, 2]
+        lost = ~(np.abs(bounds) < _EARTH_M).all(axis=(1, 2))
         wide = sides > _WIDEST_M.get(batch.kind, _WIDEST_ELSE_M)
         high = (bounds[:, 0, 2] < _DEEPEST_M) | (bounds[:, 1, 2] > _HIGHEST_M)
-        odd = wide | (tall > _TALLEST_M) | high
+        odd = lost | wide | (tall > _TALLEST_M) | high
         if not odd.any():
             return batch
         reasons = []
         for i in np.flatnonzero(odd):
-            low, top = bounds[i, 0, 2], bounds[i, 1, 2]
-            reason = f"its heights are {low:g} to {top:g} m"
-            reasons.append(
-                Skipped(
-                    batch.names[i], f"it is {sides[i] / 1000:.0f} km wide" if wide[i] else reason
-                )
-            )
+            reason = f"its heights are {bounds[i, 0, 2]:g} to {bounds[i, 1, 2]:g} m"
+            if wide[i]:
+                reason = f"it is {sides[i] / 1000:.0f} km wide"
+            if lost[i]:
+                reason = "its coordinates are beyond the earth"
+            reasons.append(Skipped(batch.names[i], reason))
         self.skip(reasons, file)
         return batch.chosen(~odd)
 

@@ -87,6 +87,7 @@ def stated_unit(lines: Sequence[bytes]) -> float | None:
     return None
 
 
+@np.errstate(all="ignore")  # coordinates may be beyond all numbers; their features go later
 def axes_of(
     triangles: NDArray[np.float64],
     owners: NDArray[np.int64],
