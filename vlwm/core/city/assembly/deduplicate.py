@@ -45,6 +45,7 @@ _WIDEST_ELSE_M = 100_000.0
 _DEEPEST_M, _HIGHEST_M = -600.0, 9_500.0
 _EARTH_M = 1e8
 
+Mask = NDArray[np.bool_]
 Key = tuple[str, object]
 """kind of a feature, and its name or, of a shell, its bounds"""
 
@@ -135,7 +136,7 @@ class Collector:
         with np.errstate(over="ignore"):
             sides = (bounds[:, 1] - bounds[:, 0])[:, :2].max(axis=1)
             tall = bounds[:, 1, 2] - bounds[:, 0, 2]
-        lost = ~(np.abs(bounds) < _EARTH_M).all(axis=(1, 2))
+        lost: Mask = np.asarray(~(np.abs(bounds) < _EARTH_M).all(axis=(1, 2)))
         wide = sides > _WIDEST_M.get(batch.kind, _WIDEST_ELSE_M)
         high = (bounds[:, 0, 2] < _DEEPEST_M) | (bounds[:, 1, 2] > _HIGHEST_M)
         odd = lost | wide | (tall > _TALLEST_M) | high
