@@ -85,6 +85,7 @@ def test_a_bug_is_called_one_and_its_traceback_is_kept(tmp_path: Path) -> None:
             assert "bug in vlwm" in out.stderr and "Traceback" not in out.stderr
             (log,) = tmp_path.glob("vlwm-error-*.log")
             assert "ZeroDivisionError" in log.read_text()
+            assert log.stat().st_mode & 0o077 == 0 and str(os.getpid()) not in log.name
 
 
 def test_help_leaves_out_what_it_never_uses_and_puts_nothing_in_its_place() -> None:

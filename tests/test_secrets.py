@@ -17,7 +17,8 @@ from tests.http_site import Behaviour
 from vlwm.cli import app
 from vlwm.core.config.schema import Config
 from vlwm.core.fetch import download
-from vlwm.core.fetch.transfer import Policy, Transfer, without_secrets
+from vlwm.core.fetch.answers import without_secrets
+from vlwm.core.fetch.transfer import Policy, Transfer
 from vlwm.core.run_folder import RunFolder
 
 SECRETS = {

@@ -28,6 +28,7 @@ from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError
 from vlwm.core.files import explain_os_error
 from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
+from vlwm.core.text import safe_text
 from vlwm.version import __version__
 
 app = typer.Typer(
@@ -98,7 +99,7 @@ def _run(stop: Stoppable, debug: bool) -> int:
     except VlwmError as error:
         if debug:
             _print_traceback()
-        say(f"vlwm: {error}")
+        say(f"vlwm: {safe_text(error, _LONGEST_SENTENCE)}")
         return error.exit_code
     except (KeyboardInterrupt, StopRequested):
         stop.yield_to_the_end()
@@ -128,6 +129,7 @@ def _say_os_error(error: OSError, debug: bool) -> int:
     return explained.exit_code
 
 
+_LONGEST_SENTENCE = 4000
 _KEPT = {
     "prepare": "frames that are done are kept; run the same command again to resume",
     "download": "what has arrived is kept; run the same command again to resume",
@@ -199,15 +201,15 @@ def _print_traceback() -> None:
 def _report_bug(error: Exception, debug: bool) -> None:
     import tempfile
     import traceback
-    from pathlib import Path
 
     if debug:
         _print_traceback()
         return
-    log = Path(tempfile.gettempdir()) / f"vlwm-error-{os.getpid()}.log"
-    log.write_text(traceback.format_exc(), encoding="utf-8")
-    print(
-        f"vlwm: this is a bug in vlwm, {type(error).__name__}: {error} "
-        f"(traceback in {log}; --debug shows it here)",
-        file=sys.stderr,
-    )
+    try:  # a new file that only this user can read; a link in its place is not followed
+        handle, log = tempfile.mkstemp(prefix="vlwm-error-", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(traceback.format_exc())
+        where = f"traceback in {log}; --debug shows it here"
+    except OSError:
+        where = "--debug shows the traceback"
+    say(f"vlwm: this is a bug in vlwm, {type(error).__name__}: {safe_text(error)} ({where})")

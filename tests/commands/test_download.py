@@ -97,7 +97,7 @@ def test_what_a_form_gave_may_be_files_and_parts_of_one_tree(
     links, data = tmp_path / "links.txt", tmp_path / "d"
     links.write_text("part1.zip\nabsent.zip\n")
     base = ("--midair", "--catalog", catalogue, "--data-dir", data, "--links")
-    with pytest.raises(DataError, match=r"absent\.zip is neither an address nor a file"):
+    with pytest.raises(DataError, match=r'"absent\.zip" is neither a URL nor a file'):
         vlwm(*base, links)
     links.write_text("# two parts\npart1.zip\n")
     vlwm(*base, links)
@@ -115,7 +115,7 @@ def test_a_failure_ends_with_its_code_after_the_others(
     entries = json.loads(catalogue.read_text())[:1]
     bad = {**entries[0], "name": "bad", "file": "bad.bin", "sha256": "0" * 64, "bytes": None}
     catalogue.write_text(json.dumps([bad, *entries]))
-    with pytest.raises(DataError, match="SHA-256"):
+    with pytest.raises(DataError, match=r"1 of 2 downloads failed.*SHA-256"):
         vlwm("--catalog", catalogue, "--data-dir", tmp_path / "d")
     assert (tmp_path / "d/plateau/city.bin").exists()
     assert not (tmp_path / "d/bad.bin").exists()
@@ -139,8 +139,13 @@ def test_wards_come_from_plateaus_catalogue(
         vlwm(*base, "--ward", "99999")
     monkeypatch.setenv("VLWM_PLATEAU_API", "http://127.0.0.1:9/api")
     (tmp_path / "d/.plateau-catalogue.json").unlink()
-    answer = json.loads(vlwm(*base, "--ward", "13101").stdout)
-    assert answer["entries"][0]["name"] == "tokyo23ku-citygml-2020"
+    with pytest.raises(DataError, match=r"cannot reach 127\.0\.0\.1"):
+        vlwm(*base, "--ward", "13101")
+    tiles = ("--plateau", "--format", "3dtiles", "--data-dir", tmp_path / "d", "--list", "--json")
+    (entry,) = json.loads(vlwm(*tiles, "--ward", "13101").stdout)["entries"]
+    assert entry["name"] == "chiyoda-3dtiles-2022"  # exactly this ward is in the built-in list
+    with pytest.raises(UsageError, match=r"no obj of ward 13101 alone: add --format citygml"):
+        vlwm("--ward", "13101", "--list")
 
 
 def test_tiles_take_the_leaves_only(site: Any, tmp_path: Path) -> None:
@@ -180,3 +185,121 @@ def test_tiles_follow_outer_sets_and_buffers(site: Any, tmp_path: Path) -> None:
     folder = tmp_path / "d/plateau/3dtiles/x"
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {"tileset.json", "a.gltf", "a.bin", ".tileset.json.done.json"}
+
+
+def serve(site: Any, bodies: dict[str, bytes]) -> None:
+    """Let the server answer by path; what it does not know is missing."""
+    from tests.http_site import Handler
+
+    def do_GET(handler: Any) -> None:
+        site.requests.append({"path": handler.path})
+        found = bodies.get(handler.path)
+        handler.plain(404 if found is None else 200, found or b"")
+
+    site.handler = do_GET
+    original = Handler.do_GET
+    Handler.do_GET = do_GET  # type: ignore[method-assign]
+    site.restore = lambda: setattr(Handler, "do_GET", original)
+
+
+def entry_of(site: Any, path: str, file: str, **more: Any) -> dict[str, Any]:
+    return {"name": "it", "group": "plateau", "url": site.url + path, "file": file, "bytes": None,
+            "sha256": None, "licence": "CC BY", **more}  # fmt: skip
+
+
+def test_nested_tile_sets_come_with_their_tiles(site: Any, tmp_path: Path) -> None:
+    outer = {"root": {"children": [{"content": {"uri": "inner/tileset.json"}}]}}
+    inner = {"root": {"refine": "ADD", "content": {"uri": "a.b3dm"}, "children": [
+        {"content": {"uri": "b.b3dm"}}]}}  # fmt: skip
+    bodies = {"/t/tileset.json": json.dumps(outer).encode(),
+              "/t/inner/tileset.json": json.dumps(inner).encode(),
+              "/t/inner/a.b3dm": b"b3dm1"}  # fmt: skip
+    serve(site, bodies)
+    try:
+        entry = entry_of(
+            site, "/t/tileset.json", "plateau/3dtiles/x/tileset.json", format="3dtiles"
+        )
+        (tmp_path / "c.json").write_text(json.dumps([entry]))
+        args = ("--plateau", "--format", "3dtiles", "--catalog", tmp_path / "c.json", "--data-dir",
+                tmp_path / "d")  # fmt: skip
+        folder = tmp_path / "d/plateau/3dtiles/x"
+        with pytest.raises(DataError, match="404"):
+            vlwm(*args)
+        assert not (folder / ".tileset.json.done.json").exists()
+        bodies["/t/inner/b.b3dm"] = b"b3dm2"
+        vlwm(*args)
+        assert (folder / "inner/b.b3dm").exists() and (folder / ".tileset.json.done.json").exists()
+    finally:
+        site.restore()
+
+
+def test_half_a_file_under_its_name_is_fetched_again(site: Any, tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as opened:
+        opened.writestr("a.gml", "x" * 1000)
+    for name, whole in (("a.zip", packed.getvalue()), ("a.obj", b"v 0 0 0\n" * 50)):
+        site.body = whole
+        entry = entry_of(site, f"/{name}", f"plateau/{name}")
+        (tmp_path / "c.json").write_text(json.dumps([entry]))
+        args = ("--catalog", tmp_path / "c.json", "--data-dir", tmp_path / "d")
+        for half in (whole[: len(whole) // 2], b""):
+            (tmp_path / "d/plateau").mkdir(parents=True, exist_ok=True)
+            (tmp_path / "d/plateau" / name).write_bytes(half)
+            if name == "a.zip" or not half:
+                assert "already downloaded" not in vlwm(*args).stdout
+                assert (tmp_path / "d/plateau" / name).read_bytes() == whole
+        assert "already downloaded" in vlwm(*args).stdout
+
+
+def test_a_page_and_a_file_of_another_size_are_not_the_weights(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlwm.core.fetch.transfer.random.uniform", lambda low, high: 0.0)
+    entry = entry_of(site, "/w.pth", "pretrained/w.pth", group="models", about_bytes=721_000_000)
+    (tmp_path / "c.json").write_text(json.dumps([entry]))
+    args = ("--models", "--catalog", tmp_path / "c.json", "--data-dir", tmp_path / "d")
+    for body in (
+        b"\xef\xbb\xbf<html>sign in</html>",
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.abc",
+    ):
+        site.body = body
+        with pytest.raises(DataError, match=r"a web page came|the catalogue says about 721000000"):
+            vlwm(*args)
+        assert not list(tmp_path.rglob("w.pth"))
+
+
+def test_all_takes_what_is_bounded_and_fits_and_lists_the_rest(site: Any, tmp_path: Path) -> None:
+    small = entry_of(site, "/s.bin", "s.bin", name="small", bytes=len(site.body))
+    huge = entry_of(site, "/h.bin", "h.bin", name="huge", about_bytes=10**17)
+    endless = entry_of(site, "/e.bin", "e.bin", name="endless", group="tartanair")
+    form = entry_of(
+        site, "/f", "f", name="form", group="midair", how="fill in the form, and run: x"
+    )
+    form["url"] = None
+    (tmp_path / "c.json").write_text(json.dumps([endless, huge, form, small]))
+    args = ("--all", "--catalog", tmp_path / "c.json", "--data-dir", tmp_path / "d")
+    out = vlwm(*args).stdout
+    assert "small" in out and "(at least 100000000.0 GB)" in out and "endless: size unknown" in out
+    assert "vlwm download --tartanair" in out and "vlwm download --midair --links FILE" in out
+    assert "first fill in the form" in out and [r["path"] for r in site.requests] == ["/s.bin"]
+    answer = json.loads(vlwm(*args, "--dry-run", "--json").stdout)
+    assert {e["name"] for e in answer["left_out"]} == {"huge", "endless", "form"}
+
+
+def test_without_a_network_it_says_so_at_once(tmp_path: Path) -> None:
+    import time
+
+    entry = {"name": "far", "group": "plateau", "url": "https://no-such-host.invalid/x.zip",
+             "file": "x.zip", "licence": "x"}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps([entry]))
+    began = time.monotonic()
+    with pytest.raises(DataError, match=r"cannot reach no-such-host.invalid"):
+        vlwm("--catalog", tmp_path / "c.json", "--data-dir", tmp_path / "d")
+    assert time.monotonic() - began < 5.0
+
+
+def test_the_list_fits_80_columns(tmp_path: Path) -> None:
+    lines = vlwm("--list", "--data-dir", "data").stdout.splitlines()
+    assert max(len(line) for line in lines if "To download" not in line) <= 160
+    assert any(line.startswith("tokyo23ku-obj-2020") and "about 2.1 GB" in line for line in lines)
+    assert any("at least" in line for line in lines)

@@ -41,3 +41,17 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console().print(table)
+
+
+def mark(kind: str) -> str:
+    """Return the mark of a line: a sign in UTF-8, a word elsewhere.
+
+    Args:
+        kind: "good", "warn" or "bad".
+    """
+    from vlwm.core.monitoring.formatting import terminal_glyphs
+
+    glyphs = terminal_glyphs()
+    if glyphs.ascii_only:
+        return {"good": "ok", "warn": "warn", "bad": "FAIL"}[kind]
+    return str(getattr(glyphs, kind))

@@ -1,21 +1,21 @@
-"""`vlwm download`: city models, weights and other data sets, resumable and verified."""
+"""`vlwm download`: city models, weights and other datasets, resumable and verified."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from vlwm.core.fetch.catalogue import Entry
-    from vlwm.core.fetch.download import Download, OnProgress
+    from vlwm.core.fetch.catalogue import Entry, Selection
+    from vlwm.core.fetch.download import Download
 
 
-_WHAT, _PART, _FROM, _HOW = "What to fetch", "Only a part of it", "From where", "How to run"
+_WHAT, _PART, _FROM, _HOW = "What to download", "Only a part of it", "From where", "How to run"
+_SPARE_BYTES = 1 << 30
+"""left free on the disk by --all"""
 
 
 def download(
@@ -27,13 +27,17 @@ def download(
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Everything that stands behind no form.", rich_help_panel=_WHAT),
+        typer.Option(
+            "--all",
+            help="All that needs no registration, has a known size and fits the disk.",
+            rich_help_panel=_WHAT,
+        ),
     ] = False,
     plateau: Annotated[
         bool, typer.Option("--plateau", help="PLATEAU city models.", rich_help_panel=_WHAT)
     ] = False,
     models: Annotated[
-        bool, typer.Option("--models", help="OccWorld's weights.", rich_help_panel=_WHAT)
+        bool, typer.Option("--models", help="OccWorld's pretrained weights.", rich_help_panel=_WHAT)
     ] = False,
     nuscenes: Annotated[
         bool,
@@ -82,47 +86,63 @@ def download(
         typer.Option(
             "--links",
             metavar="FILE",
-            help="What a form gave you: a list of addresses or files, or an archive.",
+            help="Text file with the links from a registration form, or an archive you have.",
             rich_help_panel=_FROM,
         ),
     ] = None,
     catalog: Annotated[
         Path | None,
         typer.Option(
-            "--catalog", help="Another catalogue of the same form.", rich_help_panel=_FROM
+            "--catalog",
+            metavar="FILE",
+            help="Use another catalogue file (JSON, same format).",
+            rich_help_panel=_FROM,
         ),
     ] = None,
     data_dir: Annotated[
-        Path, typer.Option("--data-dir", help="Folder of all data.", rich_help_panel=_HOW)
+        Path,
+        typer.Option("--data-dir", metavar="DIR", help="Folder of all data.", rich_help_panel=_HOW),
     ] = Path("data"),
     list_: Annotated[
         bool,
         typer.Option(
             "--list",
-            help="What there is: size, licence, place; fetch nothing.",
+            help="List available datasets and exit.",
             rich_help_panel=_HOW,
         ),
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Bytes, disk and time; fetch nothing.", rich_help_panel=_HOW
+            "--dry-run",
+            help="Show sizes, disk space and time; download nothing.",
+            rich_help_panel=_HOW,
         ),
     ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_HOW)
     ] = False,
 ) -> None:
-    """Fetch data and weights; run it again after an interruption and it goes on.
+    """Download datasets and weights. Run the same command again to resume.
 
     Without an option: Tokyo PLATEAU OBJ into data/plateau/meshes/obj and OccWorld's weights into
     pretrained/occworld/latest.pth.
 
-    Examples: [cyan]vlwm download --list[/], [cyan]vlwm download --plateau --ward 13101 --format
-    citygml[/], [cyan]vlwm download --all --data-dir /workspace/data[/]
+    Examples:
+
+      [cyan]vlwm download[/]
+
+      [cyan]vlwm download --list[/]
+
+      [cyan]vlwm download --plateau --ward 13101 --format citygml[/]
+
+      [cyan]vlwm download --all --data-dir /workspace/data[/]
     """
-    from vlwm.core.fetch.catalogue import GROUPS, Selection, read_catalogue, select
+    from vlwm.commands._download_output import show_entries
+    from vlwm.commands._output import note
+    from vlwm.core.fetch.catalogue import GROUPS, Selection, divide, read_catalogue, select
     from vlwm.core.fetch.download import Download
+    from vlwm.core.files import free_bytes
 
     if store is not None:
         _bring_store(store, data_dir, json_)
@@ -132,15 +152,33 @@ def download(
     groups = tuple(name for name, flag in zip(GROUPS, flags, strict=True) if flag)
     wanted = Selection(everything, groups, tuple(ward or ()), _format(format_))
     job = Download(data_dir, only=_only(scene, env))
-    chosen = entries if list_ and not groups else select(entries, wanted)
     if wanted.wards and wanted.format in ("citygml", "3dtiles"):
-        chosen = _wards(chosen, wanted, data_dir)
+        chosen = _wards(entries, wanted, data_dir)
+    else:
+        chosen = entries if list_ and not groups else select(entries, wanted)
+    rest: list[Entry] = []
+    if everything and not (list_ and not dry_run):
+        usable = free_bytes(data_dir) - _SPARE_BYTES
+        chosen, rest = divide(chosen, usable, job.is_there)
+        rest += [e for e in entries if e.optional]
     if links is not None:
         chosen = _linked(chosen, links)
     if list_ or dry_run:
-        _show(job, chosen, json_, "list" if list_ else "dry_run")
+        show_entries(job, chosen, rest, json_, "list" if list_ else "dry_run")
         return
-    _fetch(job, chosen, json_)
+    try:
+        _fetch(job, chosen, rest, json_)
+    except KeyboardInterrupt:
+        kept = sum(p.stat().st_size for p in _parts(job, chosen))
+        note(f"{kept / 1e6:.1f} MB of unfinished files are kept") if kept else None
+        raise
+
+
+def _parts(job: Download, entries: Sequence[Entry]) -> list[Path]:
+    """Return the unfinished files of some entries."""
+    paths = [entry.path(job.data_dir) for entry in entries]
+    parts = [path.with_name(f"{path.name}.part") for path in paths]
+    return [part for part in parts if part.is_file()]
 
 
 def _bring_store(url: str, data_dir: Path, json_: bool) -> None:
@@ -174,23 +212,38 @@ def _only(scene: list[str] | None, env: list[str] | None) -> tuple[str, ...]:
     return tuple(f"*{name}*" for name in names) or ("*",)
 
 
-def _wards(chosen: Sequence[Entry], wanted: Any, data_dir: Path) -> list[Entry]:
+def _wards(entries: Sequence[Entry], wanted: Selection, data_dir: Path) -> list[Entry]:
+    """Return the entries of the wards that were asked for, and of no other.
+
+    Raises:
+        DataError: neither PLATEAU nor the built-in list has these wards.
+    """
     import os
 
     from vlwm.commands._output import note
-    from vlwm.core.errors import DataError
-    from vlwm.core.fetch.catalogue import PLATEAU_API, ask_plateau, plateau_entries
+    from vlwm.core.errors import DataError, UsageError
+    from vlwm.core.fetch.catalogue import select
+    from vlwm.core.fetch.plateau import PLATEAU_API, ask_plateau, plateau_entries
+    from vlwm.core.fetch.reach import refuse_without_network
 
     api = os.environ.get("VLWM_PLATEAU_API", PLATEAU_API)
+    kind = wanted.format or "obj"
     try:
+        refuse_without_network([api], note)
         answer = ask_plateau(data_dir / ".plateau-catalogue.json", api)
     except DataError as error:
-        note(f"{error}; the built-in list is used")
-        return list(chosen)
-    found, missing = plateau_entries(wanted.wards, wanted.format, answer)
+        try:
+            built_in = select(entries, wanted)
+        except UsageError:
+            raise error from None
+        if {e.ward for e in built_in} != set(wanted.wards):
+            raise
+        note(f"{error.what}; the built-in entries of these wards are used")
+        return built_in
+    found, missing = plateau_entries(wanted.wards, kind, answer)
     if missing:
         raise DataError(
-            f"PLATEAU's catalogue has no {wanted.format} for {', '.join(missing)}",
+            f"PLATEAU's catalogue has no {kind} for {', '.join(missing)}",
             remedy="use five-digit codes such as 13101 (Chiyoda), or another --format",
         )
     return found
@@ -198,150 +251,58 @@ def _wards(chosen: Sequence[Entry], wanted: Any, data_dir: Path) -> list[Entry]:
 
 def _linked(chosen: Sequence[Entry], links: Path) -> list[Entry]:
     from vlwm.core.errors import UsageError
-    from vlwm.core.fetch.download import entries_of_links
+    from vlwm.core.fetch.links import entries_of_links
 
     by_hand = [e for e in chosen if e.how]
     if not by_hand:
-        raise UsageError("--links belongs to a data set behind a form", remedy="add --midair")
+        raise UsageError("--links is for datasets that require registration", remedy="add --midair")
     return entries_of_links(by_hand[0], links)
 
 
-def _show(job: Download, entries: Sequence[Entry], json_: bool, kind: str) -> None:
-    from vlwm.commands._output import emit_json, print_table
-    from vlwm.core.files import free_bytes
-
-    missing = sum(e.size or 0 for e in entries if not job.is_there(e))
-    if json_:
-        rows = [_row(job, e) for e in entries]
-        free = free_bytes(job.data_dir)
-        emit_json({"mode": kind, "entries": rows, "missing_bytes": missing, "free_bytes": free})
-        return
-    cells = [
-        [e.name, e.group, _size(e), e.licence, str(e.path(job.data_dir)), _state(job, e)]
-        for e in entries
-    ]
-    print_table("Catalogue", ["name", "group", "size", "licence", "where", "there"], cells)
-    _say_totals(job, missing)
-
-
-def _row(job: Download, entry: Entry) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "group": entry.group,
-        "bytes": entry.size,
-        "licence": entry.licence,
-        "path": str(entry.path(job.data_dir)),
-        "there": job.is_there(entry),
-    }
-
-
-def _say_totals(job: Download, missing: int) -> None:
-    from vlwm.commands._output import console
-    from vlwm.core.files import free_bytes
-
-    free = free_bytes(job.data_dir) / 1e9
-    minutes = missing / 50e6 / 60
-    console().print(
-        f"To fetch: about {missing / 1e9:.1f} GB, {minutes:.0f} minutes at 50 MB/s; "
-        f"{free:.1f} GB are free in {job.data_dir}."
-    )
-
-
-def _size(entry: Entry) -> str:
-    if entry.size is None:
-        return "?"
-    text = f"{entry.size / 1e9:.1f} GB" if entry.size >= 1e9 else f"{entry.size / 1e6:.1f} MB"
-    return text if entry.bytes is not None else f"~{text}"
-
-
-def _state(job: Download, entry: Entry) -> str:
-    return "yes" if job.is_there(entry) else "form" if entry.url is None else "no"
-
-
-def _fetch(job: Download, entries: Sequence[Entry], json_: bool) -> None:
-    from vlwm.commands._output import emit_json, note
-    from vlwm.core.errors import DataError
+def _fetch(job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_: bool) -> None:
+    from vlwm.commands._download_output import entry_row, progress, say_rest
+    from vlwm.commands._output import emit_json, mark, note
+    from vlwm.core.errors import DataError, VlwmError
     from vlwm.core.fetch.download import to_json
+    from vlwm.core.fetch.reach import refuse_without_network
 
     automatic = [e for e in entries if e.url is not None]
     by_hand = [e for e in entries if e.url is None and not job.is_there(e)]
     if by_hand and not automatic:
         job.fetch(by_hand[0])
+    missing = [e for e in automatic if not job.is_there(e)]
+    refuse_without_network([str(e.url) for e in missing], note)
     job.check_room(automatic)
-    results, failures = [], []
-    with _progress(automatic) as report:
-        job.progress = report
+    results: list[Any] = []
+    failures: list[VlwmError] = []
+    with progress(automatic) as (report, say):
+        job.progress, job.notice = report, say
         for entry in automatic:
             try:
                 results.append(job.fetch(entry))
             except DataError as error:
                 failures.append(error)
-                note(f"✘ {entry.name}: {error}")
+                if len(automatic) > 1:
+                    say(f"{mark('bad')} {entry.name}: {error}")
     for entry in by_hand:
-        note(f"▲ {entry.name} stands behind a form: {entry.how}")
+        note(f"{mark('warn')} {entry.name} requires registration: {entry.how}")
     if json_:
-        emit_json({"fetched": [to_json(r) for r in results], "failed": [str(e) for e in failures]})
+        emit_json({
+            "fetched": [to_json(r) for r in results],
+            "failed": [str(e) for e in failures],
+            "left_out": [entry_row(job, e) for e in rest],
+        })  # fmt: skip
     for result in results if not json_ else ():
-        state = "was there" if result.was_there else f"{result.bytes / 1e6:.1f} MB"
-        print(f"✔ {result.entry.name}  {state}  {result.path}")
+        state = "already downloaded" if result.was_there else f"{result.bytes / 1e6:.1f} MB"
+        print(f"{mark('good')} {result.entry.name}  {state}  {result.path}")
+    if not json_:
+        say_rest(rest)
     if failures:
-        raise failures[0]
+        if len(automatic) == 1:
+            raise failures[0]
+        raise DataError(
+            f"{len(failures)} of {len(automatic)} downloads failed",
+            where=", ".join(e.where or "" for e in failures),
+            remedy=f"the first: {failures[0]}",
+        )
     note("next: vlwm prepare") if results and not json_ else None
-
-
-@contextmanager
-def _progress(entries: Sequence[Entry]) -> Iterator[OnProgress]:
-    """A bar for each file on a terminal; plain lines at a steady pace elsewhere."""
-    if sys.stderr.isatty():
-        with _bars(entries) as report:
-            yield report
-    else:
-        yield _Lines()
-
-
-@contextmanager
-def _bars(entries: Sequence[Entry]) -> Iterator[OnProgress]:
-    from rich import progress as bars
-
-    from vlwm.commands._output import console
-
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=console(stderr=True)) as live:
-        whole = sum(e.size or 0 for e in entries) or None
-        together = live.add_task("all", total=whole) if len(entries) > 1 else None
-        tasks: dict[str, bars.TaskID] = {}
-        there: dict[str, int] = {}
-
-        def report(entry: Entry, done: int, total: int | None) -> None:
-            if entry.name not in tasks:
-                tasks[entry.name] = live.add_task(entry.name, total=total)
-            live.update(tasks[entry.name], completed=done, total=total)
-            there[entry.name] = done
-            if together is not None:
-                live.update(together, completed=sum(there.values()))
-
-        yield report
-
-
-class _Lines:
-    """One line every few seconds, for logs and pipes."""
-
-    def __init__(self, every_s: float = 10.0) -> None:
-        self.every_s = every_s
-        self.last = 0.0
-
-    def __call__(self, entry: Entry, done: int, total: int | None) -> None:
-        import time
-
-        from vlwm.commands._output import note
-
-        if time.monotonic() - self.last >= self.every_s:
-            self.last = time.monotonic()
-            share = f" of {total / 1e6:.0f}" if total else ""
-            note(f"{entry.name}: {done / 1e6:.0f}{share} MB")

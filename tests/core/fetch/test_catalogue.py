@@ -9,13 +9,8 @@ from typing import Any
 import pytest
 
 from vlwm.core.errors import DataError, UsageError
-from vlwm.core.fetch.catalogue import (
-    Selection,
-    ask_plateau,
-    plateau_entries,
-    read_catalogue,
-    select,
-)
+from vlwm.core.fetch.catalogue import Selection, read_catalogue, select
+from vlwm.core.fetch.plateau import ask_plateau, plateau_entries
 
 
 def names(wanted: Selection) -> list[str]:

@@ -99,6 +99,6 @@ def test_a_gated_set_says_what_to_do_and_the_token_opens_it(endpoint: str, tmp_p
     url = "hf://datasets/owner/secret/README.md"
     refused = fetch(endpoint, tmp_path, url, "u/README.md")
     assert refused.startswith("4") and "HF_TOKEN" in refused
-    assert "the Hub does not give owner/secret" in refused
+    assert "could not download owner/secret from Hugging Face" in refused
     assert fetch(endpoint, tmp_path, url, "u/README.md", token="hf_good").startswith("0")
     assert (tmp_path / "data/u/README.md").read_bytes() == FILES["README.md"]

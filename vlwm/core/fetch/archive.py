@@ -9,7 +9,9 @@ Our own check stands beside the standard library's filter, which had a bypass (C
 from __future__ import annotations
 
 import fnmatch
+import lzma
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -21,8 +23,13 @@ from typing import IO
 
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import atomic_path, free_bytes, make_folder
+from vlwm.core.text import safe_text
 
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+_DAMAGE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError,
+    NotImplementedError, RuntimeError, ValueError,
+)  # fmt: skip
+"""what the standard library raises on damaged, forged or unsupported archives"""
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,11 @@ def _members(archive: Path, limits: Limits) -> Iterator[list[_Member]]:
             with tarfile.open(archive) as opened:
                 yield _tar_members(archive, opened, limits)
     except _DAMAGE as error:
-        raise _bad(archive, f"it is damaged or no archive ({error})") from error
+        raise _bad(archive, f"it is damaged or no archive ({safe_text(error)})") from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's; bzip2 has no number
+            raise
+        raise _bad(archive, f"it is damaged or no archive ({safe_text(error)})") from error
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile, limits: Limits) -> list[_Member]:

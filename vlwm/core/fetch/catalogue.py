@@ -1,4 +1,4 @@
-"""What can be fetched: one readable list (`catalogue.json`), and PLATEAU's own catalogue.
+"""List what can be downloaded: one readable list (`catalogue.json`).
 
 An entry is `{name, group, url, file, bytes, sha256, licence}`; `file` is relative to the data
 folder (`pretrained/…` lies beside it, where the configs look). Further keys are optional:
@@ -10,18 +10,22 @@ has to do where a form stands before the file), `together` (its archives are par
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from vlwm.core.errors import DataError, UsageError, nearest
-from vlwm.core.files import make_folder, read_json, write_json
+from vlwm.core.files import read_json
+from vlwm.core.text import safe_text
 
 GROUPS = ("plateau", "models", "nuscenes", "uavscenes", "tartanair", "midair")
 FORMATS = ("obj", "citygml", "3dtiles")
-PLATEAU_API = "https://api.plateauview.mlit.go.jp/datacatalog/plateau-datasets"
 _FORM = "write a list of {name, group, url, file, bytes, sha256, licence}"
+_LONGEST = 2000
+_LONGEST_PART = 200
+"""bytes of a file's or folder's name; disks allow 255, and .part.json comes on top"""
 _BUILT_IN = Path(__file__).with_name("catalogue.json")
 
 
@@ -47,18 +51,18 @@ class Entry:
     how: str | None = None
 
     def path(self, data_dir: Path) -> Path:
-        """Where the file belongs below (or, for weights, beside) the data folder."""
+        """The place of the file in (or, for weights, next to) the data folder."""
         root = data_dir.parent if self.file.startswith("pretrained/") else data_dir
         return root / self.file
 
     @property
     def size(self) -> int | None:
-        """Bytes, exact or about; None where nobody says."""
+        """Bytes, exact or about; None where they are unknown."""
         return self.bytes if self.bytes is not None else self.about_bytes
 
 
 def read_catalogue(path: Path | None = None) -> list[Entry]:
-    """The built-in list, or another of the same form.
+    """Return the entries of the built-in list, or of another one of the same form.
 
     Raises:
         DataError: the file is not such a list; the entry and key are named.
@@ -68,12 +72,13 @@ def read_catalogue(path: Path | None = None) -> list[Entry]:
     if not isinstance(values, list):
         raise DataError("a catalogue is a list of entries", where=where, remedy=_FORM)
     entries = [_entry(value, index, where) for index, value in enumerate(values)]
-    names = [e.name for e in entries]
-    for name in names:
-        if names.count(name) > 1:
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.name in seen:
             raise DataError(
-                f"two entries are named {name!r}", where=where, remedy="give one another name"
+                f"two entries are named {entry.name!r}", where=where, remedy="give one another name"
             )
+        seen.add(entry.name)
     return entries
 
 
@@ -83,24 +88,55 @@ def _entry(value: Any, index: int, where: Path) -> Entry:
     missing = [k for k in ("name", "group", "url", "file") if k not in value]
     if missing:
         raise DataError(f"entry {index} lacks {', '.join(missing)}", where=where, remedy=_FORM)
-    known = {f.name for f in fields(Entry)}
-    for key in value:
+    known = {f.name: str(f.type) for f in fields(Entry)}
+    for key, given in value.items():
         if key not in known:
             close = nearest(key, known)
             hint = f"did you mean {close}?" if close else f"known keys: {', '.join(sorted(known))}"
-            raise DataError(f"entry {index} has an unknown key {key!r}", where=where, remedy=hint)
+            raise DataError(
+                f"entry {index} has an unknown key {safe_text(key, 60)!r}", where=where, remedy=hint
+            )
+        if not is_a(given, known[key]):
+            raise DataError(
+                f"entry {index}: {key} is {safe_text(given, 60)}", where=where,
+                remedy=f"it should be {_PLAIN[known[key]]}",
+            )  # fmt: skip
     entry = Entry(**value)
     _check(entry, where)
     return entry
 
 
+_PLAIN = {
+    "str": "a text without control characters",
+    "str | None": "a text without control characters, or null",
+    "int | None": "a whole number of bytes, or null",
+    "bool": "true or false",
+}
+
+
+def is_a(value: Any, kind: str) -> bool:
+    """Return whether a JSON value has the type of an entry's field."""
+    if value is None:
+        return kind.endswith("None")
+    if kind.startswith("str"):
+        return (
+            isinstance(value, str)
+            and len(value) <= _LONGEST
+            and safe_text(value, _LONGEST) == value
+        )
+    if kind.startswith("int"):
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60
+    return isinstance(value, bool)
+
+
 def _check(entry: Entry, where: Path) -> None:
     path = PurePosixPath(entry.file)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    too_long = any(len(part.encode()) > _LONGEST_PART for part in path.parts)
+    if path.is_absolute() or ".." in path.parts or not path.parts or too_long:
         raise DataError(
-            f"{entry.name}: the file {entry.file!r} leads out of the data folder",
+            f"{entry.name}: the file {safe_text(entry.file, 80)!r} leads out of the data folder",
             where=where,
-            remedy="write it relative to the data folder, without ..",
+            remedy="write it relative to the data folder, without .., each name below 200 letters",
         )
     if entry.sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", entry.sha256):
         raise DataError(
@@ -108,17 +144,30 @@ def _check(entry: Entry, where: Path) -> None:
             where=where,
             remedy="copy what sha256sum prints, or write null",
         )
-    if entry.url is not None and not entry.url.startswith(("http://", "https://", "hf://")):
+    if entry.url is not None and not is_address(entry.url):
         raise DataError(
             f"{entry.name}: the address should begin with http, https or hf",
             where=where,
-            remedy="write such an address, or null and a line `how` for what needs a form",
+            remedy="write such an address (hf://datasets/OWNER/NAME), or null and a line `how` "
+            "for what needs a form",
         )
+
+
+def is_address(url: str) -> bool:
+    """Return whether a text is an address that can be asked for: http, https or hf."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # a bad IPv6 address, a port that is none
+        return False
+    if parts.scheme == "hf":
+        return re.fullmatch(r"hf://(datasets|models|spaces)/[^/]+/[^/]+(/.+)?", url) is not None
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and url.isprintable()
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What the operator asked for; nothing means the guide's default."""
+    """What the operator asked for; nothing means the default entries."""
 
     everything: bool = False
     groups: tuple[str, ...] = ()
@@ -127,21 +176,28 @@ class Selection:
 
 
 def select(entries: Sequence[Entry], wanted: Selection) -> list[Entry]:
-    """The entries of a selection, in the catalogue's order.
+    """Return the entries of a selection, in the catalogue's order.
 
     Raises:
         UsageError: nothing in the catalogue fits; what there is is named.
     """
     if wanted.everything:
-        chosen = [e for e in entries if not e.optional and e.format in (None, "obj")]
+        chosen = [e for e in entries if not e.optional]
     elif not wanted.groups:
         chosen = [e for e in entries if e.default] or list(entries)
     else:
         chosen = [e for e in entries if _fits(e, wanted)]
+    if not chosen and wanted.wards:
+        kind = wanted.format or "obj"
+        raise UsageError(
+            f"the catalogue has no {kind} of ward {', '.join(wanted.wards)} alone",
+            remedy="add --format citygml or --format 3dtiles for single wards, or leave --ward out "
+            "for all 23 and give vlwm prepare --area",
+        )
     if not chosen:
         have = sorted({e.group for e in entries})
         raise UsageError(
-            "the catalogue holds nothing like that", remedy=f"it has {', '.join(have)}; see --list"
+            "nothing in the catalogue matches", remedy=f"it has {', '.join(have)}; see --list"
         )
     return chosen
 
@@ -153,86 +209,42 @@ def _fits(entry: Entry, wanted: Selection) -> bool:
         return True
     if entry.format not in (wanted.format or "obj", None):
         return False
-    return not wanted.wards or entry.ward in (None, *wanted.wards)
+    return not wanted.wards or entry.ward in wanted.wards
 
 
-def plateau_entries(
-    wards: Iterable[str], kind: str, answer: Mapping[str, Any]
-) -> tuple[list[Entry], list[str]]:
-    """Entries of wards (or cities) from an answer of PLATEAU's catalogue, and the codes not found.
+def divide(
+    entries: Sequence[Entry], free: int, has: Callable[[Entry], bool]
+) -> tuple[list[Entry], list[Entry]]:
+    """Divide entries into those that have a size and fit the disk together, and the rest.
 
     Args:
-        wards: five-digit codes, such as 13101 for Chiyoda.
-        kind: 'citygml' or '3dtiles' (PLATEAU's catalogue lists no OBJ).
-        answer: the JSON object of `PLATEAU_API`.
+        free: bytes that may be used; an archive that is unpacked needs its size twice.
+        has: True for an entry that is downloaded already.
     """
-    found: list[Entry] = []
-    missing: list[str] = []
-    for code in wards:
-        rows = _rows(answer, code, kind)
-        if not rows:
-            missing.append(code)
-            continue
-        found.append(_plateau_entry(code, kind, max(rows, key=_rank)))
-    return found, missing
+    taken: set[str] = set()
+    for entry in sorted(entries, key=lambda e: (not e.default, e.size or 0)):
+        need = (entry.size or 0) * (2 if entry.extract else 1)
+        if has(entry):
+            taken.add(entry.name)
+        elif entry.url is not None and entry.size is not None and need <= free:
+            taken.add(entry.name)
+            free -= need
+    return [e for e in entries if e.name in taken], [e for e in entries if e.name not in taken]
 
 
-def _rows(answer: Mapping[str, Any], code: str, kind: str) -> list[Mapping[str, Any]]:
-    rows = answer.get("citygml" if kind == "citygml" else "datasets") or []
-    here = [r for r in rows if code in (r.get("ward_code"), r.get("city_code")) and r.get("url")]
-    if kind == "citygml":
-        return here
-    return [r for r in here if r.get("type_en") == "bldg" and r.get("format") == "3D Tiles"]
+def command_for(entry: Entry) -> str:
+    """Return the command that downloads an entry alone, or with its group."""
+    words = ["vlwm download", f"--{entry.group}"]
+    if entry.group == "plateau" and entry.format not in (None, "obj"):
+        words += ["--format", str(entry.format)]
+        words += ["--ward", entry.ward] if entry.ward else []
+    if entry.url is None:
+        words += ["--links", "FILE"]
+    return " ".join(words)
 
 
-def _rank(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Newest year first, then the finer level of detail, then without textures."""
-    year, lod = str(row.get("year") or 0), str(row.get("lod") or 0)
-    return int(year), int(lod) if lod.isdigit() else 0, 0 if row.get("texture") else 1
-
-
-def _plateau_entry(code: str, kind: str, row: Mapping[str, Any]) -> Entry:
-    url = str(row["url"])
-    name = url.rpartition("/")[2]
-    folder = f"plateau/{kind}"
-    inside = f"{folder}/{code}/{name}" if name == "tileset.json" else f"{folder}/{name}"
-    size = row.get("size") or row.get("file_size")
-    return Entry(
-        name=f"{code}-{kind}-{row.get('year', 'latest')}",
-        group="plateau",
-        url=url,
-        file=inside,
-        about_bytes=size if isinstance(size, int) else None,
-        licence="CC BY 4.0, Project PLATEAU (MLIT)",
-        format=kind,
-        ward=code,
-    )
-
-
-def ask_plateau(cache: Path, api: str = PLATEAU_API) -> Mapping[str, Any]:
-    """PLATEAU's catalogue; asked with its ETag, so that an unchanged one is not sent again.
-
-    Raises:
-        DataError: the service does not answer and nothing is cached.
-    """
-    import requests
-
-    known = read_json(cache) if cache.exists() else {}
-    headers = {"If-None-Match": known["etag"]} if known.get("etag") else {}
-    try:
-        response = requests.get(api, headers=headers, timeout=(10, 60))
-        if response.status_code == 304:
-            return known["answer"]
-        response.raise_for_status()
-        answer = response.json()
-    except (requests.exceptions.RequestException, ValueError) as error:
-        if known.get("answer"):
-            return known["answer"]
-        raise DataError(
-            f"PLATEAU's catalogue does not answer ({type(error).__name__})",
-            where=api,
-            remedy="try again later, or take the built-in files without --ward",
-        ) from error
-    make_folder(cache.parent)
-    write_json(cache, {"etag": response.headers.get("ETag"), "answer": answer})
-    return answer
+def file_name(url: str) -> str | None:
+    """Return the file name at the end of an address; None where it is not one for our disk."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    plain = safe_text(name, _LONGEST) == name and len(name.encode()) <= _LONGEST_PART
+    return name if plain and name not in ("", ".", "..") and "\\" not in name else None

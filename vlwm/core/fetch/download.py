@@ -1,4 +1,4 @@
-"""Fetch chosen entries: plain files, trees of 3D Tiles, and files of the Hub.
+"""Download chosen entries: plain files, trees of 3D Tiles, and files of the Hub.
 
 The Hub goes through huggingface-hub (`HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` as it documents them).
 """
@@ -9,26 +9,27 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vlwm.core.errors import DataError, MachineError, UsageError
+from vlwm.core.errors import DataError, MachineError
+from vlwm.core.fetch.answers import stated_length, without_secrets
 from vlwm.core.fetch.archive import extract
 from vlwm.core.fetch.catalogue import Entry
+from vlwm.core.fetch.content import proves_itself
 from vlwm.core.fetch.tile_set import fetch_tile_set
-from vlwm.core.fetch.transfer import Policy, Transfer, without_secrets
-from vlwm.core.files import atomic_path, free_bytes, make_folder, write_json
-
-_PACKED = (".zip", ".tgz", ".tar.gz", ".tar")
+from vlwm.core.fetch.transfer import Policy, Transfer, is_whole
+from vlwm.core.files import atomic_path, free_bytes, make_folder, read_json, write_json
+from vlwm.core.text import safe_text
 
 OnProgress = Callable[[Entry, int, "int | None"], None]
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What became of one entry."""
+    """The result of one entry."""
 
     entry: Entry
     path: Path
@@ -39,16 +40,18 @@ class Fetched:
 
 @dataclass
 class Download:
-    """Fetches entries into a data folder.
+    """Downloads entries into a data folder.
 
     Args:
         only: glob patterns over the members of archives that are unpacked, and over Hub files.
+        notice: gets a sentence for each failed try that is followed by another.
     """
 
     data_dir: Path
     policy: Policy = field(default_factory=Policy)
     progress: OnProgress = lambda entry, done, total: None
     only: Sequence[str] = ("*",)
+    notice: Callable[[str], None] = lambda text: None
 
     def check_room(self, entries: Sequence[Entry]) -> None:
         """Refuse before the first byte where the disk cannot hold what is known to come.
@@ -67,23 +70,25 @@ class Download:
             )
 
     def is_there(self, entry: Entry) -> bool:
-        """Whether the entry lies in the data folder, whole and unpacked where it is to be."""
+        """Return whether the entry is in the data folder, whole, and unpacked where it is to be."""
         path = entry.path(self.data_dir)
         if entry.extract and self._marker(entry).exists():
             return True
         if entry.url is None or _is_tree(entry):
             return self._marker(entry).exists()
-        return path.is_file() and entry.bytes in (None, path.stat().st_size)
+        if path.is_file() and _size_in(self._marker(entry)) == path.stat().st_size:
+            return True
+        return is_whole(path, entry.bytes, entry.about_bytes)
 
     def fetch(self, entry: Entry) -> Fetched:
-        """Fetch one entry, unpack it where the catalogue says so.
+        """Download one entry, and unpack it where the catalogue says so.
 
         Raises:
             DataError: it cannot be had, or is not what the catalogue says.
             MachineError: the disk has no room.
         """
         path = entry.path(self.data_dir)
-        if self.is_there(entry):
+        if self.is_there(entry) and self._agrees(entry, path):
             return Fetched(entry, path, _bytes_of(path), True)
         if entry.url is None:
             raise _by_hand(entry)
@@ -95,18 +100,39 @@ class Download:
         elif path.name == "tileset.json":
             self._tiles(entry, path)
         else:
-            self._file(entry, entry.url, path, entry.bytes, entry.sha256)
+            self._file(entry, entry.url, path, entry.bytes, entry.sha256, again=path.is_file())
+            if not _is_sure(entry, path):
+                write_json(self._marker(entry), {"bytes": path.stat().st_size})
         return Fetched(entry, path, _bytes_of(path), False, self._unpack(entry, path))
 
+    def _agrees(self, entry: Entry, path: Path) -> bool:
+        """Compare a file that proves nothing by itself with the length that the server states."""
+        sure = _is_sure(entry, path) or self._marker(entry).exists() or path.is_dir()
+        if sure or not (entry.url or "").startswith("http"):
+            return True
+        stated = stated_length(str(entry.url), self.policy.connect_s)
+        return stated is None or stated == path.stat().st_size
+
     def _file(
-        self, entry: Entry, url: str, path: Path, size: int | None, sha256: str | None
+        self,
+        entry: Entry,
+        url: str,
+        path: Path,
+        size: int | None,
+        sha256: str | None,
+        *,
+        again: bool = False,
     ) -> None:
+        alone = url == entry.url
         Transfer(
             url,
             path,
             size=size,
             sha256=sha256,
+            about=entry.about_bytes if alone else None,
+            again=again,
             policy=self.policy,
+            notice=self.notice,
             progress=lambda done, total: self.progress(entry, done, total or entry.size),
         ).run()
 
@@ -123,7 +149,7 @@ class Download:
         return len(files)
 
     def _take(self, entry: Entry, path: Path) -> int:
-        """A file that the operator has: unpacked where it lies, or copied into the data folder."""
+        """Unpack a file that the operator has, or copy it into the data folder."""
         make_folder(entry.path(self.data_dir).parent)
         if entry.extract is not None:
             return self._unpack(entry, path)
@@ -158,78 +184,35 @@ class Download:
             else:
                 snapshot_download(**repo, local_dir=path, allow_patterns=list(self.only))
                 write_json(self._marker(entry), {"only": list(self.only)})
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            told = without_secrets(str(error)).strip()
-            reason = told.splitlines()[0] if told else "no answer"
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            lines = without_secrets(str(error)).strip().splitlines()
+            reason = safe_text(lines[0]) if lines else "no answer"
             raise DataError(
-                f"the Hub does not give {repo['repo_id']}: {reason}",
+                f"could not download {repo['repo_id']} from Hugging Face: {reason}",
                 where=entry.name,
                 remedy="check the network; where a login is asked for, set HF_TOKEN and accept "
                 "the data set's terms on its page; then run the same command again",
             ) from error
 
 
-def entries_of_links(entry: Entry, links: Path) -> list[Entry]:
-    """Entries for what a form gave: an archive, or a list of addresses and files, one a line.
-
-    Files are looked for beside the list.
-
-    Raises:
-        UsageError: the list names nothing.
-        DataError: the list or a file that it names cannot be read.
-    """
-    if links.name.endswith(_PACKED):
-        return [_linked(entry, _local(links, links))]
-    try:
-        lines = links.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"the list of links cannot be read: {error}",
-            where=links,
-            remedy="give the text file with one address a line, or the archive itself",
-        ) from error
-    named = [text for line in lines if (text := line.strip()) and not text.startswith("#")]
-    if not named:
-        raise UsageError("no address in the list of links", where=links, remedy="one a line")
-    return [_linked(entry, _address(text, links)) for text in named]
-
-
-def _address(text: str, links: Path) -> str:
-    """A line of the list as an address."""
-    if text.startswith(("http://", "https://")):
-        return text
-    return _local(links.parent / text, links)
-
-
-def _local(path: Path, links: Path) -> str:
-    if not path.is_file():
-        raise DataError(
-            f"{path.name} is neither an address nor a file",
-            where=links,
-            remedy="one address that begins with http, or one file, a line",
-        )
-    return path.resolve().as_uri()
-
-
-def _linked(entry: Entry, url: str) -> Entry:
-    name = unquote(urlsplit(url).path).rpartition("/")[2] or "download"
-    folder = entry.extract or entry.file
-    return replace(
-        entry,
-        name=name,
-        url=url,
-        file=f"{folder}/{name}",
-        extract=_unpacked(entry, name, folder) if name.endswith(_PACKED) else None,
-    )
-
-
-def _unpacked(entry: Entry, name: str, folder: str) -> str:
-    """Parts of one tree go into one folder; independent archives each into their own."""
-    return folder if entry.together else f"{folder}/{name.split('.')[0]}"
-
-
 def _by_hand(entry: Entry) -> DataError:
-    return DataError(f"{entry.name} stands behind a form", remedy=entry.how)
+    how = entry.how or "see its publisher's page, then give --links FILE"
+    return DataError(f"{entry.name} requires registration", remedy=how)
+
+
+def _is_sure(entry: Entry, path: Path) -> bool:
+    """Return whether size, hash or the file itself shows that it is whole."""
+    return entry.bytes is not None or proves_itself(path.name.lower())
+
+
+def _size_in(marker: Path) -> int | None:
+    """Return the size that was noted when a file was downloaded."""
+    try:
+        value = read_json(marker)
+    except DataError:
+        return None
+    size = value.get("bytes") if isinstance(value, dict) else None
+    return size if isinstance(size, int) else None
 
 
 def _is_tree(entry: Entry) -> bool:
@@ -245,7 +228,7 @@ def _bytes_of(path: Path) -> int:
 
 
 def to_json(fetched: Fetched) -> dict[str, Any]:
-    """One result as plain values for `--json`."""
+    """Return one result as plain values for `--json`."""
     values = {
         "name": fetched.entry.name,
         "path": str(fetched.path),

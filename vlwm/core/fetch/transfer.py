@@ -1,9 +1,10 @@
-"""One file over HTTP(S): whole, verified, or not there.
+"""One file over HTTP(S): whole, verified, or missing.
 
-Bytes go to `<file>.part`; its validators (ETag, Last-Modified, length) lie in `<file>.part.json`,
-so that another process can go on (RFC 9110, sections 13.1.5 and 14). The part is continued only
-where the server proves that it still is the same file, or a SHA-256 is known that will prove it in
-the end; otherwise it starts over. The final name appears by rename after size and hash were
+Bytes go to `<file>.part`; its validators (ETag, Last-Modified, length) are kept in
+`<file>.part.json`, so that another process can resume (RFC 9110, sections 13.1.5 and 14). The part
+is continued only where the answer proves that it still is the same file, or where a SHA-256 will
+prove it in the end; otherwise the file starts over. A body without a known end is whole only where
+the file proves it by itself. The final name appears by rename, after size, hash and kind were
 checked.
 """
 
@@ -12,16 +13,29 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from vlwm.core.errors import DataError, MachineError
+from vlwm.core.fetch.answers import (
+    Again,
+    address,
+    blocks,
+    cause,
+    content_range,
+    encoding,
+    host_of,
+    is_unresolved,
+    length,
+    retry_after,
+    says_where_it_ends,
+    settled_date,
+)
+from vlwm.core.fetch.content import damage, is_page, is_wrong_kind, proves_itself
+from vlwm.core.fetch.version import Policy, Version, hash_of
 from vlwm.core.files import (
     explain_os_error,
     flush_file,
@@ -38,59 +52,17 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, "int | None"], None]
 """called with bytes there and bytes in all (None: unknown)"""
+__all__ = ["Policy", "Transfer", "is_whole"]
 
-_BLOCK = 1 << 18
 _SPARE_BYTES = 64 << 20
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-_MAGIC = {".zip": b"PK", ".tgz": b"\x1f\x8b", ".gz": b"\x1f\x8b"}
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How patient a transfer is."""
-
-    attempts: int = 8
-    """tries in a row without a new byte before giving up"""
-    connect_s: float = 20.0
-    """seconds to connect"""
-    stall_s: float = 60.0
-    """seconds without a byte that count as stalled"""
-    backoff_s: float = 1.0
-    """first pause between tries; doubles, with jitter"""
-    longest_pause_s: float = 120.0
-    """longest pause, also where the server asks for more"""
-    restarts: int = 3
-    """whole files that may turn out wrong before giving up"""
-
-
-@dataclass
-class _Validators:
-    """What identifies one version of a file on the server."""
-
-    url: str = ""
-    """hash of the address, whose query may hold a signature"""
-    etag: str | None = None
-    modified: str | None = None
-    total: int | None = None
-
-    @property
-    def strong(self) -> str | None:
-        """A validator fit for If-Range, or None."""
-        if self.etag and not self.etag.startswith("W/"):
-            return self.etag
-        return self.modified
-
-
-class _Again(Exception):
-    """This try failed in a way that another may mend."""
-
-    def __init__(self, reason: str, pause_s: float | None = None) -> None:
-        super().__init__(reason)
-        self.pause_s = pause_s
+_TRIES_UNRESOLVED = 3
+_ABOUT = 2.0
+"""a file may be this many times smaller or larger than a catalogue says it is about"""
 
 
 class _StartOver(Exception):
-    """The bytes there are not of the file that the server has now."""
+    """The bytes so far are not of the file that the server has now."""
 
 
 @dataclass
@@ -102,39 +74,46 @@ class Transfer:
         path: final name of the file; folders are made.
         size: bytes in all, where known beforehand.
         sha256: hex digest, where known.
+        about: bytes in all, where only about known.
+        again: replace the file under the final name, whatever it is.
+        notice: gets a sentence for each failed try that is followed by another.
     """
 
     url: str
     path: Path
     size: int | None = None
     sha256: str | None = None
+    about: int | None = None
+    again: bool = False
     policy: Policy = field(default_factory=Policy)
     progress: Progress = lambda done, total: None
+    notice: Callable[[str], None] = lambda text: None
     pause: Callable[[float], None] = time.sleep
 
     def __post_init__(self) -> None:
         self.part = self.path.with_name(self.path.name + ".part")
         self.notes = self.path.with_name(self.path.name + ".part.json")
         self._digest, self._digested = hashlib.sha256(), 0
+        self._end_is_known = True
 
     def run(self) -> Path:
-        """Fetch the file; one that is there with the right size is left as it is.
+        """Fetch the file; one that is whole already is left as it is.
 
         Raises:
             DataError: the server does not have it, keeps failing, or sends other bytes.
             MachineError: the disk has no room or cannot be written.
         """
-        if self.is_there():
+        if self.is_there() and not self.again:
             return self.path
         make_folder(self.path.parent)
         with file_lock(self.path.with_name(self.path.name + ".lock")):
-            if not self.is_there():
+            if self.again or not self.is_there():
                 self._fetch()
         return self.path
 
     def is_there(self) -> bool:
-        """Whether the final file is there with the size that is known for it."""
-        return self.path.is_file() and self.size in (None, self.path.stat().st_size)
+        """Return whether the final file is whole, as far as can be told without the server."""
+        return is_whole(self.path, self.size, self.about)
 
     def _fetch(self) -> None:
         failures, restarts, had = 0, 0, self._have()
@@ -148,19 +127,31 @@ class Transfer:
                 self._forget()
                 if restarts > self.policy.restarts:
                     raise self._gave_up(str(error)) from error
-                self.pause(self._pause_s(restarts, None))
-            except _Again as error:
+                self._wait(str(error), restarts, self.policy.restarts + 1, None)
+            except Again as error:
                 failures = 0 if self._have() > had else failures + 1
                 had = self._have()
-                if failures >= self.policy.attempts:
+                tries = self.policy.attempts
+                tries = min(tries, _TRIES_UNRESOLVED) if error.unresolved else tries
+                if failures >= tries:
                     raise self._gave_up(str(error)) from error
-                self.pause(self._pause_s(failures, error.pause_s))
+                self._wait(str(error), failures, tries, error.pause_s)
+
+    def _wait(self, reason: str, failures: int, tries: int, asked: float | None) -> None:
+        """Say why a try failed, and pause before the next one."""
+        pause = self._pause_s(failures, asked)
+        self.notice(
+            f"{host_of(self.url)}: {reason}; try {failures + 1} of {tries} in {pause:.0f} s "
+            "(Ctrl-C stops, what has arrived is kept)"
+        )
+        self.pause(pause)
 
     def _gave_up(self, reason: str) -> DataError:
         return DataError(
-            f"{_address(self.url)} could not be fetched: {reason}",
+            f"download of {address(self.url)} failed: {reason}",
             where=self.path.name,
-            remedy="run the same command again later; what has arrived is kept",
+            remedy="check the network and the address, then run the same command again; what has "
+            "arrived is kept",
         )
 
     def _pause_s(self, failures: int, asked: float | None) -> float:
@@ -179,34 +170,46 @@ class Transfer:
         import requests
 
         have = self._resumable()
+        bad = (
+            requests.exceptions.SSLError, requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema,
+            requests.exceptions.InvalidHeader,
+        )  # fmt: skip
         try:
             with self._open(have) as response:
                 self._receive(response, have)
-        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
-            raise DataError(
-                f"{_address(self.url)}: {_cause(error)}",
-                where=self.path.name,
-                remedy="check the address, this machine's clock and its certificates "
-                "(REQUESTS_CA_BUNDLE where a proxy has its own)",
-            ) from error
+        except bad as error:
+            raise self._refused(cause(error)) from error
         except requests.exceptions.RequestException as error:
-            raise _Again(_cause(error)) from error
+            raise Again(cause(error), unresolved=is_unresolved(error)) from error
+        except (UnicodeError, ValueError) as error:  # a host's name that cannot be one
+            raise self._refused("it is not an address that can be asked for") from error
+
+    def _refused(self, why: str) -> DataError:
+        return DataError(
+            f"{address(self.url)}: {why}",
+            where=self.path.name,
+            remedy="check the address, this machine's clock and its certificates "
+            "(REQUESTS_CA_BUNDLE where a proxy has its own)",
+        )
 
     def _resumable(self) -> int:
-        """Bytes of the part that may be continued; 0 after clearing one that may not."""
+        """Return the bytes of the part that may be continued; 0 after removing one that may not."""
         have, known = self._have(), self._validators()
-        same = known.url == _hash_of(self.url) and (known.strong or self.sha256)
+        same = known.url == hash_of(self.url) and (known.strong or self.sha256)
         if have and same and (self.size is None or have <= self.size):
             return have
         if have:
             self._forget()
         return 0
 
-    def _validators(self) -> _Validators:
+    def _validators(self) -> Version:
         try:
-            return _Validators(**read_json(self.notes))
+            found = Version(**read_json(self.notes))
         except (DataError, TypeError):
-            return _Validators()
+            return Version()
+        texts = all(isinstance(v, str | None) for v in (found.url, found.etag, found.modified))
+        return found if texts and isinstance(found.total, int | None) else Version()
 
     def _open(self, have: int) -> requests.Response:
         import requests
@@ -221,28 +224,34 @@ class Transfer:
         return requests.get(self.url, headers=headers, stream=True, timeout=timeout)
 
     def _receive(self, response: requests.Response, have: int) -> None:
-        """Check the answer's head, then append or replace the part."""
+        """Check the answer's head, then append to or replace the part."""
         status = response.status_code
         if status == 416:
-            if have and _range_total(response) == have:
+            if (
+                have
+                and content_range(response)[2] == have
+                and self._seen(response).is_same(self._validators())
+            ):
                 return
             raise _StartOver("the server refuses the rest of the file")
         if status in _TRANSIENT:
-            raise _Again(f"the server answers {status}", _retry_after(response))
+            raise Again(f"the server answers {status}", retry_after(response))
         if status not in (200, 206):
             self._refuse(response)
         start = self._start(response, have)
-        encoded = response.headers.get("Content-Encoding", "identity") not in ("identity", "")
-        now = self._seen(response, start, encoded)
+        now = self._seen(response)
         self._check_same(now, start)
         self._check_room(now, start)
+        if start and now.total is None:
+            now.total = self._validators().total
+        self._end_is_known = says_where_it_ends(response) or bool(encoding(response))
         write_json(self.notes, asdict(now))
         self._append(response, start, now)
 
     def _refuse(self, response: requests.Response) -> None:
         status = response.status_code
         if response.history and status in (401, 403, 410):
-            raise _Again(f"the redirected address answers {status}")
+            raise Again(f"the redirected address answers {status}")
         reasons = {
             401: "it asks for a login",
             403: "it refuses access; the file may need a licence click or a token",
@@ -251,41 +260,47 @@ class Transfer:
         }
         reason = reasons.get(status, "unexpected answer")
         raise DataError(
-            f"{_address(self.url)} answers {status}, {reason}",
+            f"{address(self.url)} answers {status}, {reason}",
             where=self.path.name,
             remedy="check the address in the catalogue, or give another one with --catalog",
         )
 
     def _start(self, response: requests.Response, have: int) -> int:
+        """Return the byte that the body begins with."""
         if response.status_code == 200:
             return 0
-        start = _range_start(response)
-        if start != have:
+        first, last, total = content_range(response)
+        if first != have or last is None or (total is not None and last + 1 != total):
             raise _StartOver("the server sent another part of the file than was asked for")
+        if encoding(response):
+            raise _StartOver("the server sent a compressed part of the file")
         return have
 
-    def _seen(self, response: requests.Response, start: int, encoded: bool) -> _Validators:
-        headers = response.headers
-        total = _range_total(response) if response.status_code == 206 else _length(response)
-        return _Validators(
-            url=_hash_of(self.url),
-            etag=None if encoded else headers.get("ETag"),
-            modified=None if encoded else headers.get("Last-Modified"),
-            total=None if encoded else total,
+    def _seen(self, response: requests.Response) -> Version:
+        headers, packed = response.headers, bool(encoding(response))
+        total = (
+            content_range(response)[2] if response.status_code in (206, 416) else length(response)
+        )
+        return Version(
+            url=hash_of(self.url),
+            etag=None if packed else headers.get("ETag"),
+            modified=None if packed else settled_date(response),
+            total=None if packed else total,
         )
 
-    def _check_same(self, now: _Validators, start: int) -> None:
+    def _check_same(self, now: Version, start: int) -> None:
         if self.size is not None and now.total not in (None, self.size):
             raise DataError(
-                f"{_address(self.url)} has {now.total} bytes where the catalogue says {self.size}",
+                f"{address(self.url)} has {now.total} bytes where the catalogue says {self.size}",
                 where=self.path.name,
                 remedy="the file has changed; correct the catalogue or give one with --catalog",
             )
         before = self._validators()
-        if start and (before.etag, before.total) != (now.etag or before.etag, now.total):
+        contradicts = before.total is not None and now.total not in (None, before.total)
+        if start and (contradicts or not (self.sha256 or before.is_same(now))):
             raise _StartOver("the file changed on the server")
 
-    def _check_room(self, now: _Validators, start: int) -> None:
+    def _check_room(self, now: Version, start: int) -> None:
         total = self.size if self.size is not None else now.total
         need = (total or 0) - start + _SPARE_BYTES
         free = free_bytes(self.path.parent)
@@ -296,45 +311,46 @@ class Transfer:
                 remedy="free some space or give a folder on another disk with --data-dir",
             )
 
-    def _append(self, response: requests.Response, start: int, now: _Validators) -> None:
+    def _append(self, response: requests.Response, start: int, now: Version) -> None:
         done = start
         if self.sha256 is not None and start:
             self._hash_up_to(start)
         elif start == 0:
             self._digest, self._digested = hashlib.sha256(), 0
+        expected = self.size if self.size is not None else now.total
         try:
             with open(self.part, "r+b" if start else "wb") as file:
                 file.truncate(start)
                 file.seek(start)
-                for block in _blocks(response):
-                    if done == 0:
+                for block in blocks(response):
+                    if done == 0 and block:
                         self._check_kind(block, response)
                     file.write(block)
                     if self.sha256 is not None:
                         self._hash(block)
                     done += len(block)
-                    self.progress(done, self.size if self.size is not None else now.total)
+                    if expected is not None and done > expected:
+                        break
+                    self.progress(done, expected)
         except OSError as error:
-            if _is_disk(error):
-                raise explain_os_error(error, self.part) from error
-            raise _Again(str(error)) from error
+            raise explain_os_error(error, self.part) from error
         self._check_length(done, now.total)
 
     def _check_length(self, done: int, total: int | None) -> None:
         expected = self.size if self.size is not None else total
         if expected is not None and done < expected:
-            raise _Again(f"the connection ended after {done} of {expected} bytes")
+            raise Again(f"the connection ended after {done} of {expected} bytes")
         if expected is not None and done > expected:
             raise _StartOver(f"{done} bytes came where {expected} belong")
+        if done == 0 and expected != 0:
+            raise Again("nothing came")
 
     def _check_kind(self, block: bytes, response: requests.Response) -> None:
-        magic = _MAGIC.get(self.path.suffix)
-        page = block[:512].lstrip().lower()
-        is_page = page.startswith((b"<!doctype html", b"<html"))
-        if is_page and self.path.suffix not in (".html", ".htm"):
+        suffix = self.path.suffix.lower()
+        if is_page(block, suffix, response.headers.get("Content-Type", "")):
             raise _StartOver("a web page came instead of the file")
-        if magic and not block.startswith(magic[: len(block)]):
-            raise _StartOver(f"what came is no {self.path.suffix} file")
+        if is_wrong_kind(block, suffix):
+            raise _StartOver(f"what came is no {suffix} file")
 
     def _hash_up_to(self, position: int) -> None:
         """Bring the running hash to `position` bytes of the part, reading them where it must."""
@@ -352,11 +368,27 @@ class Transfer:
         self._digested += len(block)
 
     def _verify(self) -> None:
-        if self.sha256 is None:
+        """Look at the whole part before it gets its name.
+
+        Raises:
+            _StartOver: it is not the file.
+            DataError: nobody can tell whether it is whole.
+        """
+        if self.sha256 is not None:
+            self._hash_up_to(self._have())
+            if self._digest.hexdigest() != self.sha256.lower():
+                raise _StartOver("its SHA-256 is not the catalogue's")
             return
-        self._hash_up_to(self._have())
-        if self._digest.hexdigest() != self.sha256.lower():
-            raise _StartOver("its SHA-256 is not the catalogue's")
+        reason = damage(self.part, self.path.name)
+        if reason is not None:
+            raise _StartOver(f"what came is not the file: {reason}")
+        if self.about is not None and not _is_about(self._have(), self.about):
+            raise _StartOver(
+                f"{self._have()} bytes came where the catalogue says about {self.about}"
+            )
+        known = self._end_is_known or self.size is not None
+        if not known and not proves_itself(self.path.name.lower()):
+            raise _StartOver("the server does not say where the file ends, so it may be cut short")
 
     def _finish(self) -> None:
         try:
@@ -368,84 +400,16 @@ class Transfer:
         self.notes.unlink(missing_ok=True)
 
 
-def fetch(url: str, path: Path, **options: Any) -> Path:
-    """Fetch one file; see `Transfer` for options and errors."""
-    return Transfer(url, path, **options).run()
+def is_whole(path: Path, size: int | None = None, about: int | None = None) -> bool:
+    """Return whether a file is whole, by its size where that is known, else by its content."""
+    if not path.is_file():
+        return False
+    if size is not None:
+        return path.stat().st_size == size
+    if about is not None and not _is_about(path.stat().st_size, about):
+        return False
+    return damage(path, path.name) is None
 
 
-def _blocks(response: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives: what came before a connection broke is not lost in a buffer."""
-    import urllib3
-
-    if response.headers.get("Content-Encoding"):
-        yield from response.iter_content(_BLOCK)
-        return
-    try:
-        while block := response.raw.read1(_BLOCK):
-            yield block
-    except urllib3.exceptions.ReadTimeoutError as error:
-        raise _Again("the server stalled") from error
-    except urllib3.exceptions.HTTPError as error:
-        raise _Again("the connection broke") from error
-
-
-def _is_disk(error: OSError) -> bool:
-    import requests
-
-    network = (requests.exceptions.RequestException, ConnectionError, TimeoutError)
-    return error.errno is not None and not isinstance(error, network)
-
-
-def _address(url: str) -> str:
-    """Scheme, host and path: a query may hold a signature and is never shown."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{host}{port}{parts.path}"
-
-
-def _hash_of(url: str) -> str:
-    return hashlib.sha256(url.encode()).hexdigest()
-
-
-def without_secrets(text: str) -> str:
-    """A sentence of a library with the logins and queries taken out of its addresses."""
-    return re.sub(r"(\w+://)(?:[^\s/@]*@)?([^\s?]*)(?:\?\S*)?", r"\1\2", text)
-
-
-def _cause(error: BaseException) -> str:
-    names = {
-        "ConnectTimeout": "no connection in time",
-        "ReadTimeout": "the server stalled",
-        "ConnectionError": "the connection failed or broke",
-        "ChunkedEncodingError": "the connection broke",
-        "ContentDecodingError": "the compressed answer is damaged",
-        "SSLError": "the server's certificate is not accepted",
-        "ProxyError": "the proxy does not answer",
-    }
-    return names.get(type(error).__name__, type(error).__name__)
-
-
-def _length(response: requests.Response) -> int | None:
-    value = response.headers.get("Content-Length", "")
-    return int(value) if value.isdigit() else None
-
-
-def _range_start(response: requests.Response) -> int | None:
-    text = response.headers.get("Content-Range", "").removeprefix("bytes ").split("-")[0]
-    return int(text) if text.isdigit() else None
-
-
-def _range_total(response: requests.Response) -> int | None:
-    text = response.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(text) if text.isdigit() else None
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    text = response.headers.get("Retry-After", "")
-    if text.isdigit():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+def _is_about(size: int, about: int) -> bool:
+    return about / _ABOUT <= size <= about * _ABOUT

@@ -1,0 +1,160 @@
+"""Print datasets, their totals and progress for `vlwm download`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from vlwm.commands._output import console, emit_json, note
+from vlwm.core.fetch.catalogue import command_for
+from vlwm.core.files import free_bytes
+from vlwm.core.text import safe_text
+
+if TYPE_CHECKING:
+    from vlwm.core.fetch.catalogue import Entry
+    from vlwm.core.fetch.download import Download, OnProgress
+
+
+def show_entries(
+    job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_: bool, kind: str
+) -> None:
+    wanted = [e for e in entries if not job.is_there(e)]
+    missing = sum(e.size or 0 for e in wanted)
+    if json_:
+        emit_json({
+            "mode": kind,
+            "entries": [entry_row(job, e) for e in entries],
+            "left_out": [entry_row(job, e) for e in rest],
+            "missing_bytes": missing,
+            "unknown_sizes": sum(e.size is None for e in wanted),
+            "free_bytes": free_bytes(job.data_dir),
+        })  # fmt: skip
+        return
+    for entry in entries:
+        _print_entry(job, entry)
+    _say_totals(job, wanted)
+    say_rest(rest)
+
+
+def _print_entry(job: Download, entry: Entry) -> None:
+    """Print an entry in three lines that fit 80 columns, and can be copied."""
+    print(f"{entry.name}  ({entry.group})  {_size(entry)}{_state(job, entry)}")
+    print(f"    {safe_text(entry.path(job.data_dir))}")
+    print(f"    licence: {entry.licence}")
+
+
+def entry_row(job: Download, entry: Entry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "group": entry.group,
+        "bytes": entry.size,
+        "licence": entry.licence,
+        "path": str(entry.path(job.data_dir)),
+        "there": job.is_there(entry),
+        "how": entry.how,
+    }
+
+
+def _say_totals(job: Download, wanted: Sequence[Entry]) -> None:
+    missing = sum(e.size or 0 for e in wanted)
+    unknown = sum(e.size is None for e in wanted)
+    free = free_bytes(job.data_dir) / 1e9
+    if not wanted:
+        print(f"Nothing to download; {free:.1f} GB are free in {job.data_dir}.")
+        return
+    about = "at least" if unknown else "about"
+    minutes = max(1, round(missing / 50e6 / 60))
+    more = f" ({unknown} of unknown size)" if unknown else ""
+    print(
+        f"To download: {about} {missing / 1e9:.1f} GB{more}, {about} {minutes} min at 50 MB/s; "
+        f"{free:.1f} GB are free in {job.data_dir}."
+    )
+
+
+def say_rest(rest: Sequence[Entry]) -> None:
+    """List what --all leaves out: size, licence and the command that downloads it."""
+    if not rest:
+        return
+    known = sum(e.size or 0 for e in rest)
+    size = f"at least {known / 1e9:.1f} GB" if known else "sizes unknown"
+    print(f"Not downloaded by --all ({size}):")
+    for entry in rest:
+        print(f"  {entry.name}: {_size(entry)}; licence: {entry.licence}")
+        print(f"    {command_for(entry)}")
+        if entry.how:
+            print(f"    first {entry.how.split(', and run')[0]}")
+
+
+def _size(entry: Entry) -> str:
+    if entry.size is None:
+        return "size unknown"
+    text = f"{entry.size / 1e9:.1f} GB" if entry.size >= 1e9 else f"{entry.size / 1e6:.1f} MB"
+    return text if entry.bytes is not None else f"about {text}"
+
+
+def _state(job: Download, entry: Entry) -> str:
+    if job.is_there(entry):
+        return "  downloaded"
+    return "  requires registration" if entry.url is None else ""
+
+
+_Report = tuple["OnProgress", "Callable[[str], None]"]
+
+
+@contextmanager
+def progress(entries: Sequence[Entry]) -> Iterator[_Report]:
+    """Yield a bar for each file on a terminal, else plain lines; and a way to print past it."""
+    if sys.stderr.isatty():
+        with _bars(entries) as report:
+            yield report
+    else:
+        yield _Lines(), note
+
+
+@contextmanager
+def _bars(entries: Sequence[Entry]) -> Iterator[_Report]:
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console(stderr=True), transient=True) as live:
+        whole = sum(e.size or 0 for e in entries) or None
+        together = live.add_task("all", total=whole) if len(entries) > 1 else None
+        tasks: dict[str, bars.TaskID] = {}
+        there: dict[str, int] = {}
+
+        def report(entry: Entry, done: int, total: int | None) -> None:
+            if entry.name not in tasks:
+                tasks[entry.name] = live.add_task(entry.name, total=total)
+            live.update(tasks[entry.name], completed=done, total=total)
+            there[entry.name] = done
+            if together is not None:
+                live.update(together, completed=sum(there.values()))
+
+        def say(text: str) -> None:
+            live.console.print(text, markup=False, soft_wrap=True)
+
+        yield report, say
+
+
+class _Lines:
+    """One line every few seconds, for logs and pipes."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self.every_s = every_s
+        self.last = 0.0
+
+    def __call__(self, entry: Entry, done: int, total: int | None) -> None:
+
+        if time.monotonic() - self.last >= self.every_s:
+            self.last = time.monotonic()
+            share = f" of {total / 1e6:.0f}" if total else ""
+            note(f"{entry.name}: {done / 1e6:.0f}{share} MB")
