@@ -23,6 +23,7 @@ from vlwm.core.fetch.links import entries_of_links
 from vlwm.core.fetch.plateau import plateau_entries
 from vlwm.core.fetch.tile_set import fetch_tile_set
 from vlwm.core.fetch.transfer import Policy, Transfer
+from vlwm.core.files import explain_os_error
 
 ODD: list[Any] = [
     None, True, 0, -1, 1.5, "", "²", "\ud800", "a\0b", "x" * 300, "x" * 5000, [], {}, [[]], "../x",
@@ -86,7 +87,16 @@ def _links(folder: Path, rng: random.Random) -> None:
 def _tiles(folder: Path, rng: random.Random) -> None:
     path = folder / "t.json"
     path.write_bytes(raw(mutated(TILES, rng), rng))
-    fetch_tile_set("https://h/t.json", path, lambda url, target: None, lambda done, total: None)
+
+    def take(url: str, target: Path) -> None:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.exists():
+                target.write_bytes(b'{"root": {}}')
+        except OSError as error:
+            raise explain_os_error(error, target) from error
+
+    fetch_tile_set("https://h/t.json", path, take)
 
 
 def _archive(folder: Path, rng: random.Random) -> None:
