@@ -1,0 +1,147 @@
+"""The forecasters that `ladder.py` trains: peers and this project's model, behind one interface."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from peers import PEERS, PeerShape
+from peers.interface import PeerInput
+from vlwm.core.config.schema import Config
+from vlwm.core.data.batch import Batch
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bit_packing import unpack_bits
+from vlwm.core.model.losses import occupancy_loss
+from vlwm.core.model.torch_frames import ego_of
+from vlwm.core.model.world_loss import WorldLoss
+from vlwm.core.model.world_model import WorldModel
+
+OURS = ("memory", "memory_unet", "tokens", "all")
+LEARNERS = (*PEERS, *OURS)
+_FEW = 2  # future frames of a window that a step learns from, where a method makes each by itself
+_SEQUENCES = ("simvp", "convlstm")
+_COUNTED = 8  # train windows that count what stands beyond the edge
+
+
+class Learner:
+    """A forecaster that can be trained.
+
+    Attributes:
+        module: its parameters.
+    """
+
+    module: nn.Module
+
+    def prepare(self, column: np.ndarray) -> None:
+        """Take the share of occupied cells by height (Z,) of the train split."""
+
+    def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
+        """Return the loss of a step."""
+        raise NotImplementedError
+
+    def probabilities(self, batch: Batch) -> Tensor:
+        """Return float32 (B, H, X, Y, Z) along the plan."""
+        raise NotImplementedError
+
+
+def learner_of(name: str, config: Config, grid: VoxelGrid) -> Learner:
+    """Return an untrained forecaster by name."""
+    if name in PEERS:
+        shape = PeerShape(grid, config.history_frames, config.future_frames)
+        return PeerLearner(name, PEERS[name](shape), config, grid)
+    return OwnLearner(name, config, grid)
+
+
+class PeerLearner(Learner):
+    """A peer of `peers/`."""
+
+    def __init__(self, name: str, module: Any, config: Config, grid: VoxelGrid) -> None:
+        self.name, self.module, self.config, self.grid = name, module, config, grid
+
+    def prepare(self, column: np.ndarray) -> None:
+        """Set the logit of unknown cells where the peer has one for each height."""
+        prior = getattr(self.module, "prior", None)
+        if prior is not None:
+            share = torch.as_tensor(column, dtype=torch.float32).clamp(1e-3, 1 - 1e-3)
+            with torch.no_grad():
+                prior.copy_(torch.logit(share))
+
+    def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
+        future = self.config.future_frames
+        count = future if self.name in _SEQUENCES else min(_FEW, future)
+        chosen = np.stack([rng.permutation(future)[:count] for _ in range(len(batch.index))])
+        horizons = torch.from_numpy(np.sort(chosen, axis=1))
+        logits = self.module(self._input(batch, horizons))  # (B, K, X, Y, Z)
+        truth = unpack_bits(batch.bits[:, self.config.history_frames :], self.grid.shape)
+        rows = torch.arange(len(truth))
+        terms = [
+            occupancy_loss(logits[:, k], truth[rows, horizons[:, k]], self.config.loss).total
+            for k in range(count)
+        ]
+        return torch.stack(terms).mean()
+
+    def probabilities(self, batch: Batch) -> Tensor:
+        every = torch.arange(self.config.future_frames).expand(len(batch.index), -1)
+        return torch.sigmoid(self.module(self._input(batch, every)).float())
+
+    def _input(self, batch: Batch, horizons: Tensor) -> PeerInput:
+        history, shape = self.config.history_frames, self.grid.shape
+        past = batch.past(history)
+        assert past.seen_occupied is not None and past.seen_free is not None
+        return PeerInput(
+            unpack_bits(past.seen_occupied, shape),
+            unpack_bits(past.seen_free, shape),
+            ego_of(past.poses, past.ground_z).float(),
+            batch.plan(history).ego,
+            horizons,
+        )
+
+
+class OwnLearner(Learner):
+    """This project's world model with some of its parts, trained along the plan."""
+
+    def __init__(self, name: str, config: Config, grid: VoxelGrid) -> None:
+        tokens = name in ("tokens", "all")
+        model = replace(
+            config.model, use_tokens=tokens, use_memory=name != "tokens", freeze_vae=not tokens
+        )
+        self.name, self.config = name, replace(config, model=model)
+        self.module = self.model = WorldModel(self.config, grid)
+        self.objective = WorldLoss(self.model)
+        self.counted = 0
+
+    def prepare(self, column: np.ndarray) -> None:
+        self.model.set_prior(column)
+
+    def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
+        model, history = self.model, self.config.history_frames
+        if self.config.model.use_memory and self.counted < _COUNTED:
+            model.count_unseen(batch)
+            self.counted += 1
+        total = torch.zeros(())
+        if self.config.model.use_memory:
+            total = total + self.objective.fusion_term(batch, step).value
+        if self.name == "memory":
+            return total
+        if self.config.model.use_tokens:
+            return self.objective(batch, step).total
+        scene, plan = model.scene(batch.past(history)), batch.plan(history)
+        planned = torch.ones(len(batch.index), dtype=torch.bool)
+        chosen = rng.permutation(self.config.future_frames)[:_FEW]
+        horizons = torch.from_numpy(np.sort(chosen)).expand(len(batch.index), -1)
+        truth = unpack_bits(batch.bits[:, history:], model.grid.shape)
+        for k, inputs in enumerate(model(scene, plan, planned, horizons).inputs):
+            logits = model.refined(inputs)
+            loss = occupancy_loss(logits, truth[:, int(horizons[0, k])], self.config.loss)
+            total = total + loss.total / _FEW
+        return total
+
+    def probabilities(self, batch: Batch) -> Tensor:
+        history = self.config.history_frames
+        forecast = self.model.forecast(batch.past(history), batch.plan(history))
+        logits = forecast.memory_logits if self.name == "memory" else forecast.logits
+        return torch.sigmoid(logits.float())
