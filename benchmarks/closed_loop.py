@@ -8,10 +8,10 @@ Maps: `free`: the tri-state map, unknown is free; `blocked`: the same, unknown i
 the map completed without learning (extruded walls); `forecast`: the map where it knows a cell, the
 forecast of --run where it does not; `truth`: the true cells. A drone with a 32-beam lidar flies for
 30 s through the test region of a city. Once a second a sampling planner chooses among 33 manoeuvres
-(turn x climb x brake) of which it can stop in clear space, an emergency stop where there is none, and
-the vehicle flies the choice with limits on acceleration. Missions (place, heading, height) depend on the seed and number alone,
-so all maps fly the same ones. Lines of --out are not flown again: run the same command again after
-an interruption.
+(turn x climb x brake) of which it can stop in clear space, an emergency stop where there is none,
+and the vehicle flies the choice with limits on acceleration. Missions (place, heading, height)
+depend on the seed and number alone, so all maps fly the same ones. Lines of --out are not flown
+again: run the same command again after an interruption.
 
 A collision is a body box of 1 m that meets a true surface, at cells of 0.5 m; it ends the mission.
 A near miss is a body box widened by 0.5 m that meets one.

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from vlwm.core.evaluation.clusters import cluster_of
 
 from learners import LEARNERS, Learner, learner_of
 from scoreboard import Scoreboard, table_of
@@ -40,6 +39,7 @@ from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import frame_rows, windows_of
 from vlwm.core.evaluation.baselines.tri_state import PLANNED, TriState, evidence_of
 from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
+from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import evenly, train_prior
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.geometry.grid import VoxelGrid

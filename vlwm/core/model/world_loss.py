@@ -80,7 +80,8 @@ class WorldLoss:
         if codes is None and model.config.model.use_tokens:
             codes = model.codes(voxels)
         tokens = None if codes is None else model.embedded(codes)
-        scene = Scene(batch.past(model.history), voxels, tokens)
+        past = batch.past(model.history)
+        scene = Scene(past, voxels, tokens, model.free_space(past))
         seed = self._sample_seed(batch, step)
         horizons = self._horizons(seed, every=forecast is not None)  # (B, K)
         out = model(scene, batch.plan(model.history), planned_half(batch), horizons)
@@ -167,6 +168,8 @@ class WorldLoss:
         count = min(_FUSION_LAYERS, depth)
         spaced = torch.arange(count, device=seed.device) * depth // count
         layers = (((seed >> 17) % depth)[:, None] + spaced) % depth  # (B, L)
+        if model.config.data.observed:
+            return self._observed_fusion_loss(voxels, batch, horizon, layers)
         stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
         past = batch.past(model.history)
         below, memory, above = resampled_memory(
@@ -176,6 +179,20 @@ class WorldLoss:
         truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
         logits = model.memory.fusion(memory, (below.mean(), above.mean()))  # (B, L, X, Y)
         return fusion_loss(logits, truth, memory.seen())
+
+    def _observed_fusion_loss(
+        self, voxels: Tensor, batch: Batch, horizon: Tensor, layers: Tensor
+    ) -> Tensor:
+        """Return the loss of the fusion of an observed past on layers int64 (B, L) of a frame."""
+        model = self.model
+        past = batch.past(model.history)
+        free = model.free_space(past)
+        truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
+        truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
+        ego = _pick(batch.plan(model.history).ego, horizon)
+        occupied = voxels[:, : model.history]
+        loss: Tensor = model.memory.loss(occupied, free, model.past_ego(past), ego, layers, truth)
+        return loss
 
     def _round_trip(self, voxels: Tensor, seed: Tensor) -> Tensor:
         """Return the tokenizer's own loss, on one frame of each window, another in each step."""

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch, Past, Plan, apply_symmetry
+from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSpread, TargetFrames
+from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.refinement_net import RefinementNet
 from vlwm.core.model.motion.motion_head import Motion, MotionHead
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
@@ -49,11 +51,14 @@ class Scene:
         past: poses and terrain.
         voxels: uint8 (B, F, X, Y, Z), the P past frames first; frames after them are not read.
         tokens: (B, F, C, h, w) of the same frames; None without tokens.
+        free: uint8 (B, P, X, Y, Z), cells that the past frames saw free, if the past is observed;
+            else None, and a cell of `voxels` that is not occupied is free.
     """
 
     past: Past
     voxels: Tensor
     tokens: Tensor | None
+    free: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class WorldModel(nn.Module):
         )
         layers = grid.shape[2]
         self.refinement_net = RefinementNet(
-            planes=layers + 1 if model.use_memory else layers,
+            planes=layers + self._reach_planes(config, layers),
             layers=layers,
             size=grid.shape[:2],
             channels=model.memory_channels,
@@ -164,10 +169,18 @@ class WorldModel(nn.Module):
             tokens=width if model.use_tokens else 0,
         )
         if model.use_memory:
-            self.memory = MemoryBranch(self.history, model.fusion_channels, grid)
+            branch = ObservedBranch if config.data.observed else MemoryBranch
+            self.memory = branch(self.history, model.fusion_channels, grid)
         self.register_buffer("residual_weight", torch.ones(2))
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
+
+    @staticmethod
+    def _reach_planes(config: Config, layers: int) -> int:
+        """Return the planes of `MemoryForecast.reach`: evidence per layer where it is observed."""
+        if not config.model.use_memory:
+            return 0
+        return layers if config.data.observed else 1
 
     def freeze(self, fresh: Collection[str] = ()) -> tuple[str, ...]:
         """Apply the config's freezes; frozen parts take no gradient.
@@ -230,7 +243,24 @@ class WorldModel(nn.Module):
         """Unpack and tokenise a past."""
         voxels = self.voxels(past.bits, past.symmetry)
         tokens = self.embedded(self.codes(voxels)) if self.config.model.use_tokens else None
-        return Scene(past, voxels, tokens)
+        return Scene(past, voxels, tokens, self.free_space(past))
+
+    def free_space(self, past: Past) -> Tensor | None:
+        """Return uint8 (B, P, X, Y, Z) of what an observed past saw free; None for a true one.
+
+        Raises:
+            DataError: the model forecasts from what a sensor saw, and this past has nothing of it.
+        """
+        if not self.config.data.observed:
+            return None
+        if past.seen_free is None:
+            raise DataError(
+                "this model forecasts from what a sensor saw, and the past has no seen cells",
+                where="seen_occupied, seen_free",
+                remedy="prepare the data with vlwm prepare --observe lidar, or use a model of "
+                "full frames",
+            )
+        return self.voxels(past.seen_free, past.symmetry)
 
     @torch.no_grad()
     def codes(self, voxels: Tensor) -> Tensor:
@@ -352,6 +382,7 @@ class WorldModel(nn.Module):
         maps = self.roll_out(scene.past, scene.tokens, ego)
         past_ego = self.past_ego(scene.past)  # (B, P, 4)
         rows = torch.arange(len(ego), device=ego.device)
+        fused = self._fused(scene, past_ego)
         for group in horizons.split(chunk, dim=1):
             # R = B · chunk target frames, window by window
             window = rows[:, None].expand_as(group).flatten()
@@ -360,14 +391,26 @@ class WorldModel(nn.Module):
             along = planned[window, None]  # (R, 1)
             tokens = None if maps is None else maps[window, horizon]
             if self.config.model.use_memory:
-                memory = self._memory(scene, target, motion, along)
+                memory = self._memory(scene, fused, target, motion, along)
             else:
                 assert tokens is not None  # the config refuses a model without both
                 memory = self._decoded(tokens)
             yield RefinementInput(memory, self._condition(target, motion, along), tokens)
 
+    def _fused(self, scene: Scene, past_ego: Tensor) -> Tensor | None:
+        """Return an observed past, fused once for all horizons; None for a true one."""
+        if scene.free is None or not self.config.model.use_memory:
+            return None
+        fused: Tensor = self.memory.fuse(scene.voxels[:, : self.history], scene.free, past_ego)
+        return fused
+
     def _memory(
-        self, scene: Scene, target: TargetFrames, motion: Motion, along: Tensor
+        self,
+        scene: Scene,
+        fused: Tensor | None,
+        target: TargetFrames,
+        motion: Motion,
+        along: Tensor,
     ) -> MemoryForecast:
         """Read the past at the target frames, averaged over the spread of a predicted motion."""
         spread = None
@@ -375,6 +418,8 @@ class WorldModel(nn.Module):
         if len(rows):
             moves = self.motion_head.moves(motion, target.window[rows], target.horizon[rows])
             spread = MotionSpread(rows, moves)
+        if fused is not None:
+            return self.memory.read_fused(scene.voxels, fused, target, self.column_logit, spread)
         return self.memory(scene.voxels, target, self.column_logit, spread)
 
     def _decoded(self, tokens: Tensor) -> MemoryForecast:

@@ -1,0 +1,223 @@
+"""Fuse an observed past once, in the frame of the window, and read it at every future frame.
+
+    seen occupied ┐  moved into the frame       evidence + small network      read at each
+    seen free     ┴─► of the last past pose ──► log-odds, evidence (once) ──► future frame
+
+A cell has three states: evidence of a surface, evidence of free space, none. Log-odds are a
+weighted count of both kinds over the past frames, with weights that are learned, plus the residual
+of a small convolutional network, the same for every height layer. Without evidence the log-odds are
+those of the column prior: unknown is not free.
+
+Axes: B windows, P past frames, R target frames, X, Y, Z cells (with a margin while fused), L height
+layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory.branch import (
+    MemoryBranch,
+    MemoryForecast,
+    MotionSpread,
+    TargetFrames,
+)
+from vlwm.core.model.memory.extrapolation import unseen_columns
+from vlwm.core.model.memory.fusion import fusion_loss
+from vlwm.core.model.memory.warp import resampled_memory
+
+MARGIN = 8
+"""cells kept around the window's frame: corners of past frames that are turned against it"""
+_LAYERS_AT_ONCE = 8
+_DILATIONS = (1, 2)
+_FIRST_ODDS = (2.0, 1.2)
+"""log-odds that one frame's evidence of a surface and of free space has before training"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Evidence of the past frames on some layers of one raster.
+
+    Attributes:
+        occupied, free: float32 (B, P, L, X, Y) in [0, 1], read between cell centres.
+    """
+
+    occupied: Tensor
+    free: Tensor
+
+    def evidence(self) -> Tensor:
+        """Return (B, L, X, Y) in [0, 1]: how far some frame knows the cell."""
+        return (self.occupied + self.free).amax(dim=1).clamp(max=1.0)
+
+    def layers(self, first: int, last: int) -> Seen:
+        """Return the layers first…last − 1."""
+        return Seen(self.occupied[:, :, first:last], self.free[:, :, first:last])
+
+
+class ObservedFusion(nn.Module):
+    """Log-odds of cells from the evidence of the past frames; 0 where there is none.
+
+    Args:
+        frames: past frames.
+        channels: width.
+    """
+
+    def __init__(self, frames: int, channels: int) -> None:
+        super().__init__()
+        self.odds = nn.Parameter(torch.tensor(_FIRST_ODDS))
+        self.conv_in = nn.Conv2d(2 * frames + 4, channels, 3, padding=1)
+        self.hidden = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in _DILATIONS
+        )
+        self.conv_out = nn.Conv2d(channels, 1, 1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, seen: Seen, below: Seen, above: Seen) -> Tensor:
+        """Return log-odds float32 (B, L, X, Y).
+
+        Args:
+            seen: L layers.
+            below, above: the neighbours of each of them.
+        """
+        odds = self.odds[0] * seen.occupied.sum(1) - self.odds[1] * seen.free.sum(1)
+        around = [
+            kind.mean(1, keepdim=True)
+            for near in (below, above)
+            for kind in (near.occupied, near.free)
+        ]
+        x = torch.cat([seen.occupied, seen.free, *around], dim=1).transpose(1, 2)
+        batch, layers = x.shape[:2]  # (B, L, 2P + 4, X, Y): a layer is an image of its own
+        x = self.conv_in(x.flatten(0, 1)).relu()
+        for layer in self.hidden:
+            x = x + layer(x).relu()
+        residual = self.conv_out(x).view(batch, layers, *x.shape[-2:])
+        # What nobody saw stays at log-odds 0, whatever the network makes of its neighbours.
+        return (odds + residual) * seen.evidence()
+
+
+class ObservedBranch(MemoryBranch):
+    """Memory of an observed past.
+
+    Args:
+        history: past frames.
+        channels: width of the fusion.
+        grid: the grid of all frames.
+    """
+
+    def __init__(self, history: int, channels: int, grid: VoxelGrid) -> None:
+        super().__init__(history, channels, grid)
+        self.fusion = ObservedFusion(history, channels)
+        (x, y, z), (cell_x, cell_y, _) = grid.shape, grid.cell_m
+        low_x, low_y, low_z = grid.lower_m
+        self.wide_grid = VoxelGrid(
+            (low_x - MARGIN * cell_x, low_y - MARGIN * cell_y, low_z),
+            grid.cell_m,
+            (x + 2 * MARGIN, y + 2 * MARGIN, z),
+        )
+
+    @torch.no_grad()
+    def fuse(self, occupied: Tensor, free: Tensor, past_ego: Tensor) -> Tensor:
+        """Return log-odds and evidence float32 (B, 2, X, Y, Z) in the frame of the last past pose.
+
+        Args:
+            occupied, free: uint8 (B, P, X, Y, Z).
+            past_ego: (B, P, 4).
+        """
+        seen = self._read(occupied, free, past_ego, past_ego[:, -1])
+        depth = occupied.shape[-1]
+        odds = []
+        for first in range(0, depth, _LAYERS_AT_ONCE):  # few layers stay in a processor's cache
+            last = min(first + _LAYERS_AT_ONCE, depth)
+            odds.append(self.fusion(*_with_neighbours(seen, first, last)))
+        return torch.stack([torch.cat(odds, dim=1), seen.evidence()], dim=1).permute(0, 1, 3, 4, 2)
+
+    @torch.no_grad()
+    def read_fused(
+        self,
+        voxels: Tensor,
+        fused: Tensor,
+        target: TargetFrames,
+        prior: Tensor,
+        spread: MotionSpread | None,
+    ) -> MemoryForecast:
+        """Return the target frames from what `fuse` made of their windows.
+
+        Args:
+            voxels: uint8 (B, F, X, Y, Z), the P past frames first, as seen occupied.
+            fused: (B, 2, X, Y, Z).
+            target: the frames to forecast.
+            prior: logits (Z,) of the column prior.
+            spread: of the predicted motions; None where every target frame is planned.
+        """
+        anchor = target.past_ego[:, -1:].expand(-1, 2, -1)  # (R, 2, 4)
+        planes = fused[target.window]  # (R, 2, X, Y, Z)
+        # Both planes are read like frames whose grids are the wide one.
+        memory = resampled_memory(planes, anchor, target.ego, self.wide_grid).occupied
+        inner = memory[..., MARGIN:-MARGIN, MARGIN:-MARGIN]  # (R, 2, Z, X, Y)
+        odds, evidence = inner.unbind(1)
+        logits = odds + (1 - evidence) * prior[:, None, None]
+        past = voxels[:, : target.past_ego.shape[1]]
+        unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
+        unseen.put(logits, self.extrapolation(unseen, prior))
+        if spread is not None:
+            logits = self._averaged(logits, target.ego, spread)
+        return MemoryForecast(logits, evidence)
+
+    def loss(
+        self,
+        occupied: Tensor,
+        free: Tensor,
+        past_ego: Tensor,
+        ego: Tensor,
+        layers: Tensor,
+        truth: Tensor,
+    ) -> Tensor:
+        """Return the cross-entropy of the fusion where there is evidence.
+
+        Args:
+            occupied, free: uint8 (B, P, X, Y, Z).
+            past_ego: (B, P, 4).
+            ego: (B, 4), of a future frame of each window.
+            layers: int64 (B, L), height layers of it to learn from.
+            truth: uint8 (B, L, X, Y).
+        """
+        depth, count = occupied.shape[-1], layers.shape[1]
+        stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
+        seen = self._read(occupied, free, past_ego, ego, torch.cat(stacked, dim=1), margin=False)
+        below, here, above = (seen.layers(k * count, (k + 1) * count) for k in range(3))
+        return fusion_loss(self.fusion(here, below, above), truth, here.evidence() > 0.5)
+
+    @torch.no_grad()
+    def _read(
+        self,
+        occupied: Tensor,
+        free: Tensor,
+        past_ego: Tensor,
+        ego: Tensor,
+        layers: Tensor | None = None,
+        *,
+        margin: bool = True,
+    ) -> Seen:
+        """Read both kinds of evidence of the past frames at the cells of a frame at `ego`."""
+        frames, grid = occupied.shape[1], self.grid
+        both = torch.cat([occupied, free], dim=1)  # (B, 2P, X, Y, Z)
+        if margin:
+            grid = self.wide_grid
+            both = functional.pad(both, (0, 0, MARGIN, MARGIN, MARGIN, MARGIN))
+        memory = resampled_memory(both, past_ego.repeat(1, 2, 1), ego, grid, layers).occupied
+        return Seen(memory[:, :frames], memory[:, frames:])
+
+
+def _with_neighbours(seen: Seen, first: int, last: int) -> tuple[Seen, Seen, Seen]:
+    """Return layers first…last − 1, those below and those above; the outermost repeat."""
+    depth = seen.occupied.shape[2]
+    at = torch.arange(first, last, device=seen.occupied.device)
+    picked = [(at + offset).clamp(0, depth - 1) for offset in (0, -1, 1)]
+    here, below, above = (Seen(seen.occupied[:, :, p], seen.free[:, :, p]) for p in picked)
+    return here, below, above
