@@ -33,7 +33,8 @@ from learners import LEARNERS, Learner, learner_of
 from scoreboard import Scoreboard, table_of
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
-from vlwm.core.data.datasets import WindowDataset, collate
+from vlwm.core.data.batch import collate
+from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import frame_rows, windows_of

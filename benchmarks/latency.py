@@ -27,7 +27,9 @@ import torch
 import vlwm.core.model.world_model as world_model
 from vlwm.core.config.load import load_config
 from vlwm.core.data.batch import Batch
-from vlwm.core.evaluation.baselines.warps import predicted_track
+from vlwm.core.data.sensors.rig import LIDARS
+from vlwm.core.evaluation.baselines.tri_state import TriState, evidence_of
+from vlwm.core.evaluation.baselines.warps import predicted_ego, predicted_track
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.load import find_checkpoint
 from vlwm.core.geometry.frames import quaternion_from_heading
@@ -62,6 +64,10 @@ def main() -> None:
             model.forecast(past)
 
     ways: dict[str, Callable[[], None]] = {"memory_baseline": baseline, "model": forecast}
+    if model.config.data.observed:
+        ways["tri_state"] = lambda: _tri_state(batch, model, horizons)
+        if (octomap := _octomap(model)) is not None:
+            ways["pyoctomap, 4 scans"] = octomap
     if device.type == "cuda":
         ways["model, mixed precision"] = lambda: forecast(half=True)
         ways["model, one frame at a time"] = lambda: _one_by_one(forecast)
@@ -111,13 +117,52 @@ def _windows(model: WorldModel, count: int) -> Batch:
     poses = np.zeros((count, frames, 13))
     poses[..., 0], poses[..., 1], poses[..., 2] = 2.0 * steps, 0.1 * steps**2, 20.0
     poses[..., 3:7] = quaternion_from_heading(0.1 * steps)
+    whole = torch.from_numpy(cells).expand(1, frames, -1, -1, -1)
+    seen: dict[str, torch.Tensor] = {}
+    if model.config.data.observed:  # a tenth of the cells; their number costs nothing
+        known = torch.from_numpy(random.random((1, model.history, x, y, z)) < 0.1)
+        past = whole[:, : model.history]
+        seen = {
+            "seen_occupied": pack_bits(known & past).repeat(count, 1, 1),
+            "seen_free": pack_bits(known & ~past).repeat(count, 1, 1),
+        }
     return Batch(
-        bits=pack_bits(torch.from_numpy(cells).expand(1, frames, -1, -1, -1)).repeat(count, 1, 1),
+        bits=pack_bits(whole).repeat(count, 1, 1),
         poses=torch.from_numpy(poses).float(),
         ground_z=torch.zeros(count, frames),
         index=torch.arange(count),
         symmetry=torch.zeros(count, dtype=torch.int64),
+        **seen,
     )
+
+
+def _tri_state(batch: Batch, model: WorldModel, horizons: np.ndarray) -> None:
+    """Fuse the past by log-odds at every future frame, walls and ground filled in."""
+    methods = TriState(np.zeros(model.grid.shape[2], dtype=bool), model.grid)
+    for window in windows_in(batch, model.history, model.grid):
+        assert window.seen is not None
+        ego = predicted_ego(window.past.ego, model.config.frame_dt_s, horizons)
+        for h, evidence in enumerate(evidence_of(window.seen, ego, model.grid)):
+            methods.plane("tri_state_ground", evidence, h)
+
+
+def _octomap(model: WorldModel) -> Callable[[], None] | None:
+    """Return the insertion of as many HDL-32E scans into an OctoMap; None where it is missing."""
+    try:
+        import pyoctomap
+    except ImportError:
+        return None
+    rays = LIDARS["HDL-32E"].directions()
+    reach = np.minimum(40.0, 15.0 / np.maximum(-rays[:, 2], 1e-3))  # flat ground 15 m below
+    points = rays * reach[:, None]
+
+    def insert() -> None:
+        tree = pyoctomap.OcTree(model.grid.cell_m[0])
+        for k in range(model.history):
+            origin = np.array([float(k), 0.0, 15.0])
+            tree.insertPointCloud(points + origin, origin, -1.0, True, True)
+
+    return insert
 
 
 def _one_by_one(forecast: Callable[[], None]) -> None:

@@ -29,11 +29,13 @@ class WindowShape:
     Attributes:
         history, future: frames.
         dt_s: seconds between frames.
+        observed: the past is what a sensor saw (`WindowDataset`).
     """
 
     history: int
     future: int
     dt_s: float
+    observed: bool = False
 
     @property
     def horizons_s(self) -> np.ndarray:

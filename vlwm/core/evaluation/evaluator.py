@@ -106,7 +106,9 @@ def prepare_subject(
     chosen = [windows[i] for i in evenly(len(windows), max_windows)]
     prior = train_prior(store, splits)
     if fitted is None and not config.data.observed:  # an observed past has tri-state baselines
-        shape = WindowShape(config.history_frames, config.future_frames, config.frame_dt_s)
+        shape = WindowShape(
+            config.history_frames, config.future_frames, config.frame_dt_s, config.data.observed
+        )
         fitted = fit_baselines(store, splits, shape, torch.device(device), on_window=on_fit)
     judge = Judge(
         store.grid, prior.layers, config.history_frames, config.future_frames,

@@ -99,9 +99,16 @@ def test_a_street_is_completed_by_edges_walls_and_ground() -> None:
 def test_the_ground_plane_follows_a_slope() -> None:
     seen = torch.zeros(GRID.shape, dtype=torch.bool)
     for i in range(16):
-        seen[i, :, min(7, 1 + i // 3)] = True
+        seen[i, :, 1 + i // 8] = True
     ground = ground_height(seen, GRID)
-    assert ground[0, 8] < ground[8, 8] < ground[15, 8]
+    assert (ground[0] == 1).all() and (ground[15] == 2).all()
+
+
+def test_walls_whose_foot_is_hidden_do_not_lift_the_ground() -> None:
+    seen = torch.zeros(GRID.shape, dtype=torch.bool)
+    seen[4:10, 4:10, GRID.ground_slice] = True
+    seen[10:, :, GRID.ground_slice + 1] = True  # more columns than the ground has
+    assert (ground_height(seen, GRID) == GRID.ground_slice).all()
 
 
 def test_validation_chooses_odds_that_suit_the_data() -> None:

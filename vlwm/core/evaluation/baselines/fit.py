@@ -75,13 +75,17 @@ def fit_baselines(
         motions=motions,
         planes_motion=best,
         column=torch.as_tensor(share, dtype=torch.float32),
-        edges=_count_edges(WindowDataset(store, train, shape.history), store, shape),
+        edges=_count_edges(_frames_of(store, train, shape), store, shape),
         windows={"train": len(train), "val": len(val)},
     )
     chosen = over_clusters(store, val, shape.history, max_windows)
     if chosen:
         _calibrate(fitted, store, chosen, prior.layers, shape, device, on_window)
     return fitted
+
+
+def _frames_of(store: PackedStore, windows: Sequence[Window], shape: WindowShape) -> WindowDataset:
+    return WindowDataset(store, windows, shape.history, observed=shape.observed)
 
 
 def _windows(store: PackedStore, splits: Splits, split: str, shape: WindowShape) -> list[Window]:
@@ -155,7 +159,7 @@ def _calibrate(
     on_window: OnWindow | None,
 ) -> None:
     """Choose thresholds and the strongest method of each track on validation windows."""
-    data = WindowDataset(store, windows, shape.history)
+    data = _frames_of(store, windows, shape)
     swept = {method: CutHistogram(shape.future) for method in (*fitted.methods, *BASELINES)}
     for index in range(len(data)):
         batch = collate([data[0, index]]).to(device)

@@ -41,8 +41,11 @@ PLANNED = tuple(f"true_pose_{name}" for name in VARIANTS)
 METHODS = PREDICTED + PLANNED
 """names as in scores.json"""
 
-_PLANE_TOLERANCE = 2.0  # cells: seen ground farther from the plane than this is something else
-_PLANE_ROUNDS = 3
+_PLANE_TOLERANCES = (1.5, 1.0, 0.7, 0.7)
+"""cells, one per round: seen ground farther from the plane than this is something else"""
+_ABOVE = 0.1
+"""weight of a column whose lowest cell is above the plane: the foot of what stands there may be
+hidden, but nothing is below the ground"""
 
 
 @dataclass(frozen=True)
@@ -229,8 +232,9 @@ def extruded(occupied: Tensor, unknown: Tensor, ground: Tensor, radius: int) -> 
 def ground_height(occupied: Tensor, grid: VoxelGrid) -> Tensor:
     """Return the layer int64 (X, Y) of a plane through the lowest occupied cells seen.
 
-    Least squares over the columns in which something is seen, repeated without those that are more
-    than two cells off the plane; the first plane is level at the vehicle's terrain.
+    Least squares over the columns in which something is seen, repeated without those that are off
+    the plane, and with little weight for those above it; the first plane is level at the vehicle's
+    terrain.
     """
     x, y, z = occupied.shape
     device = occupied.device
@@ -241,11 +245,13 @@ def ground_height(occupied: Tensor, grid: VoxelGrid) -> Tensor:
     ones = torch.ones(x, y, device=device, dtype=torch.float64)
     terms = torch.stack([i[:, None].expand(x, y), j[None].expand(x, y), ones], dim=-1)
     plane = torch.tensor([0.0, 0.0, level], dtype=torch.float64, device=device)
-    for _ in range(_PLANE_ROUNDS):
-        near = column & ((lowest - terms @ plane).abs() <= _PLANE_TOLERANCE)
+    for tolerance in _PLANE_TOLERANCES:
+        off = lowest - terms @ plane  # (X, Y), cells above the plane
+        near = column & (off.abs() <= tolerance)
         if int(near.sum()) < 8:
             break
-        a, b = terms[near], lowest[near]  # (N, 3), (N,)
+        weight = torch.where(off[near] > 0.5, _ABOVE, 1.0).sqrt()  # (N,)
+        a, b = terms[near] * weight[:, None], lowest[near] * weight  # (N, 3), (N,)
         # A little weight on a level plane keeps a narrow view from tilting it at will.
         normal = a.T @ a + torch.diag(torch.tensor([1e3, 1e3, 0.0], dtype=torch.float64)).to(device)
         plane = torch.linalg.solve(normal, a.T @ b)

@@ -64,10 +64,11 @@ def _columns(sheet: Mapping[str, Any], marks: Sequence[int], wide: bool) -> tupl
     at = [f"{sheet['horizons_s'][i]:g} s" for i in marks]
     last = at[-1]
     iou = [f"IoU {s}" for s in at]
+    zones = _zone_keys(sheet)
     if not wide:
-        return ("method", *iou, f"struct. {last}", f"seen {last}", f"new {last}")
+        return ("method", *iou, f"struct. {last}", *(f"{name} {last}" for name in zones))
     structure = [f"struct. {s}" for s in at]
-    rest = [f"{name} {last}" for name in ("seen", "new", "prec.", "recall", "ratio")]
+    rest = [f"{name} {last}" for name in (*zones, "prec.", "recall", "ratio")]
     return ("method", *iou, f"interval {last}", *structure, *rest)
 
 
@@ -82,12 +83,24 @@ def _row(
 ) -> tuple[str, ...]:
     block, last = sheet["scores"][method], marks[-1]
     iou = [number(block["iou"][i]) for i in marks]
-    zones = [number(block[key][last]) for key in ("iou_seen", "iou_new")]
+    zones = [number(block[key][last]) for key in _zone_keys(sheet).values()]
     if not wide:
         return (method, *iou, number(block["iou_structure"][last]), *zones)
     structure = [number(block["iou_structure"][i]) for i in marks]
     sides = [number(block[key][last]) for key in ("precision", "recall", "mean_ratio")]
     return (method, *iou, _interval(sheet, method, last), *structure, *zones, *sides)
+
+
+def _zone_keys(sheet: Mapping[str, Any]) -> dict[str, str]:
+    """Return heading -> score of the zones: those of an observed past where there is one."""
+    if "observed" not in sheet:
+        return {"seen": "iou_seen", "new": "iou_new"}
+    return {
+        "obs.": "iou_observed",
+        "occl.": "iou_occluded",
+        "new": "iou_new",
+        "false-free": "false_free_on_way",
+    }
 
 
 def number(value: float | None) -> str:
