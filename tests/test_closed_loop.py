@@ -11,7 +11,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from closed_loop import (  # noqa: E402
+from closed_loop import (
     ACCELERATION,
     STEP_S,
     STOP,
