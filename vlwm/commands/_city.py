@@ -73,7 +73,7 @@ class _Steps:
         from vlwm.commands._output import note
 
         now = time.monotonic()
-        if now - self.last >= _EVERY_S:
+        if now - self.last >= _EVERY_S or name.endswith(" MB)"):
             self.last = now
             note(f"{name} ({done} of {total} files done)")
 

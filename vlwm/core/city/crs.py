@@ -58,19 +58,25 @@ def _transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target, always_xy=True)
 
 
+def _degrees_of(crs: str) -> str:
+    """Return the geographic system to come from: UTM has WGS 84, without a search for shifts."""
+    code = int(crs.partition(":")[2])
+    return "EPSG:4326" if 32601 <= code <= 32760 else GEOGRAPHIC
+
+
 def project(lat_lon_h: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
     """Latitude, longitude (degrees), height (m) → easting, northing, height (m); (N, 3) float64.
 
     Heights are passed through: both systems share T.P. heights.
     """
-    transformer = _transformer(GEOGRAPHIC, crs)
+    transformer = _transformer(_degrees_of(crs), crs)
     east, north = transformer.transform(lat_lon_h[:, 1], lat_lon_h[:, 0])
     return np.column_stack([east, north, lat_lon_h[:, 2]])
 
 
 def unproject(xy: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
     """Easting, northing (m) → latitude, longitude (degrees); (N, 2) float64."""
-    longitude, latitude = _transformer(crs, GEOGRAPHIC).transform(xy[:, 0], xy[:, 1])
+    longitude, latitude = _transformer(crs, _degrees_of(crs)).transform(xy[:, 0], xy[:, 1])
     return np.column_stack([latitude, longitude])
 
 

@@ -41,6 +41,7 @@ from vlwm.core.text import safe_text
 _MESH_OVERHANG_M = 300.0
 _OBJ_KINDS = {"brid": BRIDGE, "veg": VEGETATION, "tran": ROAD, "dem": TERRAIN}
 _NAMED_MISSING = 3
+_LARGE_BYTES = 50_000_000
 _RELIEF_M = (-1_000.0, 10_000.0)
 
 
@@ -110,7 +111,7 @@ class _Reader(Gathered):
         """Read all files, the relief last."""
         later = [s for s in sources if s.kind == "dem"]
         for done, source in enumerate([*(s for s in sources if s.kind != "dem"), *later]):
-            self.tell(f"reading {safe_text(source.name)}", done, len(sources))
+            self.tell(_title(source), done, len(sources))
             self.used.append(source)
             if source.format == "tiles":
                 self._read_tiles(source, done, len(sources))
@@ -226,3 +227,10 @@ class _Reader(Gathered):
         real = np.isfinite(triangles).all(axis=(1, 2))
         real &= (heights > _RELIEF_M[0]).all(axis=1) & (heights < _RELIEF_M[1]).all(axis=1)
         self.relief.append(triangles[real])
+
+
+def _title(source: Source) -> str:
+    """Return what is being done for people; a file that takes long has its size."""
+    size = source.place.size(source.member)
+    large = f" ({size / 1e6:.0f} MB)" if size > _LARGE_BYTES else ""
+    return f"reading {safe_text(source.name)}{large}"
