@@ -34,6 +34,9 @@ class SessionMeta:
         grid: {"range": six metres, "voxel_size": three metres, "shape": three cells}.
         origin: world (0, 0, 0): {"crs", "easting", "northing", "height"}; None: unknown place.
         velocity_frame: 'world' or 'body'; None: decided by agreement with finite differences.
+        velocity_source: where a made session's velocities and tilt come from: 'past' for backward
+            differences of positions up to the frame. None: unknown (recorded, or made by an
+            earlier version, whose differences looked 0.05 to 0.1 s ahead).
         split: 'train', 'val' or 'test' for a session planned inside a region, else None.
         pattern: name of the trajectory pattern of a planned session.
     """
@@ -45,6 +48,7 @@ class SessionMeta:
     seed: int | None = None
     frames: int | None = None
     velocity_frame: str | None = None
+    velocity_source: str | None = None
     split: str | None = None
     pattern: str | None = None
     fill: str = "surface"
@@ -63,6 +67,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "seed": (int, type(None)),
     "frames": (int, type(None)),
     "velocity_frame": (str, type(None)),
+    "velocity_source": (str, type(None)),
     "split": (str, type(None)),
     "pattern": (str, type(None)),
     "fill": (str,),

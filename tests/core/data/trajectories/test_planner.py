@@ -11,7 +11,7 @@ from vlwm.core.city.terrain import Terrain
 from vlwm.core.data.splits import Region
 from vlwm.core.data.trajectories.obstacle_map import Obstacles, obstacles_in
 from vlwm.core.data.trajectories.planner import Trajectory, plan_trajectory
-from vlwm.core.data.trajectories.vehicle import LARGEST_TILT, STEP_S, VEHICLES
+from vlwm.core.data.trajectories.vehicle import LARGEST_TILT, STEP_S, VEHICLES, tilt
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import (
     constant_twist,
@@ -69,14 +69,36 @@ def test_velocities_equal_finite_differences(city: City, agent: str) -> None:
 
 @pytest.mark.parametrize("agent", ["drone", "rover"])
 def test_velocities_are_those_of_the_instant(city: City, agent: str) -> None:
-    """On the path's own steps they are its central differences, to the last digit."""
+    """On the path's own steps they are its backward differences, to the last digit."""
     path = plan(city, agent, frames=400, dt_s=STEP_S)
-    linear, angular = finite_difference_velocity(path.poses[:, :3], path.poses[:, 3:7], STEP_S)
-    np.testing.assert_allclose(path.poses[1:-1, 7:10], linear[1:-1], atol=1e-9)
-    np.testing.assert_allclose(path.poses[1:-1, 10:13], angular[1:-1], atol=1e-7)
+    linear, angular = finite_difference_velocity(
+        path.poses[:, :3], path.poses[:, 3:7], STEP_S, kind="backward"
+    )
+    np.testing.assert_allclose(path.poses[1:, 7:10], linear[1:], atol=1e-9)
+    np.testing.assert_allclose(path.poses[1:, 10:13], angular[1:], atol=1e-7)
     coarse = plan(city, agent, frames=20)
     fine = plan(city, agent, frames=191, dt_s=STEP_S)
     np.testing.assert_array_equal(coarse.poses, fine.poses[::10])
+
+
+def test_tilt_knows_nothing_of_later_positions() -> None:
+    """A path that is cut after any state has the same tilt there as the whole one."""
+    rng = np.random.default_rng(0)
+    positions = np.cumsum(rng.normal(0.3, 0.02, (60, 3)), axis=0)
+    heading = np.cumsum(rng.normal(0, 0.02, 60))
+    whole = np.stack(tilt(positions, heading))
+    for count in (3, 10, 25, 59):
+        part = np.stack(tilt(positions[:count], heading[:count]))
+        np.testing.assert_array_equal(part, whole[:, :count])
+
+
+@pytest.mark.parametrize("agent", ["drone", "rover"])
+def test_a_frame_does_not_depend_on_how_many_follow(city: City, agent: str) -> None:
+    """Neither its velocity nor its tilt, the last frame's included."""
+    long = plan(city, agent, frames=30)
+    for frames in (12, 29):
+        path = plan(city, agent, frames=frames)
+        np.testing.assert_allclose(path.poses, long.poses[:frames], atol=1e-9)
 
 
 @pytest.mark.parametrize("agent", ["drone", "rover"])

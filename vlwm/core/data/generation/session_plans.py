@@ -245,6 +245,7 @@ def _plan_session(
         seed=seed,
         frames=plan.frames,
         velocity_frame="world",
+        velocity_source="past",
         split=region.split,
         pattern=pattern,
         fill=plan.fill,

@@ -4,7 +4,9 @@ A vehicle is a unicycle (position, heading, speed, turn rate, climb) whose comma
 wishes of a pattern. Twice a second it looks several seconds ahead along a fan of commands, drops
 those that would touch an obstacle or leave its region, and takes the one nearest to its wish; in a
 dead end it goes back some steps and tries another way. Motion is integrated at 20 Hz and every
-tenth state is a frame, so velocities are those of the instant and know nothing of the next frame.
+tenth state is a frame. Velocities and tilt are backward differences of these states, as a
+vehicle's own filter would compute them: they depend on positions up to the frame, never on later
+ones.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _LOOK_S = 5.0
 _LOOK_STEP_S = 0.25
 _SINK_S = 1.5
 _ROUNDING_S = 0.6
+_LEAD_S = 0.6
+"""driven before the first frame, so that its velocity and tilt come from a past as well"""
 _TRIES = 12
 _START_TRIES = 1000
 _BACKWARD_DECISIONS = 8
@@ -89,7 +93,7 @@ def plan_trajectory(
     )  # fmt: skip
     rng = np.random.default_rng([seed, 0x7247])
     per_frame = round(dt_s / STEP_S)
-    steps = (frames - 1) * per_frame + 2 + round(_ROUNDING_S / STEP_S)
+    steps = (frames - 1) * per_frame + 1 + round(_ROUNDING_S / STEP_S) + round(_LEAD_S / STEP_S)
     for _ in range(_TRIES):
         start = _start(world, style, rng)
         states = None if start is None else _drive(world, style, start, steps, rng)
@@ -233,14 +237,18 @@ def _as_trajectory(
     per_frame: int,
     dt_s: float,
 ) -> Trajectory:
+    """Return every `per_frame`-th state after the lead as a frame, with what a filter knows there.
+
+    Roll, pitch and velocities of a frame are computed from the states up to it.
+    """
     positions, heading = states[:, :3], states[:, 3]
     if world.vehicle.climb_m_s == 0.0:
         roll, pitch = lie_on(world.terrain, positions[:, :2], heading)
     else:
         roll, pitch = tilt(positions, heading)
     turned = quaternion_from_rpy(roll, pitch, heading)
-    linear, angular = finite_difference_velocity(positions, turned, STEP_S)
-    rows = np.arange(frames) * per_frame
+    linear, angular = finite_difference_velocity(positions, turned, STEP_S, kind="backward")
+    rows = round(_LEAD_S / STEP_S) + np.arange(frames) * per_frame
     poses = np.concatenate([positions, turned, linear, angular], axis=1)[rows]
     ground = world.terrain.height(poses[:, :2])
     times = np.arange(frames, dtype=np.float64) * dt_s

@@ -86,9 +86,12 @@ def _within(values: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> NDA
 def tilt(
     positions: NDArray[np.float64], heading: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Roll and pitch (N,) that put thrust along body z, after the last half second's motion."""
-    velocity = np.gradient(positions, STEP_S, axis=0)
-    acceleration = smooth(np.gradient(velocity, STEP_S, axis=0), round(0.5 / STEP_S))
+    """Return roll and pitch (N,) that put thrust along body z, after the last half second's motion.
+
+    Accelerations are backward differences: row k depends on positions up to row k, except in the
+    first two rows, which take the values of the rows after them.
+    """
+    acceleration = smooth(_rate(_rate(positions)), round(0.5 / STEP_S))
     cos, sin = np.cos(heading), np.sin(heading)
     ahead = acceleration[:, 0] * cos + acceleration[:, 1] * sin
     left = -acceleration[:, 0] * sin + acceleration[:, 1] * cos
@@ -97,6 +100,12 @@ def tilt(
     shrink = np.minimum(1.0, np.tan(LARGEST_TILT) * up / np.maximum(horizontal, 1e-9))
     pitch = np.arctan2(ahead * shrink, up)
     return -np.arctan2(left * shrink * np.cos(pitch), up), pitch
+
+
+def _rate(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the backward difference (N, D) of values (N, D) per second; row 0 repeats row 1."""
+    change = np.diff(values, axis=0) / STEP_S
+    return np.concatenate([change[:1], change])
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
