@@ -1,4 +1,4 @@
-"""`vlwm eval`: a checkpoint, or the rivals alone, to a score sheet, a table and pictures."""
+"""`vlwm eval`: a checkpoint, or the baselines alone, to a score sheet, a table and pictures."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def evaluate(
         typer.Option(help="Windows that the model sees at once.", min=1, rich_help_panel=_HOW),
     ] = 1,
 ) -> None:
-    """Judge a checkpoint against every rival without learning (docs/evaluation.md).
+    """Score a checkpoint and every baseline without learning (docs/evaluation.md).
 
     Examples: [cyan]vlwm eval ./test_out --split test[/],
     [cyan]vlwm eval best.pth --data data/matsumoto --split all --json[/],
