@@ -93,15 +93,6 @@ def test_tilt_knows_nothing_of_later_positions() -> None:
 
 
 @pytest.mark.parametrize("agent", ["drone", "rover"])
-def test_a_frame_does_not_depend_on_how_many_follow(city: City, agent: str) -> None:
-    """Neither its velocity nor its tilt, the last frame's included."""
-    long = plan(city, agent, frames=30)
-    for frames in (12, 29):
-        path = plan(city, agent, frames=frames)
-        np.testing.assert_allclose(path.poses, long.poses[:frames], atol=1e-9)
-
-
-@pytest.mark.parametrize("agent", ["drone", "rover"])
 def test_constant_motion_is_the_exception(city: City, agent: str) -> None:
     """Going on as before is off by decimetres after half a second and by metres after three."""
     path = plan(city, agent, frames=300)
