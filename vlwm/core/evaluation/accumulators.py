@@ -1,4 +1,4 @@
-"""What an evaluation adds up, window by window: memory grows with the area, not with the windows.
+"""Add up counts and errors window by window; memory grows with the area, not with the windows.
 
 Counts are kept per cluster (a 120 m tile of the world) for the bootstrap and per stratum; their sum
 over clusters is the pooled score.

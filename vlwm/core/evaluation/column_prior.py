@@ -1,6 +1,6 @@
-"""The column prior: which layers of the grid are occupied where nothing is known.
+"""Find the layers of the grid that are occupied by default, where no frame gives information.
 
-It is read from the train split alone, since the data that is judged must not tune its rivals.
+They come from the train split alone: scored data must not tune the baselines.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ColumnPrior:
 
     @property
     def source(self) -> str:
-        """Where it is from, in words."""
+        """Name the frames it comes from, in words."""
         if self.frames == 0:
             return "the layer that holds z = 0, for there is no train split"
         return f"{self.frames} frames of the train split"

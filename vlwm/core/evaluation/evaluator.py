@@ -1,6 +1,7 @@
-"""The whole protocol on one split: `evaluate` turns a model and data into a score sheet.
+"""Apply the whole protocol to one split: `evaluate` turns a model and data into a score sheet.
 
-docs/evaluation.md states the protocol; `judge` holds the methods, `scores` the arithmetic.
+docs/evaluation.md states the protocol; `window_scorer` applies the methods, `scores` does the
+arithmetic.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ Scores = dict[str, Any]
 """The content of scores.json (docs/evaluation.md)."""
 
 Progress = Callable[[int, int], None]
-"""Called with (windows judged, windows in all) after every batch; may raise to stop."""
+"""Called with (windows scored, windows in all) after every batch; may raise to stop."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged on which data.
+    """A model or the baselines alone, the windows they are scored on, and the data.
 
     Attributes:
         store: packed frames.
@@ -156,7 +157,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Scores:
-    """Judge a model, and every method without learning, on one split.
+    """Return the scores of a model and of every method without learning on one split.
 
     Args:
         model: a world model in evaluation mode on `device`; None for the baselines alone.
@@ -229,7 +230,7 @@ def _cuts(judge: Judge) -> dict[str, Any] | None:
 
 
 def _provenance(subject: Subject) -> dict[str, Any]:
-    """Where the frames came from, for readers of the sheet."""
+    """Return the origin of the frames, for readers of the sheet."""
     store = subject.store
     return {
         "procedural": store.procedural,

@@ -1,7 +1,7 @@
-"""From paths to a subject: which checkpoint, which data, which splits.
+"""Open a run or a config with its data for scoring: checkpoint, packed frames, splits.
 
-A run is judged on its own data with its own `splits.json`; other data bring theirs. A checkpoint is
-judged with the grid it was trained on: data of another grid are refused.
+A run is scored on its own data with its own `splits.json`; other data bring theirs. A checkpoint is
+scored with the grid it was trained on: data of another grid raise an error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def cuts_of(content: Mapping[str, Any]) -> Cuts:
-    """Where a checkpoint cuts its probabilities; at 0.5 where it was never calibrated.
+    """Return the thresholds of a checkpoint; 0.5 if it was never calibrated.
 
     Without `cuts` both tracks are cut at `threshold`.
     """
@@ -78,7 +78,7 @@ def cuts_of(content: Mapping[str, Any]) -> Cuts:
 
 @dataclass(frozen=True)
 class EvalData:
-    """Which windows are evaluated, and who is told about the work before.
+    """The windows to score, and callbacks for the work before.
 
     Attributes:
         split: 'train', 'val', 'test' or 'all'.

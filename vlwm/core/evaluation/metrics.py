@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 ZONES = ("all", "seen", "new", "structure")
-"""Where cells are counted; one mask for all methods (docs/evaluation.md)."""
+"""Sets of cells that are counted; one mask for all methods (docs/evaluation.md)."""
 
 HIT, PREDICTED, TRUE, CELLS = range(4)
 """Quantities: occupied in both; in the forecast; in truth; cells of the zone."""
 
 MOST_FORECASTS = 12
-"""forecasts that are counted at once: one bit each, beside three, in an int16"""
+"""forecasts that are counted at once: one bit each, next to three others, in an int16"""
 
 SCORES = {
     "iou": "all", "iou_structure": "structure", "iou_seen": "seen", "iou_new": "new",

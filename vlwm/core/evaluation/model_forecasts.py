@@ -1,4 +1,4 @@
-"""What the world model says about a batch: both tracks, its pose, the tokenizer's round trip."""
+"""Forecast a batch with the world model: both tracks, its motion, the tokenizer's round trip."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PLAIN = Cut()
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where the probabilities of each method are cut."""
+    """Thresholds of each method's probabilities."""
 
     model: Cut = _PLAIN
     model_plan: Cut = _PLAIN

@@ -1,4 +1,4 @@
-"""Judges batches of windows: every method, horizon and zone, into a tally.
+"""Score batches of windows: every method, horizon and zone, into a tally.
 
 The predicted track is computed from the past alone; the true future enters only as the plan that
 the plan track is given, as the truth that all are compared with, and through the tokenizer.
@@ -82,11 +82,11 @@ class Judge:
 
     Args:
         grid: the grid of all frames.
-        prior: bool (Z,) of `prior.column_prior`.
+        prior: bool (Z,) of `column_prior.train_prior`.
         history, future: frames of a window.
         dt_s: seconds between frames.
         model: a world model in evaluation mode, or None for the baselines alone.
-        cuts: where its probabilities are cut.
+        cuts: thresholds of its probabilities.
         fitted: baselines with parameters; None: only those without.
         tri_state: baselines of an observed past; None where the past is the truth.
     """
@@ -113,7 +113,7 @@ class Judge:
         self.methods += () if fitted is None else fitted.methods
 
     def new_tally(self) -> Tally:
-        """An empty tally for this judge's methods and horizons."""
+        """Return an empty tally for these methods and horizons."""
         horizons = len(self.horizons_s)
         tally = Tally(self.methods, horizons)
         if self.tri_state is not None:
@@ -122,7 +122,7 @@ class Judge:
 
     @torch.inference_mode()
     def add(self, batch: Batch, clusters: Sequence[Hashable], tally: Tally) -> None:
-        """Judge a batch on its device and add it to the tally; one cluster key per window."""
+        """Score a batch on its device and add it to the tally; one cluster key per window."""
         for verdict, cluster in zip(self.verdicts(batch), clusters, strict=True):
             window = verdict.window
             shape = (len(self.methods), len(self.horizons_s), len(ZONES), 4)
@@ -157,7 +157,7 @@ class Judge:
         )  # fmt: skip
 
     def verdicts(self, batch: Batch) -> Iterator[WindowVerdict]:
-        """Every window of a batch; use its frames before the next one is asked for."""
+        """Yield every window of a batch; read its frames before asking for the next window."""
         learned = None
         if self.model is not None:
             learned = LearnedForecasts(self.model, batch, self.history, self.cuts)

@@ -137,7 +137,7 @@ def _fit_motions(
 
 
 def _count_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) -> Extrapolation:
-    """Count on train windows what stands beyond the edge of the view, in every second frame."""
+    """Count occupancy beyond the edge of the view on train windows, in every second frame."""
     edges = Extrapolation()
     for index in evenly(len(data), _EDGE_WINDOWS if len(data) else 0):
         window = next(windows_in(collate([data[0, index]]), shape.history, store.grid))

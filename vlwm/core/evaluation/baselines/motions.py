@@ -3,11 +3,11 @@
     constant_twist   hold planar velocity and yaw rate of the last step
     turn_rate        speed and yaw rate of the instant; acceleration and yaw rate decay
     ridge            linear regression with an L2 penalty on features of the past
-    analogs          the mean of what followed the most similar windows of the train split
+    analogs          ridge, corrected by its own errors on the most similar train windows
 
 Each has the spread of its own errors: a forecast averages over draws of them, so that a wall
 whose place is uncertain becomes improbable everywhere. The first three draw from the errors they
-made on windows of the train split; analogs draw from what followed the neighbours they found.
+made on windows of the train split; analogs draw from the errors on the neighbours they found.
 
 Everything is in the ego frame of the last past pose (the anchor): metres, seconds, radians.
 
@@ -292,7 +292,7 @@ def _correction(base: TurnRate, past: PastMotion, future: Array) -> Array:
 
 
 class Analogs(MotionBaseline):
-    """What followed the most similar windows of the train split and their mirror images.
+    """The errors of the ridge motion on the most similar windows of the train split, as a motion.
 
     Two windows are similar where the ridge motion expects the same of both, and where speed,
     acceleration, turn rate and height agree: the metric weighs a feature by what it says of the

@@ -35,7 +35,7 @@ class Scene(Protocol):
 
 @dataclass(frozen=True)
 class Background:
-    """What is expected where no past frame reaches.
+    """Probabilities for cells that no past frame reaches.
 
     Attributes:
         column: float32 (Z,), share of occupied cells by height layer in the train split.

@@ -1,4 +1,4 @@
-"""Forecasts without learning: what a trained model has to beat.
+"""Forecast without learning, with nearest cells: the baselines that need no parameter.
 
     without motion        empty, ground_prior, copy_last
     predicted motion      constant_velocity_warp, memory_baseline       (nobody knows the future)
@@ -38,7 +38,7 @@ BASELINES = WITHOUT_MOTION + PREDICTED_MOTION + TRUE_MOTION
 
 @dataclass(frozen=True)
 class PastFrames:
-    """What a forecast may know.
+    """The past of one window, all that a forecast may read.
 
     Attributes:
         occupancy: uint8 (F, X, Y, Z), 0 or 1.

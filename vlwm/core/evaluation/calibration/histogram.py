@@ -1,4 +1,4 @@
-"""What validation tells of how far to trust the model: thresholds, reliability.
+"""Count predicted probabilities against truth, for thresholds and the reliability curve.
 
 Probabilities are counted against truth in 256 bins, a power of two, so that the bin of a float32
 probability is exact and "probability at or above the edge of bin k" means the same here and where

@@ -1,9 +1,9 @@
-"""How far the network of a forecast is listened to.
+"""Choose the weight of the refinement network's residual.
 
-What memory says is a forecast already, and a good one; the network adds a residual to it. A network
-that has learnt for minutes makes it worse, one that has learnt for hours better. So validation
-chooses how much of the residual is taken, among `SHARES`, for the highest sum of IoU and structure
-IoU at its best cut, for each track apart.
+The memory alone is a good forecast already; the network adds a residual to its logits. After
+minutes of training the residual makes it worse, after hours better. So validation chooses the
+weight among `SHARES`, by the highest sum of IoU and structure IoU at the best thresholds, for each
+track apart.
 """
 
 from __future__ import annotations

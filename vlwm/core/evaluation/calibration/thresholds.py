@@ -1,15 +1,15 @@
-"""Where the probabilities of a forecast become occupied and free cells.
+"""Choose and apply the thresholds that turn probabilities into occupied and free cells.
 
-IoU over a set of cells is highest where each cell with a probability above IoU / (1 + IoU) is
-called occupied (Lipton et al. 2014, of F1 = 2 IoU / (1 + IoU)). Three seconds ahead nearly all of
-the ground is foreseen and little of what stands on it, so one threshold for both is wrong for one
-of them. A `Cut` has, per horizon, a threshold for the ground and one for what is above it. Both are
-chosen on validation: the one above for the highest structure IoU, since what stands is what a drone
-must not hit, and the one of the ground for the highest IoU beside it.
+IoU over a set of cells is highest where each cell with a probability above IoU / (1 + IoU) counts
+as occupied (Lipton et al. 2014, of F1 = 2 IoU / (1 + IoU)). Three seconds ahead nearly all of the
+ground is foreseen and little of the structure above it, so one threshold cannot suit both. A `Cut`
+has, per horizon, a threshold for the ground and one for the cells above it. Both are chosen on
+validation: the one above for the highest structure IoU, since structure is what a drone must not
+hit, and the one of the ground for the highest IoU given the other.
 
 The ground of a column is taken from the forecast itself: its lowest cell that is at least half as
-probable as its likeliest. The truth's own ground defines what is counted as structure
-(`metrics.structure_mask`), never where a forecast is cut.
+probable as its likeliest. The truth's own ground defines which cells are structure
+(`metrics.structure_mask`), and has no influence on a threshold's place in a forecast.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Cut:
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Cut:
-        """A cut that `content` gave."""
+        """Return what `content` wrote."""
         return cls(content["threshold"], tuple(content["ground"]), tuple(content["above"]))
 
     def words(self) -> str:
