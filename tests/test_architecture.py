@@ -14,6 +14,7 @@ PACKAGE = ROOT / "vlwm"
 
 FOUNDATION = {
     "errors", "text", "tile_tree", "files", "parallel", "run_folder", "config", "signals",
+    "errors", "text", "files", "parallel", "run_folder", "config", "vocabulary", "signals",
     "folder_lock",
 }  # fmt: skip
 ALLOWED = {

@@ -43,6 +43,7 @@ from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.telemetry.health import Watch
 from vlwm.core.training.telemetry.metric_log import MetricLog
 from vlwm.core.training.telemetry.status_writer import StatusWriter
+from vlwm.core.vocabulary import Stage
 
 
 @dataclass
@@ -59,7 +60,7 @@ class ToyBatch:
 class ToyTask:
     """Learn the mean of six numbers through a net with dropout."""
 
-    stage = "world"
+    stage = Stage.WORLD
     unit = "windows"
 
     def __init__(self, size: int = 22, batch: int = 4, spoil: Callable[[int], bool] | None = None):
@@ -156,7 +157,7 @@ def build(
     """A trainer of the toy task in `folder`, on the CPU."""
     ranks = ranks or Ranks()
     run = RunFolder(folder).create()
-    settings = replace(StageSettings.of(cfg, "world"), batch_size=task.batch)
+    settings = replace(StageSettings.of(cfg, Stage.WORLD), batch_size=task.batch)
     stepper = Stepper(
         task,
         build_optimizer(task.module, cfg.optimizer, settings.lr),

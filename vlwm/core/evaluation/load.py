@@ -26,6 +26,7 @@ from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.vocabulary import Track
 
 OnSession = Callable[[str, int, int], None]
 
@@ -73,7 +74,7 @@ def cuts_of(content: Mapping[str, Any]) -> Cuts:
     single, found = content.get("threshold"), content.get("cuts") or {}
     plain = Cut() if single is None else Cut(float(single))
     known = {name: Cut.of(found[name]) for name in LEARNED if name in found}
-    return Cuts(**{"model": plain, "model_plan": plain, **known})
+    return Cuts(**{**{str(track): plain for track in Track}, **known})
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.model.motion.vehicle_state import motion_error, true_state
+from vlwm.core.vocabulary import Track
 
 if TYPE_CHECKING:
     from vlwm.core.data.batch import Batch
     from vlwm.core.model.world_model import WorldModel
 
-LEARNED = ("model", "model_plan", "tokenizer_round_trip")
+LEARNED = (*(str(track) for track in Track), "tokenizer_round_trip")
 """Names as in scores.json."""
 
 

@@ -27,6 +27,7 @@ from vlwm.core.files import atomic_path
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint_upgrade import upgraded
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.vocabulary import Stage
 
 if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel
@@ -69,7 +70,7 @@ def _require_plain(value: Any, where: str) -> None:
 
 
 def load_checkpoint(
-    path: str | Path, *, expect_grid: VoxelGrid | None = None, stage: str | None = None
+    path: str | Path, *, expect_grid: VoxelGrid | None = None, stage: Stage | None = None
 ) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in the file is ever executed.
 
@@ -136,7 +137,7 @@ def _read(path: Path) -> Any:
         raise _damaged(path, "its parts do not fit together") from error
 
 
-def _check_stage(path: Path, content: dict[str, Any], stage: str | None) -> None:
+def _check_stage(path: Path, content: dict[str, Any], stage: Stage | None) -> None:
     if stage is not None and content["stage"] != stage:
         raise CheckpointError(
             f"the checkpoint is of the {content['stage']} stage, not of the {stage} stage",
@@ -261,7 +262,7 @@ def load_world_model(
     """
     from vlwm.core.model.world_model import WorldModel
 
-    content = load_checkpoint(path, stage="world")
+    content = load_checkpoint(path, stage=Stage.WORLD)
     try:
         config = config_from_dict(content["config"], where=str(path))
     except ConfigError as error:

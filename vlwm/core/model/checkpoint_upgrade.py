@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from vlwm.core.vocabulary import Stage
+
 _V = TypeVar("_V")
 
 _PREFIXES = {
@@ -45,7 +47,7 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _to_version_2(content: dict[str, Any]) -> None:
-    if content["stage"] == "world":
+    if content["stage"] == Stage.WORLD:
         content["model"] = names_of_today(content.get("model", {}))
         content["fresh"] = [name_of_today(name) for name in content.get("fresh", ())]
     if content["stage"] == "opening":

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from vlwm.core.errors import CheckpointError
 from vlwm.core.model.checkpoint import FORMAT, load_checkpoint
 from vlwm.core.model.checkpoint_upgrade import names_of_today
+from vlwm.core.vocabulary import Stage
 
 _TOKENIZER = "vae."
 _PARTS = {
-    "tokenizer": ("encoder.", "decoder.", "vqvae."),
-    "world": ("vae.encoder.", "vae.decoder.", "vae.vqvae.", "transformer."),
+    Stage.TOKENIZER: ("encoder.", "decoder.", "vqvae."),
+    Stage.WORLD: ("vae.encoder.", "vae.decoder.", "vae.vqvae.", "transformer."),
 }
 
 
@@ -79,7 +80,7 @@ def _part(name: str) -> str:
     return ".".join(words[:2]) if words[0] == "vae" else words[0]
 
 
-def take_weights(model: nn.Module, path: Path, stage: str) -> Given:
+def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
     """Copy what fits of a file into a model, by name and shape.
 
     Args:
@@ -119,7 +120,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     """
     content = _content(path)
     if content.get("format") == FORMAT:
-        return load_checkpoint(path)["model"], content["stage"] == "world"
+        return load_checkpoint(path)["model"], content["stage"] == Stage.WORLD
     inside = content.get("state_dict", content)
     tensors = {}
     if isinstance(inside, dict):
@@ -155,12 +156,12 @@ def _content(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _named_as(state: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
+def _named_as(state: dict[str, Tensor], stage: Stage) -> dict[str, Tensor]:
     """Names as the stage's model has them: the world model keeps its tokenizer under `vae.`."""
     whole = any(name.startswith(_TOKENIZER) for name in state)
-    if stage == "tokenizer" and whole:
+    if stage == Stage.TOKENIZER and whole:
         prefix = _TOKENIZER
         return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-    if stage == "world" and not whole:
+    if stage == Stage.WORLD and not whole:
         return {f"{_TOKENIZER}{name}": value for name, value in state.items()}
     return state

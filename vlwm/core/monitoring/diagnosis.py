@@ -8,22 +8,23 @@ from dataclasses import dataclass
 
 from vlwm.core.monitoring.formatting import Glyphs, span
 from vlwm.core.monitoring.snapshot import HealthSign, Snapshot
+from vlwm.core.vocabulary import Phase, Stage
 
-STAGE_WORDS = {"tokenizer": "tokenizer", "world": "world model"}
-PHASE_WORDS = {
-    "start": "starting",
-    "prepare": "preparing data",
-    "probe": "trying the batch size",
-    "compile": "compiling",
-    "prior": "counting the column prior",
-    "motion": "warm-up 1 of 2: motion model",
-    "fusion": "warm-up 2 of 2: frame fusion",
-    "tokenizer": "training",
-    "world": "training",
-    "validate": "validating",
-    "save": "saving",
-    "eval": "scoring on the test split",
-    "done": "done",
+STAGE_WORDS: dict[str, str] = {Stage.TOKENIZER: "tokenizer", Stage.WORLD: "world model"}
+PHASE_WORDS: dict[str, str] = {
+    Phase.START: "starting",
+    Phase.PREPARE: "preparing data",
+    Phase.PROBE: "trying the batch size",
+    Phase.COMPILE: "compiling",
+    Phase.PRIOR: "counting the column prior",
+    Phase.MOTION: "warm-up 1 of 2: motion model",
+    Phase.FUSION: "warm-up 2 of 2: frame fusion",
+    Phase.TOKENIZER: "training",
+    Phase.WORLD: "training",
+    Phase.VALIDATE: "validating",
+    Phase.SAVE: "saving",
+    Phase.EVAL: "scoring on the test split",
+    Phase.DONE: "done",
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlwm.core.monitoring.snapshot import STAGES, Record, Series, Stage, number
+from vlwm.core.monitoring.snapshot import STAGES, Record, Series, StageView, number
 
 MOST_POINTS = 2048
 _PLACES = frozenset(("time", "epoch", "step"))  # where a record belongs, no metric
@@ -71,19 +71,19 @@ class History:
     def clear(self) -> None:
         """Forget everything: the file was cut or replaced."""
         self._kinds = {"train": _Kind({}), "val": _Kind({})}
-        self._stage: Stage | None = None
+        self._stage: StageView | None = None
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take one record of metrics.jsonl."""
         self._kinds["val" if record.get("kind") == "val" else "train"].add(record)
         self._stage = None
 
-    def stage(self) -> Stage:
+    def stage(self) -> StageView:
         """Return all that was added, immutable; made again only after a new record."""
         if self._stage is None:
             train, val = self._kinds["train"], self._kinds["val"]
             newest = (train.last or val.last or {}).get("stage")
-            self._stage = Stage(
+            self._stage = StageView(
                 name=newest if newest in STAGES else self.name,
                 train=train.frozen(),
                 val=val.frozen(),

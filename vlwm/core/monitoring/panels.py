@@ -17,6 +17,7 @@ from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, 
 from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, short, size, span
 from vlwm.core.monitoring.snapshot import HealthSign, MachineSample, Snapshot, number
 from vlwm.core.monitoring.terminal.charts import bar, sparkline
+from vlwm.core.vocabulary import Stage
 
 LABEL, FAINT = "grey62", "dim"
 _LEVELS = {"warn": "yellow", "fail": "red"}
@@ -151,7 +152,7 @@ def plan(snapshot: Snapshot, room: Room) -> list[Text]:
 
 def _stage_line(snapshot: Snapshot, room: Room) -> Text:
     glyphs, phase = room.glyphs, snapshot.status.phase
-    place = "1 of 2" if snapshot.stage.name == "tokenizer" else "2 of 2"
+    place = "1 of 2" if snapshot.stage.name == Stage.TOKENIZER else "2 of 2"
     if snapshot.liveness == "waiting":
         left = line(("no status yet: ", LABEL), "the run has not begun")
     elif phase in ("prepare", "eval", "done", "start"):

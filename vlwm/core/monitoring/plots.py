@@ -9,8 +9,9 @@ from rich.text import Text
 
 from vlwm.core.monitoring.formatting import Glyphs, short
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, codebook, line, named, packed, trend
-from vlwm.core.monitoring.snapshot import Record, Series, Snapshot, Stage, number
+from vlwm.core.monitoring.snapshot import Record, Series, Snapshot, StageView, number
 from vlwm.core.monitoring.terminal.charts import Cell, LineChart, Point, line_chart
+from vlwm.core.vocabulary import Stage
 
 COLOURS = ("cyan", "yellow", "magenta", "green")
 _AXIS = 8  # characters of the labels next to a chart
@@ -184,9 +185,9 @@ def _baseline(record: Record) -> float | None:
     return None
 
 
-def _iou_of(stage: Stage) -> tuple[str, str]:
+def _iou_of(stage: StageView) -> tuple[str, str]:
     """What the stage is scored by: label and metric."""
-    if stage.name != "tokenizer":
+    if stage.name != Stage.TOKENIZER:
         return "IoU", "val/iou"
     own = "val/round_trip_iou"
     return "round trip IoU", own if stage.val_series(own).count else "val/iou"
@@ -194,8 +195,8 @@ def _iou_of(stage: Stage) -> tuple[str, str]:
 
 def _tokenizer_result(snapshot: Snapshot) -> list[Text]:
     """How well stage 1 ended, while stage 2 runs."""
-    first = snapshot.stages["tokenizer"]
-    if snapshot.stage.name == "tokenizer" or not first.val_count:
+    first = snapshot.stages[Stage.TOKENIZER]
+    if snapshot.stage.name == Stage.TOKENIZER or not first.val_count:
         return []
     values = first.val_series(_iou_of(first)[1]).values
     return [named("tokenizer round trip IoU", short(max(values)))] if len(values) else []

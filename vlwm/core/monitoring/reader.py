@@ -26,11 +26,12 @@ from vlwm.core.monitoring.snapshot import (
     MachineSample,
     PlanStep,
     Snapshot,
-    Stage,
+    StageView,
     Status,
     number,
 )
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.vocabulary import Stage
 
 _STALLED_S = 120.0  # where the run's config does not say
 _SURELY_GONE_S = 10.0  # a dead process id counts only with a heartbeat this old
@@ -77,8 +78,8 @@ class RunReader:
         self._exists = exists
         self._host_name = socket.gethostname() if host_name is None else host_name
         self._metrics = {
-            "tokenizer": _Metrics(folder.tokenizer, "tokenizer"),
-            "world": _Metrics(folder, "world"),
+            Stage.TOKENIZER: _Metrics(folder.tokenizer, Stage.TOKENIZER),
+            Stage.WORLD: _Metrics(folder, Stage.WORLD),
         }
         self._log = _LogTail(folder)
         self._status = Status()
@@ -117,7 +118,7 @@ class RunReader:
             now=now,
             status=self._status,
             liveness=self._liveness(now, beat_seen),
-            stages={name: Stage(name) for name in STAGES},
+            stages={name: StageView(name) for name in STAGES},
             checkpoints=_checkpoints(self.folder, now),
             scores=self._scores(),
             notes=tuple(notes),
@@ -206,7 +207,7 @@ class _Metrics:
             self._history.add(record)
         self.behind = news.behind
 
-    def stage(self) -> Stage:
+    def stage(self) -> StageView:
         """Return all records so far."""
         return self._history.stage()
 

@@ -2,7 +2,7 @@
 
 Snapshot
 ├── Status            status.json, whatever its age
-├── Stage (1 or 2)    metrics.jsonl: training and validation records, newest last
+├── StageView (1 or 2)    metrics.jsonl: training and validation records, newest last
 ├── CheckpointFile…   what lies in the folder
 └── MachineSample     GPUs, CPU, memory, disk of the machine the dashboard runs on
 """
@@ -18,10 +18,11 @@ from typing import Any
 from vlwm.core.hardware.gpu import GpuReport
 from vlwm.core.hardware.host import Host
 from vlwm.core.hardware.mounts import DiskSpace
+from vlwm.core.vocabulary import Stage
 
 Record = Mapping[str, Any]
 
-STAGES = ("tokenizer", "world")
+STAGES = tuple(Stage)
 ENDED = ("done", "failed", "stopped")
 
 
@@ -104,7 +105,7 @@ _NO_SERIES = Series()
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageView:
     """Metrics of one stage."""
 
     name: str
@@ -178,7 +179,7 @@ class Snapshot:
     liveness: str
     """waiting (no status yet), alive, stalled (old heartbeat, process there), gone (process
     dead), silent (old heartbeat, process on another host), ended"""
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, StageView]
     checkpoints: tuple[CheckpointFile, ...] = ()
     machine: MachineSample | None = None
     log: tuple[str, ...] = ()
@@ -191,12 +192,12 @@ class Snapshot:
     """unix seconds at which this process saw the heartbeat change; None until it has"""
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> StageView:
         """The stage that is shown: the one of the status, else the newest with records."""
         if self.status.stage in self.stages:
             return self.stages[self.status.stage or ""]
         filled = [s for s in self.stages.values() if s.train_count or s.val_count]
-        return filled[-1] if filled else self.stages["world"]
+        return filled[-1] if filled else self.stages[Stage.WORLD]
 
     @property
     def heartbeat_age_s(self) -> float | None:

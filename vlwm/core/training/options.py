@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.errors import UsageError
+from vlwm.core.vocabulary import Stage
 
-STAGES = ("both", "tokenizer", "world")
+BOTH = "both"
+STAGES = (BOTH, *(str(stage) for stage in Stage))
+"""choices of `--stage`"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class TrainOptions:
 
     work_dir: Path = Path("checkpoints")
     """the run folder"""
-    stage: str = "both"
+    stage: str = BOTH
     """'tokenizer', 'world' or 'both'"""
     resume: bool = False
     """go on from the newest checkpoint of the run folder"""
@@ -60,6 +63,10 @@ class TrainOptions:
     """what an hour of this machine costs, for the cost so far and to come"""
     command: str = "vlwm train"
     """the command line, for the sentence that says how to go on"""
+
+    def trains(self, stage: Stage) -> bool:
+        """Return True if a stage is asked for."""
+        return self.stage in (BOTH, stage)
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:

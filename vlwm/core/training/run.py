@@ -33,6 +33,7 @@ from vlwm.core.training.startup.initial_weights import (
 )
 from vlwm.core.training.startup.resume import goes_on, is_finished, locate_data, set_aside
 from vlwm.core.training.startup.train_data import TrainData, open_data
+from vlwm.core.vocabulary import Phase, Split, Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -76,9 +77,9 @@ def _train(run: Run) -> TrainResult:
         log.info("%s", run.options.auto.paragraph)
     data = _open_data(run)
     if not run.options.eval_only:
-        if run.options.stage != "world":
+        if run.options.trains(Stage.TOKENIZER):
             train_tokenizer(run, data)
-        if run.options.stage == "tokenizer":
+        if not run.options.trains(Stage.WORLD):
             return TrainResult(run.folder.path, find_checkpoint(run.folder.tokenizer.path), None)
         train_world(run, data)
     run.ranks.wait()
@@ -99,12 +100,12 @@ def _make_way(config: Config, options: TrainOptions) -> None:
             log.info("resuming the unfinished run in %s", folder.path)
         return
     refuse_missing_weights(config, options)
-    set_aside(folder, tokenizer_too=options.stage != "world")
+    set_aside(folder, tokenizer_too=options.trains(Stage.TOKENIZER))
 
 
 def _open_data(run: Run) -> TrainData:
     """The data; the lead makes and packs what is missing before the others look."""
-    run.status.update(phase="prepare")
+    run.status.update(phase=Phase.PREPARE)
     auto = run.options.auto is not None
     data = run.ranks.lead_does(lambda: open_data(run.config, run.tick, from_raw=auto))
     if data is None:
@@ -120,10 +121,13 @@ def _open_data(run: Run) -> TrainData:
 
 def _steps(run: Run, data: TrainData) -> dict[str, int]:
     """Return the optimizer steps of each part of the run, as far as the data tell."""
-    steps = {"motion": run.config.data.motion_steps, "fusion": run.config.data.fusion_steps}
+    steps: dict[str, int] = {
+        Phase.MOTION: run.config.data.motion_steps,
+        Phase.FUSION: run.config.data.fusion_steps,
+    }
     samples = {
-        "tokenizer": (len(data.train_rows), run.config.tokenizer.epoch_samples),
-        "world": (len(data.train), run.config.data.epoch_samples),
+        Stage.TOKENIZER: (len(data.train_rows), run.config.tokenizer.epoch_samples),
+        Stage.WORLD: (len(data.train), run.config.data.epoch_samples),
     }
     for stage, (whole, chosen) in samples.items():
         settings = StageSettings.of(run.config, stage, run.ranks.size)
@@ -134,12 +138,12 @@ def _steps(run: Run, data: TrainData) -> dict[str, int]:
 
 def _judge(run: Run, data: TrainData) -> TrainResult:
     """The best checkpoint on the test split; scores.json."""
-    run.status.update(phase="eval", stage="world", eta_s=None)
+    run.status.update(phase=Phase.EVAL, stage=Stage.WORLD, eta_s=None)
     checkpoint = find_checkpoint(run.folder.path)
     try:
         scores = _scores(run, data, checkpoint)
     except DataError as error:
-        if data.splits.counts(data.store)["test"]:
+        if data.splits.counts(data.store)[Split.TEST]:
             raise
         note = f"not judged: {error}"
         log.warning("%s", note)
@@ -155,7 +159,7 @@ def _scores(run: Run, data: TrainData, checkpoint: Path) -> Scores:
         checkpoint.name,
         data.store,
         data.splits,
-        "test",
+        Split.TEST,
         run.config,
         cuts=cuts_of(content),
         fitted=baselines_of(content),

@@ -21,6 +21,7 @@ from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_l
 from vlwm.core.training.telemetry.run_plan import RunPlan, pace_file
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 from vlwm.core.training.telemetry.wandb_sink import WandbSink
+from vlwm.core.vocabulary import Phase, Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -80,11 +81,11 @@ def open_run_context(
     stop.last_act = lambda code: _write_last_status(status, code)
     stop.last_words = f"{stop.last_words}: resume with: {options.command}"
     try:
-        status.update(phase="start", next=options.command, links=links)
+        status.update(phase=Phase.START, next=options.command, links=links)
         yield Run(config, options, folder, device, status, stop, sinks, ranks)
         if status.plan is not None and ranks.lead:
             status.plan.remember()
-        ended = {"state": "done", "phase": "done", "exit_code": 0, "eta_s": 0.0,
+        ended = {"state": "done", "phase": Phase.DONE, "exit_code": 0, "eta_s": 0.0,
                  "next": f"vlwm eval {folder.path} --split test"}  # fmt: skip
     except StopRequested:
         error = stop.error(options.command)
@@ -113,10 +114,12 @@ def _plan_of(
     """Return the parts that this run will have; None where it only evaluates."""
     if options.eval_only:
         return None
-    first, second = options.stage != "world", options.stage != "tokenizer"
-    parts = ["prepare", *(["tokenizer"] if first else [])]
-    if second:
-        parts += ["motion", *(["fusion"] if config.model.use_memory else []), "world", "eval"]
+    parts = [Phase.PREPARE]
+    if options.trains(Stage.TOKENIZER):
+        parts.append(Phase.TOKENIZER)
+    if options.trains(Stage.WORLD):
+        fusion = [Phase.FUSION] if config.model.use_memory else []
+        parts += [Phase.MOTION, *fusion, Phase.WORLD, Phase.EVAL]
     batches = (config.tokenizer.samples_per_gpu, config.data.samples_per_gpu, ranks.size)
     shape = (config.point_cloud_range, config.voxel_size, config.data.horizons, batches)
     key = f"{config.name} {shape} {describe(device)}"

@@ -35,6 +35,7 @@ from vlwm.core.training.tasks.world_task import WorldTask
 from vlwm.core.training.telemetry.health import Watch
 from vlwm.core.training.telemetry.metric_log import MetricLog, close_log_file, open_log_file
 from vlwm.core.training.telemetry.provenance import identity
+from vlwm.core.vocabulary import Phase, Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -46,16 +47,16 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
         CheckpointError: the checkpoint to go on from does not fit.
     """
     folder = run.folder.tokenizer
-    source = _source(run, data, folder, "tokenizer")
-    if source is None and _source(run, data, run.folder, "world") is not None:
+    source = _source(run, data, folder, Stage.TOKENIZER)
+    if source is None and _source(run, data, run.folder, Stage.WORLD) is not None:
         return folder.best  # stage 2 has begun: its checkpoints hold the tokenizer
     if source is not None and source.content["epoch"] >= run.config.tokenizer.max_epochs:
         log.info("tokenizer: complete in %s", folder.path)
         return folder.best
     seed_everything(run.config.seed)
     model = Tokenizer(run.config.tokenizer, data.grid.shape).to(run.device)
-    given = initial_weights(run.config, run.options, model, "tokenizer")
-    if given.covers_all and source is None and run.options.stage == "both":
+    given = initial_weights(run.config, run.options, model, Stage.TOKENIZER)
+    if given.covers_all and source is None and run.options.trains(Stage.WORLD):
         log.info("tokenizer: all of it is in %s, so stage 1 is left out", run.config.load_from)
         return folder.best
     if "decoder.conv_out.bias" in given.fresh:
@@ -81,7 +82,7 @@ def _own_tree(run: Run, data: TrainData, folder: RunFolder) -> Iterator[None]:
     try:
         yield
         run.status.copy = None  # else the run's own end is copied
-        done = {"state": "done", "phase": "done", "exit_code": 0, "eta_s": 0.0}
+        done = {"state": "done", "phase": Phase.DONE, "exit_code": 0, "eta_s": 0.0}
         folder.write_status({**run.status.values, **done})
     finally:
         close_log_file(handler)
@@ -94,13 +95,13 @@ def train_world(run: Run, data: TrainData) -> Path:
         DataError: there is no trained tokenizer.
         CheckpointError: the checkpoint to go on from does not fit.
     """
-    source = _source(run, data, run.folder, "world")
+    source = _source(run, data, run.folder, Stage.WORLD)
     seed_everything(run.config.seed)
     model = WorldModel(run.config, data.grid).to(run.device)
     tokens = run.folder.path / "tokens"
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     if source is None:
-        given = initial_weights(run.config, run.options, model, "world")
+        given = initial_weights(run.config, run.options, model, Stage.WORLD)
         _pretrain(run, data, task, given)
         if not given.covers("vae."):
             task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
@@ -131,7 +132,7 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
     path = folder.best if folder.best.exists() else folder.last
     content = None
     if path.exists():
-        content = load_checkpoint(path, expect_grid=model.grid, stage="tokenizer")
+        content = load_checkpoint(path, expect_grid=model.grid, stage=Stage.TOKENIZER)
     if content is None or content["step"] == 0:  # written before its first step
         raise DataError(
             "there is no trained tokenizer to build on",
@@ -143,14 +144,14 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
     return Cut() if content["threshold"] is None else Cut(content["threshold"])
 
 
-def _source(run: Run, data: TrainData, folder: RunFolder, stage: str) -> Found | None:
+def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:
     """The checkpoint a stage goes on from, or None where it begins."""
     chosen = run.options.resume_from
     if chosen is not None:
         content = load_checkpoint(chosen, expect_grid=data.grid)
         if content["stage"] == stage:
             return Found(chosen, content)
-        if stage == "world":  # a tokenizer's checkpoint goes before all of stage 2
+        if stage == Stage.WORLD:  # a tokenizer's checkpoint goes before all of stage 2
             return None
     found = newest_valid(folder.path, expect_grid=data.grid)
     for sentence in found.refused if found is not None else ():
@@ -198,10 +199,10 @@ def _probe(run: Run, state: RunState, settings: StageSettings, *, grow: bool) ->
     auto, stage = run.options.auto, state.task.stage
     if auto is None or state.at.epoch >= settings.epochs:
         return
-    run.status.update(phase="probe", stage=stage)
+    run.status.update(phase=Phase.PROBE, stage=stage)
     stepper = state.stepper
     first = stepper.microbatch
-    if grow and stage == "world" and auto.microbatch is not None:
+    if grow and stage == Stage.WORLD and auto.microbatch is not None:
         first = min(first, auto.microbatch)
     with run.stop.leaving_at_once(run.leave):
         found = probe(state, settings, run.stop, first, grow=grow)
@@ -218,7 +219,7 @@ def _compile(run: Run, state: RunState, settings: StageSettings) -> None:
     """Meet every shape of the stage before training begins, while a signal costs nothing."""
     if state.at.epoch >= settings.epochs:
         return
-    run.status.update(phase="compile", stage=state.task.stage)
+    run.status.update(phase=Phase.COMPILE, stage=state.task.stage)
     with run.stop.leaving_at_once(run.leave):
         micro = state.stepper.microbatch
         probe(state, settings, run.stop, micro, grow=False, every_shape=True)

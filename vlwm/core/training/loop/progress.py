@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vlwm.core.config.schema import Config
+from vlwm.core.vocabulary import Stage
 
 T = TypeVar("T")
 
@@ -41,10 +42,10 @@ class StageSettings:
     lr: float
 
     @classmethod
-    def of(cls, config: Config, stage: str, processes: int = 1) -> StageSettings:
+    def of(cls, config: Config, stage: Stage, processes: int = 1) -> StageSettings:
         """Stage 1 has epochs, rate and frames a step of its own; the rest is shared."""
         own = config.tokenizer
-        if stage == "tokenizer":
+        if stage == Stage.TOKENIZER:
             return cls(own.max_epochs, own.samples_per_gpu * processes, own.lr)
         batch = config.data.samples_per_gpu * processes
         return cls(config.max_epochs, batch, config.optimizer.lr)

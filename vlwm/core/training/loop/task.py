@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlwm.core.model.loss_report import LossTerm
+from vlwm.core.vocabulary import Stage
 
 Tick = Callable[[], None]
 """Called between pieces of long work: beats the heart, and raises when a signal has come."""
@@ -60,8 +61,8 @@ class StepTask(Protocol):
 class Task(StepTask, Protocol):
     """One stage of training."""
 
-    stage: str
-    """"tokenizer" or "world"; names the phase, the checkpoints and the log lines"""
+    stage: Stage
+    """names the phase, the checkpoints and the log lines"""
     unit: str
     """name of one sample: "frames" or "windows" """
     module: nn.Module

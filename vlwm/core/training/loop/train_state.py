@@ -34,7 +34,7 @@ class RunState:
         """A checkpoint's content, as tensors and plain values."""
         at = self.at
         return {
-            "stage": self.task.stage,
+            "stage": self.task.stage.value,
             "epoch": at.epoch,
             "step": at.step,
             "best": at.best,

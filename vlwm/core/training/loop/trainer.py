@@ -33,6 +33,7 @@ from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.telemetry.health import Finding, was_calm
 from vlwm.core.training.telemetry.metric_log import MetricLog
 from vlwm.core.training.telemetry.status_writer import StatusWriter
+from vlwm.core.vocabulary import Phase
 
 log = logging.getLogger("vlwm.training")
 
@@ -66,6 +67,7 @@ class Trainer:
     ) -> None:
         self.state = state
         self.task = state.task
+        self._own_phase = Phase.of_stage(state.task.stage)
         self.settings = settings
         self.config = config
         self.metrics = metrics
@@ -88,7 +90,7 @@ class Trainer:
             TrainingError: the run diverged again and again, or memory does not suffice.
             MachineError: the disk is full; the older checkpoint stays.
         """
-        self._show(self.task.stage)
+        self._show(self._own_phase)
         try:
             while self.state.at.epoch < self.settings.epochs:
                 try:
@@ -97,7 +99,7 @@ class Trainer:
                 except Diverged as reason:
                     self._roll_back(str(reason))
         except StopRequested:
-            self._save("save")
+            self._save(Phase.SAVE)
             raise
         except PeerLost:
             if self.state.stepper.device.type == "cpu":  # a GPU may hang in what the lost one owes
@@ -128,12 +130,12 @@ class Trainer:
         at.epoch += 1
         at.sample = 0
         if end or self.state.watch.calm():  # a run that goes wrong keeps its last good checkpoint
-            self._show("save")
+            self._show(Phase.SAVE)
             self.ranks.lead_does(
                 lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
             )
             self.clock.saved()
-        self._show(self.task.stage)
+        self._show(self._own_phase)
 
     def _validated_after(self, epochs: int) -> bool:
         return epochs == self.settings.epochs or epochs % self.config.evaluation.interval == 0
@@ -141,7 +143,7 @@ class Trainer:
     def _validate(self) -> bool:
         """Numbers of the validation split; True where the task finds them the best so far."""
         at = self.state.at
-        self._show("validate")
+        self._show(Phase.VALIDATE)
         self.task.module.eval()
         with self.clock.validation(), untouched_randomness(), torch.no_grad():
             numbers = self._validation_numbers()
@@ -187,7 +189,7 @@ class Trainer:
         if full:
             raise MemoryShort
 
-    def _show(self, phase: str) -> None:
+    def _show(self, phase: Phase) -> None:
         at = self.state.at
         self.status.update(
             phase=phase,
@@ -208,7 +210,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Write the first checkpoint and read it back."""
-        self._show("save")
+        self._show(Phase.SAVE)
         self.ranks.lead_does(lambda: self.keeper.begin(self._content()))
         self.clock.saved()
 
@@ -222,15 +224,15 @@ class Trainer:
     def _content(self) -> dict[str, Any]:
         return {**self.state.content(), "metrics_offset": self.metrics.offset()}
 
-    def _save(self, phase: str) -> None:
+    def _save(self, phase: Phase) -> None:
         self._show(phase)
         self.ranks.lead_does(lambda: self.keeper.save_last(self._content()))
         self.clock.saved()
 
     def _save_in_time(self) -> None:
         if self.state.watch.calm():
-            self._save("save")
-            self._show(self.task.stage)
+            self._save(Phase.SAVE)
+            self._show(self._own_phase)
 
     def _roll_back(self, reason: str) -> None:
         """Back to the last good checkpoint at a lower rate; after several, give up."""
@@ -252,7 +254,7 @@ class Trainer:
         at.rollbacks = before.rollbacks + 1
         at.lr_factor = before.lr_factor * health.rollback_lr_factor
         self.state.watch.calm_down(skipped)
-        self._save(self.task.stage)
+        self._save(self._own_phase)
         message = f"{reason}; back at step {at.step} with {at.lr_factor:g} of the learning rate"
         log.warning("%s", message)
         remedy = "lower --lr to 1e-5; check the data for corruption"

@@ -24,6 +24,7 @@ from vlwm.core.training.startup.data_on_demand import (
     refuse_what_is_missing,
 )
 from vlwm.core.training.startup.resume import continues, refuse_another_run, stored_config
+from vlwm.core.vocabulary import Stage
 
 _CELLS_OF_TABLE = 4_500_000  # the table's grid has 200 x 200 x 121 cells
 
@@ -198,7 +199,7 @@ def _weights(config: Config, options: TrainOptions) -> tuple[TrainOptions, str]:
 def _flags(config: Config, options: TrainOptions) -> tuple[str, ...]:
     """Flags that make the same choices again, whatever is free by then."""
     words = ["--batch-size", str(config.data.samples_per_gpu)]
-    if options.stage == "tokenizer":
+    if not options.trains(Stage.WORLD):
         words = ["--batch-size", str(config.tokenizer.samples_per_gpu)]
     words += ["--workers", str(config.data.workers_per_gpu)]
     words += ["--amp" if config.amp else "--no-amp"]

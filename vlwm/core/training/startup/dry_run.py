@@ -30,6 +30,7 @@ from vlwm.core.training.startup.initial_weights import (
     refuse_missing_weights,
 )
 from vlwm.core.training.startup.resume import goes_on, locate_data
+from vlwm.core.vocabulary import Split, Stage
 
 _GUIDE_EPOCHS = 50
 _BYTES = 4  # of a float32
@@ -52,7 +53,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
     device = choose_device(options.gpu_id)
     precision = autocast_type(config.amp, device)
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
-    stages = ["tokenizer", "world"] if options.stage == "both" else [options.stage]
+    stages = [stage for stage in Stage if options.trains(stage)]
     sizes = _parameters(config, grid)
     disk = sum(_checkpoint_gb(config, stage, sizes) for stage in stages)
     gpu = _gpu(device)
@@ -114,15 +115,15 @@ def _parameters(config: Config, grid: VoxelGrid) -> dict[str, int]:
     with torch.device("meta"):
         model = WorldModel(config, grid)
     return {
-        "tokenizer": sum(p.numel() for p in model.vae.parameters()),
-        "world": sum(p.numel() for p in model.parameters()),
+        Stage.TOKENIZER: sum(p.numel() for p in model.vae.parameters()),
+        Stage.WORLD: sum(p.numel() for p in model.parameters()),
         "world_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
 
 
-def _checkpoint_gb(config: Config, stage: str, sizes: dict[str, int]) -> float:
+def _checkpoint_gb(config: Config, stage: Stage, sizes: dict[str, int]) -> float:
     """Disk for the checkpoints of a stage: weights, two moments of what is trained; all files."""
-    trained = sizes["world_trained"] if stage == "world" else sizes["tokenizer"]
+    trained = sizes["world_trained"] if stage == Stage.WORLD else sizes[Stage.TOKENIZER]
     one = _BYTES * (sizes[stage] + 2 * trained)
     wanted = config.checkpoint_config
     periodic = math.ceil(StageSettings.of(config, stage).epochs / wanted.interval)
@@ -145,8 +146,8 @@ def _train_frames(config: Config) -> list[int]:
     sessions = sorted(Path(config.data_root).glob("*/occupancy"))
     if not sessions:
         dealt = deal_sessions(config.prepare.sessions)
-        return [config.prepare.frames for split in dealt if split == "train"]
-    trains = [s for s in sessions if _split(s.parent / "session.json") in (None, "train")]
+        return [config.prepare.frames for split in dealt if split == Split.TRAIN]
+    trains = [s for s in sessions if _split(s.parent / "session.json") in (None, Split.TRAIN)]
     return [len(list(s.glob("*_occupancy.npz"))) for s in trains]
 
 
@@ -157,10 +158,10 @@ def _split(path: Path) -> str | None:
         return None
 
 
-def _steps(config: Config, stage: str) -> int:
+def _steps(config: Config, stage: Stage) -> int:
     settings = StageSettings.of(config, stage)
     frames = _train_frames(config)
-    if stage == "tokenizer":
+    if stage == Stage.TOKENIZER:
         samples = sum(frames)
     else:
         samples = sum(max(0, n - config.window_frames + 1) for n in frames)

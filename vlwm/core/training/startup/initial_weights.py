@@ -12,6 +12,7 @@ from vlwm.core.errors import CheckpointError, DataError
 from vlwm.core.evaluation.load import find_checkpoint
 from vlwm.core.model.pretrained import Given, take_weights
 from vlwm.core.training.options import TrainOptions
+from vlwm.core.vocabulary import Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -46,7 +47,7 @@ def refuse_missing_weights(config: Config, options: TrainOptions) -> None:
     )
 
 
-def initial_weights(config: Config, options: TrainOptions, model: nn.Module, stage: str) -> Given:
+def initial_weights(config: Config, options: TrainOptions, model: nn.Module, stage: Stage) -> Given:
     """Copy into a model what fits of the weights that the config names, and log the table.
 
     Args:

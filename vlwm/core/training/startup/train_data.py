@@ -22,6 +22,7 @@ from vlwm.core.training.startup.data_on_demand import (
     prepare_data,
     refuse_what_is_missing,
 )
+from vlwm.core.vocabulary import Split
 
 log = logging.getLogger("vlwm.training")
 
@@ -98,9 +99,9 @@ def _tell(store: PackedStore, splits: Splits) -> None:
 
 
 def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
-    train = windows_of(store, splits, "train", config.window_frames)
-    val = windows_of(store, splits, "val", config.window_frames)
-    train_rows, val_rows = (frame_rows(store, splits, name) for name in ("train", "val"))
+    train = windows_of(store, splits, Split.TRAIN, config.window_frames)
+    val = windows_of(store, splits, Split.VAL, config.window_frames)
+    train_rows, val_rows = (frame_rows(store, splits, name) for name in (Split.TRAIN, Split.VAL))
     column = store.column_prior(train_rows[evenly(len(train_rows), MOST_FRAMES)])
     most = config.evaluation.max_windows
     data = TrainData(

@@ -18,6 +18,7 @@ from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.training.loop.data_loader import epoch_batches
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
+from vlwm.core.vocabulary import Phase
 
 
 class FusionPretraining(PretrainingPhase):
@@ -30,7 +31,7 @@ class FusionPretraining(PretrainingPhase):
         workers: loader processes.
     """
 
-    name = "fusion"
+    name = Phase.FUSION
     prefix = "memory.fusion."
     lr = 1e-2
 

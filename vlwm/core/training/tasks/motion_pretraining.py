@@ -18,6 +18,7 @@ from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.motion.motion_head import ExtraMotion, MotionHead, MotionWindows
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
+from vlwm.core.vocabulary import Phase
 
 _MOST = 200_000
 """windows in memory: 120 MB"""
@@ -105,7 +106,7 @@ class MotionPretraining(PretrainingPhase):
         config: steps.
     """
 
-    name = "motion"
+    name = Phase.MOTION
     prefix = "motion_head."
     lr = 5e-3
 

@@ -30,6 +30,7 @@ from vlwm.core.training.loop.task import batch_size
 from vlwm.core.training.run_context import Run
 from vlwm.core.training.startup.resume import comparable
 from vlwm.core.training.startup.train_data import TrainData
+from vlwm.core.vocabulary import Phase, Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -50,7 +51,7 @@ class PretrainingPhase:
         steps: optimizer steps.
     """
 
-    name: str
+    name: Phase
     module: nn.Module
     prefix: str = ""
     lr: float = 0.0
@@ -181,7 +182,7 @@ class PretrainingProgress:
         if first:
             log.info("world: %s resumes at step %d", phase.name, first)
         counts = {"step": first, "steps": phase.steps, "epoch": 0, "epochs": 0, "eta_s": None}
-        self.run.status.update(phase=phase.name, stage="world", **counts)
+        self.run.status.update(phase=phase.name, stage=Stage.WORLD, **counts)
         return first
 
     def after(self, phase: PretrainingPhase, optimizer: AdamW, done: int) -> None:

@@ -15,6 +15,7 @@ from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
+from vlwm.core.vocabulary import Phase
 
 _WINDOWS = 128
 """of the train split that are counted beyond their edge"""
@@ -30,7 +31,7 @@ class PriorCounting(PretrainingPhase):
         device: of the model.
     """
 
-    name = "prior"
+    name = Phase.PRIOR
 
     def __init__(
         self, model: WorldModel, data: TrainData, windows: WindowDataset, device: torch.device

@@ -27,6 +27,7 @@ from vlwm.core.training.loop.data_loader import epoch_batches, share_of
 from vlwm.core.training.loop.task import Pause, judge_all
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
+from vlwm.core.vocabulary import Stage
 
 _CODES = "vqvae.embedding.weight"
 
@@ -45,7 +46,7 @@ class TokenizerTask:
             they move. Empty where all are fresh.
     """
 
-    stage = "tokenizer"
+    stage = Stage.TOKENIZER
     unit = "frames"
 
     def __init__(

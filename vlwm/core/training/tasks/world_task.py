@@ -31,6 +31,7 @@ from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motio
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
 from vlwm.core.training.tasks.prior_counting import PriorCounting
 from vlwm.core.training.tasks.token_cache import FrameCodes
+from vlwm.core.vocabulary import Stage, Track
 
 _MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
 
@@ -48,7 +49,7 @@ class WorldTask:
         tokens: folder in which the codes of frames are kept; None computes them each time.
     """
 
-    stage = "world"
+    stage = Stage.WORLD
     unit = "windows"
 
     def __init__(
@@ -164,7 +165,7 @@ class WorldTask:
         for track, sweep in enumerate((meter.free, meter.planned)):
             share, cells = sweep.best()
             model.residual_weight[track] = share
-            self.cuts[("model", "model_plan")[track]] = cells.best()
+            self.cuts[tuple(Track)[track]] = cells.best()
         if first:
             self.baseline_iou = meter.baseline_numbers()
         return meter.numbers() | self.baseline_iou | {"epoch/val_loss": float(sums[0] / sums[1])}

@@ -38,7 +38,7 @@ class MetricLog:
 
     Args:
         folder: the stage's run folder.
-        stage: "tokenizer" or "world".
+        stage: whose log it is.
         sinks: further takers of each record.
         writes: False for a process that leaves writing to another one.
     """

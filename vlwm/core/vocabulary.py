@@ -1,0 +1,71 @@
+"""Name the words that several rooms share: stages, phases, splits, agents, tracks.
+
+Each is a string and is written to files as one. Python 3.10 has no `StrEnum`; `Word` behaves as
+one: a member equals its word, prints as it, and is written to JSON as it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Word(str, Enum):
+    """A word from a fixed list."""
+
+    def __str__(self) -> str:
+        return self.value
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
+
+
+class Stage(Word):
+    """A stage of training, with checkpoints and a metric log of its own."""
+
+    TOKENIZER = "tokenizer"
+    WORLD = "world"
+
+
+class Phase(Word):
+    """What a run does at a time, as its status names it."""
+
+    START = "start"
+    PREPARE = "prepare"
+    PROBE = "probe"
+    COMPILE = "compile"
+    PRIOR = "prior"
+    MOTION = "motion"
+    FUSION = "fusion"
+    TOKENIZER = "tokenizer"
+    WORLD = "world"
+    VALIDATE = "validate"
+    SAVE = "save"
+    EVAL = "eval"
+    DONE = "done"
+
+    @classmethod
+    def of_stage(cls, stage: Stage) -> Phase:
+        """Return the phase in which a stage takes its steps."""
+        return cls(stage.value)
+
+
+class Split(Word):
+    """A part of the data by use; `splits.json` says which place belongs to which."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class Agent(Word):
+    """A kind of vehicle."""
+
+    DRONE = "drone"
+    ROVER = "rover"
+
+
+class Track(Word):
+    """A way to forecast with the model: from the past alone, or along the true future motion."""
+
+    PREDICTED = "model"
+    PLAN = "model_plan"
