@@ -196,7 +196,7 @@ def _our_loader(task: Any) -> Callable[[], None]:
 
 def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callable[[], None]:
     """Make a task plain; loads the npz files of its batch."""
-    conv_blocks.thrifty = token_transformer.thrifty = lambda work, x: work(x)
+    conv_blocks.checkpointed = token_transformer.checkpointed = lambda work, x: work(x)
     terms = task.loss_terms
 
     def whole_loss(batch: Any, step: int) -> Iterator[LossTerm]:

@@ -120,7 +120,7 @@ class Batch:
         named = {f.name: getattr(self, f.name) for f in fields(Past) if f.name != "symmetry"}
         if self.believed is not None:
             named |= {"poses": self.believed, "ground_z": self.believed_ground_z}
-        first = {k: None if v is None else v[:, :history] for k, v in named.items()}
+        first: dict[str, Any] = {k: None if v is None else v[:, :history] for k, v in named.items()}
         return Past(symmetry=self.symmetry, **first)
 
     def plan(self, history: int) -> Plan:

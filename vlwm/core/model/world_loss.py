@@ -88,6 +88,7 @@ class WorldLoss:
         pose = self._pose_loss(out.motion, batch, extra)
         yield LossTerm("pose", pose, weights.pose_weight)
         del pose  # else its graph would live as long as the frames'
+        frames: Iterator[Tensor]
         if forecast is None:
             frames = (self._refined(inputs) for inputs in out.inputs)
         else:

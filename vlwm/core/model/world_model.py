@@ -127,6 +127,9 @@ class WorldModel(nn.Module):
         checkpoint_activations: recompute activations in the backward pass to save memory.
     """
 
+    residual_weight: Tensor
+    column_logit: Tensor
+
     def __init__(self, config: Config, grid: VoxelGrid) -> None:
         super().__init__()
         self.config = config

@@ -77,7 +77,7 @@ class RunReader:
         self._clock = clock
         self._exists = exists
         self._host_name = socket.gethostname() if host_name is None else host_name
-        self._metrics = {
+        self._metrics: dict[str, _Metrics] = {
             Stage.TOKENIZER: _Metrics(folder.tokenizer, Stage.TOKENIZER),
             Stage.WORLD: _Metrics(folder, Stage.WORLD),
         }
@@ -96,7 +96,7 @@ class RunReader:
             metrics.take()
             while metrics.behind and time.monotonic() < until:
                 metrics.take()
-        stages = {name: self._metrics[name].stage() for name in STAGES}
+        stages: dict[str, StageView] = {name: self._metrics[name].stage() for name in STAGES}
         damaged = sum(metrics.damaged for metrics in self._metrics.values())
         if damaged:
             notes.append(f"{damaged} damaged metric lines were skipped")

@@ -92,6 +92,8 @@ class Extrapolation(nn.Module):
         counts: float32 (2, STATES * classes of distance), cells, and those of them occupied.
     """
 
+    counts: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("counts", torch.zeros(2, STATES * (len(DISTANCES) + 1)))

@@ -10,6 +10,9 @@ what it says can be averaged over motions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,6 +24,7 @@ from vlwm.core.model.memory.warp import (
     kernels,
     resampled_memory,
 )
+from vlwm.core.model.tokenizer.conv_blocks import bias_of
 from vlwm.core.model.torch_frames import relative_ego
 
 READING_SCALE = 6.0
@@ -49,7 +53,7 @@ class FrameFusion(nn.Module):
         )
         self.conv_out = nn.Conv2d(channels, 1, 1)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        nn.init.zeros_(bias_of(self.conv_out))
 
     def forward(self, memory: Resampled, beside: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Logits float32 (B, L, X, Y); of no meaning where no frame contains the cell.
@@ -109,7 +113,9 @@ class FrameFusion(nn.Module):
                 kind = torch.get_autocast_dtype("cuda")
             places = affine_places(here, grid).float()
             planes, mean, reach = kernels.read_past(voxels, window, places, lift, kind)
-            maps = kernels.folded_maps(planes, self.conv_in, self.hidden)
+            maps = kernels.folded_maps(
+                planes, self.conv_in, cast("Iterable[nn.Conv2d]", self.hidden)
+            )
             scale = (2 * READING_SCALE, TIE_BIAS - READING_SCALE)
             return kernels.fused_logits(maps, mean, self.conv_out, scale, otherwise), reach
         memory = resampled_memory(voxels[window, :past], past_ego, ego, grid)

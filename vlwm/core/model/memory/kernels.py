@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlwm.core.model.tokenizer.conv_blocks import bias_of
+
 log = logging.getLogger("vlwm.model")
 
 CHANNELS = 8
@@ -159,7 +161,7 @@ def fused_logits(
     """
     logits, (depth, columns) = torch.empty_like(means), (means.shape[1], means[0, 0].numel())
     launch = (-(-means.numel() // _CELLS),)
-    bias = _bias(last).float() + scale[1]
+    bias = bias_of(last).float() + scale[1]
     with _current(means.device):
         _kernels().fused_logits[launch](
             maps.contiguous(), means, last.weight.float().contiguous(), bias, otherwise.float(),
@@ -174,7 +176,7 @@ def _conv_relu(maps: Tensor, conv: nn.Conv2d) -> Tensor:
     weight = functional.pad(conv.weight, (0, 0, 0, 0, 0, CHANNELS - conv.weight.shape[1]))
     folded = torch.einsum("oitw,wqpb->qopitb", weight, _taps(dilation, maps.device))
     folded = folded.flatten(2, 3).flatten(0, 1).to(maps.dtype, memory_format=torch.channels_last)
-    bias = _bias(conv).repeat(FOLD).to(maps.dtype)
+    bias = bias_of(conv).repeat(FOLD).to(maps.dtype)
     apart = (dilation, 1)
     if maps.is_cuda:  # the three in one
         return torch.cudnn_convolution_relu(maps, folded, bias, (1, 1), apart, apart, 1)
@@ -191,11 +193,6 @@ def _taps(dilation: int, device: torch.device) -> Tensor:
             block, p = divmod(q + dilation * (w - 1), FOLD)
             taps[w, q, p, block + 1] = 1.0
     return taps.to(device)
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vlwm.core.model.tokenizer.conv_blocks import Down, Up, group_norm, map_sizes
+from vlwm.core.model.tokenizer.conv_blocks import Down, Up, bias_of, group_norm, map_sizes
 
 
 class Conditioned(nn.Module):
@@ -80,7 +80,7 @@ class RefinementNet(nn.Module):
         self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], layers, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        nn.init.zeros_(bias_of(self.conv_out))
 
     def forward(self, planes: Tensor, condition: Tensor, tokens: Tensor | None) -> Tensor:
         """Residual of planes (N, P, X, Y) under conditions (N, D) and token maps (N, C, h, w)."""

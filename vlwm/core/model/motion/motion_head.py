@@ -14,8 +14,10 @@ state, R = D − 3 of them outside the plane, N windows without frames.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +166,12 @@ class MotionHead(nn.Module):
         context: width of a scene feature that may help (0: none).
     """
 
+    horizons_s: Tensor
+    start: Tensor
+    even: Tensor
+    spread_scale: Tensor
+    sigma_scale: Tensor
+
     def __init__(
         self, history: int, future: int, dt_s: float, channels: int, dof: int, context: int = 0
     ) -> None:
@@ -181,7 +189,7 @@ class MotionHead(nn.Module):
         self.members = nn.ModuleList(
             _Member(size_in, 2 * channels, size_out) for _ in range(_MEMBERS)
         )
-        for member in self.members:
+        for member in cast("Iterable[_Member]", self.members):
             if context:  # a context that is often absent begins without influence
                 nn.init.zeros_(member.features.weight[:, -context:])
             components, _ = self.split_output(member.out.bias.detach())

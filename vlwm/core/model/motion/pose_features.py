@@ -31,6 +31,9 @@ class FeatureScale(nn.Module):
         frames: past frames, P.
     """
 
+    mean: Tensor
+    matrix: Tensor
+
     def __init__(self, frames: int) -> None:
         super().__init__()
         size = frames * FRAME_FEATURES

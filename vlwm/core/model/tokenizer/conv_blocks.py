@@ -1,4 +1,4 @@
-"""Convolutional blocks of the tokenizer: residual, attention, down and up.
+"""Define the convolutional blocks of the tokenizer: residual, attention, down and up.
 
 The shapes and names are those of OccWorld's VQ-VAE (arXiv 2311.16038, section 3.2), which follows
 the image tokenizer of Esser et al. 2021 (arXiv 2012.09841): GroupNorm (eps 1e-6), swish, 3 × 3
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +19,27 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 GROUP_NORM_EPS = 1e-6
-_WORTH_IT = 1 << 18  # elements
+_WORTH_IT = 1 << 18
+"""elements of a tensor from which recomputing pays"""
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Up to 32 groups, as many as divide the channels."""
+    """Return a norm of up to 32 groups, as many as divide the channels."""
     return nn.GroupNorm(math.gcd(32, channels), channels, eps=GROUP_NORM_EPS)
 
 
-def thrifty(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """`work(x)` that keeps x alone for the backward pass and makes the rest again there.
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Return the bias of a convolution that has one."""
+    assert conv.bias is not None
+    return conv.bias
 
-    What is made again ends at the input of the last product or convolution in `work`, whose own
-    result nobody needs: of `conv(silu(norm(x)))` that is the norm and the silu, which cost little.
-    Small tensors are not worth it.
+
+def checkpointed(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Run `work(x)`, storing only `x` and recomputing the intermediate activations in backward.
+
+    Use it for cheap prefixes of an expensive operation: of `conv(silu(norm(x)))` the norm and the
+    silu are recomputed, the convolution is not, since backward does not need its result. Small
+    tensors are stored as usual: they are not worth the time.
     """
     if x.numel() < _WORTH_IT or not torch.is_grad_enabled():
         return work(x)
@@ -52,8 +60,8 @@ class ResBlock(nn.Module):
             self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = thrifty(lambda x: self.conv1(functional.silu(self.norm1(x))), x)
-        hidden = thrifty(lambda h: self.conv2(functional.silu(self.norm2(h))), hidden)
+        hidden = checkpointed(lambda x: self.conv1(functional.silu(self.norm1(x))), x)
+        hidden = checkpointed(lambda h: self.conv2(functional.silu(self.norm2(h))), hidden)
         return (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x) + hidden
 
 
@@ -113,6 +121,9 @@ class Middle(nn.Module):
 class Level(nn.Module):
     """The residual blocks of one resolution, each followed by attention at the lowest."""
 
+    downsample: Down
+    upsample: Up
+
     def __init__(self, channels_in: int, channels_out: int, blocks: int, attention: bool) -> None:
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
@@ -150,8 +161,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], z_channels, 3, padding=1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Everything after `conv_in`, which the tokenizer applies in its own way."""
-        for level in self.down:
+        """Run everything after `conv_in`, which the tokenizer applies in its own way."""
+        for level in cast("Iterable[Level]", self.down):
             hidden = level(hidden)
             if hasattr(level, "downsample"):
                 hidden = level.downsample(hidden)
@@ -182,17 +193,18 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], channels_out, 3, padding=1)
 
     def forward(self, z: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        """Features before `conv_out`; `sizes` are the map's sizes from the finest on."""
+        """Return features before `conv_out`; `sizes` are the map's sizes from the finest on."""
         hidden = self.mid(self.conv_in(z))
         for i in reversed(range(len(self.up))):
-            hidden = self.up[i](hidden)
+            level = cast(Level, self.up[i])
+            hidden = level(hidden)
             if i > 0:
-                hidden = self.up[i].upsample(hidden, sizes[i - 1])
+                hidden = level.upsample(hidden, sizes[i - 1])
         return functional.silu(self.norm_out(hidden))
 
 
 def map_sizes(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
-    """Sizes of a map at each resolution, halved rounding up."""
+    """Return the sizes of a map at each resolution, halved rounding up."""
     sizes = [size]
     for _ in range(levels - 1):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
@@ -200,6 +212,6 @@ def map_sizes(size: tuple[int, int], levels: int) -> list[tuple[int, int]]:
 
 
 def conv_of_constant(size: tuple[int, int], weight: Tensor) -> Tensor:
-    """A 3 × 3 convolution (O, 1, 3, 3) of a map of ones, zero outside: (1, O, h, w)."""
+    """Return a 3 × 3 convolution (O, 1, 3, 3) of a map of ones, zero outside: (1, O, h, w)."""
     ones = torch.ones(1, 1, *size, dtype=weight.dtype, device=weight.device)
     return functional.conv2d(ones, weight, padding=1)

@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlwm.core.config.schema import TokenizerConfig
-from vlwm.core.model.tokenizer.conv_blocks import Decoder, Encoder, conv_of_constant, map_sizes
+from vlwm.core.model.tokenizer.conv_blocks import (
+    Decoder,
+    Encoder,
+    bias_of,
+    conv_of_constant,
+    map_sizes,
+)
 from vlwm.core.model.tokenizer.quantizer import Quantized, VectorQuantizer
 
 
@@ -88,7 +94,7 @@ class Tokenizer(nn.Module):
         conv = self.decoder.conv_out
         apart = self.class_embeds.weight[1] - self.class_embeds.weight[0]
         weight = torch.einsum("zeikl,e->zikl", conv.weight.unflatten(0, (self.shape[2], -1)), apart)
-        bias = conv.bias.unflatten(0, (self.shape[2], -1)) @ apart
+        bias = bias_of(conv).unflatten(0, (self.shape[2], -1)) @ apart
         return functional.conv2d(hidden, weight, bias, padding=1)
 
     def tokenise(self, voxels: Tensor) -> Tensor:
@@ -112,5 +118,5 @@ class Tokenizer(nn.Module):
         rates = torch.as_tensor(rate, dtype=torch.float32, device=apart.device)
         logits = torch.logit(rates.expand(self.shape[2]).clamp(1e-5, 1 - 1e-5))
         bias = logits[:, None] * apart / apart.pow(2).sum().clamp(min=1e-6)
-        self.decoder.conv_out.bias.copy_(bias.reshape(-1))
+        bias_of(self.decoder.conv_out).copy_(bias.reshape(-1))
         self.decoder.conv_out.weight.mul_(1.0 / math.sqrt(2.0))

@@ -14,13 +14,15 @@ Axes: B batch, F frames, C channels, h, w the token map, K codes.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vlwm.core.model.tokenizer.conv_blocks import thrifty
+from vlwm.core.model.tokenizer.conv_blocks import checkpointed
 from vlwm.core.model.transformer.two_stream import Streams, by_place, each
 
 
@@ -33,7 +35,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return thrifty(lambda x: self.fc2(functional.gelu(self.fc1(x))), x)
+        return checkpointed(lambda x: self.fc2(functional.gelu(self.fc1(x))), x)
 
 
 class Attention(nn.Module):
@@ -226,7 +228,7 @@ class TokenTransformer(nn.Module):
         return each(self.conv_out, places.queries)[:, 0]
 
     def _ask(
-        self, places: Streams, blocks: nn.ModuleList, kv_cache: list[Tensor], site: int
+        self, places: Streams, blocks: nn.Module, kv_cache: list[Tensor], site: int
     ) -> Streams:
         """Let the one query of each place attend to all cached frames, the new ones included."""
         if site == len(kv_cache):
@@ -235,28 +237,29 @@ class TokenTransformer(nn.Module):
             kv_cache[site] = torch.cat([kv_cache[site], places.known], dim=1)
         b, _, c, h, w = places.queries.shape
         known, asked = (by_place(x) for x in (kv_cache[site], places.queries))
-        for block in blocks:
+        for block in cast("Iterable[nn.ModuleList]", blocks):
             asked = _over_time(block, asked, known, causal=False)
         return Streams(places.known, asked.view(b, h, w, 1, c).permute(0, 3, 4, 1, 2))
 
-    def _remember(self, places: Streams, blocks: nn.ModuleList, recompute: bool) -> Streams:
+    def _remember(self, places: Streams, blocks: nn.Module, recompute: bool) -> Streams:
         """Every place of the queries looks at what is known of that place up to its frame."""
         b, f, c, h, w = places.queries.shape
         known, asked = (by_place(x) for x in (places.known, places.queries))
-        for block in blocks:
+        for block in cast("Iterable[nn.ModuleList]", blocks):
             if recompute and torch.is_grad_enabled():
                 asked = checkpoint(_over_time, block, asked, known, use_reentrant=False)
             else:
                 asked = _over_time(block, asked, known)
         return Streams(places.known, asked.view(b, h, w, f, c).permute(0, 3, 4, 1, 2))
 
-    def _look(self, poses: Streams, queries: Tensor, blocks: nn.ModuleList) -> Streams:
+    def _look(self, poses: Streams, queries: Tensor, blocks: nn.Module) -> Streams:
         """The pose's queries look at known poses up to their frame, then at the places' queries of
         their frame, (B, F, C, h, w)."""
         b, f, c = poses.queries.shape
         frame = queries.flatten(3).transpose(2, 3).reshape(b * f, -1, c)
         asked = poses.queries
-        for own, norm1, cross, norm2, forward, norm3 in blocks:
+        for block in cast("Iterable[nn.ModuleList]", blocks):
+            own, norm1, cross, norm2, forward, norm3 = block
             asked = norm1(asked + own(asked, poses.known, causal=True))
             seen = cross(asked.reshape(b * f, 1, c), frame, causal=False)
             asked = norm2(asked + seen.view(b, f, c))
@@ -264,10 +267,11 @@ class TokenTransformer(nn.Module):
         return Streams(poses.known, asked)
 
 
-def _stacks(widths: list[int], block: object, heads: int, count: int) -> nn.ModuleList:
+def _stacks(
+    widths: list[int], block: Callable[[int, int], nn.Module], heads: int, count: int
+) -> nn.ModuleList:
     return nn.ModuleList(
-        nn.ModuleList(block(width, heads) for _ in range(count))  # type: ignore[operator]
-        for width in widths
+        nn.ModuleList(block(width, heads) for _ in range(count)) for width in widths
     )
 
 

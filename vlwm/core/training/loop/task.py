@@ -65,8 +65,11 @@ class Task(StepTask, Protocol):
     """names the phase, the checkpoints and the log lines"""
     unit: str
     """name of one sample: "frames" or "windows" """
-    module: nn.Module
-    """the network to train; its state dict is the checkpoint's `model`"""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network to train; its state dict is the checkpoint's `model`."""
+        ...
 
     def samples(self) -> int:
         """Return the samples of one epoch."""

@@ -126,13 +126,21 @@ class FrameCodes:
         for b, (window, symmetry) in enumerate(zip(windows, symmetries, strict=True)):
             variant = int(symmetry != IDENTITY)
             for f, row in enumerate(self.data.train[window].rows.tolist()):
-                known = None if self._file is None else self._file.get(row, variant)
-                if known is None:
-                    known = self._compute(batch, b, f)
-                    if self._file is not None:
-                        self._file.put(row, variant, known)
-                out[b, f] = known
+                out[b, f] = self._codes(batch, (b, f), row, variant)
         return torch.from_numpy(out).to(batch.bits.device, non_blocking=True)
+
+    def _codes(
+        self, batch: Batch, place: tuple[int, int], row: int, variant: int
+    ) -> NDArray[np.integer[Any]]:
+        """Return the codes (h, w) of a frame of the batch, from the file or computed."""
+        if self._file is None:
+            return self._compute(batch, *place)
+        kept = self._file.get(row, variant)
+        if kept is not None:
+            return kept
+        codes = self._compute(batch, *place)
+        self._file.put(row, variant, codes)
+        return codes
 
     @torch.no_grad()
     def _compute(self, batch: Batch, b: int, f: int) -> NDArray[np.integer[Any]]:
