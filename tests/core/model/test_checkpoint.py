@@ -22,6 +22,7 @@ from vlwm.core.model.checkpoint import (
     newest_valid,
     save_checkpoint,
 )
+from vlwm.core.vocabulary import Stage
 
 
 def content(step: int = 3) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def test_round_trip_and_no_temporary_left(tmp_path: Path) -> None:
 def test_what_weights_only_would_not_read_is_refused_when_saving(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"\['rng'\]\['numpy'\]"):
         save_checkpoint(tmp_path / "last.pth", {"rng": {"numpy": np.zeros(3)}})
+    with pytest.raises(TypeError, match="a key of"):
+        save_checkpoint(tmp_path / "last.pth", {"fresh": {Stage.WORLD: 1}})
     assert not list(tmp_path.iterdir())
 
 

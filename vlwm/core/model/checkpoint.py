@@ -61,6 +61,7 @@ def _require_plain(value: Any, where: str) -> None:
     """Refuse what `weights_only=True` would not read back."""
     if isinstance(value, Mapping):
         for key, item in value.items():
+            _require_plain(key, f"a key of {where}")
             _require_plain(item, f"{where}[{key!r}]")
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):

@@ -196,7 +196,7 @@ class PretrainingProgress:
         if self.run.stop or late or done == phase.steps:
             left = optimizer.state_dict() if done < phase.steps else None
             module = phase.module.state_dict()
-            self.phases[phase.name] = {"done": done, "module": module, "optimizer": left}
+            self.phases[phase.name.value] = {"done": done, "module": module, "optimizer": left}
             self._save()
         self.run.tick()
 

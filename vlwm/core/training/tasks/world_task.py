@@ -165,7 +165,7 @@ class WorldTask:
         for track, sweep in enumerate((meter.free, meter.planned)):
             share, cells = sweep.best()
             model.residual_weight[track] = share
-            self.cuts[tuple(Track)[track]] = cells.best()
+            self.cuts[tuple(Track)[track].value] = cells.best()
         if first:
             self.baseline_iou = meter.baseline_numbers()
         return meter.numbers() | self.baseline_iou | {"epoch/val_loss": float(sums[0] / sums[1])}
