@@ -23,10 +23,13 @@ from error_table import table as error_table
 
 from vlwm.cli import app
 from vlwm.core.config.schema import Config
+from vlwm.core.model.checkpoint_content import CheckpointContent
+from vlwm.core.run_status import Status
 
 CORE = Path(__file__).parents[1] / "vlwm/core"
 FOUNDATION = {path.stem for path in CORE.glob("*.py")} | {"config"}
 PAGES = {
+    Path(__file__).with_name("data_format.md"): ("status", "checkpoint"),
     Path(__file__).with_name("training.md"): ("options", "config"),
     Path(__file__).with_name("errors.md"): ("errors",),
     Path(__file__).with_name("architecture.md"): ("rooms",),
@@ -61,6 +64,13 @@ def keys(cls: type, value: Any, prefix: str = "") -> Iterator[tuple[str, str, st
 def config_table() -> str:
     rows = [f"| `{k}` | `{d}` | {m} |" for k, d, m in keys(Config, Config())]
     return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
+
+
+def field_table(cls: type) -> str:
+    """Return the keys of a file with their meaning, from the dataclass that writes it."""
+    texts = meanings(cls)
+    rows = [f"| `{f.name}` | {texts[f.name]} |" for f in dataclasses.fields(cls)]
+    return "\n".join(["| key | meaning |", "|---|---|", *rows])
 
 
 def option_tables() -> str:
@@ -118,6 +128,8 @@ def filled(text: str, markers: tuple[str, ...]) -> str:
         "config": config_table,
         "errors": error_table,
         "rooms": room_table,
+        "status": lambda: field_table(Status),
+        "checkpoint": lambda: field_table(CheckpointContent),
     }
     for marker in markers:
         start, end = f"<!-- generated: {marker} -->", f"<!-- end: {marker} -->"

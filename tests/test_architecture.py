@@ -14,8 +14,8 @@ PACKAGE = ROOT / "vlwm"
 
 FOUNDATION = {
     "errors", "text", "tile_tree", "files", "parallel", "run_folder", "config", "signals",
-    "errors", "text", "files", "parallel", "run_folder", "config", "vocabulary", "signals",
-    "folder_lock",
+    "vocabulary", "folder_lock",
+    "run_status",
 }  # fmt: skip
 ALLOWED = {
     "store": set(),

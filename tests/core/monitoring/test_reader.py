@@ -18,8 +18,8 @@ from vlwm.core.monitoring import history as history_module
 from vlwm.core.monitoring import jsonl_tail as tail_module
 from vlwm.core.monitoring.reader import RunReader, process_exists
 from vlwm.core.monitoring.sampler import Sampler, take_snapshot
-from vlwm.core.monitoring.snapshot import number
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.run_status import finite as number
 
 
 def read(folder: RunFolder, *, alive: bool = True, host: str | None = None) -> Any:

@@ -29,6 +29,7 @@ from vlwm.core.config.schema import (
     ScheduleConfig,
 )
 from vlwm.core.model.checkpoint import newest_valid
+from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.loop.optimizer import build_optimizer
@@ -127,8 +128,9 @@ class ToyTask:
     def state(self) -> dict[str, Any]:
         return {"codebook": {"drawn": self.drawn.clone()}, "threshold": 0.5}
 
-    def load_state(self, content: dict[str, Any]) -> None:
-        self.drawn = content["codebook"]["drawn"].clone()
+    def load_state(self, content: CheckpointContent) -> None:
+        assert content.codebook is not None
+        self.drawn = content.codebook["drawn"].clone()
 
     def save_memory(self) -> bool:
         if self.saves_memory:

@@ -4,8 +4,7 @@ A checkpoint is torch's zip format, read with `weights_only=True`, so that loadi
 code. Every record of the zip carries a CRC-32; torch itself does not compare it on reading, so
 `load_checkpoint` does: a flipped bit is found before a tensor is made of it.
 
-Keys: format, version, stage ("tokenizer" | "world"), epoch, step, model, optimizer, scheduler,
-scaler, rng, sampler, codebook, threshold, config, data_hash, metrics_offset, best, versions.
+The keys are the fields of `checkpoint_content.CheckpointContent`, and "format" and "version".
 """
 
 from __future__ import annotations

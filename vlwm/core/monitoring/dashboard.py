@@ -25,10 +25,11 @@ from vlwm.core.monitoring.sampler import Sampler
 from vlwm.core.monitoring.screens import pages
 from vlwm.core.monitoring.screens.alerts import Alerts
 from vlwm.core.monitoring.screens.view import COMPARE, HELP, LOG, RUNS, ZOOM, View
-from vlwm.core.monitoring.snapshot import Snapshot, Status
+from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.monitoring.terminal.keys import pressed_keys
 from vlwm.core.monitoring.terminal.painter import Painter
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.run_status import Status
 from vlwm.core.signals import last_signal
 
 SCREEN_PERIOD_S, LINES_PERIOD_S = 2.0, 10.0

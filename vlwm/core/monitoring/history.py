@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlwm.core.monitoring.snapshot import STAGES, Record, Series, StageView, number
+from vlwm.core.monitoring.snapshot import STAGES, Record, Series, StageView
+from vlwm.core.run_status import finite as number
 
 MOST_POINTS = 2048
 _PLACES = frozenset(("time", "epoch", "step"))  # where a record belongs, no metric

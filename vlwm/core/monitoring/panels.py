@@ -15,8 +15,10 @@ from rich.text import Text
 from vlwm.core.hardware.gpu import Gpu
 from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
 from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, short, size, span
-from vlwm.core.monitoring.snapshot import HealthSign, MachineSample, Snapshot, number
+from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
 from vlwm.core.monitoring.terminal.charts import bar, sparkline
+from vlwm.core.run_status import HealthSign
+from vlwm.core.run_status import finite as number
 from vlwm.core.vocabulary import Stage
 
 LABEL, FAINT = "grey62", "dim"

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from vlwm.core.monitoring.formatting import Glyphs, short
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, codebook, line, named, packed, trend
-from vlwm.core.monitoring.snapshot import Record, Series, Snapshot, StageView, number
+from vlwm.core.monitoring.snapshot import Record, Series, Snapshot, StageView
 from vlwm.core.monitoring.terminal.charts import Cell, LineChart, Point, line_chart
+from vlwm.core.run_status import finite as number
 from vlwm.core.vocabulary import Stage
 
 COLOURS = ("cyan", "yellow", "magenta", "green")

@@ -22,15 +22,13 @@ from vlwm.core.monitoring.snapshot import (
     ENDED,
     STAGES,
     CheckpointFile,
-    HealthSign,
     MachineSample,
-    PlanStep,
     Snapshot,
     StageView,
-    Status,
-    number,
 )
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.run_status import Status
+from vlwm.core.run_status import finite as number
 from vlwm.core.vocabulary import Stage
 
 _STALLED_S = 120.0  # where the run's config does not say
@@ -157,7 +155,7 @@ class RunReader:
             return [f"status.json cannot be read: {error.what}"]
         if values is not None and not isinstance(values, dict):
             return ["status.json holds no status"]
-        self._status = _status(values) if values is not None else Status()
+        self._status = Status.of(values) if values is not None else Status()
         return []
 
     def _liveness(self, now: float, beat_seen: float | None) -> str:
@@ -238,75 +236,6 @@ class _LogTail:
         self._lines = tuple(lines[1:] if size > _LOG_BYTES else lines)
         self._state = (newest.name, size)
         return self._lines
-
-
-def _status(values: Mapping[str, Any]) -> Status:
-    return Status(
-        state=_text(values, "state") or "unknown",
-        phase=_text(values, "phase") or "",
-        stage=_text(values, "stage"),
-        epoch=_count(values, "epoch") or 0,
-        epochs=_count(values, "epochs") or 0,
-        step=_count(values, "step") or 0,
-        steps=_count(values, "steps") or 0,
-        eta_s=number(values, "eta_s"),
-        device=_text(values, "device"),
-        config=_text(values, "config"),
-        pid=_count(values, "pid"),
-        host=_text(values, "host"),
-        started=number(values, "started"),
-        heartbeat=number(values, "heartbeat"),
-        exit_code=_count(values, "exit_code"),
-        next=_text(values, "next"),
-        health=_health(values.get("health")),
-        eta_run_s=number(values, "eta_run_s"),
-        plan=_plan(values.get("plan")),
-        price_per_h=number(values, "price_per_h"),
-        spent_s=number(values, "spent_s") or 0.0,
-        command=_text(values, "command"),
-        cwd=_text(values, "cwd"),
-        links=_links(values.get("links")),
-    )
-
-
-def _plan(steps: object) -> tuple[PlanStep, ...]:
-    if not isinstance(steps, list):
-        return ()
-    return tuple(
-        PlanStep(
-            name=_text(step, "name") or "",
-            label=_text(step, "label") or _text(step, "name") or "",
-            state=_text(step, "state") or "todo",
-            share=min(1.0, max(0.0, number(step, "share") or 0.0)),
-            seconds=number(step, "seconds"),
-        )
-        for step in steps[:_MOST_STEPS]
-        if isinstance(step, dict)
-    )
-
-
-def _links(values: object) -> dict[str, str]:
-    if not isinstance(values, dict):
-        return {}
-    return {k: v for k, v in values.items() if isinstance(k, str) and isinstance(v, str)}
-
-
-def _text(values: Mapping[str, Any], name: str) -> str | None:
-    value = values.get(name)
-    return value if isinstance(value, str) else None
-
-
-def _count(values: Mapping[str, Any], name: str) -> int | None:
-    value = number(values, name)
-    return None if value is None else int(value)
-
-
-def _health(signs: object) -> tuple[HealthSign, ...]:
-    if not isinstance(signs, list):
-        return ()
-    names = ("name", "level", "message", "remedy")
-    found = [{n: _text(sign, n) or "" for n in names} for sign in signs if isinstance(sign, dict)]
-    return tuple(HealthSign(**sign) for sign in found)
 
 
 def _checkpoints(folder: RunFolder, now: float) -> tuple[CheckpointFile, ...]:

@@ -9,7 +9,6 @@ Snapshot
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,73 +17,14 @@ from typing import Any
 from vlwm.core.hardware.gpu import GpuReport
 from vlwm.core.hardware.host import Host
 from vlwm.core.hardware.mounts import DiskSpace
+from vlwm.core.run_status import Status
+from vlwm.core.run_status import finite as number
 from vlwm.core.vocabulary import Stage
 
 Record = Mapping[str, Any]
 
 STAGES = tuple(Stage)
 ENDED = ("done", "failed", "stopped")
-
-
-def number(record: Record | None, name: str) -> float | None:
-    """A finite number of a record, or None."""
-    value = (record or {}).get(name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class HealthSign:
-    """A warning of the run and what helps."""
-
-    name: str
-    level: str
-    """"warn" or "fail" """
-    message: str
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """status.json, with None or a neutral value for whatever it lacks."""
-
-    state: str = "unknown"
-    """running, done, failed, stopped; unknown before the first status"""
-    phase: str = ""
-    stage: str | None = None
-    epoch: int = 0
-    """epochs finished"""
-    epochs: int = 0
-    step: int = 0
-    steps: int = 0
-    eta_s: float | None = None
-    """seconds left in this stage when the status was written"""
-    device: str | None = None
-    config: str | None = None
-    pid: int | None = None
-    host: str | None = None
-    started: float | None = None
-    """unix seconds"""
-    heartbeat: float | None = None
-    """unix seconds"""
-    exit_code: int | None = None
-    next: str | None = None
-    """command to type next"""
-    health: tuple[HealthSign, ...] = ()
-    eta_run_s: float | None = None
-    """seconds left to the end of the whole run when the status was written"""
-    plan: tuple[PlanStep, ...] = ()
-    """the parts of the whole run, in order"""
-    price_per_h: float | None = None
-    """what the machine costs, as given with --price"""
-    spent_s: float = 0.0
-    """seconds of earlier processes of this run"""
-    command: str | None = None
-    """command that resumes this run, run in `cwd`"""
-    cwd: str | None = None
-    links: Mapping[str, str] = field(default_factory=dict)
-    """pages about the run: wandb, tensorboard, report"""
 
 
 @dataclass(frozen=True)
@@ -125,22 +65,6 @@ class StageView:
     def val_series(self, name: str) -> Series:
         """Return a validation metric; empty where no record holds it."""
         return self.val.get(name, _NO_SERIES)
-
-
-@dataclass(frozen=True)
-class PlanStep:
-    """One part of the whole run: prepare, stage 1, warm-up, stage 2, test."""
-
-    name: str
-    """phase, as in status.json"""
-    label: str
-    """for people"""
-    state: str
-    """"done", "now", "todo" or "skipped" """
-    share: float
-    """part of it that is done, 0 to 1"""
-    seconds: float | None
-    """expected length in all, as far as it can be known"""
 
 
 @dataclass(frozen=True)

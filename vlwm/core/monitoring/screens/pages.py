@@ -12,7 +12,8 @@ from vlwm.core.monitoring.diagnosis import state_of
 from vlwm.core.monitoring.formatting import clean, percent, short, span
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, header, line, spread
 from vlwm.core.monitoring.screens.view import CHARTS, View
-from vlwm.core.monitoring.snapshot import Snapshot, number
+from vlwm.core.monitoring.snapshot import Snapshot
+from vlwm.core.run_status import finite as number
 
 KEYS = (
     ("?", "this help"),

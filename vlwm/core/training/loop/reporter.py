@@ -12,9 +12,10 @@ import torch
 from vlwm.core.config.schema import Config
 from vlwm.core.files import free_bytes
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.run_status import HealthSign
 from vlwm.core.training.loop.progress import Clock
 from vlwm.core.training.loop.train_state import RunState
-from vlwm.core.training.telemetry.health import Finding, examine
+from vlwm.core.training.telemetry.health import examine
 from vlwm.core.training.telemetry.metric_log import MetricLog
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 
@@ -75,7 +76,7 @@ class Reporter:
     def _lr(self) -> float:
         return float(self.state.stepper.optimizer.param_groups[0]["lr"])
 
-    def _examine(self, numbers: Mapping[str, float], first_epoch: bool) -> list[Finding]:
+    def _examine(self, numbers: Mapping[str, float], first_epoch: bool) -> list[HealthSign]:
         watch, at = self.state.watch, self.state.at
         record = {**numbers, "disk_free_gb": free_bytes(self.folder.path) / 1e9}
         if watch.running_loss is not None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.vocabulary import Stage
 
@@ -97,11 +98,11 @@ class Task(StepTask, Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside the state dict: keys "codebook" and "threshold"."""
+        """Return fields of a `CheckpointContent` of its own, "threshold" among them."""
         ...
 
-    def load_state(self, content: dict[str, Any]) -> None:
-        """Take back what `state` gave, from a checkpoint's content."""
+    def load_state(self, content: CheckpointContent) -> None:
+        """Take back what `state` gave."""
         ...
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import CheckpointError
 from vlwm.core.model.checkpoint import load_weights
+from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.training.loop.progress import Progress
 from vlwm.core.training.loop.stepper import Stepper
 from vlwm.core.training.loop.task import Task
@@ -30,48 +31,57 @@ class RunState:
     at: Progress = field(default_factory=Progress)
     meter: Meter = field(default_factory=Meter)
 
-    def content(self) -> dict[str, Any]:
-        """A checkpoint's content, as tensors and plain values."""
+    def content(self, metrics_offset: int = 0) -> dict[str, Any]:
+        """Return a checkpoint's content, as tensors and plain values.
+
+        Args:
+            metrics_offset: bytes of the metric log that belong to it.
+        """
         at = self.at
-        return {
-            "stage": self.task.stage.value,
-            "epoch": at.epoch,
-            "step": at.step,
-            "best": at.best,
-            "model": dict(self.task.module.state_dict()),
-            "optimizer": self.stepper.optimizer.state_dict(),
-            "scheduler": {"lr_factor": at.lr_factor, "rollbacks": at.rollbacks},
-            "scaler": self.stepper.scaler.state_dict(),
-            "sampler": {"sample": at.sample, "microbatch": self.stepper.microbatch},
-            "rng": random_state(),
-            "meter": self.meter.state(),
-            "health": self.watch.state(),
-            "config": self.config.to_dict(),
+        content = CheckpointContent(
+            stage=self.task.stage.value,
+            epoch=at.epoch,
+            step=at.step,
+            best=at.best,
+            model=dict(self.task.module.state_dict()),
+            optimizer=self.stepper.optimizer.state_dict(),
+            scheduler={"lr_factor": at.lr_factor, "rollbacks": at.rollbacks},
+            scaler=self.stepper.scaler.state_dict(),
+            sampler={"sample": at.sample, "microbatch": self.stepper.microbatch},
+            rng=random_state(),
+            meter=self.meter.state(),
+            health=self.watch.state(),
+            config=self.config.to_dict(),
+            metrics_offset=metrics_offset,
             **self.task.state(),
             **self.identity,
-        }
+        )
+        return content.to_dict()
 
     def restore(self, content: dict[str, Any], where: str | Path) -> None:
-        """Stand exactly where `content` was taken.
+        """Put every part back to where `content` was taken.
 
         Raises:
             CheckpointError: it is of another stage or another model.
         """
-        load_weights(self.task.module, content["model"], where)
-        self._load_optimizer(content["optimizer"], where)
-        self.stepper.scaler.load_state_dict(content["scaler"])
-        self.stepper.microbatch = min(self.stepper.microbatch, content["sampler"]["microbatch"])
+        kept = CheckpointContent.of(content)
+        load_weights(self.task.module, kept.model, where)
+        self._load_optimizer(kept.optimizer, where)
+        self.stepper.scaler.load_state_dict(kept.scaler)
+        # the smaller one: what ran out of memory once would do so again
+        self.stepper.microbatch = min(self.stepper.microbatch, kept.sampler["microbatch"])
         self.at = Progress(
-            epoch=content["epoch"],
-            sample=content["sampler"]["sample"],
-            step=content["step"],
-            best=content["best"],
-            **content["scheduler"],
+            epoch=kept.epoch,
+            sample=kept.sampler["sample"],
+            step=kept.step,
+            best=kept.best,
+            **kept.scheduler,
         )
-        self.meter.load_state(content["meter"], self.stepper.device)
-        self.watch.load_state(content["health"])
-        self.task.load_state(content)
-        restore_random_state(content["rng"])
+        self.meter.load_state(kept.meter, self.stepper.device)
+        self.watch.load_state(kept.health)
+        self.task.load_state(kept)
+        # last: building the parts above must not draw from the restored generators
+        restore_random_state(kept.rng)
 
     def _load_optimizer(self, state: dict[str, Any], where: str | Path) -> None:
         try:

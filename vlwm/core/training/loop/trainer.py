@@ -21,6 +21,7 @@ from vlwm.core.config.schema import Config
 from vlwm.core.errors import TrainingError
 from vlwm.core.model.checkpoint import newest_valid
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.run_status import HealthSign
 from vlwm.core.training.loop.checkpointer import Keeper
 from vlwm.core.training.loop.optimizer import Schedule, set_lr
 from vlwm.core.training.loop.progress import Clock, Progress, StageSettings
@@ -30,7 +31,7 @@ from vlwm.core.training.loop.train_state import RunState
 from vlwm.core.training.runtime.distributed import PeerLost
 from vlwm.core.training.runtime.rng import untouched_randomness
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
-from vlwm.core.training.telemetry.health import Finding, was_calm
+from vlwm.core.training.telemetry.health import was_calm
 from vlwm.core.training.telemetry.metric_log import MetricLog
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 from vlwm.core.vocabulary import Phase
@@ -222,7 +223,7 @@ class Trainer:
         self.metrics.rewind(content["metrics_offset"], content["step"])
 
     def _content(self) -> dict[str, Any]:
-        return {**self.state.content(), "metrics_offset": self.metrics.offset()}
+        return self.state.content(self.metrics.offset())
 
     def _save(self, phase: Phase) -> None:
         self._show(phase)
@@ -258,4 +259,6 @@ class Trainer:
         message = f"{reason}; back at step {at.step} with {at.lr_factor:g} of the learning rate"
         log.warning("%s", message)
         remedy = "lower --lr to 1e-5; check the data for corruption"
-        self.status.update(health=[Finding("rollback", "warn", message, remedy, at.step).to_dict()])
+        self.status.update(
+            health=[HealthSign("rollback", "warn", message, remedy, at.step).to_dict()]
+        )

@@ -19,6 +19,7 @@ from vlwm.core.data.batch import FrameBatch, apply_symmetry
 from vlwm.core.data.datasets import FrameDataset
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.model.bit_packing import unpack_bits
+from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.losses import occupancy_loss
 from vlwm.core.model.tokenizer.quantizer import CodebookHealth
@@ -175,11 +176,12 @@ class TokenizerTask:
             "fresh": list(self.fresh),
         }
 
-    def load_state(self, content: dict[str, Any]) -> None:
+    def load_state(self, content: CheckpointContent) -> None:
         """Take back what `state` gave."""
-        self.codebook.load_state_dict(content["codebook"])
-        self.threshold = content["threshold"]
-        self.fresh = tuple(content["fresh"])
+        assert content.codebook is not None  # every checkpoint of stage 1 has one
+        self.codebook.load_state_dict(content.codebook)
+        self.threshold = content.threshold
+        self.fresh = tuple(content.fresh or ())
 
     def save_memory(self) -> bool:
         """Nothing to trade: a single frame is small."""

@@ -19,6 +19,7 @@ from vlwm.core.evaluation.calibration.thresholds import Cut
 from vlwm.core.evaluation.column_prior import ColumnPrior
 from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.validation import ValidationMeter
+from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
@@ -188,13 +189,13 @@ class WorldTask:
             "fresh": list(self.fresh),
         }
 
-    def load_state(self, content: dict[str, Any]) -> None:
+    def load_state(self, content: CheckpointContent) -> None:
         """Take back what `state` gave."""
-        self.cuts = {name: Cut.of(found) for name, found in content.get("cuts", {}).items()}
-        found = content.get("baselines")
-        self.baselines = None if found is None else FittedBaselines.of(found)
-        known = content["baseline_iou"]  # a number alone in checkpoints without baselines
-        self.baseline_iou = dict(known) if isinstance(known, dict) and found is not None else {}
+        self.cuts = {name: Cut.of(found) for name, found in (content.cuts or {}).items()}
+        fitted, known = content.baselines, content.baseline_iou
+        self.baselines = None if fitted is None else FittedBaselines.of(fitted)
+        # a number alone in checkpoints of before baselines were fitted: it is computed again
+        self.baseline_iou = dict(known) if isinstance(known, dict) and fitted is not None else {}
 
     def save_memory(self) -> bool:
         """Recompute activations from now on; False where that is done already."""

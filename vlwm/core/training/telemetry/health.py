@@ -17,35 +17,20 @@ to the last good checkpoint at a lower rate, and gives up after `max_rollbacks`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vlwm.core.config.schema import HealthConfig
+from vlwm.core.run_status import HealthSign
 
 Record = Mapping[str, float]
 
 _LINES_FOR_A_MEAN = 5  # log lines that make a mean to compare with
 _YOUNG = 10.0  # how much more than that a spike must be before
 _SMALL = 0.1  # loss; the occupancy composite settles at 0.1 to 0.5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sign of ill health."""
-
-    name: str
-    level: str
-    """"warn" or "fail" """
-    message: str
-    remedy: str
-    step: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """As status.json holds it."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -141,13 +126,15 @@ CHECKS = (
 )  # fmt: skip
 
 
-def examine(record: Record, config: HealthConfig, *, first_epoch: bool, step: int) -> list[Finding]:
+def examine(
+    record: Record, config: HealthConfig, *, first_epoch: bool, step: int
+) -> list[HealthSign]:
     """Every check on one log record."""
     found = []
     for check in CHECKS:
         message = check.look(record, config, first_epoch)
         if message is not None:
-            found.append(Finding(check.name, "warn", message, check.remedy, step))
+            found.append(HealthSign(check.name, "warn", message, check.remedy, step))
     return found
 
 

@@ -11,7 +11,9 @@ import time
 from typing import Any
 
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.run_status import FIELDS, Status
 from vlwm.core.training.telemetry.run_plan import RunPlan
+from vlwm.core.vocabulary import Phase
 
 _PERIOD_S = 1.0
 
@@ -33,39 +35,41 @@ class StatusWriter:
         self.writes = writes
         self.plan = plan
         now = time.time()
-        self.values: dict[str, Any] = {
-            "version": 1,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "heartbeat": now,
-            "started": now,
-            "state": "running",
-            "phase": "start",
-            "stage": None,
-            "epoch": 0,
-            "epochs": 0,
-            "step": 0,
-            "steps": 0,
-            "eta_s": None,
-            "health": [],
-            "exit_code": None,
-            "next": None,
-            **fields,
-        }
+        first = Status(
+            state="running",
+            phase=Phase.START,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=now,
+            heartbeat=now,
+        )
+        self.values: dict[str, Any] = first.to_dict()
+        """status.json, by the names of `Status`"""
+        self._change(fields)
         self.copy: RunFolder | None = None
         """the stage's own folder, which holds the same tree"""
         self._written = 0.0
 
     def update(self, **fields: Any) -> None:
-        """Change fields and write at once."""
-        self.values.update(fields)
+        """Change fields and write at once.
+
+        Raises:
+            TypeError: `Status` has no such field.
+        """
+        self._change(fields)
         self._write()
 
     def beat(self, **fields: Any) -> None:
-        """Change fields; write where the last write is a second ago."""
-        self.values.update(fields)
+        """Change fields; write if the last write is a second ago."""
+        self._change(fields)
         if time.monotonic() - self._written >= _PERIOD_S:
             self._write()
+
+    def _change(self, fields: dict[str, Any]) -> None:
+        unknown = fields.keys() - FIELDS
+        if unknown:  # else the dashboard would never show it
+            raise TypeError(f"status.json has no field {', '.join(sorted(unknown))}")
+        self.values.update(fields)
 
     def _write(self) -> None:
         if not self.writes:
