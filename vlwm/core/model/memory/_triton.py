@@ -1,4 +1,4 @@
-"""The Triton kernels behind `kernels`, which says what they compute; imported on a GPU only."""
+"""Define the Triton kernels of `kernels`, which documents them; imported on a GPU only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def mean_over_draws(
     table, places, found, x_cells, y_cells, depth,
     N: tl.constexpr, DEPTH: tl.constexpr, COLUMNS: tl.constexpr, DRAWS: tl.constexpr,
 ):  # fmt: skip
-    """Mean (R, C, depth) of the columns of `table` (R, C, DEPTH) at `places` (R, 6, N)."""
+    """Write means (R, C, depth) of the columns of `table` (R, C, DEPTH) at `places` (R, 6, N)."""
     frame = tl.program_id(1)
     columns = x_cells * y_cells
     layers = tl.arange(0, DEPTH)
@@ -41,8 +41,9 @@ def mean_over_draws(
 
 
 @triton.jit
-def _says(frame, place, i, j, layers, x_cells, y_cells, depth):
-    """What a past frame says of the layers of column i, j, and whether its grid contains them."""
+def _read_column(frame, place, i, j, layers, x_cells, y_cells, depth):
+    """Return the layers of column i, j in a past frame, and 1 where its grid contains them."""
+    # the column's place in the past frame, by its six factors
     x = tl.load(place) * i + tl.load(place + 1) * j + tl.load(place + 2)
     y = tl.load(place + 3) * i + tl.load(place + 4) * j + tl.load(place + 5)
     within = (x >= 0) & (x < x_cells) & (y >= 0) & (y < y_cells)
@@ -50,17 +51,19 @@ def _says(frame, place, i, j, layers, x_cells, y_cells, depth):
     reached = (centre >= 0) & (centre < tl.where(within, depth, 0))
     x = tl.minimum(tl.maximum(x - 0.5, 0.0), x_cells - 1.0)
     y = tl.minimum(tl.maximum(y - 0.5, 0.0), y_cells - 1.0)
+    # bilinear: four columns and their shares
     x0, y0 = tl.floor(x), tl.floor(y)
     part_x, part_y = x - x0, y - y0
     x0, y0 = x0.to(tl.int32), y0.to(tl.int32)
     x1, y1 = tl.minimum(x0 + 1, x_cells - 1), tl.minimum(y0 + 1, y_cells - 1)
+    # linear in height: two layers and their shares
     below = tl.floor(centre - 0.5)
     part_z = centre - 0.5 - below
     z0 = tl.minimum(tl.maximum(below.to(tl.int32), 0), depth - 1)
     z1 = tl.minimum(tl.maximum(below.to(tl.int32) + 1, 0), depth - 1)
     a, b = frame + (x0 * y_cells + y0) * depth, frame + (x0 * y_cells + y1) * depth
     c, d = frame + (x1 * y_cells + y0) * depth, frame + (x1 * y_cells + y1) * depth
-    said = tl.zeros_like(part_z)
+    value = tl.zeros_like(part_z)
     for top in tl.static_range(2):
         z = z1 if top else z0
         near = tl.load(a + z, mask=reached, other=0).to(tl.float32) * (1 - part_y)
@@ -68,19 +71,19 @@ def _says(frame, place, i, j, layers, x_cells, y_cells, depth):
         far = tl.load(c + z, mask=reached, other=0).to(tl.float32) * (1 - part_y)
         far += tl.load(d + z, mask=reached, other=0).to(tl.float32) * part_y
         share = part_z if top else 1 - part_z
-        said += share * (near * (1 - part_x) + far * part_x)
-    return said, reached.to(tl.float32)
+        value += share * (near * (1 - part_x) + far * part_x)
+    return value, reached.to(tl.float32)
 
 
 @triton.jit
 def _mean(frames, place, i, j, layers, x_cells, y_cells, depth, PAST: tl.constexpr):
-    """Mean over the past frames that contain the cells, and how many those are."""
+    """Return the mean over the past frames that contain the cells, and their number."""
     total = tl.zeros_like(layers.to(tl.float32))
     count = tl.zeros_like(total)
     for p in tl.static_range(PAST):
         frame = frames + p * x_cells * y_cells * depth
-        said, reached = _says(frame, place + 7 * p, i, j, layers, x_cells, y_cells, depth)
-        total += said
+        value, reached = _read_column(frame, place + 7 * p, i, j, layers, x_cells, y_cells, depth)
+        total += value
         count += reached
     return total / tl.maximum(count, 1.0), count
 
@@ -90,7 +93,7 @@ def read_past(
     voxels, window, places, planes, means, reach, x_cells, y_cells, held,
     PAST: tl.constexpr, depth, DEPTH: tl.constexpr, CHANNELS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Planes, means and reach of the future frames (see `kernels.read_past`)."""
+    """Write planes, means and reach of the future frames (see `kernels.read_past`)."""
     row = tl.program_id(1)
     columns = x_cells * y_cells
     layers, channel = tl.arange(0, DEPTH), tl.arange(0, CHANNELS)
@@ -102,17 +105,21 @@ def read_past(
     for step in range(COLUMNS):
         column = tl.minimum(tl.program_id(0) * COLUMNS + step, columns - 1)
         i, j = (column // y_cells).to(tl.float32), (column % y_cells).to(tl.float32)
+        # one channel for each past frame, and the mean over those that reach the cell
         tile = tl.zeros((DEPTH, CHANNELS), tl.float32)
         total = tl.zeros((DEPTH,), tl.float32)
         count = tl.zeros((DEPTH,), tl.float32)
         for p in tl.static_range(PAST):
             frame = frames + p * columns * depth
-            said, reached = _says(frame, place + 7 * p, i, j, layers, x_cells, y_cells, depth)
-            plane = 2 * said - reached
+            value, reached = _read_column(
+                frame, place + 7 * p, i, j, layers, x_cells, y_cells, depth
+            )
+            plane = 2 * value - reached
             tile = tl.where(channel[None, :] == p, plane[:, None], tile)
-            total += said
+            total += value
             count += reached
         mean = total / tl.maximum(count, 1.0)
+        # the layers below and above are computed again: cheaper than exchanging them
         below, _ = _mean(
             frames, place, i, j, tl.maximum(layers - 1, 0), x_cells, y_cells, depth, PAST
         )
@@ -134,7 +141,7 @@ def fused_logits(
     maps, means, weights, bias, otherwise, logits, factor, cells, columns, depth,
     CHANNELS: tl.constexpr, CELLS: tl.constexpr,
 ):  # fmt: skip
-    """Logits of cells from their means and the eight channels of the last maps."""
+    """Write logits of cells from their means and the eight channels of the last maps."""
     cell = tl.program_id(0).to(tl.int64) * CELLS + tl.arange(0, CELLS)
     channel, kept = tl.arange(0, CHANNELS), cell < cells
     weight = tl.load(weights + channel)
@@ -144,5 +151,5 @@ def fused_logits(
     mean = tl.load(means + cell, mask=kept, other=0.0)
     layer = (cell // columns) % depth
     unseen = tl.load(otherwise + layer, mask=kept, other=0.0)
-    said = factor * mean + tl.load(bias) + residual
-    tl.store(logits + cell, tl.where(mean >= 0, said, unseen), mask=kept)
+    seen = factor * mean + tl.load(bias) + residual
+    tl.store(logits + cell, tl.where(mean >= 0, seen, unseen), mask=kept)

@@ -1,13 +1,12 @@
-"""What lies beyond the past frames, guessed from what stands at their edge.
+"""Extrapolate beyond the edge of the past frames, from the cells at their edge.
 
-A roof that reaches the edge of what was seen goes on behind it, and so does a wall that runs into
-the edge; one that runs along the edge ends there. How far each of them goes on is counted on
-windows of the train split: per cell of the edge, what it and its neighbours are (`STATES`), and per
+A roof that reaches the edge of the seen area continues behind it, and so does a wall that runs into
+the edge; one that runs along the edge ends there. How far each of them continues is counted on
+windows of the train split: for each state of an edge cell and its neighbours (`STATES`) and each
 distance from the edge (`DISTANCES`), how often the cell beyond, in the same height layer, is
-occupied. Where nothing was counted, the column prior speaks.
+occupied. States that were never counted fall back to the column prior.
 
-The cell of the edge is the nearest one of the past frame that comes nearest; of equals, the last
-frame.
+Edge cell: the nearest cell of the closest past frame. Ties go to the most recent frame.
 
 Axes: B batch, R target frames, P past frames, M columns that no past frame reaches, E columns of an
 edge, X, Y, Z cells.
@@ -26,15 +25,15 @@ from vlwm.core.model.memory.warp import affine_places, places_at, within
 from vlwm.core.model.torch_frames import relative_ego
 
 STATES = 24
-"""an empty cell: something above, something below, something in the four cells inward (8); an
-occupied one: something above, something below, how many cells inward it goes on (16)"""
+"""of an empty cell: anything above, anything below, anything in the four cells inward (8); of an
+occupied one: anything above, anything below, how many cells inward it continues (16)"""
 DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-"""cells; the last class lies further off"""
+"""upper bounds of the classes of distance, in cells; one more class is beyond the last"""
 
 _INWARD = 4
 _RUNS = (1, 2, 4)
 _PRIOR_CELLS = 20.0
-"""as many cells as the column prior weighs"""
+"""weight of the column prior, in cells"""
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,11 @@ class UnseenColumns:
     """Columns of target frames that no past frame reaches.
 
     Attributes:
-        frame, x, y: int64 (M,), where they are.
+        frame, x, y: int64 (M,), target frame and column of each.
         past: uint8 (B, P, X, Y, Z).
-        source: int64 (R,), the window whose past frames each target frame has.
-        factors: float64 (R, P, 6), of `memory.affine_places` in each past frame.
-        lift: float64 (R, P), by how many layers a target frame is higher.
+        source: int64 (R,), row of `past` that each target frame reads.
+        factors: float64 (R, P, 6), of `warp.affine_places` in each past frame.
+        lift: float64 (R, P), layers by which a target frame is higher than a past one.
     """
 
     frame: Tensor
@@ -59,15 +58,18 @@ class UnseenColumns:
 
     @cached_property
     def code(self) -> Tensor:
-        """int64 (M, Z): state of the edge's cell and class of distance."""
+        """Index int64 (M, Z) of `Extrapolation.counts`: state of the edge cell, distance."""
         frames, x, y, z = self.past.shape[1:]
         place_x, place_y = places_at(self.factors[self.frame], self.x[:, None], self.y[:, None])
+        # distance outside of each past frame, in cells; the closest frame decides
         off = torch.hypot(_overshoot(place_x, x), _overshoot(place_y, y))  # (M, P)
+        # argmin takes the first of equals: flipped, that is the most recent frame
         nearest = frames - 1 - off.flip(1).argmin(dim=1, keepdim=True)
         place_x, place_y, distance, lift = (
             values.gather(1, nearest)[:, 0]
             for values in (place_x, place_y, off, self.lift[self.frame])
         )
+        # the layer of the edge cell: the same height, whole layers up or down
         edge = _edge_column(place_x, place_y, (x, y))
         shift = torch.floor(0.5 + lift).long()[:, None]
         layers = (torch.arange(z, device=self.past.device) + shift).clamp(0, z - 1)
@@ -77,7 +79,7 @@ class UnseenColumns:
         return state * (len(DISTANCES) + 1) + nearness[:, None]
 
     def of(self, frames: Tensor) -> Tensor:
-        """(M, Z) of frames (R, X, Y, Z)."""
+        """Return the columns (M, Z) of frames (R, X, Y, Z)."""
         return frames[self.frame, self.x, self.y]
 
     def put(self, frames: Tensor, values: Tensor) -> None:
@@ -86,10 +88,10 @@ class UnseenColumns:
 
 
 class Extrapolation(nn.Module):
-    """Occupancy beyond the edge of what was seen.
+    """Estimates occupancy beyond the edge of the seen area.
 
     Attributes:
-        counts: float32 (2, STATES * classes of distance), cells, and those of them occupied.
+        counts: float32 (2, STATES · classes of distance), cells counted, and occupied ones.
     """
 
     counts: Tensor
@@ -99,13 +101,14 @@ class Extrapolation(nn.Module):
         self.register_buffer("counts", torch.zeros(2, STATES * (len(DISTANCES) + 1)))
 
     def forward(self, unseen: UnseenColumns, column: Tensor) -> Tensor:
-        """Logits (M, Z); `column` (Z,) are those of the column prior."""
+        """Return logits (M, Z); `column` (Z,) are those of the column prior."""
         cells, occupied = self.counts[:, unseen.code]
+        # the posterior mean of a share under a prior worth `_PRIOR_CELLS` cells
         prior = _PRIOR_CELLS * torch.sigmoid(column)
         return torch.logit((occupied + prior) / (cells + _PRIOR_CELLS), eps=1e-4)
 
     def count(self, unseen: UnseenColumns, truth: Tensor) -> None:
-        """Count what truly stood beyond: uint8 (B, X, Y, Z)."""
+        """Count the true cells uint8 (B, X, Y, Z) beyond the edge."""
         code, occupied = unseen.code.flatten(), unseen.of(truth).flatten()
         size = self.counts.shape[1]
         for row, found in zip(self.counts, (code, code[occupied > 0]), strict=True):
@@ -120,20 +123,21 @@ def unseen_columns(
     grid: VoxelGrid,
     window: Tensor | None = None,
 ) -> UnseenColumns:
-    """The columns of some target frames beyond all past frames.
+    """Return the columns of some target frames that are beyond all past frames.
 
-    Where they are is found at once, for which a GPU is waited for; what stands at the edge when it
-    is asked for.
+    Their places are found at once, for which the host waits for a GPU; the states of the edge are
+    computed when `code` is read.
 
     Args:
         past: uint8 (B, P, X, Y, Z) of 0 and 1.
         past_ego: (R, P, 4), x, y, ground z, yaw in any common frame.
         target_ego: (R, 4), in the same frame.
         grid: the grid of all frames.
-        window: int64 (R,), whose target frame each is; None where there is one of each.
+        window: int64 (R,), row of the window of each target frame; None for one of each.
     """
     here = relative_ego(past_ego.double(), target_ego.double()[:, None])
     factors = affine_places(here, grid)
+    # a column is seen if its centre is within any past frame: bool (R, X, Y)
     i, j = (torch.arange(n, device=past.device) for n in grid.shape[:2])
     reached = within(*places_at(factors[:, :, None, None], i[:, None], j), grid).any(dim=1)
     frame, x, y = (~reached).nonzero().unbind(1)
@@ -143,18 +147,20 @@ def unseen_columns(
 
 @lru_cache(maxsize=16)
 def _numbers(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """int64 (N,), there once for all: a GPU is waited for when numbers are copied to it."""
+    """Return int64 (N,), made once for each device: copying numbers to a GPU waits for it."""
     return torch.tensor(values, device=device)
 
 
 def _overshoot(place: Tensor, cells: int) -> Tensor:
-    """How many cells a place lies outside of an axis."""
+    """Return by how many cells a place is outside of an axis; 0 inside."""
     return torch.maximum(-place, place - cells).clamp(min=0)
 
 
 def _edge_column(place_x: Tensor, place_y: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Number int64 (M,) of the edge's column nearest to places (M,) outside, as `_edge_states`
-    orders them."""
+    """Return the number int64 (M,) of the edge column nearest to places (M,) outside.
+
+    Numbered as `_edge_states` orders them: the sides of x first, then those of y.
+    """
     x, y = cells
     along_x = place_x.floor().long().clamp(0, x - 1)
     along_y = place_y.floor().long().clamp(0, y - 1)
@@ -164,17 +170,19 @@ def _edge_column(place_x: Tensor, place_y: Tensor, cells: tuple[int, int]) -> Te
 
 
 def _edge_states(frames: Tensor) -> Tensor:
-    """States int64 (N, E, Z) of the edge's cells of frames uint8 (N, X, Y, Z).
+    """Return states int64 (N, E, Z) of the edge cells of frames uint8 (N, X, Y, Z).
 
-    The sides in their order: lowest x, highest x (Y columns each), lowest y, highest y (X each).
+    Sides in order: lowest x, highest x (Y columns each), lowest y, highest y (X columns each).
     """
     near, far = slice(_INWARD + 1), slice(-_INWARD - 1, None)
     across = frames.transpose(1, 2)
     sides = [frames[:, near], frames[:, far].flip(1), across[:, near], across[:, far].flip(1)]
     strips = torch.cat([side.long() for side in sides], dim=2)  # (N, inward, E, Z)
     cell, inward = strips[:, 0], strips[:, 1:]
+    # occupied cells up to each layer tell whether any is below or above
     up_to = cell.cumsum(dim=-1)
     above, below = (up_to[..., -1:] > up_to).long(), (up_to > cell).long()
+    # class of the number of occupied cells in a row, inward from the edge
     runs = _numbers(_RUNS, cell.device)
     run = torch.bucketize(inward.cumprod(dim=1).sum(dim=1), runs, right=True)
     around = 2 * below + above

@@ -1,11 +1,11 @@
-"""Four readings of one city into one: where a surface lies inside the cells that frames marked.
+"""Fuse the past frames into one frame: find where a surface is inside the cells they marked.
 
-Each past frame marked every cell that a surface touches, on a raster of its own. Read between cell
-centres on the raster of a future frame (`memory.resampled_memory`), the four blur; together they
-still tell where the surface is, along a wall to a tenth of a cell. A small convolutional network,
-the same for every height layer and told what the layers below and above say, learns to read that.
-It answers a residual on the mean of the four and is trained on the probability of a cell, so that
-what it says can be averaged over motions.
+Each past frame marked every cell that a surface touches, on a raster of its own. Resampled onto the
+raster of a future frame (`warp.resampled_memory`), each of them is blurred; together they locate
+the surface, along a wall to a tenth of a cell. A small convolutional network, the same for every
+height layer, reads them and the means of the layers below and above. Its output is a residual on
+the mean of the frames, trained on the probability of a cell, so that it can be averaged over
+motions.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from vlwm.core.model.tokenizer.conv_blocks import bias_of
 from vlwm.core.model.torch_frames import relative_ego
 
 READING_SCALE = 6.0
-"""the logit of a cell that every past frame calls occupied (at 4, the many empty cells hold so much
+"""logit of a cell that every past frame marks (at 4, the many empty cells would hold so much
 probability that dice and mean-matching see a forecast twice too full)"""
 TIE_BIAS = 0.01
-"""half of the frames are enough, whatever rounding says"""
+"""lets a cell that half of the frames mark count as occupied, in spite of rounding"""
 
 _DILATIONS = (1, 2, 4, 2, 1)
-_CELLS_IN_CACHE, _CELLS_AT_ONCE = 120_000, 4_000_000  # without a gradient, on a CPU and elsewhere
+_CELLS_IN_CACHE = 120_000
+"""cells of a pass without gradient on a CPU"""
+_CELLS_AT_ONCE = 4_000_000
+"""cells of a pass without gradient on a GPU"""
 
 
 class FrameFusion(nn.Module):
-    """Logits of a future frame from its resampled past frames; untrained, those of their mean.
+    """Computes logits of a future frame from its resampled past frames; at first, their mean.
 
     Args:
         frames: past frames.
@@ -56,7 +59,7 @@ class FrameFusion(nn.Module):
         nn.init.zeros_(bias_of(self.conv_out))
 
     def forward(self, memory: Resampled, beside: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Logits float32 (B, L, X, Y); of no meaning where no frame contains the cell.
+        """Return logits float32 (B, L, X, Y), meaningless where no frame contains the cell.
 
         Args:
             memory: L layers of the future frame.
@@ -66,6 +69,7 @@ class FrameFusion(nn.Module):
         mean = memory.mean()
         below, above = beside or _neighbours(mean)
         logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS
+        # with a gradient all layers at once; without, as many as fit into the cache
         layers = mean.shape[1]
         step = layers
         if not torch.is_grad_enabled():
@@ -74,9 +78,10 @@ class FrameFusion(nn.Module):
         residuals = []
         for first in range(0, layers, step):
             part = slice(first, first + step)
-            said = 2 * memory.occupied[:, :, part] - memory.inside[:, :, part]
+            # +1 occupied, −1 empty, 0 beyond the frame
+            votes = 2 * memory.occupied[:, :, part] - memory.inside[:, :, part]
             around = torch.stack([2 * below[:, part] - 1, 2 * above[:, part] - 1], dim=1)
-            x = torch.cat([said, around], dim=1).transpose(1, 2)  # (B, L, P + 2, X, Y)
+            x = torch.cat([votes, around], dim=1).transpose(1, 2)  # (B, L, P + 2, X, Y)
             residuals.append(self._residual(x.flatten(0, 1)).reshape_as(logits[:, part]))
         return logits + torch.cat(residuals, dim=1)
 
@@ -90,11 +95,11 @@ class FrameFusion(nn.Module):
         grid: VoxelGrid,
         otherwise: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """What the past frames say of some future frames.
+        """Return some future frames as the past frames have them.
 
         Args:
             voxels: uint8 (B, F, X, Y, Z), the P past frames first.
-            window: int64 (R,), whose future frame each row is.
+            window: int64 (R,), row of the window of each future frame.
             past_ego: (R, P, 4), in any common frame.
             ego: (R, 4), in the same frame.
             grid: the grid of all frames.
@@ -106,6 +111,7 @@ class FrameFusion(nn.Module):
         """
         past = past_ego.shape[1]
         if self._fits_kernels(voxels):
+            # on a GPU: the same, in three kernels that keep the intermediate values in registers
             here = relative_ego(past_ego.double(), ego.double()[:, None])
             lift = here[..., 2] / grid.cell_m[2]
             kind = torch.float32
@@ -138,21 +144,22 @@ class FrameFusion(nn.Module):
 
 
 def _neighbours(mean: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layers below and above each say; the outermost have themselves beside them."""
+    """Return the layers below and above each; the outermost repeat themselves."""
     below = torch.cat([mean[:, :1], mean[:, :-1]], dim=1)
     return below, torch.cat([mean[:, 1:], mean[:, -1:]], dim=1)
 
 
 def fusion_loss(logits: Tensor, truth: Tensor, seen: Tensor) -> Tensor:
-    """Mean over windows of the binary cross-entropy per seen cell, times 20.
+    """Return the mean over windows of the binary cross-entropy per seen cell, times 20.
 
-    A proper scoring rule, unlike the composite of the forecast: the answer is a probability.
+    A proper scoring rule, unlike the composite of the forecast: the output is a probability.
 
     Args:
         logits: (B, L, X, Y).
         truth: uint8 of the same shape.
         seen: bool of the same shape; other cells do not count.
     """
+    # (B, L, X, Y), each window weighs the same, however many of its cells were seen
     each = functional.binary_cross_entropy_with_logits(
         logits.float(), truth.float(), reduction="none"
     )

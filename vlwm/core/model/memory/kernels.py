@@ -1,13 +1,13 @@
-"""What a forecast costs on a GPU, in few kernels: reading the past, and averaging over motions.
+"""Read the past and average over motions on a GPU, in a few fused kernels.
 
-The plain operations of `memory` write every step to the GPU's memory, tens of gigabytes for six
-frames of the full grid; a kernel keeps them in registers (docs/decisions.md has the times). They
-are used where Triton works, which comes with every CUDA build of torch on Linux, and no gradient is
-wanted; else, and on a CPU, `memory` does the same.
+The plain operations of `warp` and `fusion` write every step to the GPU's memory, tens of gigabytes
+for six frames of the full grid; a kernel keeps them in registers (docs/decisions.md has the times).
+The kernels are used where Triton works, which comes with every CUDA build of torch on Linux, and
+where no gradient is needed; otherwise, and on a CPU, the plain operations compute the same.
 
-A frame is read by columns: cells of a column lie side by side, so one program reads and writes
-whole columns. Where a column of a target frame lies in another frame is an affine function of its
-numbers i and j, whose six factors `memory.affine_places` gives.
+A frame is read by columns: the cells of a column are neighbours in memory, so one program reads and
+writes whole columns. The place of a target column in another frame is an affine function of its
+numbers i and j, with the six factors of `warp.affine_places`.
 
 Axes: R rows (future frames of windows), P past frames, N draws, X, Y, Z cells, C = X * Y columns,
 D layers padded to a power of two.
@@ -31,33 +31,37 @@ from vlwm.core.model.tokenizer.conv_blocks import bias_of
 log = logging.getLogger("vlwm.model")
 
 CHANNELS = 8
-"""that the fusion is given for each cell: the past frames, the layers beside, and zeros"""
+"""input channels of the fusion for each cell: past frames, two neighbouring layers, zeros"""
 FOLD = 4
-"""cells of a row that its convolutions take as one"""
+"""cells of a row that the convolutions treat as one"""
 
-_COLUMNS, _DRAWS = 8, 16  # of a program, of one step of it
-_CELLS = 512  # of a program
+_COLUMNS = 8
+"""columns of one program"""
+_DRAWS = 16
+"""draws of one step of a program"""
+_CELLS = 512
+"""cells of one program of `fused_logits`"""
 
 
 def usable(device: torch.device) -> bool:
-    """Whether kernels run there, now: no gradient goes through them."""
+    """Return True if kernels can run on a device now; no gradient goes through them."""
     return device.type == "cuda" and not torch.is_grad_enabled() and _works(device)
 
 
 @lru_cache(maxsize=8)
 def _works(device: torch.device) -> bool:
-    """Whether a kernel can be built for that GPU and runs.
+    """Return True if a kernel can be built for a GPU and runs.
 
-    Triton wants SM 8.0, a C compiler and Python's headers, which small images lack.
+    Triton needs SM 8.0, a C compiler and Python's headers, which small images lack.
     """
     if find_spec("triton") is None or torch.cuda.get_device_capability(device) < (8, 0):
         return False
     try:
         one = torch.zeros(1, 1, 1, 1, device=device)
         mean_over_draws(one, torch.zeros(1, 1, 6, device=device)).item()
-    except torch.OutOfMemoryError:  # passes; whoever asks again may be told otherwise
+    except torch.OutOfMemoryError:  # temporary: the next call tries again
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a compiler may say: there is another way
+    except Exception as error:  # noqa: BLE001 - a compiler may raise anything; the plain operations remain
         what = str(error).strip().partition("\n")[0] or type(error).__name__
         log.warning("no kernels on this GPU, forecasts take three times as long: %s", what)
         return False
@@ -65,16 +69,17 @@ def _works(device: torch.device) -> bool:
 
 
 def mean_over_draws(probability: Tensor, places: Tensor) -> Tensor:
-    """Mean of the columns that each target column meets, over all draws.
+    """Return the mean of the columns that each target column meets, over all draws.
 
     Args:
-        probability: (R, Z, X, Y); read with 11 bits.
+        probability: (R, Z, X, Y); read as float16, 11 bits.
         places: float32 (R, N, 6).
 
     Returns:
         float32 (R, Z, X, Y), a view of columns.
     """
     frames, depth, x, y = probability.shape
+    # a program loads whole columns, whose length must be a power of two
     padded = _padded(depth)
     table = probability.new_zeros(frames, x * y, padded, dtype=torch.float16)
     table[..., :depth] = probability.flatten(2).transpose(1, 2)
@@ -91,18 +96,18 @@ def mean_over_draws(probability: Tensor, places: Tensor) -> Tensor:
 def read_past(
     voxels: Tensor, window: Tensor, places: Tensor, lift: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `memory.resampled_memory` and the fusion's own preparation make of the past frames.
+    """Return the fusion's input, as `warp.resampled_memory` and `FrameFusion` prepare it.
 
     Args:
         voxels: uint8 (B, F, X, Y, Z), the past frames first.
-        window: int64 (R,), whose future frame each row is.
+        window: int64 (R,), row of the window of each future frame.
         places: float32 (R, P, 6), of the target in each past frame.
-        lift: (R, P), by how many cells it is higher.
+        lift: (R, P), cells by which it is higher.
         dtype: of the planes.
 
     Returns:
-        planes (R * Z, X, Y, 8): twice what each past frame says less whether it reaches the cell,
-        then the means of the layer below and above, from −1 to 1, then zeros;
+        planes (R * Z, X, Y, 8): each past frame (1 occupied, −1 empty, 0 beyond its grid), then the
+        means of the layers below and above, from −1 to 1, then zeros;
         means float32 (R, Z, X, Y) over the frames that contain the cell, −1 where none does;
         reach float32 (R, 1, X, Y), the share of past frames that reach the lowest layer.
     """
@@ -123,7 +128,7 @@ def read_past(
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current GPU, wherever the tensors lie."""
+    """Make a device current: Triton launches on the current GPU, not on that of the tensors."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
@@ -132,15 +137,17 @@ def _padded(depth: int) -> int:
 
 
 def folded_maps(planes: Tensor, first: nn.Conv2d, hidden: Iterable[nn.Conv2d]) -> Tensor:
-    """What the fusion's network makes of planes (N, X, Y, 8) before its last layer: the same shape.
+    """Return the fusion's hidden state of planes (N, X, Y, 8) before its last layer: same shape.
 
-    Eight channels leave most of a tensor core idle; four cells of a row, taken as one of 32
-    channels, do not. The channels of channels-last maps lie cell by cell, so that is a view.
+    Eight channels leave most of a tensor core idle; four cells of a row, treated as one cell of 32
+    channels, do not. In channels-last maps the channels of a cell are neighbours, so this is a
+    view.
 
     Args:
         first, hidden: its layers: x = relu(first), x + relu(layer) for each hidden one.
     """
     maps = planes.unflatten(2, (-1, FOLD)).flatten(3).permute(0, 3, 1, 2)
+    # (N, 32, X, Y / 4), and back at the end
     state = _conv_relu(maps, first)
     for layer in hidden:
         state = state.add_(_conv_relu(state, layer))
@@ -150,13 +157,13 @@ def folded_maps(planes: Tensor, first: nn.Conv2d, hidden: Iterable[nn.Conv2d]) -
 def fused_logits(
     maps: Tensor, means: Tensor, last: nn.Conv2d, scale: tuple[float, float], otherwise: Tensor
 ) -> Tensor:
-    """Logits float32 (R, Z, X, Y): of the means, `scale` of them, and the last layer's residual.
+    """Return logits float32 (R, Z, X, Y): the scaled means plus the last layer's residual.
 
     Args:
         maps: (R * Z, X, Y, 8), of `folded_maps`.
         means: float32 (R, Z, X, Y), −1 where no frame contains the cell.
         last: 1 x 1, to one channel.
-        scale: factor of a mean, and what is added.
+        scale: factor and offset of a mean.
         otherwise: (Z,), logits where no frame contains the cell.
     """
     logits, (depth, columns) = torch.empty_like(means), (means.shape[1], means[0, 0].numel())
@@ -171,8 +178,9 @@ def fused_logits(
 
 
 def _conv_relu(maps: Tensor, conv: nn.Conv2d) -> Tensor:
-    """ReLU of a convolution, 3 x 3, padded to keep the size, dilated by at most `FOLD` cells."""
+    """Return ReLU of a 3 × 3 convolution of folded maps, dilated by at most `FOLD` cells."""
     dilation = int(conv.dilation[0])
+    # the same convolution on folded cells: each tap of a row moves to a block and a cell in it
     weight = functional.pad(conv.weight, (0, 0, 0, 0, 0, CHANNELS - conv.weight.shape[1]))
     folded = torch.einsum("oitw,wqpb->qopitb", weight, _taps(dilation, maps.device))
     folded = folded.flatten(2, 3).flatten(0, 1).to(maps.dtype, memory_format=torch.channels_last)
@@ -185,8 +193,10 @@ def _conv_relu(maps: Tensor, conv: nn.Conv2d) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _taps(dilation: int, device: torch.device) -> Tensor:
-    """Which tap w of a row leads from cell p of block b to cell q of the middle one: (3, q, p, 3)
-    of 0 and 1."""
+    """Return (3, q, p, 3) of 0 and 1: tap w leads from cell p of block b to cell q of the middle.
+
+    Indexed [w, q, p, b].
+    """
     taps = torch.zeros(3, FOLD, FOLD, 3)
     for q in range(FOLD):
         for w in range(3):

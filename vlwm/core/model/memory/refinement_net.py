@@ -1,7 +1,7 @@
-"""What turns memory and tokens into a forecast: a 2-D U-Net, height folded into channels.
+"""Correct the memory's forecast with a 2-D U-Net whose channels are the height layers.
 
-Its answer is a residual on what memory says already: the fused past frames where they saw the cell,
-the column prior where none did. Untrained it *is* that memory.
+Its output is a residual on the memory's logits, and zero at the start: untrained, the forecast is
+the memory's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlwm.core.model.tokenizer.conv_blocks import Down, Up, bias_of, group_norm,
 
 
 class Conditioned(nn.Module):
-    """Two convolutions with a shortcut, shifted and scaled by a vector that holds for the frame."""
+    """Two convolutions with a shortcut, shifted and scaled by a vector of the whole frame."""
 
     def __init__(self, channels_in: int, channels_out: int, condition: int) -> None:
         super().__init__()
@@ -33,20 +33,21 @@ class Conditioned(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         hidden = self.conv1(functional.silu(self.norm1(x)))
+        # FiLM: the frame's vector scales and shifts each channel
         scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
         hidden = self.norm2(hidden) * (1 + scale) + shift
         return self.shortcut(x) + self.conv2(functional.silu(hidden))
 
 
 class RefinementNet(nn.Module):
-    """Residual logits (N, Z, X, Y) of future frames.
+    """Computes residual logits (N, Z, X, Y) of future frames.
 
     Args:
         planes: input channels at full resolution.
         layers: Z.
         size: X, Y.
         channels, levels: width of the first resolution, number of resolutions.
-        condition: width of the vector that holds for a frame.
+        condition: width of the vector of a whole frame.
         tokens: channels of a token map, 0 for none; it joins at the lowest resolution.
     """
 
@@ -83,20 +84,29 @@ class RefinementNet(nn.Module):
         nn.init.zeros_(bias_of(self.conv_out))
 
     def forward(self, planes: Tensor, condition: Tensor, tokens: Tensor | None) -> Tensor:
-        """Residual of planes (N, P, X, Y) under conditions (N, D) and token maps (N, C, h, w)."""
-        held = self.condition(condition)
+        """Return the residual (N, Z, X, Y).
+
+        Args:
+            planes: (N, P, X, Y), the memory's logits, and its reach.
+            condition: (N, D).
+            tokens: predicted token maps (N, C, h, w), if any.
+        """
+        vector = self.condition(condition)  # (N, 4 · channels)
         x = self.conv_in(planes)
+        # down: a skip is kept at each resolution but the lowest
         skips = []
         for i, block in enumerate(self.down):
-            x = block(x, held)
+            x = block(x, vector)
             if i < len(self.lower):
                 skips.append(x)
                 x = self.widen[i](self.lower[i](x))
         if self.tokens is not None and tokens is not None:
+            # token maps have a resolution of their own
             here = functional.interpolate(tokens, size=x.shape[-2:], mode="bilinear")
             x = x + self.tokens(here)
-        x = self.middle(x, held)
+        x = self.middle(x, vector)
+        # up: back to the size that each skip has
         for i in reversed(range(len(self.up))):
             x = self.lift[i](x, self.sizes[i])
-            x = self.up[i](torch.cat([skips[i], x], dim=1), held)
+            x = self.up[i](torch.cat([skips[i], x], dim=1), vector)
         return self.conv_out(functional.silu(self.norm_out(x)))

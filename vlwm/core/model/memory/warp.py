@@ -1,15 +1,15 @@
-"""Ego-motion memory: what the past frames say about each cell of a future ego frame.
+"""Warp the past frames into a future ego frame (ego-motion memory).
 
-A city stands still, so the past warped by the vehicle's motion is most of the future. The warp is
-backward: the centre of each target cell goes into the source's ego frame. Ego frames are
-gravity-aligned, so whole columns move: a turn and shift in the plane picks the source column, the
-difference of terrain heights shifts the layers. Nothing here is learned and no gradient flows.
+A city does not move, so the past, warped by the vehicle's motion, is most of the future. The warp
+is backward: the centre of each target cell is looked up in the source's ego frame. Ego frames are
+gravity-aligned, so whole columns move: a turn and a shift in the plane select the source column,
+the difference of terrain heights shifts the layers. Nothing here is learned; no gradient flows.
 
-`ego_memory` reads the nearest cell: it is the rival (docs/evaluation.md). `resampled_memory` reads
-between cell centres, frame by frame: it is what the model is given. A wall one cell thick is torn
-by nearest reading where the frames are turned against each other; four frames that each saw it on
-another raster say together where it is (`fusion`). `under_spread` is what remains of a forecast
-whose motion is known up to a spread: a wall that may stand in many places is sure in none.
+`ego_memory` uses nearest-cell lookup and is the baseline (docs/evaluation.md). `resampled_memory`
+interpolates between cell centres, frame by frame, and is the model's input: nearest-cell lookup
+tears a wall one cell thick where the frames are turned against each other, while four interpolated
+frames locate it together (`fusion`). `under_spread` averages the forecast over the motion
+distribution, so a wall with uncertain position becomes improbable everywhere.
 
 Axes: B batch, P past frames, H horizons, X, Y, Z cells, C = X * Y columns.
 """
@@ -27,17 +27,18 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory import kernels
 from vlwm.core.model.torch_frames import relative_ego, turn_plane
 
-_ROWS_AT_ONCE = 4  # of columns, whose places stay in a processor's cache
+_ROWS_AT_ONCE = 4
+"""rows of columns whose places fit into the cache of a CPU"""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What the past says about target frames.
+    """Target frames as the past frames have them, by nearest cell.
 
     Attributes:
-        occupied: uint8 (B, H, X, Y, Z), past frames that call the cell occupied.
-        frames: uint8 (B, H, X, Y, Z), past frames whose grid contains the cell's centre.
-        last: uint8 (B, H, X, Y, Z), what the last frame says, 0 where its grid does not reach.
+        occupied: uint8 (B, H, X, Y, Z), number of past frames that mark the cell.
+        frames: uint8 (B, H, X, Y, Z), number of past frames that contain the cell's centre.
+        last: uint8 (B, H, X, Y, Z), the last frame alone, 0 where its grid does not reach.
     """
 
     occupied: Tensor
@@ -45,13 +46,13 @@ class Memory:
     last: Tensor
 
     def share(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Occupied over containing frames; 0 where no frame contains the cell."""
+        """Return the share of containing frames that mark the cell; 0 where none contains it."""
         return self.occupied.to(dtype) / self.frames.clamp(min=1).to(dtype)
 
 
 @torch.no_grad()
 def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGrid) -> Memory:
-    """Read the past frames at the cell centres of target frames, nearest cell.
+    """Look up the past frames at the cell centres of target frames, nearest cell.
 
     Args:
         past: uint8 (B, P, X, Y, Z) of 0 and 1.
@@ -65,12 +66,13 @@ def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGr
     occupied = torch.zeros(shape, dtype=torch.uint8, device=past.device)
     contained, last = torch.zeros_like(occupied), torch.zeros_like(occupied)
     tables = past.reshape(batch, frames, x * y, z)
-    outside = tables.new_zeros(1, z)
+    outside = tables.new_zeros(1, z)  # one more column, read where no column is
     for b in range(batch):
         for p in range(frames):
             table = torch.cat([tables[b, p], outside])
             here = relative_ego(past_ego[b, p].double(), target_ego[b].double())
             rows, inside = source_columns(here, grid)
+            # whole layers by which the target is higher; beyond ±z nothing is left to read
             shifts = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).clamp(-z, z).tolist()
             for h, shift in enumerate(shifts):
                 to, of = _layers(int(shift), z)
@@ -85,7 +87,7 @@ def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGr
 
 @dataclass(frozen=True)
 class Resampled:
-    """What each past frame says about one target frame, read between cell centres.
+    """One target frame as each past frame has it, interpolated between cell centres.
 
     Attributes:
         occupied: float32 (B, P, Z, X, Y) in [0, 1], 0 where a frame's grid does not reach.
@@ -96,15 +98,15 @@ class Resampled:
     inside: Tensor
 
     def mean(self) -> Tensor:
-        """Mean over the containing frames, (B, Z, X, Y); 0 where no frame contains the cell."""
+        """Return the mean over the containing frames (B, Z, X, Y); 0 where there is none."""
         return self.occupied.sum(1) / self.inside.sum(1, dtype=torch.float32).clamp(min=1.0)
 
     def seen(self) -> Tensor:
-        """bool (B, Z, X, Y): cells that at least one frame contains."""
+        """Return bool (B, Z, X, Y): cells that at least one frame contains."""
         return self.inside.amax(1) > 0
 
     def split(self, layers: int) -> tuple[Resampled, ...]:
-        """Groups of so many layers, in their order."""
+        """Return groups of `layers` layers, in their order."""
         parts = (self.occupied.split(layers, dim=2), self.inside.split(layers, dim=2))
         return tuple(Resampled(*part) for part in zip(*parts, strict=True))
 
@@ -117,25 +119,26 @@ def resampled_memory(
     grid: VoxelGrid,
     layers: Tensor | None = None,
 ) -> Resampled:
-    """Read the past frames at the cell centres of a target frame, linear between their centres.
+    """Interpolate the past frames at the cell centres of a target frame.
 
-    Bilinear in the plane, linear in height; between the outermost centres and the border of a grid
-    its outermost cells hold.
+    Bilinear in the plane, linear in height; the outermost cells extend to the border of the grid.
 
     Args:
         past: uint8 (B, P, X, Y, Z) of 0 and 1.
         past_ego: (B, P, 4), x, y, ground z, yaw in any common frame.
         target_ego: (B, 4), in the same frame.
         grid: the grid of all frames.
-        layers: int64 (B, L), height layers of the target frame that are wanted; None is all Z.
+        layers: int64 (B, L), height layers of the target frame to compute; None: all Z.
     """
     batch, frames, x, y, z = past.shape
     here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
-    index_x, index_y = source_places(here, grid)
+    index_x, index_y = source_places(here, grid)  # (B · P, X, Y), in cells
+    # grid_sample takes places from −1 to 1, y first since maps are (X, Y)
     corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
     maps = past.flatten(0, 1).permute(0, 3, 1, 2).float()
     with torch.autocast(past.device.type, enabled=False):
         flat = functional.grid_sample(maps, corners, padding_mode="border", align_corners=False)
+        # the layers are mixed by one small matrix for each past frame
         lift, reached = _layer_weights(here[:, 2] / grid.cell_m[2], z)
         if layers is not None:
             wanted = layers.repeat_interleave(frames, dim=0)
@@ -149,18 +152,18 @@ def resampled_memory(
 
 @torch.no_grad()
 def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGrid) -> Tensor:
-    """Expected occupancy of target frames whose motion is known up to some draws of it.
+    """Return the expected occupancy of target frames over draws of their motion.
 
-    The mean over the draws, each of which moves the whole frame; nearest cell, at the border the
-    outermost one.
+    Each draw moves the whole frame; nearest cell, at the border the outermost one.
 
     Args:
         probability: float32 (B, Z, X, Y), of the frames at the expected motion.
         ego: (B, 4), that motion.
-        moves: (B, N, 3), what a draw has more of x, y (m) and yaw (rad), in the axes that `ego` is
-            given in.
+        moves: (B, N, 3), x, y (m) and yaw (rad) of each draw less the expected ones, in the axes
+            of `ego`.
         grid: the grid of all frames.
     """
+    # the draws as seen from the expected frame
     ahead, left = turn_plane(moves[..., 0], moves[..., 1], -ego[:, 3:])
     here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
     places = affine_places(here, grid).float()
@@ -168,20 +171,26 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
         return kernels.mean_over_draws(probability, places)
     sums = []
     for columns, draws in zip(probability.flatten(2), places, strict=True):
-        table = columns.t().contiguous()  # a bag of columns is read at once, in one sum
+        # embedding_bag reads and sums the N columns of each target column in one pass
+        table = columns.t().contiguous()  # (C, Z)
         rows = _rows_at(draws, grid)
         sums.append(functional.embedding_bag(rows, table, mode="sum").t())
     return torch.stack(sums).div_(places.shape[1]).view_as(probability)
 
 
 def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
-    """Number int32 (C, N) of the column nearest to each target column's centre at `places` (N, 6).
+    """Return numbers int32 (C, N) of the columns nearest to each target column's centre.
 
-    In float32, half the traffic of float64: what a rounding moves to the next cell is a draw.
+    In float32, half the traffic of float64: a rounding that picks the next cell is one draw of
+    many.
+
+    Args:
+        places: float32 (N, 6), of `affine_places`.
     """
     x, y, _ = grid.shape
     i, j = (torch.arange(n, device=places.device)[:, None] for n in (x, y))
     a, b, c, d, e, f = places.t()
+    # the affine map in parts: what depends on the row, and what on the column
     from_x, from_y = (a * i + c)[:, None], (d * i + f)[:, None]
     more_x, more_y = b * j, e * j
     rows = torch.empty(x, y, len(places), dtype=torch.int32, device=places.device)
@@ -195,8 +204,9 @@ def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
 
 
 def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
-    """Factors float64 (..., 6) of `source_places`: in cells, column i, j of a target frame lies at
-    x = a i + b j + c and y = d i + e j + f.
+    """Return the factors a … f, float64 (..., 6), that map columns of a target frame to the source.
+
+    In cells, column i, j of the target frame is at x = a i + b j + c and y = d i + e j + f.
 
     Args:
         relative: (..., 4), target ego frames as seen from the source's.
@@ -208,8 +218,9 @@ def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _affine_terms(grid: VoxelGrid, device: torch.device) -> Tensor:
-    """What cos, sin, ahead, left and 1 add to each of the six factors: float64 (5, 6)."""
+    """Return the part of cos, sin, ahead, left and 1 in each of the six factors: (5, 6)."""
     (low_x, low_y), (cell_x, cell_y) = grid.lower_m[:2], grid.cell_m[:2]
+    # centre of column 0, 0, metres
     first_x, first_y = low_x + cell_x / 2, low_y + cell_y / 2
     factors = [
         [1, 0, 0, 0, 0],
@@ -223,19 +234,24 @@ def _affine_terms(grid: VoxelGrid, device: torch.device) -> Tensor:
 
 
 def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Linear weights float32 (N, Z, Z) of source layers for each target layer, and which target
-    layers lie within the source, bool (N, Z), for frames `shift` (N,) layers higher."""
+    """Return the mixing of layers for target frames that are `shift` (N,) layers higher.
+
+    Returns:
+        weights float32 (N, Z, Z), of source layers for each target layer, and bool (N, Z), target
+        layers whose centre is within the source.
+    """
     centre = torch.arange(layers, device=shift.device) + 0.5 + shift[:, None]
     below = torch.floor(centre - 0.5)
     part = (centre - 0.5 - below).float()[..., None]
     weights = torch.zeros(*centre.shape, layers, device=shift.device)
+    # two neighbours share each layer; at the ends both are the outermost one
     for layer, share in ((below, 1 - part), (below + 1, part)):
         weights.scatter_add_(2, layer.long().clamp(0, layers - 1)[..., None], share)
     return weights, (centre >= 0) & (centre < layers)
 
 
 def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
-    """The source column under the centre of each target column.
+    """Return the source column under the centre of each target column.
 
     Args:
         relative: float64 (H, 4), target ego frames as seen from the source's.
@@ -251,25 +267,25 @@ def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
 
 
 def source_places(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
-    """Where the centres of target columns lie in the source, in cells: float64 (N, X, Y) each."""
+    """Return x and y, float64 (N, X, Y), of target columns in the source, in cells."""
     x, y, _ = grid.shape
     i, j = (torch.arange(n, device=relative.device) for n in (x, y))
     return places_at(affine_places(relative, grid)[:, None, None], i[:, None], j)
 
 
 def places_at(factors: Tensor, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-    """Where columns i, j (...) lie in the source, in cells, by `affine_places` (..., 6)."""
+    """Return x and y of columns i, j (...) in the source, in cells, by `affine_places` (..., 6)."""
     a, b, c, d, e, f = factors.unbind(-1)
     return (a * i + c) + b * j, (d * i + f) + e * j
 
 
 def within(place_x: Tensor, place_y: Tensor, grid: VoxelGrid) -> Tensor:
-    """bool (...): places, in cells, that lie in a grid's plane."""
+    """Return bool (...): places, in cells, within a grid's plane."""
     x, y, _ = grid.shape
     return (place_x >= 0) & (place_x < x) & (place_y >= 0) & (place_y < y)
 
 
 def _layers(shift: int, layers: int) -> tuple[slice, slice]:
-    """Target layers and the source layers they read, for a target frame `shift` layers higher."""
+    """Return target layers and the source layers they read, for a target `shift` layers higher."""
     to = slice(max(0, -shift), layers - max(0, shift))
     return to, slice(max(0, shift), layers - max(0, -shift))

@@ -1,12 +1,13 @@
-"""OccWorld's space-time transformer over token maps, with its pose branch (arXiv 2311.16038, 3.3).
+"""Predict the next frame's tokens: OccWorld's space-time transformer (arXiv 2311.16038, 3.3).
 
-Two streams run through one U over resolutions: the tokens of the frames so far, which know their
-own time, and the queries, which know the time of the frame that they ask for. At each resolution
-every place of the queries attends (causally) to the tokens of that place, the pose's queries attend
-to the pose's tokens and to the places' queries of their frame (on the way down before those have
-looked at the past, on the way up after it), and the same convolutions mix the places of both
-streams; 2 × 2 convolutions halve and double the map, skips are concatenated. Names, shapes and,
-with 8 heads, outputs are OccWorld's (benchmarks/occworld_parity.py). Widths and map sizes are free.
+- Two streams in one U-Net: tokens of the frames so far, and queries for the frame after each.
+- At each resolution every place of the queries attends, causally in time, to the tokens of that
+  place; the same convolutions then mix the places of both streams.
+- Pose queries attend to pose tokens, and to the place queries of their frame: on the way down
+  before those have attended to the past, on the way up after it.
+- 2 × 2 convolutions halve and double the map; skips are concatenated.
+- Names, shapes and, with 8 heads, outputs are OccWorld's (benchmarks/occworld_parity.py); widths
+  and map sizes are free.
 
 Axes: B batch, F frames, C channels, h, w the token map, K codes.
 """
@@ -51,26 +52,28 @@ class Attention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, other: Tensor, *, causal: bool) -> Tensor:
-        """x (N, L, C) attends to `other` (N, M, C)."""
+        """Let x (N, L, C) attend to `other` (N, M, C)."""
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        # queries come from x, keys and values from the other: (N, heads, L or M, C / heads)
         sources = (x, other, other)
         q, k, v = (
             functional.linear(s, w, b).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for s, w, b in zip(sources, weights, biases, strict=True)
         )
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        # re-assemble the heads and project back
         return self.out_proj(mixed.transpose(1, 2).flatten(-2))
 
 
 def temporal_block(width: int, heads: int) -> nn.ModuleList:
-    """Attention over time, norm, feed-forward, norm: indices 0 to 3 of OccWorld's names."""
+    """Build attention over time, norm, feed-forward, norm: indices 0 to 3 of OccWorld's names."""
     return nn.ModuleList(
         [Attention(width, heads), nn.LayerNorm(width), FeedForward(width), nn.LayerNorm(width)]
     )
 
 
 def pose_block(width: int, heads: int) -> nn.ModuleList:
-    """Attention over time, norm, attention to tokens, norm, feed-forward, norm."""
+    """Build attention over time, norm, attention to tokens, norm, feed-forward, norm."""
     return nn.ModuleList(
         [
             Attention(width, heads),
@@ -100,7 +103,7 @@ class ConvBlock(nn.Module):
 
 
 def _mlp(width_in: int, width_out: int) -> nn.Sequential:
-    """Two linear layers, each with its ReLU: what convolutions are to places, for the pose."""
+    """Build two linear layers with ReLU, the pose's counterpart of the convolutions."""
     return nn.Sequential(
         nn.Linear(width_in, width_out), nn.ReLU(), nn.Linear(width_out, width_out), nn.ReLU()
     )
@@ -109,7 +112,7 @@ def _mlp(width_in: int, width_out: int) -> nn.Sequential:
 def _over_time(
     block: nn.ModuleList, asked: Tensor, known: Tensor, *, causal: bool = True
 ) -> Tensor:
-    """One temporal block on queries (N, F, C), which look at what is known (N, F, C)."""
+    """Run one temporal block: queries (N, F, C) attend to known frames (N, F, C)."""
     attention, norm1, forward, norm2 = block
     asked = norm1(asked + attention(asked, known, causal=causal))
     return norm2(asked + forward(asked))
@@ -171,7 +174,7 @@ class TokenTransformer(nn.Module):
     def forward(
         self, tokens: Tensor, pose: Tensor, recompute: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Code logits (B, F, K, h, w) for each frame's next one, and pose features (B, F, C).
+        """Return code logits (B, F, K, h, w) of each frame's next one, pose features (B, F, C).
 
         Args:
             tokens: (B, F, C, h, w).
@@ -180,6 +183,7 @@ class TokenTransformer(nn.Module):
         """
         places = Streams.over_time(tokens, self.temporal_embeddings.weight[..., None, None])
         poses = Streams.over_time(pose, self.pose_temporal_embeddings.weight)
+        # down: the pose attends before the places have attended to the past
         skips: list[tuple[Streams, Streams]] = []
         for i, convs in enumerate(self.encoders):
             poses = self._look(poses, places.queries, self.pose_attn_en[i])
@@ -188,6 +192,7 @@ class TokenTransformer(nn.Module):
             skips.append((places, poses))
             places = places.each(self.downsamples[i])
         places, poses = places.each(self.mid), poses.through(self.pose_mid)
+        # up: the pose attends after them
         for i, convs in enumerate(self.decoders):
             skip, pose_skip = skips.pop()
             places = places.each(self.upsamples[i]).joined(skip)
@@ -195,14 +200,14 @@ class TokenTransformer(nn.Module):
             places = self._remember(places, self.temporal_attentions_de[i], recompute)
             poses = self._look(poses, places.queries, self.pose_attn_de[i])
             poses = poses.through(self.pose_de[i])
-            last = i == len(self.decoders) - 1  # nobody asks what is known there
+            last = i == len(self.decoders) - 1  # the known stream is not read after it
             known = places.known if last else each(convs, places.known)
             places = Streams(known, each(convs, places.queries))
         return each(self.conv_out, places.queries), self.pose_out(poses.queries)
 
     @torch.no_grad()
     def next_logits(self, tokens: Tensor, kv_cache: list[Tensor]) -> Tensor:
-        """Code logits (B, K, h, w) of the frame after the last one, as `forward` gives them.
+        """Return code logits (B, K, h, w) of the frame after the last one, as `forward` does.
 
         Keys and values of a frame do not depend on later frames, so they are cached.
 
@@ -213,6 +218,7 @@ class TokenTransformer(nn.Module):
         first = kv_cache[0].shape[1] if kv_cache else 0
         count, times = first + tokens.shape[1], self.temporal_embeddings.weight[..., None, None]
         places = Streams(tokens + times[first:count], tokens[:, -1:] + times[count : count + 1])
+        # one cache entry for each stack of temporal blocks, in the order they run
         skips: list[Streams] = []
         sites = iter(range(2 * len(self.encoders)))
         for i, convs in enumerate(self.encoders):
@@ -242,7 +248,7 @@ class TokenTransformer(nn.Module):
         return Streams(places.known, asked.view(b, h, w, 1, c).permute(0, 3, 4, 1, 2))
 
     def _remember(self, places: Streams, blocks: nn.Module, recompute: bool) -> Streams:
-        """Every place of the queries looks at what is known of that place up to its frame."""
+        """Let every place of the queries attend to that place in the frames up to its own."""
         b, f, c, h, w = places.queries.shape
         known, asked = (by_place(x) for x in (places.known, places.queries))
         for block in cast("Iterable[nn.ModuleList]", blocks):
@@ -253,9 +259,13 @@ class TokenTransformer(nn.Module):
         return Streams(places.known, asked.view(b, h, w, f, c).permute(0, 3, 4, 1, 2))
 
     def _look(self, poses: Streams, queries: Tensor, blocks: nn.Module) -> Streams:
-        """The pose's queries look at known poses up to their frame, then at the places' queries of
-        their frame, (B, F, C, h, w)."""
+        """Let pose queries attend to known poses up to their frame, then to its place queries.
+
+        Args:
+            queries: of the places, (B, F, C, h, w).
+        """
         b, f, c = poses.queries.shape
+        # each frame is a sequence of its places: (B · F, h · w, C)
         frame = queries.flatten(3).transpose(2, 3).reshape(b * f, -1, c)
         asked = poses.queries
         for block in cast("Iterable[nn.ModuleList]", blocks):
@@ -278,7 +288,7 @@ def _stacks(
 def _convs(
     channels_in: int, channels_out: int, size: tuple[int, int], *, whole: bool = False
 ) -> nn.Sequential:
-    """Two convolution blocks; the norm runs over the map, with `whole` over channels as well."""
+    """Build two convolution blocks; the norm is over the map, with `whole` over channels too."""
     first = (channels_in, *size) if whole else size
     second = (channels_out, *size) if whole else size
     return nn.Sequential(

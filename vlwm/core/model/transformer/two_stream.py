@@ -1,4 +1,4 @@
-"""What runs through the transformer: the frames so far, and the queries for the next ones.
+"""Carry two streams through the transformer: the frames so far, and queries for the next.
 
 Axes: B batch, F frames, C channels, h, w the token map.
 """
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Streams:
-    """The frames so far and the queries for the next ones, with the same axes.
+    """Known frames and the queries for the next ones, with the same axes.
 
     Attributes:
         known, queries: (B, F, C, h, w) of places, or (B, F, C) of the pose.
@@ -25,20 +25,20 @@ class Streams:
 
     @classmethod
     def over_time(cls, x: Tensor, times: Tensor) -> Streams:
-        """Frames with their own time, and asking for the next; `times` (frames + 1, C, …)."""
+        """Return frames with their own time and queries with the next; times (frames + 1, C, …)."""
         count = x.shape[1]
         return cls(x + times[:count], x + times[1 : count + 1])
 
     def each(self, module: nn.Module) -> Streams:
-        """A module of maps, applied to every frame of both."""
+        """Apply a module of maps to every frame of both."""
         return Streams(each(module, self.known), each(module, self.queries))
 
     def through(self, module: nn.Module) -> Streams:
-        """A module of vectors, applied to both."""
+        """Apply a module of vectors to both."""
         return Streams(module(self.known), module(self.queries))
 
     def joined(self, skip: Streams) -> Streams:
-        """Channels beside those of a skip; maps are padded to its size."""
+        """Concatenate the channels of a skip; maps are padded to its size."""
         if self.known.ndim == 3:
             return Streams(*(torch.cat(pair, dim=-1) for pair in self._pairs(skip)))
         size = skip.known.shape[-2:]
@@ -49,7 +49,7 @@ class Streams:
 
 
 def by_place(x: Tensor) -> Tensor:
-    """(B, F, C, h, w) → (B · h · w, F, C)."""
+    """Return (B, F, C, h, w) as sequences (B · h · w, F, C)."""
     return x.permute(0, 3, 4, 1, 2).flatten(0, 2)
 
 
@@ -59,6 +59,6 @@ def each(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _fitted(x: Tensor, size: torch.Size) -> Tensor:
-    """Pad with zeros at the far side to a size that halving lost."""
+    """Pad with zeros at the far side, where halving an odd size lost a row."""
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     return functional.pad(x, (0, right, 0, down)) if down or right else x
