@@ -1,4 +1,4 @@
-"""What the operator asks of a run beside the config, and what a run answers."""
+"""Define the options of a run besides its config, and its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STAGES = (BOTH, *(str(stage) for stage in Stage))
 
 @dataclass(frozen=True)
 class WandbOptions:
-    """What the command line says about W&B."""
+    """Options of Weights & Biases."""
 
     project: str = "occworld-tokyo"
     run_name: str | None = None
@@ -25,7 +25,7 @@ class WandbOptions:
 
 @dataclass(frozen=True)
 class Auto:
-    """What `--auto` leaves to the run: its reasons, and where its probe begins."""
+    """Choices of `--auto` that the run needs: its reasons, and the first microbatch to try."""
 
     paragraph: str
     """what was chosen and why"""
@@ -35,7 +35,7 @@ class Auto:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How to run; what to train stands in the config."""
+    """Options of a run; the config says what to train."""
 
     work_dir: Path = Path("checkpoints")
     """the run folder"""
@@ -82,7 +82,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run leaves behind."""
+    """Result of a finished run."""
 
     work_dir: Path
     checkpoint: Path

@@ -1,4 +1,4 @@
-"""What all stages of one run share: folder, device, status, log file, W&B, the signal flag."""
+"""Hold what all stages of a run share: folder, device, status, log file, W&B, signal flag."""
 
 from __future__ import annotations
 

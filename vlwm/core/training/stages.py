@@ -1,4 +1,4 @@
-"""The two stages: what each begins with, where each goes on, and the fit that both share."""
+"""Run the two stages: their initial weights or checkpoint, and the fit that both share."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = logging.getLogger("vlwm.training")
 
 
 def train_tokenizer(run: Run, data: TrainData) -> Path:
-    """Stage 1, unless it is complete; its best checkpoint.
+    """Run stage 1, unless it is complete; return its best checkpoint.
 
     Raises:
         CheckpointError: the checkpoint to go on from does not fit.
@@ -60,6 +60,7 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
         log.info("tokenizer: all of it is in %s, so stage 1 is left out", run.config.load_from)
         return folder.best
     if "decoder.conv_out.bias" in given.fresh:
+        # start from the data's rate of occupancy: from one half, the first epochs unlearn it
         model.init_output_rate(torch.from_numpy(data.column))
     fresh = () if given.none else given.fresh
     task = TokenizerTask(model, data, run.config, run.device, run.workers(), run.ranks, fresh)
@@ -70,7 +71,7 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
 
 @contextmanager
 def _own_tree(run: Run, data: TrainData, folder: RunFolder) -> Iterator[None]:
-    """Config, splits, log and status of stage 1 in its own folder too."""
+    """Write config, splits, log and status of stage 1 into its own folder too."""
     if not run.ranks.lead:
         yield
         return
@@ -89,7 +90,7 @@ def _own_tree(run: Run, data: TrainData, folder: RunFolder) -> Iterator[None]:
 
 
 def train_world(run: Run, data: TrainData) -> Path:
-    """Stage 2; its best checkpoint.
+    """Run stage 2; return its best checkpoint.
 
     Raises:
         DataError: there is no trained tokenizer.
@@ -127,7 +128,7 @@ def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: Given) -> Non
 
 
 def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
-    """Put the trained tokenizer into the world model; where its probabilities are cut."""
+    """Load the trained tokenizer into the world model; return its decision threshold."""
     folder = run.folder.tokenizer
     path = folder.best if folder.best.exists() else folder.last
     content = None
@@ -145,7 +146,7 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
 
 
 def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:
-    """The checkpoint a stage goes on from, or None where it begins."""
+    """Return the checkpoint from which a stage resumes, or None if it starts."""
     chosen = run.options.resume_from
     if chosen is not None:
         content = load_checkpoint(chosen, expect_grid=data.grid)
@@ -195,7 +196,7 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
 
 
 def _probe(run: Run, state: RunState, settings: StageSettings, *, grow: bool) -> None:
-    """With `--auto`: try the batch, and say what was found."""
+    """Try the batch with `--auto`, and log the result."""
     auto, stage = run.options.auto, state.task.stage
     if auto is None or state.at.epoch >= settings.epochs:
         return
@@ -216,7 +217,7 @@ def _probe(run: Run, state: RunState, settings: StageSettings, *, grow: bool) ->
 
 
 def _compile(run: Run, state: RunState, settings: StageSettings) -> None:
-    """Meet every shape of the stage before training begins, while a signal costs nothing."""
+    """Run every shape of the stage once before training, while a signal loses nothing."""
     if state.at.epoch >= settings.epochs:
         return
     run.status.update(phase=Phase.COMPILE, stage=state.task.stage)

@@ -1,8 +1,8 @@
-"""`--auto`: prove by a few real steps that a stage runs here, and how large a microbatch may be.
+"""Try a few real steps for `--auto`: a stage runs here, and how large may a microbatch be?
 
 Two steps (forward, backward, optimizer) on the first batch and one batch of validation, then
-everything is put back: weights, moments, random states, counters. A run that was probed is the
-same bit for bit as one that was begun with the microbatch found. The global batch never changes.
+everything is put back: weights, moments, random states, counters. A probed run is bit for bit the
+one that starts with the microbatch found. The global batch never changes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ log = logging.getLogger("vlwm.training")
 
 
 class _Enough(Exception):
-    """One batch of validation has been judged."""
+    """One batch of validation was evaluated: enough for a probe."""
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What the probe found."""
+    """Result of a probe."""
 
     microbatch: int
     """samples in a backward pass that fit"""
@@ -56,15 +56,16 @@ def probe(
         state: of a stage that has not begun its next step.
         settings: of the stage.
         stop: leave when a signal comes.
-        first: microbatch to begin with.
-        grow: double it while it fits; a run that goes on keeps its own where that fits.
-        every_shape: try the last batch of an epoch and the whole validation too, so that all that
-            can be compiled is.
+        first: first microbatch to try.
+        grow: double it while it fits; a resumed run keeps its own if it fits.
+        every_shape: try the last batch of an epoch and the whole validation too, so that every
+            shape is compiled.
 
     Raises:
         StopRequested: a signal came; nothing is changed.
         TrainingError: a single sample does not fit into memory.
     """
+    # a copy on the host: the steps below change the tensors that the state dict refers to
     before = _on_host(state.content())
     device = state.stepper.device
     if device.type == "cuda":
@@ -96,6 +97,7 @@ def _try_steps(
     stepper.microbatch = max(1, min(first, share))
     state.task.module.train()
     _step(stepper, batch, at.step, samples, stop)
+    # double while it fits: the stepper halves by itself where memory runs out
     while grow and stepper.microbatch < share:
         proven = stepper.microbatch
         stepper.microbatch = min(2 * proven, share)
@@ -127,7 +129,7 @@ def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSig
 
 
 def _try_validation(state: RunState, stop: StopSignal, *, whole: bool) -> None:
-    """Judge one batch, or all; a microbatch too large for it shrinks."""
+    """Evaluate one batch, or all; halve a microbatch that is too large for it."""
     stepper = state.stepper
 
     def pause(full: bool) -> None:
@@ -152,7 +154,7 @@ def _try_validation(state: RunState, stop: StopSignal, *, whole: bool) -> None:
 
 
 def _on_host(value: Any) -> Any:
-    """A deep copy with every tensor on the host."""
+    """Return a deep copy with every tensor on the host."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, dict):

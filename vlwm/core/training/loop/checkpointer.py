@@ -1,9 +1,9 @@
-"""Which checkpoints lie in a run folder, and when they are written.
+"""Write, rotate and name the checkpoints of a run folder.
 
     last.pth      newest: by time, at each epoch's end, on signals
     epoch_N.pth   every `interval` epochs and at the end
     best.pth      lowest validation loss; in stage 1, highest IoU of the round trip
-The three may be names of one file on the disk; each is replaced by rename, never written into.
+The three may be hard links to one file; each is replaced by rename, never written into.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class Keeper:
         self.config = config
 
     def begin(self, content: dict[str, Any]) -> None:
-        """Write the first checkpoint and read it back: a bad disk shows now, not in hours."""
+        """Write the first checkpoint and read it back."""
         self.sweep()
         self.save_last(content)
+        # read it back now: a disk that corrupts files must not show hours later
         load_checkpoint(self.folder.last)
 
     def sweep(self) -> None:
@@ -44,7 +45,7 @@ class Keeper:
         self._prune()
 
     def save_last(self, content: dict[str, Any]) -> None:
-        """Replace last.pth; the old one stays where this fails.
+        """Replace last.pth; keep the old one if this fails.
 
         Raises:
             MachineError: the disk is full or read-only.
@@ -61,7 +62,7 @@ class Keeper:
         return self.config.max_keep_ckpts < 1 and len(self._periodic()) > 2
 
     def close_epoch(self, epoch: int, content: dict[str, Any], *, best: bool, end: bool) -> None:
-        """Write last.pth and give it the other names that are due after `epoch` epochs."""
+        """Write last.pth, and link it under the other names that are due after `epoch` epochs."""
         self.save_last(content)
         if end or epoch % self.config.interval == 0:
             _second_name(self.folder.last, self.folder.epoch(epoch))
@@ -78,7 +79,7 @@ class Keeper:
             log.info("removed %s (max_keep_ckpts)", path.name)
 
     def _periodic(self) -> list[Path]:
-        """epoch_*.pth, oldest first."""
+        """Return epoch_*.pth, oldest first."""
         return [p for p in self.folder.checkpoints() if p.name.startswith("epoch_")]
 
 
@@ -87,7 +88,7 @@ def _full(cause: BaseException | None) -> bool:
 
 
 def _second_name(source: Path, target: Path) -> None:
-    """Give a whole checkpoint another name, by hard link where the disk knows them."""
+    """Give a whole checkpoint another name, by hard link if the file system has them."""
     with atomic_path(target) as temporary:
         temporary.unlink(missing_ok=True)
         try:

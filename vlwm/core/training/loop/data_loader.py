@@ -1,8 +1,8 @@
-"""Batches of an epoch from a sample on, with any number of workers the same ones.
+"""Load the batches of an epoch from any sample on, the same for any number of workers.
 
 The order and each sample are functions of (seed, epoch, index), so workers hold no state and a
-resumed run asks for the rest of its epoch. The loader draws from a generator of its own: building
-one leaves the run's random states alone.
+resumed run asks for the rest of its epoch. The loader draws from its own generator, so building one
+leaves the run's random states as they are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vlwm.core.training.runtime.distributed import Ranks
 def make_loader(
     dataset: Dataset[Any], sampler: EpochSampler, *, workers: int, pin: bool
 ) -> DataLoader[Any]:
-    """Batches of a data set in the sampler's order.
+    """Return batches of a data set in the sampler's order.
 
     Args:
         dataset: items by (epoch, index).
@@ -63,7 +63,7 @@ def epoch_batches(
     workers: int,
     most: int = 0,
 ) -> DataLoader[Any]:
-    """This process's share of the global batches of an epoch.
+    """Return this process's share of the global batches of an epoch.
 
     Args:
         batch: samples of a global batch.

@@ -1,4 +1,4 @@
-"""AdamW with a linear warm-up and a cosine, and clipping that never waits for the device.
+"""Build AdamW with warm-up and cosine decay, and clip without waiting for the device.
 
 A step whose loss or gradients are not finite is skipped on the device itself: fused AdamW takes
 a flag (`found_inf`) for it, so the host reads nothing back. The learning rate is a pure function
@@ -37,7 +37,7 @@ class Schedule:
         self.warmup_steps = min(wanted, self.total_steps // 2)  # a short run still gets its cosine
 
     def lr(self, step: int) -> float:
-        """Rate of step `step`, counted from 0."""
+        """Return the rate of step `step`, counted from 0."""
         if step < self.warmup_steps:
             return self.peak_lr * (step + 1) / self.warmup_steps
         rest = max(self.total_steps - 1 - self.warmup_steps, 1)
@@ -46,7 +46,7 @@ class Schedule:
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: with decay, and norms, biases, embeddings without."""
+    """Return trainable parameters in two groups: with decay, and without it (norms, biases, …)."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     seen: set[int] = set()
@@ -55,6 +55,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
+            # decay pulls towards 0, which has no meaning for scales, offsets and embeddings
             plain = isinstance(part, _NO_DECAY) or parameter.ndim < 2
             (free if plain else decayed).append(parameter)
     groups = [
@@ -65,7 +66,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig, lr: float) -> AdamW:
-    """Fused AdamW over the module's trainable parameters."""
+    """Return fused AdamW over the module's trainable parameters."""
     groups = parameter_groups(module, config.weight_decay)
     return AdamW(groups, lr=lr, betas=config.betas, fused=True)
 
@@ -77,7 +78,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], config: GradClipConfig) -> Tensor:
-    """Scale all gradients to at most `max_norm` together; returns their norm before, on device."""
+    """Scale all gradients to at most `max_norm` together; return their norm before, on device."""
     return nn.utils.clip_grad_norm_(
         list(parameters), config.max_norm, norm_type=config.norm_type, error_if_nonfinite=False
     )

@@ -1,4 +1,4 @@
-"""Where a run stands, what its stage asks for, and what the clock says."""
+"""Count a run's progress, hold its stage's settings, and time it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass
 class Progress:
-    """Where the run stands; part of every checkpoint."""
+    """Counters of the run; part of every checkpoint."""
 
     epoch: int = 0
     """epochs finished, validation included"""
@@ -34,7 +34,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class StageSettings:
-    """What the loop needs to know of its stage."""
+    """Settings of one stage."""
 
     epochs: int
     batch_size: int
@@ -43,7 +43,7 @@ class StageSettings:
 
     @classmethod
     def of(cls, config: Config, stage: Stage, processes: int = 1) -> StageSettings:
-        """Stage 1 has epochs, rate and frames a step of its own; the rest is shared."""
+        """Return the settings of a stage; stage 1 has its own epochs, rate and batch."""
         own = config.tokenizer
         if stage == Stage.TOKENIZER:
             return cls(own.max_epochs, own.samples_per_gpu * processes, own.lr)
@@ -52,7 +52,7 @@ class StageSettings:
 
 
 class Clock:
-    """Throughput, the loader's share and the time that is left."""
+    """Measures throughput and the loader's share, and estimates the time left."""
 
     def __init__(self) -> None:
         now = time.perf_counter()
@@ -65,7 +65,7 @@ class Clock:
         self._validated_s = 0.0  # of all
 
     def waits(self, batches: Iterable[T]) -> Iterator[T]:
-        """Pass batches on, timing how long each one was waited for.
+        """Yield the batches, timing the wait for each.
 
         The first one of an epoch starts the workers and is not counted.
         """
@@ -94,7 +94,7 @@ class Clock:
             self._steps += 1
 
     def rates(self) -> tuple[float, float]:
-        """Samples per second and the loader's share of the time, since the last call."""
+        """Return samples per second and the loader's share of the time, since the last call."""
         now = time.perf_counter()
         elapsed = max(now - self._since, 1e-9)
         rates = self._samples / elapsed, self._waited / elapsed
@@ -103,7 +103,7 @@ class Clock:
 
     @contextmanager
     def validation(self) -> Iterator[None]:
-        """Time a validation; it counts for no pace of training."""
+        """Time a validation, and keep it out of the pace of training."""
         self._validating = begun = time.perf_counter()
         try:
             yield
@@ -113,26 +113,26 @@ class Clock:
             self._since += self._validation_s
 
     def eta_s(self, steps_left: int, validations_left: int) -> float | None:
-        """Seconds left at the pace so far; None before the second step, and where nothing is left
-        but a validation, the first.
+        """Return the estimated seconds left, or None.
 
-        Validations are taken to last as long as the last one; the first of a stage comes as a
-        surprise.
+        None before the second step, and when only the first validation remains: its duration is
+        unknown. Later validations are assumed to last as long as the last one.
         """
         if self._first is None or self._steps == 0:
             return None
         if not steps_left and validations_left and not self._validation_s:
             return None
+        # a running validation is left out of the pace, and its elapsed part out of the rest
         now = time.perf_counter()
         running_s = 0.0 if self._validating is None else now - self._validating
         pace_s = (now - self._first - self._validated_s - running_s) / self._steps
-        judging_s = validations_left * self._validation_s - running_s
-        return steps_left * pace_s + max(0.0, judging_s)
+        validating_s = validations_left * self._validation_s - running_s
+        return steps_left * pace_s + max(0.0, validating_s)
 
     def saved(self) -> None:
         """Note that a checkpoint was written now."""
         self._saved = time.perf_counter()
 
     def since_save_s(self) -> float:
-        """Seconds since the last checkpoint."""
+        """Return the seconds since the last checkpoint."""
         return time.perf_counter() - self._saved

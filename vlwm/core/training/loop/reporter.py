@@ -1,4 +1,4 @@
-"""From the meter to a log line: numbers, health, the log file's sentence."""
+"""Turn the meter into a metric line, health signs and a line of the log file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHOWN_VAL = (
 
 
 class Reporter:
-    """Writes the lines of one stage."""
+    """Writes the metric lines of one stage."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Reporter:
         self.clock = clock
 
     def step_line(self, *, first_epoch: bool) -> None:
-        """One line of metrics over the steps since the last one; waits for the device once."""
+        """Write a line of metrics over the steps since the last one; waits for the device once."""
         at, task = self.state.at, self.state.task
         numbers = self.state.meter.read()
         per_s, loader_share = self.clock.rates()
@@ -67,7 +67,7 @@ class Reporter:
         self._say(numbers, f"{per_s:.1f} {task.unit}/s", "train/loss", _SHOWN)
 
     def validation(self, numbers: dict[str, float]) -> None:
-        """One line of metrics after a validation."""
+        """Write a line of metrics after a validation."""
         at = self.state.at
         numbers["epoch/lr"] = self._lr()
         self.metrics.write("val", at.epoch, at.step, numbers)
@@ -102,7 +102,7 @@ class Reporter:
 
 
 def memory_gb(device: torch.device) -> float:
-    """Largest memory use so far: of the GPU where there is one, else of this process."""
+    """Return the largest memory use so far, GB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

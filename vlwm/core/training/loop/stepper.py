@@ -1,8 +1,9 @@
-"""One optimizer step over a global batch, in as many microbatches as the memory asks for.
+"""Take one optimizer step over a global batch, in as many microbatches as memory needs.
 
 Losses are means over samples, so the gradients of microbatches, and of the shares of several
-processes, add up to the global batch's. When memory runs out anywhere, all halve the microbatch and
-try the whole step again from the same random state: training goes on as if it had begun so.
+processes, add up to the global batch's. When memory runs out in any process, all halve the
+microbatch and repeat the whole step from the same random state, so the run is the same as one that
+started with the smaller microbatch.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from vlwm.core.training.telemetry.meter import Numbers, merge
 
 log = logging.getLogger("vlwm.training")
 
-_CELLS_AT_ONCE = 5_000_000  # one frame of the full grid
+_CELLS_AT_ONCE = 5_000_000
+"""cells of one frame of the full grid"""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step did; all on the device."""
+    """Result of one step, on the device."""
 
     numbers: Numbers
     """loss, its parts, statistics and gradient norm"""
@@ -43,7 +45,7 @@ class StepResult:
 
 
 def autocast_type(amp: bool, device: torch.device) -> torch.dtype | None:
-    """bf16 from compute capability 8.0, else fp16; None on a CPU or without `amp`."""
+    """Return bf16 from compute capability 8.0, else fp16; None on a CPU or without `amp`."""
     if not amp or device.type != "cuda":
         return None
     major, _ = torch.cuda.get_device_capability(device)
@@ -51,9 +53,9 @@ def autocast_type(amp: bool, device: torch.device) -> torch.dtype | None:
 
 
 def first_microbatch(device: torch.device, share: int, cells: int) -> int:
-    """Samples in a backward pass to begin with.
+    """Return the samples of a backward pass to start with.
 
-    A GPU takes all at once. A CPU gains nothing from more at once than keep its cores busy, and
+    A GPU takes all at once. A CPU gains nothing from more samples than keep its cores busy, and
     one sample at a time needs the memory of one.
 
     Args:
@@ -105,7 +107,7 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
 
     def __call__(self, batch: Any, step: int, samples: int) -> StepResult:
-        """One step.
+        """Take one step.
 
         Args:
             batch: this process's share, a dataclass of tensors with `.to(device)`; None where
@@ -116,6 +118,7 @@ class Stepper:
         Raises:
             TrainingError: a single sample does not fit into memory.
         """
+        # a repeated step must draw the same numbers as one that fits at once
         before = _device_random_state(self.device)
         while True:
             numbers, full = self._accumulate(batch, step, samples)
@@ -125,7 +128,7 @@ class Stepper:
             _restore_device_random_state(before, self.device)
 
     def _accumulate(self, batch: Any, step: int, samples: int) -> tuple[Numbers, bool]:
-        """Gradients of this process's share; True where memory ran out."""
+        """Add up the gradients of this process's share; return True if memory ran out."""
         self.task.begin_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: Numbers = {}
@@ -157,12 +160,14 @@ class Stepper:
 
     def _apply(self, numbers: Numbers) -> StepResult:
         """Add up over processes, clip, and step unless something is not finite."""
+        # a process without a sample of this batch has no names: it uses those of its last step
         self._names = tuple(sorted(numbers)) or self._names
         numbers = self.ranks.combine(numbers, self._names)
         self.ranks.sum_gradients(self.parameters)
         self.task.exchange()  # from here on nothing can fail for a lost partner
         self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.parameters, self.clip)
+        # flags stay on the device: reading them would wait for it in every step
         lost = ~torch.isfinite(numbers["train/loss"])
         skipped = lost | ~torch.isfinite(norm)
         guarded_step(self.optimizer, skipped)
@@ -177,10 +182,10 @@ class Stepper:
         return torch.autocast(self.device.type, self.precision)
 
     def shrink(self, samples: int) -> None:
-        """Halve the microbatch; at one sample, save activations; then give up.
+        """Halve the microbatch; at one sample, recompute activations; then give up.
 
         Args:
-            samples: that were asked for at once.
+            samples: of the pass that ran out of memory.
 
         Raises:
             TrainingError: there is nothing left to give up.

@@ -1,6 +1,6 @@
-"""What the loop asks of a task: batches in, a loss with named parts out, a few hooks.
+"""Define the interface between the loop and a task: batches, loss terms, a few hooks.
 
-One loop trains any task; a task knows its data, its model and what has to happen after a step.
+One loop trains any task; a task has its data, its model and what follows a step.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.vocabulary import Stage
 
 Tick = Callable[[], None]
-"""Called between pieces of long work: beats the heart, and raises when a signal has come."""
+"""Called between pieces of long work: updates the heartbeat, and raises after a signal."""
 
 Pause = Callable[[bool], None]
-"""Called between validation batches, by all processes alike: as `Tick`; told that memory ran out
-for any of them, it raises `MemoryShort` for all."""
+"""Called between validation batches by all processes: as `Tick`; its argument is True if memory ran
+out here, and it raises `MemoryShort` in all of them if it ran out in any."""
 
 
 class MemoryShort(Exception):
-    """Memory ran out in a validation; it is tried again with smaller batches."""
+    """Memory ran out in a validation; it is repeated with smaller batches."""
 
 
 class StepTask(Protocol):
-    """What a `Stepper` trains: a loss in terms, and hooks around each step."""
+    """A loss in terms, and hooks around each step: all that a `Stepper` needs."""
 
     def loss_terms(self, batch: Any, step: int) -> Iterator[LossTerm]:
         """Yield the loss of a (micro)batch on the device, as means over its samples.
@@ -81,7 +81,7 @@ class Task(StepTask, Protocol):
         ...
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
-        """Numbers on the validation split, "epoch/val_loss" among them.
+        """Return numbers on the validation split, "epoch/val_loss" among them.
 
         Args:
             pause: called after each batch.
@@ -90,11 +90,11 @@ class Task(StepTask, Protocol):
         ...
 
     def merit(self, numbers: dict[str, float]) -> float:
-        """How good these numbers of `validate` are; best.pth is where this is highest."""
+        """Return the merit of these numbers of `validate`; best.pth has the highest."""
         ...
 
     def numbers(self) -> dict[str, float]:
-        """More numbers for a log line, read only when one is due."""
+        """Return more numbers for a log line, read only when one is due."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class Task(StepTask, Protocol):
 
 
 def judge_all(batches: Iterable[Any], judge: Callable[[Any], None], pause: Pause) -> None:
-    """Judge every batch that is not None, pausing after each; MemoryShort where one is too big."""
+    """Evaluate every batch that is not None, pausing after each."""
     for batch in batches:
         full = False
         try:
@@ -122,7 +122,7 @@ B = TypeVar("B")
 
 
 def batch_size(batch: Any) -> int:
-    """Samples in a batch: the length of its first field."""
+    """Return the samples in a batch: the length of its first field."""
     return len(getattr(batch, dataclasses.fields(batch)[0].name))
 
 

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: taken into a checkpoint, and taken back from one."""
+"""Collect everything a run needs to resume, and put it back from a checkpoint."""
 
 from __future__ import annotations
 

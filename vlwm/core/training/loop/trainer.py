@@ -1,10 +1,10 @@
-"""The loop: one trainer for any task.
+"""Run the training loop: one trainer for any task.
 
     for every epoch
         for every batch     step; log and check health when due; checkpoint when due
         validate; checkpoint
 
-What moves lies in `RunState`; a checkpoint holds all of it, so that a run stopped anywhere goes on
+All that changes is in `RunState`; a checkpoint holds all of it, so a run stopped anywhere resumes
 bit for bit. Nothing in a step waits for the device: numbers are read when a log line is due.
 """
 
@@ -40,7 +40,7 @@ log = logging.getLogger("vlwm.training")
 
 
 class Diverged(Exception):
-    """The run has to go back to its last good checkpoint."""
+    """The run must return to its last good checkpoint."""
 
 
 class Trainer:
@@ -111,6 +111,7 @@ class Trainer:
     def _run_epoch(self) -> None:
         state, at = self.state, self.state.at
         self.task.module.train()
+        # from the sample where a resumed run was stopped
         for batch in self.clock.waits(self.task.batches(at.epoch, at.sample)):
             set_lr(state.stepper.optimizer, self.schedule.lr(at.step) * at.lr_factor)
             samples = min(self.settings.batch_size, self.task.samples() - at.sample)
@@ -130,7 +131,8 @@ class Trainer:
         best = self._validated_after(at.epoch + 1) and self._validate()
         at.epoch += 1
         at.sample = 0
-        if end or self.state.watch.calm():  # a run that goes wrong keeps its last good checkpoint
+        # a diverging run keeps its last good checkpoint
+        if end or self.state.watch.calm():
             self._show(Phase.SAVE)
             self.ranks.lead_does(
                 lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
@@ -142,10 +144,11 @@ class Trainer:
         return epochs == self.settings.epochs or epochs % self.config.evaluation.interval == 0
 
     def _validate(self) -> bool:
-        """Numbers of the validation split; True where the task finds them the best so far."""
+        """Write a validation line; return True if the task finds it the best so far."""
         at = self.state.at
         self._show(Phase.VALIDATE)
         self.task.module.eval()
+        # a validation must not change what the next epoch draws
         with self.clock.validation(), untouched_randomness(), torch.no_grad():
             numbers = self._validation_numbers()
         self.reporter.validation(numbers)
@@ -164,7 +167,7 @@ class Trainer:
                 stepper.shrink(stepper.microbatch)
 
     def _tick(self) -> None:
-        """Between steps: beat, checkpoint when it is time, leave when a signal has come."""
+        """Update the heartbeat between steps, save when it is time, leave after a signal."""
         at = self.state.at
         self.status.beat(step=at.step, epoch=at.epoch, eta_s=self._left_s())
         late = self.clock.since_save_s() > 60.0 * self.config.checkpoint_config.minutes
@@ -175,14 +178,14 @@ class Trainer:
             self._save_in_time()
 
     def _left_s(self) -> float | None:
-        """Seconds to the end of the stage, its validations included."""
+        """Return the seconds to the end of the stage, its validations included."""
         at = self.state.at
         coming = range(at.epoch + 1, self.settings.epochs + 1)
         validations = sum(self._validated_after(epochs) for epochs in coming)
         return self.clock.eta_s(self.total_steps - at.step, validations)
 
     def _pause(self, full: bool = False) -> None:
-        """Between validation batches: beat, and leave when a signal has come or memory ran out."""
+        """Update the heartbeat between validation batches; leave on a signal or out of memory."""
         self.status.beat(eta_s=self._left_s())
         stop, full = self.ranks.any(bool(self.stop), full)
         if stop:
@@ -216,7 +219,7 @@ class Trainer:
         self.clock.saved()
 
     def resume(self, content: dict[str, Any], where: str | Path) -> None:
-        """Stand where the checkpoint was taken; numbers logged after it are set aside."""
+        """Continue from a checkpoint; metrics logged after it are set aside."""
         if self.ranks.lead:
             self.keeper.sweep()
         self.state.restore(content, where)
@@ -236,7 +239,7 @@ class Trainer:
             self._show(self._own_phase)
 
     def _roll_back(self, reason: str) -> None:
-        """Back to the last good checkpoint at a lower rate; after several, give up."""
+        """Return to the last good checkpoint at a lower rate; after several returns, give up."""
         health, before = self.config.health, self.state.at
         found = newest_valid(
             self.keeper.folder.path, wanted=lambda content: was_calm(content["health"])
@@ -248,6 +251,7 @@ class Trainer:
                 where=self.keeper.folder.path,
                 remedy="lower --lr to 1e-5 and check the data for corruption",
             )
+        # counters that the checkpoint does not know survive the return
         skipped = self.state.watch.skipped
         self.resume(found.content, found.path)
         self.ranks.wait()  # all have read the file that is now replaced

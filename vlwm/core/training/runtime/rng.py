@@ -1,7 +1,7 @@
-"""Every random state of a run as tensors and plain values, so that a resumed run draws the same.
+"""Save and restore every random state of a run, so that a resumed run draws the same numbers.
 
-Loader workers hold no state (a sample is a function of seed, epoch and index), so the states of
-the training process are all there is.
+Loader workers have no state (a sample is a function of seed, epoch and index), so the states of
+the training process are complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The random states of this process, fit for a checkpoint."""
+    """Return the random states of this process as tensors and plain values."""
     version, words, gauss = random.getstate()
     drawn: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
     key = torch.from_numpy(drawn["state"]["key"].astype(np.int64))
@@ -37,7 +37,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Go on drawing where `random_state` was taken; other counts of GPUs keep their own states."""
+    """Continue from `random_state`; with another number of GPUs theirs stay as they are."""
     version, words, cached = state["python"]
     random.setstate((version, tuple(words), cached))
     key, position, has_gauss, gauss = state["numpy"]
@@ -49,7 +49,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def untouched_randomness() -> Iterator[None]:
-    """Whatever is drawn inside leaves the run's random states as they were."""
+    """Restore the random states of the run afterwards, whatever is drawn inside."""
     state = random_state()
     try:
         yield

@@ -1,4 +1,4 @@
-"""What makes a step faster and changes no result beyond rounding."""
+"""Compile the networks: faster steps, the same results up to rounding."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ log = logging.getLogger("vlwm.training")
 
 _NETWORKS = ("encoder", "decoder", "transformer", "refinement_net")
 _SHAPES = 64
+"""shapes for which a network may be compiled"""
 
 
 def compile_networks(module: nn.Module) -> list[str]:
@@ -19,6 +20,7 @@ def compile_networks(module: nn.Module) -> list[str]:
     Each shape is compiled for itself: a full batch, the last one of an epoch, and each length of
     the roll-out. Where a network cannot be compiled, torch runs it as it is.
     """
+    # process-wide, since dynamo has no other settings; nothing else here compiles
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.cache_size_limit = _SHAPES
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)

@@ -1,1 +1,1 @@
-"""What happens before the first step: config, data, weights, resume."""
+"""Prepare the first step: config, data, weights, resume."""

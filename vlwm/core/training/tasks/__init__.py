@@ -1,1 +1,1 @@
-"""What is trained: tokenizer, world model, pre-training phases."""
+"""Define the tasks: tokenizer, world model, pre-training phases."""

@@ -1,4 +1,4 @@
-"""Codes of frames under a frozen tokenizer, computed once and kept in the run folder.
+"""Cache the codes of frames under a frozen tokenizer in the run folder.
 
 The codes of a frame are a function of the frame alone: they are always computed one frame at a
 time, whether they are kept or not, so keeping them changes no bit of a run. The file's name is a
@@ -57,7 +57,7 @@ class TokenFile:
         self._full = False
 
     def get(self, row: int, variant: int) -> NDArray[np.uint16] | None:
-        """Codes (h, w) of a frame, or None where they are not known."""
+        """Return codes (h, w) of a frame, or None if they are missing or damaged."""
         place = row * _VARIANTS + variant
         known = os.pread(self._sums, _SUM_BYTES, place * _SUM_BYTES)
         wanted = int.from_bytes(known, "little")
@@ -69,9 +69,10 @@ class TokenFile:
         return np.frombuffer(block, dtype="<u2").reshape(self.shape)
 
     def put(self, row: int, variant: int, codes: NDArray[np.integer[Any]]) -> None:
-        """Keep codes (h, w); a full disk is said once and costs only time."""
+        """Keep codes (h, w); a full disk is logged once and costs only time."""
         if self._full:
             return
+        # codes first, then their sum: a process killed between them leaves no valid entry
         place = row * _VARIANTS + variant
         block = codes.astype("<u2").tobytes()
         try:
@@ -82,13 +83,13 @@ class TokenFile:
             log.warning("tokens are not kept any more: %s", error.strerror)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         os.close(self._codes)
         os.close(self._sums)
 
 
 def _opened(path: Path, size: int) -> int:
-    """A file of `size` bytes; what is not written takes no room on the disk."""
+    """Open a file of `size` bytes; unwritten parts take no room on the disk."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     if os.fstat(handle).st_size != size:
         os.ftruncate(handle, size)
@@ -117,7 +118,7 @@ class FrameCodes:
         self._file: TokenFile | None = None
 
     def of(self, batch: Batch) -> Tensor:
-        """Codes int64 (B, F, h, w) of a batch on the device."""
+        """Return codes int64 (B, F, h, w) of a batch on the device."""
         self._open(batch.bits.device)
         count, frames = batch.bits.shape[:2]
         height, width = self.model.vae.latent_shape[1:]
@@ -144,12 +145,12 @@ class FrameCodes:
 
     @torch.no_grad()
     def _compute(self, batch: Batch, b: int, f: int) -> NDArray[np.integer[Any]]:
-        """Codes (h, w) of one frame, by itself."""
+        """Compute the codes (h, w) of one frame by itself, so that no batch can change them."""
         voxels = self.model.voxels(batch.bits[b : b + 1, f : f + 1], batch.symmetry[b : b + 1])
         return self.model.vae.tokenise(voxels[:, 0])[0].cpu().numpy()
 
     def _open(self, device: torch.device) -> None:
-        """Open the file at the first batch, when the precision is known."""
+        """Open the file at the first batch: only then the precision is known."""
         if self.folder is None or self._file is not None:
             return
         key = self._key(device)
@@ -167,7 +168,7 @@ class FrameCodes:
                     path.unlink(missing_ok=True)
 
     def _key(self, device: torch.device) -> str:
-        """Hash of everything that the codes depend on."""
+        """Return a hash of everything that the codes depend on."""
         digest = hashlib.sha256()
         for name, value in self.model.vae.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

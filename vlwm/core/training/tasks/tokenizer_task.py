@@ -1,4 +1,4 @@
-"""Stage 1: the tokenizer on single frames, under all eight symmetries of the plane.
+"""Train the tokenizer on single frames under all eight symmetries of the plane (stage 1).
 
 The loss is the occupancy composite of the round trip plus the quantizer's own. The codebook
 follows its moving means after each step that was not skipped, once per global batch.
@@ -79,11 +79,11 @@ class TokenizerTask:
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def samples(self) -> int:
-        """Frames of an epoch."""
+        """Return the frames of an epoch."""
         return min(len(self.train_set), self.config.tokenizer.epoch_samples or len(self.train_set))
 
     def batches(self, epoch: int, first_sample: int) -> Any:
-        """Frames of one epoch in its own order."""
+        """Return the frames of one epoch in its own order."""
         return epoch_batches(
             self.train_set,
             self.config.tokenizer.samples_per_gpu * self.ranks.size,
@@ -95,7 +95,7 @@ class TokenizerTask:
         )
 
     def begin_step(self, step: int) -> None:
-        """Choose what moves in this step, and forget what a failed try left."""
+        """Choose what is trained in this step, and forget what a failed try left."""
         self._outputs = []
         if self.fresh:
             self.alone = step < self.config.tokenizer.warmup_fresh_iters
@@ -106,7 +106,7 @@ class TokenizerTask:
     def loss_terms(self, batch: FrameBatch, step: int) -> Iterator[LossTerm]:
         """Yield one term: the composite of the round trip and the quantizer's share a graph."""
         truth = apply_symmetry(unpack_bits(batch.bits, self.shape), batch.symmetry)
-        z = self.module.encode(truth)
+        z = self.module.encode(truth)  # (N, C, h, w)
         quantized = self.module.quantize(z)
         if self.module.training:
             flat = z.detach().movedim(1, -1).reshape(-1, z.shape[1])
@@ -125,7 +125,7 @@ class TokenizerTask:
         yield LossTerm("round_trip", total, numbers=numbers)
 
     def exchange(self) -> None:
-        """Encoder outputs and codes of the whole global batch, in one order everywhere."""
+        """Gather encoder outputs and codes of the global batch, in the same order everywhere."""
         width = self.codebook.sums.shape[1]
         nothing = (torch.empty(0, width, device=self.device),
                    torch.empty(0, dtype=torch.int64, device=self.device))  # fmt: skip
@@ -133,13 +133,13 @@ class TokenizerTask:
         self._outputs = [(self.ranks.gather_rows(flat.float()), self.ranks.gather_rows(indices))]
 
     def end_step(self, bad: Tensor) -> None:
-        """Let the codebook follow, once per global batch; loaded codes stand still in a warm-up."""
+        """Update the codebook once per global batch; loaded codes stay as they are in a warm-up."""
         outputs, self._outputs = self._outputs, []
         if not bool(bad) and not (self.alone and _CODES not in self.fresh):
             self.codebook.update(*outputs[0])
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
-        """Loss and round-trip IoU over the validation frames."""
+        """Return loss and round-trip IoU over the validation frames."""
         histogram = ProbabilityHistogram()
         sums = np.zeros(2)  # loss over frames, frames
 
@@ -161,15 +161,15 @@ class TokenizerTask:
         return numbers if iou is None else {**numbers, "val/iou": iou}
 
     def merit(self, numbers: dict[str, float]) -> float:
-        """The round trip's IoU: the loss rises on unseen blocks while that still rises."""
+        """Return the round trip's IoU: it still rises when the loss on unseen blocks does."""
         return numbers.get("val/iou", -math.inf)  # frames without any count have no IoU
 
     def numbers(self) -> dict[str, float]:
-        """Use of the codebook."""
+        """Return the use of the codebook."""
         return {**self.codebook.numbers(), "codebook/size": float(len(self.codebook.counts))}
 
     def state(self) -> dict[str, Any]:
-        """Codebook statistics, threshold, and which parameters began fresh."""
+        """Return codebook statistics, threshold, and names of parameters that began fresh."""
         return {
             "codebook": self.codebook.state_dict(),
             "threshold": self.threshold,

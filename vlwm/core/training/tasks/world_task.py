@@ -1,4 +1,4 @@
-"""Stage 2: the world model on windows of past and future frames, the tokenizer frozen."""
+"""Train the world model on windows of past and future frames (stage 2)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from vlwm.core.training.tasks.prior_counting import PriorCounting
 from vlwm.core.training.tasks.token_cache import FrameCodes
 from vlwm.core.vocabulary import Stage, Track
 
-_MOTION_WINDOWS = 2000  # of validation, that show how motion errs: poses are cheap
+_MOTION_WINDOWS = 2000
+"""validation windows on which the motion is calibrated: poses are cheap"""
 
 
 class WorldTask:
@@ -86,7 +87,7 @@ class WorldTask:
         self.baseline_iou: dict[str, float] = {}
 
     def train_fresh(self, fresh: Collection[str]) -> None:
-        """Of what the config freezes, train the parameters that no weights covered."""
+        """Train the parameters of frozen parts that are not in the loaded weights."""
         self.fresh = self.module.freeze(fresh)
 
     def phases(self) -> tuple[PretrainingPhase, ...]:
@@ -99,11 +100,11 @@ class WorldTask:
         return counting, motion, fusion
 
     def samples(self) -> int:
-        """Windows of an epoch."""
+        """Return the windows of an epoch."""
         return min(len(self.train_set), self.config.data.epoch_samples or len(self.train_set))
 
     def batches(self, epoch: int, first_sample: int) -> Any:
-        """Windows of one epoch in its own order."""
+        """Return the windows of one epoch in its own order."""
         return epoch_batches(
             self.train_set,
             self.config.data.samples_per_gpu * self.ranks.size,
@@ -148,6 +149,7 @@ class WorldTask:
             self.data.grid, self.prior, shape, with_baselines=first, fitted=self.baselines
         )
         model.motion_head.calibrate(self.unseen)
+        # the sweep below mixes the residual itself, so the forecasts take all of it
         model.residual_weight.fill_(1.0)
         sums = np.zeros(2)  # loss over windows, windows
 
@@ -156,6 +158,7 @@ class WorldTask:
             past, plan = batch.past(history), batch.plan(history)
             free, planned = model.forecast(past), model.forecast(past, plan)
             along = planned_half(batch)[:, None, None, None, None]
+            # the loss is that of training: half of the windows follow their plan
             report = self.objective(batch, forecast=torch.where(along, planned.logits, free.logits))
             sums[:] += float(report.total) * len(batch.index), len(batch.index)
             meter.add(batch, free, planned)
@@ -172,11 +175,11 @@ class WorldTask:
         return meter.numbers() | self.baseline_iou | {"epoch/val_loss": float(sums[0] / sums[1])}
 
     def merit(self, numbers: dict[str, float]) -> float:
-        """The lowest validation loss."""
+        """Return the merit: lower validation loss is better."""
         return -numbers["epoch/val_loss"]
 
     def numbers(self) -> dict[str, float]:
-        """Nothing beyond the loss's own."""
+        """Return none beyond the loss's own."""
         return {}
 
     def state(self) -> dict[str, Any]:
@@ -198,7 +201,7 @@ class WorldTask:
         self.baseline_iou = dict(known) if isinstance(known, dict) and fitted is not None else {}
 
     def save_memory(self) -> bool:
-        """Recompute activations from now on; False where that is done already."""
+        """Recompute activations from now on; return False if that is done already."""
         if self.module.checkpoint_activations:
             return False
         self.module.checkpoint_activations = True

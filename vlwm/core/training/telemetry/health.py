@@ -1,4 +1,4 @@
-"""Health of a run: named checks on each log line, each with its threshold and its remedy.
+"""Check the health of a run: named checks on each log line, with threshold and remedy.
 
     collapse     mean prediction below a tenth of the target's, or the occupancy loss at 1e-4
     saturation   mean prediction above ten times the target's
@@ -8,9 +8,9 @@
     empty_targets  nothing occupied in the targets
     starving     the step waits for the loader
     disk         little space left beside the run folder
-(a stalled heartbeat is for the reader of status.json to see)
+(a stalled heartbeat is detected by the reader of status.json)
 
-Bad steps in a row, or spikes that stay, say that the run has diverged; the trainer then goes back
+Bad steps in a row, or spikes that persist, mean that the run has diverged; the trainer then returns
 to the last good checkpoint at a lower rate, and gives up after `max_rollbacks`.
 """
 
@@ -28,9 +28,12 @@ from vlwm.core.run_status import HealthSign
 
 Record = Mapping[str, float]
 
-_LINES_FOR_A_MEAN = 5  # log lines that make a mean to compare with
-_YOUNG = 10.0  # how much more than that a spike must be before
-_SMALL = 0.1  # loss; the occupancy composite settles at 0.1 to 0.5
+_LINES_FOR_A_MEAN = 5
+"""log lines until the running mean is trusted"""
+_EARLY_FACTOR = 10.0
+"""spike_factor is multiplied by this until `_LINES_FOR_A_MEAN` lines exist"""
+_SMALL = 0.1
+"""loss below which ratios mean little: the occupancy composite settles at 0.1 to 0.5"""
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,16 @@ def _skipped(r: Record, _c: HealthConfig, _: bool) -> str | None:
 def is_spike(
     loss: float, running_mean: float | None, config: HealthConfig, *, young: bool = False
 ) -> bool:
-    """Whether a loss stands far above the mean of those before it, which are few where `young`.
+    """Return True if the loss exceeds the running mean by the spike factor.
+
+    `young` relaxes the factor while the mean has few samples.
 
     A likelihood can pass through zero, where a multiple of the mean says nothing: the distance to
     the mean is compared with the mean's size, or with `_SMALL` where that is less.
     """
     if running_mean is None:
         return False
-    times = config.spike_factor * (_YOUNG if young else 1.0)
+    times = config.spike_factor * (_EARLY_FACTOR if young else 1.0)
     return loss - running_mean > (times - 1.0) * max(abs(running_mean), _SMALL)
 
 
@@ -129,7 +134,7 @@ CHECKS = (
 def examine(
     record: Record, config: HealthConfig, *, first_epoch: bool, step: int
 ) -> list[HealthSign]:
-    """Every check on one log record."""
+    """Return the signs that the checks find in one log record."""
     found = []
     for check in CHECKS:
         message = check.look(record, config, first_epoch)
@@ -146,13 +151,13 @@ class Watch:
     skipped: int = 0
     """skipped steps so far"""
     in_a_row: int = 0
-    """bad steps up to now without a good one between"""
+    """bad steps since the last good one"""
     longest: int = 0
-    """longest such row since the last look"""
+    """longest such row since the last log line"""
     spikes: int = 0
     """log lines in a row that were spikes"""
     running_loss: float | None = None
-    """mean of the losses logged so far, recent ones weigh more"""
+    """exponential mean of the losses logged so far"""
     lines: int = 0
     """log lines in that mean"""
     unreported: list[int] = field(default_factory=list)
@@ -160,7 +165,7 @@ class Watch:
     _pending: list[tuple[int, Tensor]] = field(default_factory=list)
 
     def note(self, step: int, fault: Tensor) -> None:
-        """Remember a step's flag without waiting for the device."""
+        """Keep a step's flag on the device, without waiting for it."""
         self._pending.append((step, fault))
 
     def _settle(self) -> None:
@@ -183,7 +188,7 @@ class Watch:
         return steps
 
     def note_loss(self, loss: float | None) -> None:
-        """Follow the running mean of the logged loss; a spike does not move it."""
+        """Update the running mean of the logged loss; a spike does not change it."""
         if loss is None:
             return
         if is_spike(loss, self.running_loss, self.config, young=self.young):
@@ -191,21 +196,22 @@ class Watch:
             return
         self.spikes = 0
         self.lines += 1
+        # a plain mean at first, an exponential one of ten lines later
         before = loss if self.running_loss is None else self.running_loss
         self.running_loss = before + (loss - before) * max(0.1, 1.0 / self.lines)
 
     @property
     def young(self) -> bool:
-        """Whether the running mean rests on few lines."""
+        """True while the running mean is over few lines."""
         return self.lines < _LINES_FOR_A_MEAN
 
     def calm_down(self, skipped: int) -> None:
-        """After a roll-back: keep the count of all skipped steps, begin the rows anew."""
+        """Reset the rows after a roll-back, and set the count of all skipped steps."""
         self.skipped, self.in_a_row, self.longest, self.spikes = skipped, 0, 0, 0
         self.unreported = []
 
     def diverged(self) -> str | None:
-        """Why the run should go back, asked once per log line."""
+        """Return why the run should go back, or None; called once per log line."""
         self._settle()
         longest, self.longest = self.longest, self.in_a_row
         limit = self.config.bad_steps
@@ -216,23 +222,23 @@ class Watch:
         return None
 
     def calm(self) -> bool:
-        """Whether a checkpoint taken now is a good one to go back to."""
+        """Return True if a checkpoint taken now is a good one to return to."""
         self._settle()
         return was_calm(self.state())
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Return plain values for a checkpoint."""
         self._settle()
         names = ("skipped", "in_a_row", "longest", "spikes", "running_loss", "lines", "unreported")
         return {name: getattr(self, name) for name in names}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Take back what `state` gave."""
         self._pending = []
         for name, value in state.items():
             setattr(self, name, list(value) if name == "unreported" else value)
 
 
 def was_calm(state: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint with this state of the watch is a good one to go back to."""
+    """Return True if a checkpoint with this state of the watch is good to return to."""
     return state["in_a_row"] == 0 and state["spikes"] == 0

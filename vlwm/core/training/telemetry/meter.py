@@ -1,7 +1,7 @@
-"""Means over the steps since the last log line, kept on the device and read in one go.
+"""Average the numbers of the steps since the last log line, on the device.
 
-Keys that end in `/min` or `/max` keep the extreme instead of the mean. A skipped step leaves no
-trace. The state is part of a checkpoint, so that a resumed run logs what it would have logged.
+Keys that end in `/min` or `/max` keep the extreme instead of the mean. A skipped step does not
+count. The state is part of a checkpoint, so a resumed run logs what the uninterrupted one would.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _extreme(name: str) -> bool:
 
 
 class Meter:
-    """Running means of named scalars on the device."""
+    """Averages named scalars on the device."""
 
     def __init__(self) -> None:
         self._sums: Numbers = {}
@@ -38,6 +38,7 @@ class Meter:
 
     def add(self, numbers: Numbers, bad: Tensor) -> None:
         """Count one step's numbers, unless `bad` (boolean scalar on the device)."""
+        # selected on the device: no branch on a value that would have to be read
         good = torch.where(bad, 0.0, 1.0)
         if self._steps is None:
             self._steps = torch.zeros_like(good)
@@ -54,10 +55,11 @@ class Meter:
                 self._sums[name] = self._sums[name] + kept if name in self._sums else kept
 
     def read(self) -> dict[str, float]:
-        """Means since the last call (one wait for the device), and start over."""
+        """Return means since the last call (one wait for the device), and start over."""
         if self._steps is None:
             return {}
         names = list(self._sums)
+        # one stack, so that one transfer brings all numbers to the host
         columns = [self._steps, *(self._sums[name] for name in names)]
         steps, *values = torch.stack([c.double() for c in columns]).tolist()
         self._sums, self._steps = {}, None
@@ -66,12 +68,12 @@ class Meter:
         return {n: v if _extreme(n) else v / steps for n, v in zip(names, values, strict=True)}
 
     def state(self) -> dict[str, Tensor]:
-        """Tensors for a checkpoint."""
+        """Return tensors for a checkpoint; the number of steps is under the empty name."""
         steps = {} if self._steps is None else {"": self._steps.cpu()}
         return {**{name: value.cpu() for name, value in self._sums.items()}, **steps}
 
     def load_state(self, state: dict[str, Tensor], device: torch.device) -> None:
-        """Go on from `state`."""
+        """Take back what `state` gave."""
         moved = {name: value.to(device) for name, value in state.items()}
         self._steps = moved.pop("", None)
         self._sums = moved

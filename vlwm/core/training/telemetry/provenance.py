@@ -1,4 +1,4 @@
-"""What a checkpoint says about where it came from: versions, git revision, seed, data."""
+"""Describe where a checkpoint came from: versions, git revision, seed, data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vlwm.version import __version__
 
 
 def identity(seed: int, data_hash: str) -> dict[str, Any]:
-    """Plain values for every checkpoint of a run."""
+    """Return plain values for every checkpoint of a run."""
     return {
         "seed": seed,
         "data_hash": data_hash,
