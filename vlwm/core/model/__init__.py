@@ -1,1 +1,1 @@
-"""Tokenizer, transformer, ego-motion memory, losses, checkpoints."""
+"""Define the world model: tokenizer, transformer, memory, motion, losses, checkpoints."""

@@ -1,4 +1,4 @@
-"""Bits to voxels on the device, as `VoxelGrid.pack` orders them: z fastest, low bit first."""
+"""Unpack bits to voxels on the device, in the order of `VoxelGrid.pack`: z fastest, low bit first."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 @lru_cache(maxsize=8)
 def _table(device: torch.device) -> Tensor:
-    """int64 (256,): the eight bits of each byte as eight bytes, low bit first."""
+    """Return int64 (256,): the eight bits of each byte as eight bytes, low bit first."""
     rows = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return torch.from_numpy(rows).view(torch.int64).reshape(256).to(device)
 
 
 def unpack_bits(bits: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Voxels uint8 (..., X, Y, Z) of 0 and 1 from bits uint8 (..., packed_bytes).
+    """Return voxels uint8 (..., X, Y, Z) of 0 and 1 from bits uint8 (..., packed_bytes).
 
     Raises:
         ValueError: the number of bytes does not fit the shape.
@@ -29,11 +29,12 @@ def unpack_bits(bits: Tensor, shape: tuple[int, int, int]) -> Tensor:
     if bits.device.type == "cpu":  # NumPy is faster there than any gather
         flat = np.unpackbits(bits.numpy(), axis=-1, count=cells, bitorder="little")
         return torch.from_numpy(flat).view(*lead, *shape)
+    # one gather writes the eight cells of a byte at once
     wide = _table(bits.device)[bits.reshape(-1).int()].view(torch.uint8)
     return wide.view(*lead, -1)[..., :cells].reshape(*lead, *shape)
 
 
 def pack_bits(voxels: Tensor) -> Tensor:
-    """Bits uint8 (..., packed_bytes) of voxels (..., X, Y, Z); on the host."""
+    """Return bits uint8 (..., packed_bytes) of voxels (..., X, Y, Z), on the host."""
     flat = voxels.reshape(*voxels.shape[:-3], -1).bool().cpu().numpy()
     return torch.from_numpy(np.packbits(flat, axis=-1, bitorder="little"))

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain Python in one file, whole or not there, refused when damaged.
+"""Write and read checkpoints: tensors and plain Python in one file, complete or refused.
 
 A checkpoint is torch's zip format, read with `weights_only=True`, so that loading one never runs
 code. Every record of the zip carries a CRC-32; torch itself does not compare it on reading, so
@@ -57,7 +57,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def _require_plain(value: Any, where: str) -> None:
-    """Refuse what `weights_only=True` would not read back."""
+    """Refuse values that `weights_only=True` would not read back."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             _require_plain(key, f"a key of {where}")
@@ -77,7 +77,7 @@ def load_checkpoint(
     Args:
         path: the file.
         expect_grid: the grid it must have been trained on.
-        stage: "tokenizer" or "world", where only that one will do.
+        stage: the stage that it must be of.
 
     Raises:
         CheckpointError: missing, truncated, damaged, foreign, of another grid or stage.
@@ -105,7 +105,7 @@ def load_checkpoint(
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the CRC-32 of every record, as torch's reader does not."""
+    """Compare the CRC-32 of every record, which torch's reader does not."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -165,7 +165,7 @@ def _words(grid: VoxelGrid) -> str:
 
 
 def grid_of(content: Mapping[str, Any]) -> VoxelGrid:
-    """The grid that a loaded checkpoint was trained on."""
+    """Return the grid that a loaded checkpoint was trained on."""
     config = content["config"]
     return VoxelGrid.from_range(config["point_cloud_range"], config["voxel_size"])
 
@@ -197,7 +197,7 @@ def _foreign(difference: str, where: str | Path) -> CheckpointError:
 
 @dataclass(frozen=True)
 class Found:
-    """The newest checkpoint that can be read, and the newer ones that were refused."""
+    """The newest readable checkpoint, and the sentences about newer ones that were refused."""
 
     path: Path
     content: dict[str, Any]
@@ -210,16 +210,16 @@ def newest_valid(
     expect_grid: VoxelGrid | None = None,
     wanted: Callable[[dict[str, Any]], bool] | None = None,
 ) -> Found | None:
-    """The newest readable checkpoint of a run folder: last.pth, then the others by date.
+    """Return the newest readable checkpoint of a run folder: last.pth, then others by date.
 
     Args:
         folder: the run folder.
         expect_grid: the grid it must have been trained on.
-        wanted: looks at a content; the newest one that it likes goes before newer ones, which are
-            taken where it likes none.
+        wanted: predicate on a content; the newest one that passes is preferred to newer ones that
+            do not. If none passes, the newest is returned.
 
     Returns:
-        None where there is no checkpoint at all.
+        None if there is no checkpoint.
 
     Raises:
         CheckpointError: there are checkpoints, and none of them can be read.
@@ -253,7 +253,7 @@ def newest_valid(
 def load_world_model(
     path: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[WorldModel, dict[str, Any]]:
-    """A trained world model in evaluation mode, and the checkpoint it came from.
+    """Return a trained world model in evaluation mode, and its checkpoint.
 
     The decision threshold is in `content["threshold"]`.
 

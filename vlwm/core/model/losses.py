@@ -1,9 +1,9 @@
-"""Losses as plain functions on logits, computed per frame and averaged.
+"""Compute losses on logits, per frame and averaged.
 
 The occupancy loss is the guide's composite: focal (Lin et al. 2017, equation 5), soft dice
 (Milletari et al. 2016, equation 3) and mean-matching. It is fused and runs in chunks: a forward
 pass keeps three sums per frame, the backward pass recomputes the rest from the logits, so nothing
-of a frame's size is kept beside the logits and their gradient. Sums are float64 in any case.
+of a frame's size is stored besides the logits and their gradient. Sums are always float64.
 
 Per frame with M voxels, p = sigmoid(x), t the target:
     focal  mean of α_t (1 − p_t)^γ · (−log p_t)
@@ -25,8 +25,10 @@ from vlwm.core.config.schema import LossConfig
 
 MEAN_EPSILON = 1e-5
 DICE_SMOOTHING = 1.0
-_CHUNK = 1 << 19  # what stays in the cache of a CPU; a GPU takes a frame at once
-_SUMS = 3  # focal, Σ p, Σ p t
+_CHUNK = 1 << 19
+"""voxels that stay in the cache of a CPU; a GPU takes a frame at once"""
+_SUMS = 3
+"""focal, Σ p, Σ p t"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class OccupancyLoss:
 
 
 def occupancy_loss(logits: Tensor, target: Tensor, config: LossConfig) -> OccupancyLoss:
-    """Composite loss of frames.
+    """Return the composite loss of frames.
 
     Args:
         logits: (N, ...) of any floating type.
@@ -91,7 +93,7 @@ def occupancy_loss(logits: Tensor, target: Tensor, config: LossConfig) -> Occupa
 
 
 class _Composite(torch.autograd.Function):
-    """(N, M) logits and targets → the loss of each frame (N,), and statistics (N, 8)."""
+    """Maps (N, M) logits and targets to the loss of each frame (N,), and statistics (N, 8)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
@@ -99,10 +101,12 @@ class _Composite(torch.autograd.Function):
         rows = [_frame_sums(x[n], t[n], config) for n in range(frames)]
         sums = torch.stack([s for s, _ in rows])  # (N, 4): focal, p, pt, t
         extremes = torch.stack([e for _, e in rows])  # (N, 3): lowest, highest, above half
+        # the three terms follow from the sums of a frame alone
         focal = sums[:, 0] / voxels
         dice = 1 - (2 * sums[:, 2] + DICE_SMOOTHING) / (sums[:, 1] + sums[:, 3] + DICE_SMOOTHING)
         share, rate = sums[:, 1] / voxels, sums[:, 3] / voxels
         mean = _mean_term(share, rate, config.mean_mode)
+        # the sums are all that backward needs to recompute the rest chunk by chunk
         ctx.save_for_backward(x, t, sums)
         ctx.config = config
         weights = (config.focal_weight, config.dice_weight, config.mean_weight)
@@ -133,7 +137,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _parts(x: Tensor) -> Iterator[slice]:
-    """Pieces of a frame (M,), one after the other."""
+    """Return slices of a frame (M,), one after the other."""
     size = _CHUNK if x.device.type == "cpu" else max(1, x.numel())
     return (slice(start, start + size) for start in range(0, x.numel(), size))
 
@@ -168,8 +172,10 @@ def _frame_gradient(
     """Write d loss / d x of one frame into `out`."""
     voxels = x.numel()
     both = sums[1] + sums[3] + DICE_SMOOTHING
+    # d dice / d p = along_p + along_pt · t, from the quotient rule on the frame's sums
     along_p = config.dice_weight * (2 * sums[2] + DICE_SMOOTHING) / both**2
     along_pt = -config.dice_weight * 2 / both
+    # d mean / d p is the same for every voxel
     share, rate = sums[1] / voxels, sums[3] / voxels
     if config.mean_mode == "absolute":
         slope = 2 * (share - rate)
@@ -184,13 +190,14 @@ def _frame_gradient(
         logit = _wide(x[part])
         truth = t[part].to(logit.dtype)
         p = torch.sigmoid(logit)
+        # chain rule through the sigmoid; focal is given directly in the logit
         slope_p = (along_p + along_pt * truth) * p * (1 - p)
         whole = slope_p + focal_scale * _focal_slope(logit, truth, config)
         out[part] = (whole * scale).to(out.dtype)
 
 
 def _focal_slope(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:
-    """d focal / d logit of each voxel."""
+    """Return d focal / d logit of each voxel."""
     sign = 2 * truth - 1
     signed = sign * logit
     right, wrong = torch.sigmoid(signed), torch.sigmoid(-signed)
@@ -200,15 +207,15 @@ def _focal_slope(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:
 
 
 def token_loss(logits: Tensor, codes: Tensor) -> Tensor:
-    """Cross-entropy over the codebook; logits (B, F, K, h, w), codes int64 (B, F, h, w)."""
+    """Return the cross-entropy of codes int64 (B, F, h, w) under logits (B, F, K, h, w)."""
     return functional.cross_entropy(wide(logits.flatten(0, 1)), codes.flatten(0, 1))
 
 
 def wide(x: Tensor) -> Tensor:
-    """At least float32: half precision is widened, float64 stays."""
+    """Return x in float32 at least: half precision is widened, float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def gaussian_nll(error: Tensor, log_sigma: Tensor) -> Tensor:
-    """Mean negative log-likelihood of errors under independent Gaussians, without its constant."""
+    """Return the mean negative log-likelihood of errors under Gaussians, less its constant."""
     return (log_sigma + 0.5 * (error * torch.exp(-log_sigma)) ** 2).mean()

@@ -1,12 +1,12 @@
-"""OccWorld itself, in its published configuration, built from the same parts as our model.
+"""Rebuild OccWorld in its published configuration, to compare checkpoints and results with it.
 
     classes ─► tokenizer ─► codes ─┐
     relative poses, command ───────┴─► transformer ─► codes and poses of the next frame ─► classes
 
-It is there to be compared with (benchmarks/occworld_parity.py): names, shapes and function are
-those of arXiv 2311.16038, so its released weights and its numbers can be told from ours. One fault
-is not repeated: which of the pose head's answers leads on in a roll-out is chosen by the last
-driving command of the past, never by a command of the future.
+Only tests and benchmarks/occworld_parity.py use it. Names, shapes and function are those of arXiv
+2311.16038, so its released weights load. One fault is not repeated: which output of the pose head
+continues a roll-out is chosen by the last driving command of the past, never by a command of the
+future.
 
 Axes: B batch, F frames, X, Y, Z cells, C token channels, h, w the token map, K codes, M driving
 modes (right, left, straight on).
@@ -62,12 +62,12 @@ class PoseDecoder(nn.Module):
 
 @dataclass(frozen=True)
 class Predicted:
-    """What is said of frames that were not seen.
+    """Prediction of the frames after the past.
 
     Attributes:
         logits: (B, F, K, h, w), of the codes.
         poses: (B, F, M, 2), steps in metres, one for each driving mode.
-        chosen: (B, F, 2), the steps of the mode that was in force.
+        chosen: (B, F, 2), the steps of the commanded mode.
     """
 
     logits: Tensor
@@ -76,7 +76,7 @@ class Predicted:
 
     @property
     def codes(self) -> Tensor:
-        """The likeliest codes, int64 (B, F, h, w)."""
+        """Most likely codes, int64 (B, F, h, w)."""
         return self.logits.argmax(dim=2)
 
 
@@ -84,7 +84,7 @@ class OccWorld(nn.Module):
     """See the module.
 
     Args:
-        frames: that are known in training, 15 as published; one more is predicted.
+        frames: known frames in training, 15 as published; one more is predicted.
     """
 
     def __init__(self, frames: int = 15) -> None:
@@ -100,13 +100,13 @@ class OccWorld(nn.Module):
         self.pose_decoder = PoseDecoder(width)
 
     def quantize(self, classes: Tensor) -> tuple[Tensor, Quantized]:
-        """Before quantisation (B · F, C, h, w), and quantised, of classes (B, F, X, Y, Z)."""
+        """Return classes (B, F, X, Y, Z) encoded (B · F, C, h, w), and quantised."""
         frames = classes.flatten(0, 1)
         z = torch.cat([self.vae.encode(frame[None]) for frame in frames])
         return z, self.vae.quantize(z)
 
     def predict(self, tokens: Tensor, steps: Tensor, modes: Tensor) -> Predicted:
-        """Teacher-forced: for each frame its next one, from it and those before.
+        """Predict each frame's next one from it and those before (teacher-forced).
 
         Args:
             tokens: (B, F, C, h, w), F at most `frames`.
@@ -118,15 +118,15 @@ class OccWorld(nn.Module):
         return Predicted(logits, poses, (poses * modes[..., None]).sum(dim=-2))
 
     def loss(self, predicted: Predicted, codes: Tensor) -> Tensor:
-        """Cross-entropy of the true codes int64 (B, F, h, w) of the predicted frames."""
+        """Return the cross-entropy of the true codes int64 (B, F, h, w) of the predicted frames."""
         return token_loss(predicted.logits, codes)
 
     @torch.no_grad()
     def roll_out(self, tokens: Tensor, steps: Tensor, modes: Tensor, horizon: int) -> Predicted:
-        """Frames after the past ones, each from the past and those predicted before it.
+        """Predict the frames after the past, each from the past and those predicted before it.
 
-        The last command of the past stays in force: what will be commanded is not known, and what
-        steps and modes hold beyond the past is not read.
+        The last command of the past stays in force: future commands are unknown, and steps and
+        modes after the past are not read.
 
         Args:
             tokens: of the past, as in `predict`; steps and modes as many at least.
@@ -145,12 +145,12 @@ class OccWorld(nn.Module):
         return self.vae.embed(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
     def class_logits(self, codes: Tensor) -> Tensor:
-        """Logits (N, X, Y, Z, classes) of codes int64 (N, h, w)."""
+        """Return logits (N, X, Y, Z, classes) of codes int64 (N, h, w)."""
         return self.vae.decode(self.vae.embed(codes))
 
 
 def commands(modes: Tensor, past: int, frames: int) -> Tensor:
-    """Commands (B, frames, M): those of the past, then its last one."""
+    """Return commands (B, frames, M): those of the past, then its last one repeated."""
     known = modes[:, :past]
     return torch.cat([known, known[:, -1:].expand(-1, frames - past, -1)], dim=1)
 

@@ -1,8 +1,9 @@
-"""Weights to begin with: our own checkpoints, or OccWorld's released `latest.pth`.
+"""Load initial weights: our own checkpoints, or OccWorld's released `latest.pth`.
 
-A tensor is taken where name and shape agree, and everything is accounted for: loaded, fresh (ours,
-but not in the file) and left over (in the file, but not ours). A part of OccWorld that is missing
-as a whole is an error, never a warning: its users lost days to files that held no tokenizer.
+A tensor is taken where name and shape agree, and every tensor is accounted for: loaded, fresh (in
+the model, not in the file) and left over (in the file, not in the model). A part of OccWorld that
+is missing as a whole is an error, never a warning: its users lost days to files without a
+tokenizer.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Given:
-    """What became of the tensors of a model and of a file.
+    """Match of the tensors of a model with those of a file.
 
     Attributes:
         taken: names of the model that have the file's values.
@@ -44,24 +45,24 @@ class Given:
 
     @property
     def none(self) -> bool:
-        """Whether all begin fresh."""
+        """True if every tensor of the model is fresh."""
         return not self.taken
 
     @property
     def covers_all(self) -> bool:
-        """Whether none begins fresh."""
+        """True if no tensor of the model is fresh."""
         return not self.fresh
 
     def covers(self, prefix: str) -> bool:
-        """Whether no tensor under a prefix begins fresh."""
+        """Return True if no tensor under a prefix is fresh."""
         return not any(name.startswith(prefix) for name in self.fresh)
 
     def touches(self, prefix: str) -> bool:
-        """Whether any tensor under a prefix has the file's values."""
+        """Return True if any tensor under a prefix has the file's values."""
         return any(name.startswith(prefix) for name in self.taken)
 
     def table(self) -> list[str]:
-        """Lines of a table, a part of the model a line: tensors loaded, fresh, left over."""
+        """Return a table with a line for each part of the model: loaded, fresh, left over."""
         parts = sorted({_part(n) for n in (*self.taken, *self.fresh, *self.left_over)})
         width = max(map(len, (*parts, "part")))
         rows = [f"{'part':{width}}  loaded  fresh  left over"]
@@ -75,13 +76,13 @@ class Given:
 
 
 def _part(name: str) -> str:
-    """`vae.encoder` of a tokenizer inside a world model; else the first word."""
+    """Return the first word of a name; of a tokenizer in a world model two, `vae.encoder`."""
     words = name.split(".")
     return ".".join(words[:2]) if words[0] == "vae" else words[0]
 
 
 def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
-    """Copy what fits of a file into a model, by name and shape.
+    """Copy the tensors of a file that fit into a model, by name and shape.
 
     Args:
         model: a `Tokenizer` for stage "tokenizer", a `WorldModel` for "world"; changed in place.
@@ -110,7 +111,7 @@ def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """Tensors of a file by name, and whether it is of a whole model (not of a tokenizer alone).
+    """Return the tensors of a file by name, and True if it is of a whole model.
 
     Our own checkpoints, OccWorld's (`state_dict` inside), and bare state dicts; a `module.` that a
     distributed run put in front is taken off. Nothing in the file is ever executed.
@@ -137,7 +138,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What lies in the file; older files, which are no archives, are read as well."""
+    """Return the content of the file; older files, which are not archives, are read too."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -157,7 +158,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _named_as(state: dict[str, Tensor], stage: Stage) -> dict[str, Tensor]:
-    """Names as the stage's model has them: the world model keeps its tokenizer under `vae.`."""
+    """Return names as the stage's model has them: in the world model the tokenizer is `vae.`."""
     whole = any(name.startswith(_TOKENIZER) for name in state)
     if stage == Stage.TOKENIZER and whole:
         prefix = _TOKENIZER

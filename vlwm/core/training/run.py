@@ -1,4 +1,4 @@
-"""`train`: data, tokenizer, world model, scores, in one run folder.
+"""Run `train`: data, tokenizer, world model, scores, in one run folder.
 
 open data                 a procedural city is made first where there is none
 stage 1 → tokenizer/      skipped where it is complete, or where weights cover all its tensors
@@ -41,7 +41,7 @@ _REPEAT_OF_RANKS_S = 30.0  # a launcher repeats a signal that its workers have h
 
 
 def train(config: Config, options: TrainOptions, stop: StopSignal | None = None) -> TrainResult:
-    """Train what the options ask for, and judge it on the test split.
+    """Train the stages that the options ask for, and evaluate the result on the test split.
 
     Args:
         config: what to train on what.
@@ -104,7 +104,7 @@ def _make_way(config: Config, options: TrainOptions) -> None:
 
 
 def _open_data(run: Run) -> TrainData:
-    """The data; the lead makes and packs what is missing before the others look."""
+    """Open the data; the lead process makes and packs missing data before the others open it."""
     run.status.update(phase=Phase.PREPARE)
     auto = run.options.auto is not None
     data = run.ranks.lead_does(lambda: open_data(run.config, run.tick, from_raw=auto))
@@ -137,7 +137,7 @@ def _steps(run: Run, data: TrainData) -> dict[str, int]:
 
 
 def _judge(run: Run, data: TrainData) -> TrainResult:
-    """The best checkpoint on the test split; scores.json."""
+    """Evaluate the best checkpoint on the test split, and write scores.json."""
     run.status.update(phase=Phase.EVAL, stage=Stage.WORLD, eta_s=None)
     checkpoint = find_checkpoint(run.folder.path)
     try:

@@ -1,9 +1,9 @@
-"""The codebook: nearest code, straight-through gradient, and its health beside the state dict.
+"""Quantise tokens: nearest code, straight-through gradient, and upkeep of the codebook.
 
 With `ema_decay` 0 the codes are trained by gradient, as OccWorld's are; otherwise they follow
 moving means of the encoder outputs that chose them (van den Oord et al. 2017, appendix A.1), start
-from encoder outputs, and a code that nobody chooses is restarted from one (Dhariwal et al. 2020).
-The moving sums and counts are no parameters: they lie in checkpoints under "codebook".
+from encoder outputs, and a code that is never chosen is restarted from one (Dhariwal et al. 2020).
+The moving sums and counts are not parameters: checkpoints hold them under "codebook".
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from torch.nn import functional
 from vlwm.core.model.losses import wide
 
 _START_ROWS = 4096
+"""encoder outputs from which the first codes are chosen"""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantisation answers.
+    """Result of a quantisation.
 
     Attributes:
         z_q: (N, C, h, w), codes, with the encoder's gradient passed straight through.
         indices: int64 (N, h, w).
-        vq_loss: scalar: commitment, and the codebook's own term where it is trained by gradient.
+        vq_loss: scalar: commitment, plus the codebook's own term if it is trained by gradient.
     """
 
     z_q: Tensor
@@ -40,8 +41,8 @@ class VectorQuantizer(nn.Module):
 
     Args:
         codes, width: size of the codebook.
-        commitment: weight of the encoder's pull towards its code.
-        by_gradient: whether the codes have a loss term of their own.
+        commitment: weight of the term that pulls the encoder towards its code.
+        by_gradient: give the codes a loss term of their own.
     """
 
     def __init__(self, codes: int, width: int, commitment: float, by_gradient: bool) -> None:
@@ -54,32 +55,34 @@ class VectorQuantizer(nn.Module):
         self.embedding.weight.requires_grad_(by_gradient)
 
     def nearest(self, flat: Tensor) -> Tensor:
-        """Index of the nearest code for rows (M, C)."""
+        """Return indices int64 (M,) of the codes nearest to rows (M, C)."""
         rows, codes = wide(flat), wide(self.embedding.weight)
+        # |row − code|² less |row|², which is the same for every code
         distance = codes.pow(2).sum(1) - 2 * rows @ codes.T
         return distance.argmin(dim=1)
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantise the output of `quant_conv`, (N, C, h, w)."""
-        flat = z.movedim(1, -1).reshape(-1, z.shape[1])
+        flat = z.movedim(1, -1).reshape(-1, z.shape[1])  # (N · h · w, C)
         indices = self.nearest(flat).view(len(z), *z.shape[2:])
         codes = self.embed(indices)
         loss = self.commitment * functional.mse_loss(wide(z), wide(codes.detach()))
         if self.by_gradient:
             loss = loss + functional.mse_loss(wide(codes), wide(z.detach()))
+        # the value of the codes, the gradient of z: straight through
         return Quantized(z + (codes - z).detach(), indices, loss)
 
     def embed(self, indices: Tensor) -> Tensor:
-        """Codes (N, C, h, w) of indices (N, h, w)."""
+        """Return codes (N, C, h, w) of indices (N, h, w)."""
         return self.embedding(indices).movedim(-1, 1)
 
 
 class CodebookHealth:
-    """Moving counts and sums of the codes, their revival, and what to say of them.
+    """Keeps moving counts and sums of the codes, restarts unused ones, and reports their use.
 
     Args:
-        quantizer: whose codes are followed.
-        decay: of the moving sums; 0 only watches.
+        quantizer: its codes are updated.
+        decay: of the moving sums; 0 reports and never changes a code.
         revive_below: a code whose moving count (per step) falls below this is restarted.
         seed: of the choice of restarts; the state of the generator is part of the state.
     """
@@ -98,18 +101,19 @@ class CodebookHealth:
 
     @torch.no_grad()
     def adopt(self) -> None:
-        """Go on from the codes that are there, trained elsewhere, instead of a start of its own."""
+        """Continue from loaded codes instead of choosing first ones."""
         self.sums.copy_(self.quantizer.embedding.weight)
         self.counts.fill_(1.0)
         self.started = True
 
     @torch.no_grad()
     def update(self, flat: Tensor, indices: Tensor) -> None:
-        """Follow one step: encoder outputs (M, C) and the codes (M,) they chose."""
+        """Update after one step: encoder outputs (M, C) and the codes (M,) they chose."""
         flat, indices = flat.float(), indices.reshape(-1)
         if self.decay and not self.started:
             self._start(flat)
             indices = self.quantizer.nearest(flat)
+        # counts (K,) and sums (K, C) of this step, by code
         codes = len(self.counts)
         counts = torch.zeros_like(self.counts).index_add_(0, indices, torch.ones_like(flat[:, 0]))
         sums = torch.zeros_like(self.sums).index_add_(0, indices, flat)
@@ -118,6 +122,7 @@ class CodebookHealth:
         self.sums.mul_(keep).add_(sums, alpha=1 - keep)
         if self.decay:
             total = self.counts.sum()
+            # smoothed counts keep a rare code from a division by almost nothing
             smooth = (self.counts + 1e-5) / (total + codes * 1e-5) * total
             moved = self.sums / smooth[:, None]
             alive = self.counts > 1e-4
@@ -126,11 +131,12 @@ class CodebookHealth:
             self._revive(flat)
 
     def _start(self, flat: Tensor) -> None:
-        """Begin with encoder outputs far from each other (Arthur and Vassilvitskii 2007)."""
+        """Choose first codes among encoder outputs far apart (Arthur and Vassilvitskii 2007)."""
         rows = flat[self._pick(len(flat), min(len(flat), _START_ROWS))]
         chosen = [rows[0]]
         nearest = (rows - chosen[0]).pow(2).sum(dim=1)
         for _ in range(len(self.counts) - 1):
+            # k-means++: the next one with a probability by its distance to those chosen
             weights = nearest.cpu().double() + 1e-12
             at = int(torch.multinomial(weights, 1, generator=self.generator))
             chosen.append(rows[at])
@@ -158,14 +164,14 @@ class CodebookHealth:
         self.revived += len(dead)
 
     def numbers(self) -> dict[str, float]:
-        """Used codes (moving count above a hundredth of the even share) and perplexity."""
+        """Return used codes (moving count above 1 % of an even share) and perplexity."""
         share = self.counts / self.counts.sum().clamp(min=1e-9)
         used = int((share > 0.01 / len(share)).sum())
         entropy = -(share * share.clamp(min=1e-12).log()).sum()
         return {"codebook/used": float(used), "codebook/perplexity": float(entropy.exp())}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values for a checkpoint."""
+        """Return tensors and plain values for a checkpoint."""
         return {
             "counts": self.counts.clone(),
             "sums": self.sums.clone(),

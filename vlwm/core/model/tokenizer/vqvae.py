@@ -1,9 +1,10 @@
-"""The scene tokenizer: OccWorld's VQ-VAE over the bird's-eye plane (arXiv 2311.16038, section 3.2).
+"""Turn voxels into tokens: OccWorld's VQ-VAE over the ground plane (arXiv 2311.16038, 3.2).
 
 Each height slice of a voxel column is a class embedding of `expansion` numbers; the slices are
 folded into channels, and everything after is two-dimensional. In the binary configuration (empty,
 occupied) the embedding is linear in the voxel, so it is folded into the first and last convolution
-exactly: the eightfold expansion is never made. `literal=True` computes it as written, for tests.
+exactly: the eightfold expansion is never computed. `literal=True` computes it as published, for
+tests.
 
 Axes: N frames, X, Y, Z cells, C token channels, h, w the token map.
 """
@@ -69,19 +70,21 @@ class Tokenizer(nn.Module):
     def _fold_in(self, voxels: Tensor) -> Tensor:
         conv = self.encoder.conv_in
         weight = conv.weight.unflatten(1, (self.shape[2], -1))  # (O, Z, expansion, 3, 3)
+        # embedding(voxel) = empty + voxel · (occupied − empty): linear, so it folds into conv_in
         empty, occupied = self.class_embeds.weight
         step = torch.einsum("ozekl,e->ozkl", weight, occupied - empty)
         level = torch.einsum("ozekl,e->okl", weight, empty)[:, None]
         planes = voxels.permute(0, 3, 1, 2).to(step.dtype)
+        # the constant part, whose zero padding is felt at the border
         ground = conv_of_constant((self.shape[0], self.shape[1]), level)
         return functional.conv2d(planes, step, conv.bias, padding=1) + ground
 
     def quantize(self, z: Tensor) -> Quantized:
-        """Nearest codes of (N, C, h, w)."""
+        """Return the nearest codes of (N, C, h, w)."""
         return self.vqvae(z)
 
     def decode(self, z_q: Tensor, *, literal: bool = False) -> Tensor:
-        """Logits (N, X, Y, Z) of codes (N, C, h, w); (N, X, Y, Z, classes) for more than two."""
+        """Return logits (N, X, Y, Z) of codes (N, C, h, w); (…, classes) for more than two."""
         hidden = self.decoder(self.vqvae.post_quant_conv(z_q), self.map_sizes)
         conv = self.decoder.conv_out
         if self.config.num_classes == 2 and not literal:
@@ -92,24 +95,25 @@ class Tokenizer(nn.Module):
 
     def _fold_out(self, hidden: Tensor) -> Tensor:
         conv = self.decoder.conv_out
+        # the logit is a difference of two classes: only that difference is convolved
         apart = self.class_embeds.weight[1] - self.class_embeds.weight[0]
         weight = torch.einsum("zeikl,e->zikl", conv.weight.unflatten(0, (self.shape[2], -1)), apart)
         bias = bias_of(conv).unflatten(0, (self.shape[2], -1)) @ apart
         return functional.conv2d(hidden, weight, bias, padding=1)
 
     def tokenise(self, voxels: Tensor) -> Tensor:
-        """Code indices int64 (N, h, w) of voxels (N, X, Y, Z)."""
+        """Return code indices int64 (N, h, w) of voxels (N, X, Y, Z)."""
         z = self.encode(voxels)
         flat = z.movedim(1, -1).reshape(-1, z.shape[1])
         return self.vqvae.nearest(flat).view(len(z), *z.shape[2:])
 
     def embed(self, indices: Tensor) -> Tensor:
-        """Codes (N, C, h, w) of indices (N, h, w)."""
+        """Return codes (N, C, h, w) of indices (N, h, w)."""
         return self.vqvae.embed(indices)
 
     @torch.no_grad()
     def init_output_rate(self, rate: float | Tensor) -> None:
-        """Let the decoder begin with the logit of the train split's rate.
+        """Start the decoder at the logit of the train split's rate of occupied cells.
 
         Args:
             rate: share of occupied cells, one number or (Z,), kept within 1e-5 of 0 and 1.
