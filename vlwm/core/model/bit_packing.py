@@ -1,4 +1,4 @@
-"""Unpack bits to voxels on the device, in the order of `VoxelGrid.pack`: z fastest, low bit first."""
+"""Unpack bits to voxels on the device, ordered as by `VoxelGrid.pack`: z fastest, low bit first."""
 
 from __future__ import annotations
 
