@@ -53,6 +53,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
         except RuntimeError as error:  # torch's writer hides the OSError of a full disk
             cause = error.__context__
             raise cause if isinstance(cause, OSError) else error from error
+        # read back before the rename: an older whole file is never replaced by a damaged one
         _check_sums(temporary)
 
 
@@ -85,6 +86,7 @@ def load_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise CheckpointError("there is no checkpoint", where=path, remedy="check the path")
+    # sums first: torch may crash on a damaged record before it can say so
     _check_sums(path)
     content = _read(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -176,6 +178,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Tensor], where: str | Pa
     Raises:
         CheckpointError: the weights are another model's; the first difference is named.
     """
+    # compared before anything is copied: a refused file leaves the module as it was
     own = module.state_dict()
     for name in own.keys() | state.keys():
         if name not in state or name not in own:

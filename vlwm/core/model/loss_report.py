@@ -84,6 +84,7 @@ class LossReport:
 
 
 def _reduced(name: str, values: list[Tensor]) -> Tensor:
+    # one value or many: the mean of a single one is exact
     stacked = torch.stack(values)
     if name.endswith("/min"):
         return stacked.min()

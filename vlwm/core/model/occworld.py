@@ -102,6 +102,7 @@ class OccWorld(nn.Module):
     def quantize(self, classes: Tensor) -> tuple[Tensor, Quantized]:
         """Return classes (B, F, X, Y, Z) encoded (B · F, C, h, w), and quantised."""
         frames = classes.flatten(0, 1)
+        # one frame at a time: the published grid of many frames does not fit
         z = torch.cat([self.vae.encode(frame[None]) for frame in frames])
         return z, self.vae.quantize(z)
 
@@ -134,6 +135,7 @@ class OccWorld(nn.Module):
         """
         past = tokens.shape[1]
         steps, found = steps[:, :past], list[Predicted]()
+        # each predicted frame is tokenised codes again: it joins the past of the next
         for _ in range(horizon):
             every = self.predict(tokens, steps, commands(modes, past, tokens.shape[1]))
             found.append(Predicted(*(x[:, -1:] for x in _parts(every))))

@@ -101,6 +101,7 @@ def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
                 where=path,
                 remedy="give the weights of a whole model, or leave load_from out: --from-scratch",
             )
+    # by name and shape: OccWorld's time embeddings have another length than ours
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     model.load_state_dict(fits, strict=False)
     return Given(
@@ -122,6 +123,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     content = _content(path)
     if content.get("format") == FORMAT:
         return load_checkpoint(path)["model"], content["stage"] == Stage.WORLD
+    # OccWorld keeps its weights one level down; a bare state dict is its own level
     inside = content.get("state_dict", content)
     tensors = {}
     if isinstance(inside, dict):

@@ -77,6 +77,7 @@ class WorldLoss:
         """
         model, weights = self.model, self.model.config.loss
         voxels = model.voxels(batch.bits, batch.symmetry)  # (B, F, X, Y, Z)
+        # a frozen tokenizer's codes may come from the cache
         if codes is None and model.config.model.use_tokens:
             codes = model.codes(voxels)
         tokens = None if codes is None else model.embedded(codes)
@@ -137,6 +138,7 @@ class WorldLoss:
         All of them, or in training `data.horizons` of them, evenly apart from a random first one.
         """
         future = self.model.future
+        # a few horizons in each step cost a fraction, and in time all are seen
         few = min(self.model.config.data.horizons, future) if self.model.training else 0
         if every or not few:
             return torch.arange(future, device=seed.device).expand(len(seed), -1)
@@ -176,6 +178,7 @@ class WorldLoss:
         below, memory, above = resampled_memory(
             voxels[:, : model.history], model.past_ego(past), ego, model.grid, torch.cat(stacked, 1)
         ).split(count)
+        # the same layers of the truth
         truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
         truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
         logits = model.memory.fusion(memory, (below.mean(), above.mean()))  # (B, L, X, Y)
@@ -218,6 +221,7 @@ class WorldLoss:
 
 def planned_half(batch: Batch) -> Tensor:
     """Return bool (B,): windows conditioned on the true motion, by index and symmetry alone."""
+    # a middle bit of the product: the lowest ones follow the index too closely
     mixed = (batch.index * _HASH_INDEX + batch.symmetry * _HASH_SYMMETRY) >> 7
     return (mixed & 1).bool()
 

@@ -63,7 +63,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class RefinementInput:
-    """What the refinement net reads of some target frames.
+    """Input of the refinement net for some target frames.
 
     Attributes:
         memory: the forecast that it corrects.

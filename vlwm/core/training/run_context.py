@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 
 from vlwm.core.config.schema import Config
-from vlwm.core.errors import MachineError, StoppedError, VlwmError
+from vlwm.core.errors import StoppedError, VlwmError
 from vlwm.core.hardware.host import usable_workers
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.runtime.distributed import PeerLost, Ranks
+from vlwm.core.training.runtime.multi_gpu_launch import refuse_missing_gpus
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_log_file
 from vlwm.core.training.telemetry.run_plan import RunPlan, pace_file
@@ -149,11 +150,9 @@ def choose_device(gpu_id: int | None) -> torch.device:
         MachineError: the GPU asked for is not there.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpu_id is not None and gpu_id >= count and (gpu_id > 0 or count > 0):
-        raise MachineError(
-            f"there is no GPU {gpu_id}, {count} can be used",
-            remedy="vlwm setup shows them; leave --gpu-ids out for the first one or the CPU",
-        )
+    # GPU 0 is the default of launchers, also on a machine without one
+    if gpu_id is not None and (gpu_id > 0 or count > 0):
+        refuse_missing_gpus([gpu_id])
     return torch.device(f"cuda:{gpu_id or 0}") if count else torch.device("cpu")
 
 

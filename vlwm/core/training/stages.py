@@ -97,6 +97,7 @@ def train_world(run: Run, data: TrainData) -> Path:
         CheckpointError: the checkpoint to go on from does not fit.
     """
     source = _source(run, data, run.folder, Stage.WORLD)
+    # before the model: its initial weights are drawn here
     seed_everything(run.config.seed)
     model = WorldModel(run.config, data.grid).to(run.device)
     tokens = run.folder.path / "tokens"

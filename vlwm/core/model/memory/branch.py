@@ -56,7 +56,7 @@ class TargetFrames:
 
 @dataclass(frozen=True)
 class MotionSpread:
-    """Where target frames of a predicted motion may be instead.
+    """Draws of the place of target frames whose motion is predicted.
 
     Attributes:
         rows: int64 (N,), those target frames; all others follow a plan and have no spread.
@@ -102,6 +102,7 @@ class MemoryBranch(nn.Module):
         logits, reach = self.fusion.read(
             voxels, target.window, target.past_ego, target.ego, self.grid, prior
         )
+        # where no past frame reaches, the column's state at the edge decides
         unseen.put(logits, self.extrapolation(unseen, prior))
         if spread is not None:
             logits = self._averaged(logits, target.ego, spread)

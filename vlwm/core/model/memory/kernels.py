@@ -81,6 +81,7 @@ def mean_over_draws(probability: Tensor, places: Tensor) -> Tensor:
     frames, depth, x, y = probability.shape
     # a program loads whole columns, whose length must be a power of two
     padded = _padded(depth)
+    # float16 halves the traffic; the bins of a threshold are coarser than its 11 bits
     table = probability.new_zeros(frames, x * y, padded, dtype=torch.float16)
     table[..., :depth] = probability.flatten(2).transpose(1, 2)
     found = torch.empty(frames, x * y, depth, device=table.device)
@@ -117,6 +118,7 @@ def read_past(
     planes = torch.empty(rows * depth, x, y, CHANNELS, dtype=dtype, device=device)
     means = torch.empty(rows, depth, x, y, device=device)
     reach = torch.empty(rows, 1, x, y, device=device)
+    # six factors and the lift of each past frame, one row of seven
     where = torch.cat([places, lift[..., None].float()], dim=-1).contiguous()
     launch = (-(-x * y // _COLUMNS), rows)
     with _current(voxels.device):

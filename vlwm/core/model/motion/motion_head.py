@@ -216,6 +216,7 @@ class MotionHead(nn.Module):
     def learn_scale(self, driven: MotionWindows, mirrored: MotionWindows) -> None:
         """Take the scale of the features from train windows and their mirror images."""
         past = [self._features(windows) for windows in (driven, mirrored) if len(windows)]
+        # driven and mirrored together: the scale must not prefer a side
         if past:
             self.scale.learn(torch.cat(past))
 

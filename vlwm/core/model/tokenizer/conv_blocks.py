@@ -78,6 +78,7 @@ class AttnBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.norm(x)
+        # each place of the map is a token: (N, 1 head, h · w, C)
         q, k, v = (f(hidden).flatten(2).transpose(1, 2)[:, None] for f in (self.q, self.k, self.v))
         mixed = functional.scaled_dot_product_attention(q, k, v)[:, 0]  # one head: (N, h·w, C)
         return x + self.proj_out(mixed.transpose(1, 2).reshape(x.shape))
@@ -126,6 +127,7 @@ class Level(nn.Module):
 
     def __init__(self, channels_in: int, channels_out: int, blocks: int, attention: bool) -> None:
         super().__init__()
+        # the first block changes the width, the others keep it
         widths = [channels_in] + [channels_out] * blocks
         self.block = nn.ModuleList(ResBlock(a, b) for a, b in itertools.pairwise(widths))
         self.attn = nn.ModuleList(
@@ -153,6 +155,7 @@ class Encoder(nn.Module):
         for i, width in enumerate(widths):
             last = i == len(widths) - 1
             level = Level(widths[i - 1] if i else base, width, blocks, attention=last)
+            # halved after each level but the lowest
             if not last:
                 level.downsample = Down(width)
             self.down.append(level)

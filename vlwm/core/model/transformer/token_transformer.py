@@ -140,6 +140,7 @@ class TokenTransformer(nn.Module):
         pose_layers: int = 2,
     ) -> None:
         super().__init__()
+        # widths of the encoder's levels, and of the bottom of the U
         *widths, middle = channels
         entry = [widths[0], *widths[:-1]]
         self.sizes = [map_size]
@@ -154,6 +155,7 @@ class TokenTransformer(nn.Module):
         self.downsamples = nn.ModuleList(nn.Conv2d(w, w, 2, stride=2) for w in widths)
         self.mid = _convs(widths[-1], middle, self.sizes[-1], whole=True)
         going_up = list(itertools.pairwise([middle, *reversed(widths)]))
+        # a decoder's level reads its own channels and those of the skip
         joined = [2 * w for w in reversed(widths)]
         up_sizes = list(reversed(self.sizes[:-1]))
         self.upsamples = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in going_up)
@@ -237,6 +239,7 @@ class TokenTransformer(nn.Module):
         self, places: Streams, blocks: nn.Module, kv_cache: list[Tensor], site: int
     ) -> Streams:
         """Let the one query of each place attend to all cached frames, the new ones included."""
+        # a new site is filled by the first call, later calls append their frame
         if site == len(kv_cache):
             kv_cache.append(places.known)
         else:

@@ -39,6 +39,7 @@ class Streams:
 
     def joined(self, skip: Streams) -> Streams:
         """Concatenate the channels of a skip; maps are padded to its size."""
+        # poses are vectors, places are maps
         if self.known.ndim == 3:
             return Streams(*(torch.cat(pair, dim=-1) for pair in self._pairs(skip)))
         size = skip.known.shape[-2:]

@@ -92,6 +92,7 @@ def _try_steps(
     """Steps of one batch, with a larger microbatch while it fits; seconds of the last one."""
     stepper, at = state.stepper, state.at
     batch = next(iter(state.task.batches(at.epoch, at.sample)))
+    # the share of this process decides: it is the most that one pass can hold
     samples = min(settings.batch_size, state.task.samples() - at.sample)
     share = -(-samples // stepper.ranks.size)
     stepper.microbatch = max(1, min(first, share))
@@ -121,6 +122,7 @@ def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSig
     """One step with all of its waiting; seconds."""
     started = time.perf_counter()
     stepper(batch, number, samples)
+    # steps are asynchronous: without waiting only the launch would be timed
     if stepper.device.type == "cuda":
         torch.cuda.synchronize(stepper.device)
     if stepper.ranks.any(bool(stop))[0]:

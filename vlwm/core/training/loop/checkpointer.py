@@ -52,7 +52,8 @@ class Keeper:
         """
         try:
             save_checkpoint(self.folder.last, content)
-            self.folder.opening.unlink(missing_ok=True)  # its end is in there
+            # pre-training is in the checkpoint now
+            self.folder.opening.unlink(missing_ok=True)
         except MachineError as error:
             if self._could_prune() and _full(error.__cause__):
                 error.remedy = f"{error.remedy}; --keep 2 keeps only the newest two epoch_*.pth"
@@ -89,6 +90,7 @@ def _full(cause: BaseException | None) -> bool:
 
 def _second_name(source: Path, target: Path) -> None:
     """Give a whole checkpoint another name, by hard link if the file system has them."""
+    # atomic_path made an empty file: a hard link needs a free name
     with atomic_path(target) as temporary:
         temporary.unlink(missing_ok=True)
         try:

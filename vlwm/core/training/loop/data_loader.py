@@ -32,6 +32,7 @@ def make_loader(
         workers: processes that load ahead; 0 loads in the training process.
         pin: page-locked memory, for a GPU.
     """
+    # a generator of its own: else building a loader would draw from the run's
     return DataLoader(
         dataset,
         batch_sampler=sampler,

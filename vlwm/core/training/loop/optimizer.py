@@ -40,6 +40,7 @@ class Schedule:
         """Return the rate of step `step`, counted from 0."""
         if step < self.warmup_steps:
             return self.peak_lr * (step + 1) / self.warmup_steps
+        # half a cosine from the peak to the floor over the remaining steps
         rest = max(self.total_steps - 1 - self.warmup_steps, 1)
         done = min((step - self.warmup_steps) / rest, 1.0)
         return self.min_lr + (self.peak_lr - self.min_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
@@ -89,6 +90,7 @@ def guarded_step(optimizer: AdamW, bad: Tensor) -> None:
 
     A skipped step leaves weights, moments and step counts as they were.
     """
+    # fused AdamW reads the flag on the device, as it does for a loss scaler
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
     optimizer.step()

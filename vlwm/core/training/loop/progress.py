@@ -44,6 +44,7 @@ class StageSettings:
     @classmethod
     def of(cls, config: Config, stage: Stage, processes: int = 1) -> StageSettings:
         """Return the settings of a stage; stage 1 has its own epochs, rate and batch."""
+        # a batch is of one process; the loop counts global ones
         own = config.tokenizer
         if stage == Stage.TOKENIZER:
             return cls(own.max_epochs, own.samples_per_gpu * processes, own.lr)
@@ -78,6 +79,7 @@ class Clock:
             except StopIteration:
                 return
             waited = time.perf_counter() - asked
+            # starting workers is no sign of a slow loader
             if first:
                 self._since += waited
             else:

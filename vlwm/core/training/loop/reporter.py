@@ -49,6 +49,7 @@ class Reporter:
     def step_line(self, *, first_epoch: bool) -> None:
         """Write a line of metrics over the steps since the last one; waits for the device once."""
         at, task = self.state.at, self.state.task
+        # the one place in a stage where the host waits for the device
         numbers = self.state.meter.read()
         per_s, loader_share = self.clock.rates()
         bad = self.state.watch.bad_steps()
@@ -81,8 +82,10 @@ class Reporter:
         record = {**numbers, "disk_free_gb": free_bytes(self.folder.path) / 1e9}
         if watch.running_loss is not None:
             record |= {"running_loss": watch.running_loss, "young": float(watch.young)}
+        # after the record was made: a spike is compared with the losses before it
         watch.note_loss(numbers.get("train/loss"))
         found = examine(record, self.config.health, first_epoch=first_epoch, step=at.step)
+        # a sign that was there at the last line is not logged again
         known = {old["name"] for old in self.status.values["health"]}
         for finding in found:
             if finding.name not in known:

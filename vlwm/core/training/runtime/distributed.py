@@ -1,11 +1,11 @@
-"""The processes of one run: what they agree on, add up, and who writes.
+"""Coordinate the processes of one run: votes, sums, and the one process that writes.
 
 Every process (rank) takes its contiguous share of each global batch; gradients are sums over all
 shares, weighted by samples, so that any number of processes gives the steps of one. Only the first
-rank (the lead) writes. Votes go over a group of their own on the host: asking whether a signal has
-come or memory ran out never waits for the GPU.
+rank (the lead) writes. Votes use a separate group on the host: asking for a signal or for memory
+that ran out never waits for the GPU.
 
-One process needs none of it: `Ranks()` answers at once.
+A single process needs no communication: `Ranks()` returns at once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from vlwm.core.errors import TrainingError
 from vlwm.core.training.telemetry.meter import Numbers
 
-_BUCKET = 8_000_000  # gradient elements sent at once
-_PATIENCE = timedelta(hours=4)  # the lead may prepare data while the others wait
+_BUCKET = 8_000_000
+"""gradient elements of one all-reduce"""
+_PATIENCE = timedelta(hours=4)
+"""the lead may prepare data while the others wait"""
 
 T = TypeVar("T")
 
@@ -52,7 +54,7 @@ class Ranks:
 
     @property
     def lead(self) -> bool:
-        """Whether this process writes."""
+        """True for the process that writes."""
         return self.rank == 0
 
     def device(self) -> torch.device:
@@ -61,19 +63,20 @@ class Ranks:
         return torch.device(f"cuda:{self.local_rank}") if gpu else torch.device("cpu")
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Each flag, true where it is true for any process."""
+        """Return each flag, True if it is True in any process."""
         if self.size == 1:
             return flags
+        # one message for all flags: a vote costs a round trip, not bytes
         shared = torch.tensor([float(flag) for flag in flags])
         _watched(dist.all_reduce, shared, dist.ReduceOp.MAX, self.votes)
         return tuple(bool(flag) for flag in shared.tolist())
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes call this."""
         self.any(False)
 
     def lead_does(self, work: Callable[[], T]) -> T | None:
-        """Let the lead work while the others wait; its failure is theirs.
+        """Let the lead work while the others wait; if it fails, all fail.
 
         Raises:
             TrainingError: on the others, where the lead failed.
@@ -86,6 +89,7 @@ class Ranks:
                 error = caught
                 raise
             finally:
+                # the others wait for this vote, also after a failure
                 self.any(error is not None)
         elif self.any(False)[0]:
             raise TrainingError(
@@ -95,8 +99,10 @@ class Ranks:
         return result
 
     def follow_lead(self, module: nn.Module) -> None:
-        """Take every parameter and buffer from the lead: what each process computed by itself may
-        differ in the last bit."""
+        """Copy every parameter and buffer from the lead.
+
+        Values that each process computed by itself may differ in the last bit.
+        """
         if self.size > 1:
             for values in module.state_dict().values():
                 _watched(dist.broadcast, values, 0)
@@ -106,21 +112,23 @@ class Ranks:
         if self.size == 1:
             return
         for bucket in _buckets([p for p in parameters if p.requires_grad]):
+            # a process may lack a gradient that others have: all must send the same tensors
             for parameter in bucket:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
             grads = [p.grad for p in bucket if p.grad is not None]
+            # one flat message for each bucket: small ones are dominated by latency
             flat = torch.cat([grad.reshape(-1) for grad in grads])
             _watched(dist.all_reduce, flat)
             for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
                 grad.copy_(part.view_as(grad))
 
     def combine(self, numbers: Numbers, names: tuple[str, ...]) -> Numbers:
-        """Numbers of a whole step: sums, or extremes for `/min` and `/max`.
+        """Return the numbers of a whole step: sums, or extremes for `/min` and `/max`.
 
         Args:
-            numbers: of this process's share, weighted; empty where it had no sample.
-            names: what every process has, in one order.
+            numbers: of this process's share, weighted; empty if it had no sample.
+            names: of all numbers, in the same order in every process.
         """
         if self.size == 1:
             return numbers
@@ -131,6 +139,7 @@ class Ranks:
         _watched(dist.all_reduce, total)
         combined = dict(zip(sums, total.unbind(), strict=True))
         if ends:
+            # a minimum is a maximum of the opposite: both in one message
             signs = torch.tensor([-1.0 if n.endswith("/min") else 1.0 for n in ends])
             signs = signs.to(device)
             far = signs * torch.inf * -1
@@ -143,12 +152,13 @@ class Ranks:
         return combined
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Rows (M, …) of all processes one after the other, in the order of their ranks."""
+        """Return the rows (M, …) of all processes, in the order of their ranks."""
         if self.size == 1:
             return rows
         counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
         counts[self.rank] = len(rows)
         _watched(dist.all_reduce, counts)
+        # all_gather needs equal shapes: pad to the longest, and cut afterwards
         most = int(counts.max())
         padded = rows.new_zeros((most, *rows.shape[1:]))
         padded[: len(rows)] = rows
@@ -157,14 +167,14 @@ class Ranks:
         return torch.cat([p[:n] for p, n in zip(parts, counts.tolist(), strict=True)])
 
     def sum_array(self, values: Any) -> Any:
-        """A NumPy array added up over all processes, in place (float64 or int64)."""
+        """Add up a NumPy array over all processes, in place (float64 or int64)."""
         if self.size > 1:
             _watched(dist.all_reduce, torch.from_numpy(values), dist.ReduceOp.SUM, self.votes)
         return values
 
 
 def _watched(collective: Callable[..., Any], *arguments: Any) -> None:
-    """A collective; a dead partner is told from a fault of our own.
+    """Run a collective; report a lost process as such.
 
     Raises:
         PeerLost: another process is gone.
@@ -199,7 +209,7 @@ def _or(numbers: Numbers, name: str, fallback: float, device: torch.device) -> T
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started; alone without it."""
+    """Join the processes that torchrun started; without it, a single one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks()
@@ -209,6 +219,7 @@ def join_ranks() -> Iterator[Ranks]:
     if gpu:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if gpu else "gloo", timeout=_PATIENCE)
+    # votes go over gloo on the host, whatever carries the gradients
     votes = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), size, local, votes)

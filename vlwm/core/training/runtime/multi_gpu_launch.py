@@ -1,8 +1,8 @@
-"""`--gpu-ids 0,1`: one process per GPU, started by torch's own launcher.
+"""Start one process per GPU with torch's launcher, for `--gpu-ids 0,1`.
 
-The launcher runs in a session of its own. A signal that comes here is passed on once, and a second
-one ends all processes. The launcher's exit code says only that some process failed, so ours is the
-one that the run wrote into status.json.
+The launcher runs in a session of its own. A signal is passed on once, and a second one ends all
+processes. The launcher's exit code says only that some process failed, so this one returns the exit
+code that the run wrote into status.json.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vlwm.core.training.runtime.stop_signal import LAUNCHED, StopSignal
 
 
 def refuse_missing_gpus(gpus: Sequence[int]) -> None:
-    """Every GPU that was asked for must be there.
+    """Check that every GPU that was asked for exists.
 
     Raises:
-        MachineError: one is not.
+        MachineError: one does not.
     """
     import torch
 
@@ -40,12 +40,12 @@ def refuse_missing_gpus(gpus: Sequence[int]) -> None:
 def launch(
     arguments: Sequence[str], processes: int, folder: RunFolder, environment: dict[str, str]
 ) -> int:
-    """Run `vlwm` with `arguments` in several processes; the exit code of the run.
+    """Run `vlwm` with `arguments` in several processes; return the exit code of the run.
 
     Args:
         arguments: of the command line, from "train" on.
         processes: how many.
-        folder: the run folder, whose status tells how it ended.
+        folder: the run folder; its status has the exit code.
         environment: variables to set, such as CUDA_VISIBLE_DEVICES.
     """
     command = [
@@ -55,6 +55,7 @@ def launch(
     started = time.time()
     own = {**os.environ, **environment, LAUNCHED: "1"}
     with StopSignal() as stop:
+        # its own session: a Ctrl-C of the terminal reaches it once, through us
         child = subprocess.Popen(command, env=own, start_new_session=True)
         stop.last_act = lambda code: kill_tree(child.pid)
         passed_on = False
@@ -69,7 +70,7 @@ def launch(
 
 
 def _exit_code(folder: RunFolder, started: float) -> int:
-    """What the run itself said, if it said it after it was started here."""
+    """Return the exit code that the run wrote into its status since `started`, else 1."""
     try:
         status = folder.read_status() or {}
     except DataError:

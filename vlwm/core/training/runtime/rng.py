@@ -26,6 +26,7 @@ def random_state() -> dict[str, Any]:
     """Return the random states of this process as tensors and plain values."""
     version, words, gauss = random.getstate()
     drawn: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+    # as tensors and numbers: a checkpoint holds no NumPy objects
     key = torch.from_numpy(drawn["state"]["key"].astype(np.int64))
     numpy = [key, int(drawn["state"]["pos"]), int(drawn["has_gauss"]), float(drawn["gauss"])]
     return {
@@ -43,6 +44,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
     key, position, has_gauss, gauss = state["numpy"]
     np.random.set_state(("MT19937", key.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
+    # a run may resume on another number of GPUs
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
 

@@ -56,6 +56,7 @@ class FusionPretraining(PretrainingPhase):
     def batches(self, first: int) -> Iterator[Batch]:
         """Yield the windows of the steps from `first` on, one by one, in the order of epochs."""
         while first < self.steps:
+            # more steps than windows: the next epoch has another order
             epoch, done = divmod(first, len(self.windows))
             most = min(len(self.windows), self.steps - epoch * len(self.windows))
             place = (epoch, done)

@@ -32,6 +32,7 @@ def motions_of(
     windows: WindowDataset, most: int, device: torch.device | None = None
 ) -> MotionWindows:
     """Return the motion of at most `most` windows, evenly spaced, as they were driven."""
+    # every k-th window, k rounded up
     every = range(0, len(windows), max(1, -(-len(windows) // most))) if most else ()
     found = [windows.motion(i) for i in every]
     if not found:
@@ -61,6 +62,7 @@ class Motions:
         self.mirror = config.data.mirror
         self.device = device
         self.count = min(config.data.motion_samples, len(windows))
+        # each window weighs the same, whether its frames are in the batch or not
         self.share = self.count / max(self.count + config.data.samples_per_gpu * ranks, 1)
         every = motions_of(windows, _MOST)
         self.poses = every.poses.numpy()  # (N, P + H, 13)
@@ -87,6 +89,7 @@ class Motions:
         return self._last[1]
 
     def _chosen(self, step: int) -> MotionWindows:
+        # a generator of the step alone: a resumed run chooses the same windows
         random = np.random.default_rng([self.seed, step])
         rows = random.integers(len(self.poses), size=self.count)
         poses, ground_z = self.poses[rows], self.ground_z[rows]

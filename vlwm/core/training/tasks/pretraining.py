@@ -142,6 +142,7 @@ def _take_steps(
     settings = phase.optimizer_config(config.optimizer)
     optimizer = build_optimizer(phase.module, settings, phase.lr)
     schedule = Schedule(config.lr_config, phase.lr, phase.steps)
+    # weights and moments of an earlier process, if it was stopped within this phase
     first = progress.restore(phase, optimizer)
     stepper = Stepper(
         phase,
@@ -192,8 +193,10 @@ class PretrainingProgress:
             StopRequested: a signal came; opening.pth is written.
         """
         self.run.status.values["step"] = done
+        # a save costs more than a step: only when it is late, at a signal, at the end
         late = time.monotonic() - self._saved > 60 * self.run.config.checkpoint_config.minutes
         if self.run.stop or late or done == phase.steps:
+            # a finished phase needs no moments any more
             left = optimizer.state_dict() if done < phase.steps else None
             module = phase.module.state_dict()
             self.phases[phase.name.value] = {"done": done, "module": module, "optimizer": left}

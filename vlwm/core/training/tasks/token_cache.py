@@ -125,6 +125,7 @@ class FrameCodes:
         out = np.empty((count, frames, height, width), dtype=np.int64)
         windows, symmetries = batch.index.tolist(), batch.symmetry.tolist()
         for b, (window, symmetry) in enumerate(zip(windows, symmetries, strict=True)):
+            # a window is mirrored as a whole, so all of its frames are
             variant = int(symmetry != IDENTITY)
             for f, row in enumerate(self.data.train[window].rows.tolist()):
                 out[b, f] = self._codes(batch, (b, f), row, variant)
@@ -172,6 +173,7 @@ class FrameCodes:
         digest = hashlib.sha256()
         for name, value in self.model.vae.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        # rounding decides between two codes that are equally near: precision is part of the key
         half = torch.is_autocast_enabled(device.type)
         place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         compiled = getattr(self.model.vae.encoder, "_compiled_call_impl", None) is not None

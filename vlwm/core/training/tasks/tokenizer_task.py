@@ -63,6 +63,7 @@ class TokenizerTask:
         self.module = model
         self.config, self.device, self.workers, self.ranks = config, device, workers, ranks
         self.shape = data.grid.shape
+        # quarter turns need a square plane
         square = self.shape[0] == self.shape[1] and config.data.symmetries
         self.train_set = FrameDataset(
             data.store, data.train_rows, symmetries=8 if square else 1, seed=config.seed
@@ -99,6 +100,7 @@ class TokenizerTask:
         self._outputs = []
         if self.fresh:
             self.alone = step < self.config.tokenizer.warmup_fresh_iters
+            # in the warm-up only fresh parameters move: they must not disturb the loaded ones
             parameters = dict(self.module.named_parameters())
             for name in self._trained:
                 parameters[name].requires_grad_(not self.alone or name in self.fresh)
@@ -109,6 +111,7 @@ class TokenizerTask:
         z = self.module.encode(truth)  # (N, C, h, w)
         quantized = self.module.quantize(z)
         if self.module.training:
+            # kept for `end_step`: the codebook follows the global batch, not a microbatch
             flat = z.detach().movedim(1, -1).reshape(-1, z.shape[1])
             self._outputs.append((flat, quantized.indices.reshape(-1)))
         logits = self.module.decode(quantized.z_q)

@@ -74,6 +74,7 @@ class WorldTask:
         )  # fmt: skip
         self.val_set = WindowDataset(data.store, data.val, history, observed=config.data.observed)
         self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
+        # codes can be kept only while the tokenizer does not change
         wanted = config.model.use_tokens and config.model.freeze_vae
         wanted = wanted and not config.data.observed  # codes are kept of true frames
         keep = tokens if config.data.cache_tokens else None
@@ -164,6 +165,7 @@ class WorldTask:
             meter.add(batch, free, planned)
 
         judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        # every process has counted its share: the choice below is the same in all
         for counts in (sums, *meter.counts()):
             self.ranks.sum_array(counts)
         for track, sweep in enumerate((meter.free, meter.planned)):

@@ -1,7 +1,7 @@
-"""Numbers of a run: metrics.jsonl, TensorBoard and W&B get the same record; people get a log file.
+"""Write the metrics of a run to metrics.jsonl, TensorBoard and W&B, and its log file.
 
-A checkpoint holds the byte offset of metrics.jsonl. Going on from it cuts the file there, the rest
-goes to metrics.lost.jsonl, and TensorBoard is told to purge the steps that will come again.
+A checkpoint holds the byte offset of metrics.jsonl. Resuming from it cuts the file there and moves
+the rest to metrics.lost.jsonl; TensorBoard purges the steps that will be written again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _TEXT_KEYS = ("time", "kind", "stage", "epoch", "step")
 
 
 class Sink(Protocol):
-    """Another place that gets every record, W&B for one."""
+    """Another receiver of every record, such as W&B."""
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Take one record."""
+        """Receive one record."""
         ...
 
 
@@ -39,7 +39,7 @@ class MetricLog:
     Args:
         folder: the stage's run folder.
         stage: whose log it is.
-        sinks: further takers of each record.
+        sinks: further receivers of each record.
         writes: False for a process that leaves writing to another one.
     """
 
@@ -58,10 +58,12 @@ class MetricLog:
         """Append a record; numbers that are not finite become null."""
         if not self.writes:
             return
+        # JSON has no NaN: a reader in another language must be able to read every line
         finite = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         head = {"time": round(time.time(), 3), "kind": kind, "stage": self.stage}
         record = {**head, "epoch": epoch, "step": step, **finite}
         try:
+            # a whole line in one write, so that a reader never sees half of a record
             self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
             self._file.flush()
             self._to_board(step, finite)
@@ -72,23 +74,25 @@ class MetricLog:
 
     def _to_board(self, step: int, numbers: Mapping[str, float | None]) -> None:
         if self._board is None:
+            # only when there is a number: an empty event file hides those before it
             self._board = SummaryWriter(str(self.folder.logs), purge_step=self._purge_step)
         for name, value in numbers.items():
             if value is not None:
                 self._board.add_scalar(name, value, step)
 
     def offset(self) -> int:
-        """Bytes of metrics.jsonl that are safe on the disk."""
+        """Return the bytes of metrics.jsonl that are on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
         return self.folder.metrics_jsonl.stat().st_size
 
     def rewind(self, offset: int, step: int) -> None:
-        """Cut the file at `offset`; what stood behind it goes to metrics.lost.jsonl."""
+        """Cut the file at `offset`; move the rest to metrics.lost.jsonl."""
         if not self.writes:
             return
         path = self.folder.metrics_jsonl
         self._file.close()
+        # nothing is deleted: an operator may want to see why the run was rolled back
         lost = path.read_bytes()[offset:]
         if lost:
             with open(path.with_name("metrics.lost.jsonl"), "ab") as handle:
@@ -108,7 +112,7 @@ class MetricLog:
 
 
 def open_log_file(folder: Path) -> logging.Handler:
-    """Start train_YYYYMMDD_HHMMSS.log in `folder`; every note of vlwm goes there."""
+    """Start train_YYYYMMDD_HHMMSS.log in `folder`; every log message of vlwm goes there."""
     path = folder / time.strftime("train_%Y%m%d_%H%M%S.log")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -75,6 +75,7 @@ class StatusWriter:
         if not self.writes:
             return
         self.values["heartbeat"] = time.time()
+        # the plan sees each status before it is written, and adds its estimate
         if self.plan is not None:
             self.plan.observe(self.values)
             self.values |= self.plan.values()

@@ -1,8 +1,8 @@
-"""Weights & Biases as one more taker of records; never the reason a run dies.
+"""Send records to Weights & Biases; its errors never end a run.
 
-Without a login the run is kept offline in the run folder (`wandb sync` sends it later). A network
-that fails while training is W&B's own to retry; an error it raises is noted once and training goes
-on without it.
+Without a login the run is kept offline in the run folder (`wandb sync` sends it later). W&B retries
+a failing network by itself; an error that it raises is logged once and training continues without
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WandbSink:
     """Sends records to W&B; stage 1's names carry the prefix "tokenizer/".
 
     Args:
-        folder: the root run folder; W&B's files lie in it, and the id that a resume goes on with.
+        folder: the root run folder; it holds W&B's files, and the id with which a run resumes.
         options: project, name, tags.
         config: the resolved config, plain values.
     """
@@ -39,6 +39,7 @@ class WandbSink:
             log.warning("W&B is not used: %s", error)
             return
         self._errors += (wandb.Error, TypeError, AttributeError, AssertionError, TimeoutError)
+        # online first; offline if that fails
         for mode in _modes():
             try:
                 self._run = wandb.init(
@@ -52,6 +53,7 @@ class WandbSink:
                     mode=mode,
                     settings=wandb.Settings(silent=True, console="off", init_timeout=30.0),
                 )
+                # stage 1 and stage 2 count their own steps
                 self._run.define_metric("*", step_metric="step")
                 self._run.define_metric("tokenizer/*", step_metric="tokenizer/step")
                 log.info("W&B: %s, run %s", mode, self._run.id)
@@ -61,7 +63,7 @@ class WandbSink:
 
     @property
     def url(self) -> str | None:
-        """The run's page; None offline."""
+        """URL of the run's page; None offline."""
         return getattr(self._run, "url", None)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -89,7 +91,7 @@ class WandbSink:
 
 
 def _modes() -> tuple[str, ...]:
-    """Online where there is a login, and offline where that fails or there is none."""
+    """Return the modes to try: online with a login, and offline if that fails."""
     wanted = os.environ.get("WANDB_MODE", "")
     if wanted in ("offline", "disabled", "dryrun"):
         return (wanted if wanted == "disabled" else "offline",)
@@ -108,7 +110,7 @@ def _has_login() -> bool:
 
 
 def _run_id(folder: RunFolder) -> str:
-    """The id of this run folder's W&B run, made once."""
+    """Return the id of this run folder's W&B run, made once."""
     path = folder.logs / _ID_FILE
     if not path.exists():
         folder.create()
