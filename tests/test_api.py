@@ -132,3 +132,15 @@ def test_the_import_is_light() -> None:
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["True", "False", "False", "load"]
+
+
+def test_a_model_of_observed_frames_takes_what_was_seen(tmp_path: Path) -> None:
+    write_trained_run(tmp_path, "data.observed=True", "data.cache_tokens=False")
+    model = vlwm.load(tmp_path)
+    occupancy, poses, _ = window(model)
+    known = np.ones_like(occupancy)
+    known[:, :4] = 0
+    hidden = occupancy.copy()
+    hidden[:, :4] = 1 - hidden[:, :4]
+    a, b = (model.forecast(cells, poses, known=known) for cells in (occupancy, hidden))
+    np.testing.assert_array_equal(a.probability, b.probability)

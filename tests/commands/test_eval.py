@@ -161,3 +161,26 @@ def test_missing_data_is_one_sentence(folder):
     assert isinstance(result.exception, DataError) and "no such data folder" in str(
         result.exception
     )
+
+
+def test_a_report_and_a_comparison_are_pages(run_folder, tmp_path):
+    page, both = tmp_path / "one" / "report.html", tmp_path / "both" / "report.html"
+    assert run(run_folder, "--max-windows", 1, "--report", page.parent).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "A window in three dimensions" in text and 'class="window"' in text
+    assert len(text) < 3_000_000
+    words = ("--compare", run_folder, run_folder, "--max-windows", 1)
+    told = json.loads(run(*words, "--json").stdout)
+    first = told["differences"][str(run_folder)]["model"]["iou"]["difference"]
+    assert set(first) <= {0.0, None}
+    assert run(*words, "--report", both.parent).exit_code == 0
+    assert "Comparison with" in both.read_text(encoding="utf-8")
+
+
+def test_several_runs_are_compared_or_refused(run_folder):
+    for words, sentence in (
+        ((run_folder, run_folder), "2 runs were given"),
+        ((run_folder, "--compare"), "--compare needs two runs"),
+    ):
+        error = run(*words).exception
+        assert isinstance(error, UsageError) and sentence in str(error)

@@ -23,8 +23,13 @@ _SPLITS = ("train", "val", "test", "all")
 
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(help="Run folder (best.pth, else last.pth) or a checkpoint file.")
-    ] = Path("checkpoints"),
+        list[Path] | None,
+        typer.Argument(
+            help="Run folder (best.pth, else last.pth) or a checkpoint file; several with "
+            "--compare.  [default: checkpoints]",
+            show_default=False,
+        ),
+    ] = None,
     split: Annotated[
         str, typer.Option(help="train, val, test or all.", rich_help_panel=_WHAT)
     ] = "test",
@@ -77,6 +82,28 @@ def evaluate(
             help="Film some windows as mp4: past, truth, forecast, memory.", rich_help_panel=_OUT
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write report.html into this folder: one page with a 3-D view of windows.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    mcap: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write some windows as MCAP for Foxglove; needs vlwm[mcap].",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare several runs on the same windows with the first of them.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = False,
     batch_size: Annotated[
         int,
         typer.Option(help="Windows that the model sees at once.", min=1, rich_help_panel=_HOW),
@@ -86,14 +113,27 @@ def evaluate(
 
     Examples: [cyan]vlwm eval ./test_out --split test[/],
     [cyan]vlwm eval best.pth --data data/matsumoto --split all --json[/],
+    [cyan]vlwm eval ./test_out --report report[/],
+    [cyan]vlwm eval --compare checkpoints test_out[/],
     [cyan]vlwm eval --baselines-only --config tokyo_small --data data/tokyo_gazebo[/]
     """
     from vlwm.commands._output import emit_json, note
+    from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.evaluator import judge_subject
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
-    opened = _open(run, split, local_data(data, packed_dir), config, max_windows)
+    runs, own = run or [Path("checkpoints")], local_data(data, packed_dir)
+    if compare:
+        from vlwm.commands._compare import compare_runs
+
+        compare_runs(runs, split, own, max_windows, report, json_=json_, on_window=_progress)
+        return
+    if len(runs) > 1:
+        raise UsageError(
+            f"{len(runs)} runs were given", remedy="add --compare, or evaluate one at a time"
+        )
+    opened = _open(runs[0], split, own, config, max_windows)
     subject, checkpoint = opened.subject, opened.checkpoint
     note(_announcement(opened, split))
     scores = judge_subject(
@@ -101,15 +141,34 @@ def evaluate(
         split,
         None if checkpoint is None else str(checkpoint),
         batch_size=batch_size,
-        progress=_progress_on_stderr(),
+        progress=_progress(),
     )
     written = write_results(scores, subject, output or opened.folder, picture=picture, video=video)
+    if mcap is not None:
+        from vlwm.commands._mcap import write_windows
+
+        written.append(write_windows(mcap, opened.subject))
+    if report is not None:
+        written.append(_report(report, scores, opened))
     if json_:
         emit_json(scores)
     else:
         _print(scores)
     for path in written:
         note(f"written: {path}")
+
+
+def _report(folder: Path, scores: Scores, opened: Opened) -> Path:
+    """Write report.html of an evaluation."""
+    import shlex
+    import sys
+
+    from vlwm.core.report.run_report import write_run_report
+
+    command = shlex.join(["vlwm", *sys.argv[1:]])
+    return write_run_report(
+        folder, scores, run=opened.folder, subject=opened.subject, command=command
+    )
 
 
 def _check(split: str, baselines_only: bool, config: str | None) -> None:
@@ -174,7 +233,7 @@ def _now_and_then(every_s: float = 10.0) -> Callable[[], bool]:
     return due
 
 
-def _progress_on_stderr() -> Progress:
+def _progress() -> Progress:
     """A line on stderr now and then."""
     from vlwm.commands._output import note
 

@@ -67,6 +67,8 @@ def export(
         upload = _upload(out, push_to_hub, private=not public, dry_run=dry_run)
     if json_:
         emit_json({"folder": str(out), "files": sizes, "upload": _plain(upload)})
+    else:
+        print(f"exported: {out}   use: vlwm.load({str(out)!r})")
 
 
 def _upload(folder: Path, repo: str, *, private: bool, dry_run: bool) -> Upload:

@@ -337,6 +337,13 @@ def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
 def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> None:
     from vlwm.commands._output import emit_json, note, print_table
 
+    if result.scores is not None:
+        from vlwm.core.report.run_report import write_run_report
+
+        page = write_run_report(
+            result.work_dir, result.scores, run=result.work_dir, command=options.command
+        )
+        note(f"written: {page}")
     next_command = f"vlwm eval {result.work_dir} --split test"
     if json_:
         emit_json(

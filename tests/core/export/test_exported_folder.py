@@ -68,7 +68,7 @@ def test_a_tensor_that_is_missing_or_surplus_is_named(exported: Path) -> None:
     for change, words in (("add", "only the checkpoint has stray"), ("drop", "only the model has")):
         changed = dict(state)
         if change == "add":
-            changed["stray"] = state["trust"].clone()
+            changed["stray"] = state["column_logit"].clone()
         else:
             del changed["column_logit"]
         save_file(changed, weights)

@@ -111,7 +111,6 @@ def test_both_files_are_written_and_name_their_source(city: City, prepared: Path
     before = files[0].read_bytes()
     write_preview(real, prepared, grid(), prepared / "preview.png")
     assert files[0].read_bytes() != before
-    assert "MLIT" in canvas.ascii_words(real.attribution)
     assert len(list_sessions(prepared)) == 3
 
 

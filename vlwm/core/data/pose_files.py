@@ -35,7 +35,9 @@ def read_pose(path: Path, crc: int | None) -> list[float]:
     """
     try:
         if crc is not None and path.exists() and zlib.crc32(path.read_bytes()) != crc:
-            raise DataError("it differs from its checksum in session.json", where=path)
+            raise DataError(
+                "it differs from its checksum in session.json", where=path, remedy=REMEDY
+            )
         value = read_json(path)
     except DataError as error:
         raise DataError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
-from vlwm.core.evaluation.metrics import Confusion
+from vlwm.core.evaluation.metrics import ZONES, Confusion, iou_of
 from vlwm.core.evaluation.observed.tally import ObservedTally
 from vlwm.core.evaluation.scores.strata import STRATA
 from vlwm.core.geometry.frames import relative_ego
@@ -104,6 +104,8 @@ class Tally:
         state: errors of the model's motion beside its own sigma.
         probabilities: of the model, all horizons together.
         observed: counts in the zones of an observed past; None where the past is the truth.
+        window_structure: structure IoU of the first method a window, mean over the horizons that
+            have structure; None without any.
     """
 
     methods: tuple[str, ...]
@@ -115,6 +117,7 @@ class Tally:
     state: StateErrors = field(default_factory=StateErrors)
     probabilities: ProbabilityHistogram = field(default_factory=ProbabilityHistogram)
     observed: ObservedTally | None = None
+    window_structure: list[float | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.total = Confusion(self.methods, self.horizons)
@@ -127,6 +130,9 @@ class Tally:
     def add(self, counts: np.ndarray, cluster: Hashable, strata: list[tuple[str, str]]) -> None:
         """Add one window's counts, int64 (M, H, Z, Q)."""
         self.total.add(counts)
+        iou = iou_of(counts[0, :, ZONES.index("structure")])  # (H,), NaN without structure
+        found = iou[~np.isnan(iou)]
+        self.window_structure.append(float(found.mean()) if len(found) else None)
         if cluster in self.clusters:
             self.clusters[cluster] += counts
         else:

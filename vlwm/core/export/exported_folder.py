@@ -31,7 +31,8 @@ from vlwm.core.export.model_card import model_card
 from vlwm.core.export.trained_model import Provenance, TrainedModel, chosen_device
 from vlwm.core.files import atomic_path, make_folder, read_json, sha256_file, write_json
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.checkpoint import load_weights
+from vlwm.core.model import checkpoint
+from vlwm.core.model.checkpoint_upgrade import names_of_today
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
 from vlwm.version import __version__
@@ -118,6 +119,7 @@ def _forecast_json(
         "version": VERSION,
         "vlwm": __version__,
         "weights_sha256": weights_sha256,
+        "weights_version": checkpoint.VERSION,
         "threshold": trained.cuts.model.threshold,
         "cuts": {name: cut.content() for name, cut in vars(trained.cuts).items()},
         "column_prior": [float(v) for v in torch.sigmoid(model.column_logit)],
@@ -155,7 +157,10 @@ def open_exported(folder: Path, device: str | torch.device | None = None) -> Tra
         ) from error
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     model = WorldModel(config, grid)
-    load_weights(model, _weights(folder / WEIGHTS, about["weights_sha256"]), folder / WEIGHTS)
+    state = _weights(folder / WEIGHTS, about["weights_sha256"])
+    if about.get("weights_version", 1) < 2:
+        state = names_of_today(state)
+    checkpoint.load_weights(model, state, folder / WEIGHTS)
     origin = Provenance(
         attribution=about.get("attribution") or "",
         procedural=about.get("procedural"),

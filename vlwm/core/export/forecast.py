@@ -6,12 +6,13 @@ Axes: H future frames, X, Y, Z cells, D numbers of a vehicle's state; a batch ad
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from os import PathLike
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlwm.core.errors import UsageError
-from vlwm.core.geometry.frames import to_ego
+from vlwm.core.geometry.frames import ego_of, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 
 _ARRAYS = ("probability", "occupied", "poses", "ego", "sigma")
@@ -121,6 +122,57 @@ class Forecast:
             line = np.linspace(start, end, steps)  # (S, 3)
             worst.append(np.max(self.at(line[:, None] + ball, h)))  # NaN spreads: unknown
         return np.array(worst)
+
+    def to_mcap(
+        self,
+        path: str | PathLike[str],
+        *,
+        past: ArrayLike | None = None,
+        past_poses: ArrayLike | None = None,
+        ground_z: ArrayLike = 0.0,
+        truth: ArrayLike | None = None,
+        plan: ArrayLike | None = None,
+    ) -> int:
+        """Write the forecast as MCAP for Foxglove; returns the number of messages.
+
+        Args:
+            path: the file; needs the extra vlwm[mcap].
+            past: (P, X, Y, Z) of 0 and 1 with `past_poses` (P, 13), to be shown before it.
+            past_poses: as `Model.forecast` takes them, quaternions x, y, z, w.
+            ground_z: terrain height under the vehicle: a number or (P,), metres.
+            truth: (H, X, Y, Z) of 0 and 1, to be compared with.
+            plan: (H, 3) positions or (H, 13) poses to be flown.
+
+        Raises:
+            UsageError: this is a batch, or one of `past` and `past_poses` is missing.
+            MachineError: the extra is not installed.
+        """
+        from vlwm.core.export.mcap_file import McapWindow, write_mcap
+
+        self._require_one_window()
+        if (past is None) != (past_poses is None):
+            raise UsageError(
+                "past frames are placed by their poses, and one of both is missing",
+                remedy="give past= and past_poses=, or neither",
+            )
+        cells = np.asarray([] if past is None else past, dtype=np.uint8)
+        cells = cells.reshape(-1, *self.grid.shape)  # (P, X, Y, Z)
+        ego = self.ego
+        if past_poses is not None:
+            ego = np.concatenate([ego_of(past_poses, ground_z), ego])
+        step = float(self.horizons_s[0])
+        window = McapWindow(
+            grid=self.grid,
+            times_s=np.concatenate([step * np.arange(1 - len(cells), 1), self.horizons_s]),
+            ego=ego,
+            past=cells,
+            truth=None if truth is None else np.asarray(truth, dtype=np.uint8),
+            forecast=self.occupied,
+            probability=self.probability,
+            plan=None if plan is None else np.asarray(plan, dtype=np.float64),
+            attribution=self.attribution,
+        )
+        return write_mcap(path, [window])
 
     def _require_one_window(self) -> None:
         if self.batched:

@@ -99,7 +99,8 @@ class TrainedModel:
             UsageError: cells are unknown and the model was trained on complete frames.
             MachineError: the memory of the device does not hold the windows.
         """
-        _refuse_unknown(given)
+        if not self.config.data.observed:
+            _refuse_unknown(given)
         past, plan = self._tensors(given)
         try:
             found = self.model.forecast(past, plan)
@@ -138,18 +139,34 @@ class TrainedModel:
             every = np.concatenate([every, given.plan], axis=1)
             heights = np.concatenate([heights, given.plan_ground_z], axis=1)
         poses, ground = anchor_poses(every, heights, last)
-        bits = np.stack([[self.grid.pack(f) for f in window] for window in given.occupancy])
+        seen = self._seen(given)
         known = Past(
-            bits=torch.from_numpy(bits),
+            bits=seen.get("seen_occupied", self._packed(given.occupancy)),
             poses=torch.from_numpy(poses[:, :past].astype(np.float32)),
             ground_z=torch.from_numpy(ground[:, :past].astype(np.float32)),
-            symmetry=torch.zeros(len(bits), dtype=torch.int64),
+            symmetry=torch.zeros(len(poses), dtype=torch.int64),
+            **seen,
         ).to(device)
         if given.plan is None:
             return known, None
         ego = ego_of(poses[:, past:], ground[:, past:]).astype(np.float32)
         flown = poses[:, past:].astype(np.float32)
         return known, Plan(torch.from_numpy(ego), torch.from_numpy(flown)).to(device)
+
+    def _packed(self, cells: np.ndarray) -> torch.Tensor:
+        """Return bits uint8 (B, P, packed_bytes) of frames (B, P, X, Y, Z)."""
+        return torch.from_numpy(np.stack([[self.grid.pack(f) for f in w] for w in cells]))
+
+    def _seen(self, given: ForecastInput) -> dict[str, torch.Tensor]:
+        """Return the layers of an observed past; none for a model of complete frames."""
+        if not self.config.data.observed:
+            return {}
+        occupied, known = given.occupancy.astype(bool), given.known
+        seen = np.ones_like(occupied) if known is None else known.astype(bool)
+        return {
+            "seen_occupied": self._packed(occupied & seen),
+            "seen_free": self._packed(seen & ~occupied),
+        }
 
 
 def _host(value: torch.Tensor) -> np.ndarray:

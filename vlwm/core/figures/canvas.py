@@ -1,12 +1,12 @@
-"""Drawing primitives on NumPy images with OpenCV: text, axes, legends, colours.
+"""Draw primitives on NumPy images with OpenCV: text, axes, legends, colours.
 
-Images are uint8 (rows, columns, 3) in OpenCV's order blue, green, red. Hershey fonts know ASCII
-only. Colours are Okabe and Ito's (jfly.uni-koeln.de/color), told apart by colour-blind readers.
+Images are uint8 (rows, columns, 3) in OpenCV's order blue, green, red. Text is written by
+`lettering`, which knows Japanese. Colours are Okabe and Ito's
+(jfly.uni-koeln.de/color), which colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from vlwm.core.errors import DataError
+from vlwm.core.figures.lettering import text_height, text_width, write
 from vlwm.core.files import atomic_path
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -30,7 +31,6 @@ MISSED: Colour = (178, 114, 0)  # blue
 FALSE: Colour = (0, 94, 213)  # vermilion
 CUT: Colour = (190, 60, 190)  # magenta
 AGREED: Colour = (205, 205, 205)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def blank(height: int, width: int) -> np.ndarray:
@@ -49,16 +49,14 @@ def text(
     bold: bool = False,
 ) -> None:
     """Write a line with its baseline at (column, row); `anchor` is left, centre or right."""
-    thickness = 2 if bold else 1
-    width = cv2.getTextSize(words, _FONT, size, thickness)[0][0]
+    width = text_width(words, size)
     shift = {"left": 0, "centre": width // 2, "right": width}[anchor]
-    place = (int(at[0]) - shift, int(at[1]))
-    cv2.putText(image, words, place, _FONT, size, colour, thickness, cv2.LINE_AA)
+    write(image, words, (int(at[0]) - shift, int(at[1])), size=size, colour=colour, bold=bold)
 
 
 def text_upright(image: np.ndarray, words: str, at: tuple[int, int], *, size: float = 0.5) -> None:
     """Write a line turned by 90 degrees, its middle at (column, row)."""
-    (width, height), _ = cv2.getTextSize(words, _FONT, size, 1)
+    width, height = text_width(words, size), text_height(size)
     strip = blank(height + 8, width + 4)
     text(strip, words, (2, height + 2), size=size)
     strip = np.rot90(strip)
@@ -186,7 +184,7 @@ def legend(
         cv2.rectangle(image, (column, row - 10), (column + 12, row + 2), colour, -1)
         cv2.rectangle(image, (column, row - 10), (column + 12, row + 2), FAINT, 1)
         text(image, words, (column + 18, row), size=0.52)
-        column += 18 + cv2.getTextSize(words, _FONT, 0.52, 1)[0][0] + gap
+        column += 18 + text_width(words, 0.52) + gap
     return column
 
 
@@ -203,12 +201,20 @@ def height_bar(
         text(image, words, (column + round(share * width), row + 19), size=0.48, anchor="centre")
 
 
-def ascii_words(words: str) -> str:
-    """An attribution in ASCII, all that OpenCV's fonts know; the score sheet holds the original."""
-    if "PLATEAU" in words:
-        return "city model: Project PLATEAU (MLIT Japan), CC BY 4.0"
-    plain = " ".join(re.sub(r"[^ -~]+", " ", words).split())
-    return plain if len(plain) <= 110 else plain[:107] + "..."
+def png_bytes(image: np.ndarray) -> bytes:
+    """Return an image as the bytes of a PNG file.
+
+    Raises:
+        DataError: OpenCV cannot encode it.
+    """
+    good, data = cv2.imencode(".png", image)
+    if not good:
+        raise DataError(
+            "the picture cannot be encoded",
+            where="PNG",
+            remedy="install OpenCV again: pip install --force-reinstall opencv-python-headless",
+        )
+    return bytes(data.tobytes())
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -218,12 +224,6 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         DataError: OpenCV cannot encode it.
         MachineError: the disk is full or read-only.
     """
-    good, data = cv2.imencode(".png", image)
-    if not good:
-        raise DataError(
-            "the picture cannot be encoded",
-            where=path,
-            remedy="install OpenCV anew: pip install --force-reinstall opencv-python-headless",
-        )
+    data = png_bytes(image)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(data)

@@ -16,6 +16,7 @@ from vlwm.core.city.city import City
 from vlwm.core.data.splits import Splits
 from vlwm.core.figures import canvas
 from vlwm.core.figures.canvas import Axes, Colour, HeightScale
+from vlwm.core.figures.lettering import text_height, text_width
 
 _LONG_SIDE, _LEFT, _TOP, _SIDE, _BOTTOM = 1200, 30, 84, 360, 64
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
@@ -189,7 +190,7 @@ def _track(image: np.ndarray, track: Track, number: int, axes: Axes) -> None:
 
 
 def _label(image: np.ndarray, words: str, at: tuple[int, int], colour: Colour, size: float) -> None:
-    (width, height), _ = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, size, 2)
+    width, height = text_width(words, size), text_height(size)
     corner = (at[0] - 4, at[1] - height - 5)
     cv2.rectangle(image, corner, (at[0] + width + 4, at[1] + 6), canvas.WHITE, -1)
     canvas.text(image, words, at, size=size, colour=colour, bold=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from vlwm.core.figures import canvas
 from vlwm.core.figures.canvas import HeightScale
+from vlwm.core.figures.lettering import text_width
 from vlwm.core.figures.window_figure import from_above
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -98,6 +99,6 @@ def _vehicle(image: np.ndarray, x: int, y: int) -> None:
 
 def _number(image: np.ndarray, number: int, left: int, top: int) -> None:
     words = str(number)
-    width = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.42, 1)[0][0]
+    width = text_width(words, 0.42)
     cv2.rectangle(image, (left + 1, top + 1), (left + width + 8, top + 17), canvas.WHITE, -1)
     canvas.text(image, words, (left + 4, top + 13), size=0.42)

@@ -12,7 +12,7 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import Session, list_sessions
 from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError
-from vlwm.core.figures.canvas import ascii_words, write_png
+from vlwm.core.figures.canvas import write_png
 from vlwm.core.figures.city_map import Track, draw_map
 from vlwm.core.figures.contact_sheet import PICTURES, SheetRow, draw_sheet
 from vlwm.core.geometry.grid import VoxelGrid
@@ -36,7 +36,7 @@ def write_preview(city: City, folder: Path, grid: VoxelGrid, file: Path) -> list
         raise DataError("a preview is a PNG file", where=file, remedy="name it something.png")
     sessions = [Session(path) for path in list_sessions(folder)]
     splits = Splits.read(folder / "splits.json")
-    notes = [ascii_words(city.attribution)]
+    notes = [city.attribution]
     if city.procedural:
         notes = ["procedural city, not a real place"]
     tracks = [_track(session, city, splits) for session in sessions]

@@ -10,7 +10,6 @@ import torch
 
 from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.evaluation.evaluator import Scores, Subject
-from vlwm.core.figures.canvas import ascii_words
 from vlwm.core.figures.score_curves import write_curves, write_reliability
 from vlwm.core.figures.video import Clip, write_video
 from vlwm.core.figures.window_figure import WindowFrames, write_window_picture
@@ -54,7 +53,7 @@ def notes_of(subject: Subject) -> list[str]:
     """What has to stand on every picture: where the city is from, and the threshold."""
     found = ["procedural city"] if subject.store.procedural else []
     if subject.store.attribution and not subject.store.procedural:
-        found.append(ascii_words(subject.store.attribution))
+        found.append(subject.store.attribution)
     if subject.judge.model is not None:
         found.append(subject.judge.cuts.model.words())
     return found

@@ -281,3 +281,19 @@ def write_window_picture(
 ) -> None:
     """Draw a window into a PNG file."""
     canvas.write_png(path, draw_window(frames, grid, title=title, notes=notes))
+
+
+def window_png(
+    frames: WindowFrames,
+    grid: VoxelGrid,
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    width: int = 1500,
+) -> bytes:
+    """Return the picture of a window as PNG, at most `width` pixels wide."""
+    image = draw_window(frames, grid, title=title, notes=notes)
+    if image.shape[1] > width:
+        height = round(image.shape[0] * width / image.shape[1])
+        image = cv2.resize(image, (width, height), None, 0, 0, cv2.INTER_AREA)
+    return canvas.png_bytes(image)

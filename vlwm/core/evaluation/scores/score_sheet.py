@@ -44,6 +44,7 @@ def score_sheet(
         "strata": _strata(tally),
         "zones": _zones(tally),
         **_observed(tally, seed),
+        "window_structure_iou": tally.window_structure,
     }
 
 

@@ -1,0 +1,54 @@
+"""`vlwm eval --compare A B …`: several runs on the same windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlwm.core.evaluation.evaluator import Progress
+
+
+def compare_runs(
+    runs: Sequence[Path],
+    split: str,
+    data: Path | None,
+    max_windows: int,
+    report: Path | None,
+    *,
+    json_: bool,
+    on_window: Callable[[], Progress],
+) -> None:
+    """Evaluate each run on the windows of the first and print the differences.
+
+    Raises:
+        UsageError: fewer than two runs.
+        DataError: the runs do not see the same windows.
+    """
+    from vlwm.commands._output import emit_json, note, print_table
+    from vlwm.core.errors import UsageError
+    from vlwm.core.evaluation.load import EvalData, open_run
+    from vlwm.core.report.comparison import Compared, comparison, comparison_tables, tally_of
+    from vlwm.core.report.run_report import write_comparison_report
+
+    if len(runs) < 2:
+        raise UsageError("--compare needs two runs", remedy="such as vlwm eval --compare A B")
+    found: list[Compared] = []
+    horizons: list[float] = []
+    for run in runs:
+        subject = open_run(run, EvalData(split, data, max_windows)).subject
+        note(f"evaluating {run} on {len(subject.windows)} windows of split {split}")
+        model = subject.judge.model
+        config = {} if model is None else model.config.to_dict()
+        tally = tally_of(subject, on_window())
+        found.append(Compared(str(run), tally, config, subject.store.data_hash))
+        horizons = [float(s) for s in subject.judge.horizons_s]
+    result = comparison(found, horizons)
+    if json_:
+        emit_json(result)
+    else:
+        for caption, columns, rows in comparison_tables(result):
+            print_table(caption, columns, rows)
+    if report is not None:
+        note(f"written: {write_comparison_report(report, result)}")
