@@ -120,3 +120,21 @@ def test_counters_stay_exact_beyond_float32():
     confusion.add(np.ones((1, 1, len(ZONES), 4), np.int64))
     assert int(confusion.counts[0, 0, 0, HIT]) == 2**24 + 1  # as Python counts, not as NumPy casts
     assert np.float32(2**24) + np.float32(1) == 2**24  # what a float32 counter would hold
+
+
+def test_unknown_cells_are_in_no_zone_and_in_no_threshold() -> None:
+    from vlwm.core.evaluation.calibration.thresholds import CutHistogram
+
+    forecast, truth, seen = (random_cells(k) for k in range(3))
+    known = random_cells(3, 0.6) > 0
+    structure = structure_mask(truth)
+    counts = count_zones([forecast], truth, seen, structure, known)
+    literal = count_zones(
+        [forecast[known][None, None]],
+        *(x[known][None, None] for x in (truth, seen, structure)),
+    )
+    np.testing.assert_array_equal(counts, literal)
+    assert counts[0, ZONES.index("all"), CELLS] == int(known.sum())
+    histogram = CutHistogram(1)
+    histogram.add(torch.rand(SHAPE), truth, 0, known)
+    assert histogram.counts.sum() == int(known.sum())

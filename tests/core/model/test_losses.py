@@ -220,3 +220,22 @@ def test_gaussian_nll_is_least_where_sigma_is_the_error() -> None:
     error = torch.full((100,), 0.7)
     at = [float(gaussian_nll(error, torch.full((100,), s).log())) for s in (0.35, 0.7, 1.4)]
     assert at[1] == min(at)
+
+
+@pytest.mark.parametrize("mode", ["relative", "absolute"])
+def test_unknown_cells_count_in_no_term_and_get_no_gradient(mode: str) -> None:
+    """The loss is that of the known cells alone, whatever the truth says elsewhere."""
+    torch.manual_seed(0)
+    config = LossConfig(mean_mode=mode)
+    x = torch.randn(3, 4, 50, dtype=torch.float64, requires_grad=True)
+    t, known = torch.rand(3, 4, 50) < 0.1, torch.rand(3, 4, 50) < 0.4
+    known[2] = False  # a frame of which nothing is known
+    loss = occupancy_loss(x, t, config, known)
+    loss.total.backward()
+    alone = [occupancy_loss(x[n][known[n]][None], t[n][known[n]][None], config) for n in range(2)]
+    torch.testing.assert_close(loss.total, sum(a.total for a in alone) / 3)
+    assert x.grad is not None and not x.grad[~known].any() and x.grad[known].all()
+    poisoned = torch.where(known, t, ~t)
+    assert torch.equal(occupancy_loss(x, poisoned, config, known).total, loss.total)
+    every = occupancy_loss(x, t, config, torch.ones_like(known))
+    torch.testing.assert_close(every.total, occupancy_loss(x, t, config).total)

@@ -157,3 +157,21 @@ def test_a_forecast_that_is_known_needs_no_roll_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(model, "roll_out", refused)
     with torch.no_grad():
         assert bool(torch.isfinite(WorldLoss(model)(batch, forecast=logits).total))
+
+
+def test_the_truth_of_unknown_cells_changes_no_term() -> None:
+    config = small("model.use_tokens=False", "model.freeze_vae=True")
+    model, batch = model_of(config), batch_of(config)
+    history = config.history_frames
+    generator = torch.Generator().manual_seed(1)
+    known = torch.randint(0, 256, batch.bits.shape, dtype=torch.uint8, generator=generator)
+    noise = torch.randint(0, 256, batch.bits.shape, dtype=torch.uint8, generator=generator)
+    noise[:, :history] = 0  # the past is the model's input
+    poisoned = batch.bits ^ (noise & ~known)
+    losses = [
+        WorldLoss(model)(dataclasses.replace(batch, bits=bits, known=known))
+        for bits in (batch.bits, poisoned)
+    ]
+    assert torch.equal(losses[0].total, losses[1].total)
+    plain = WorldLoss(model)(dataclasses.replace(batch, bits=poisoned))
+    assert not torch.equal(plain.total, losses[0].total)

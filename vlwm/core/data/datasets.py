@@ -26,6 +26,8 @@ WINDOW_LAYERS = {
     "classes": "classes",
 }
 """field of `Batch` -> layer of the store"""
+KNOWN = (WINDOW_LAYERS["known"],)
+"""the layer that losses and scores ask for: cells whose truth is known"""
 SEEN_LAYERS = {name: WINDOW_LAYERS[name] for name in ("seen_occupied", "seen_free")}
 """field of `Batch` -> layer of the store, of an observed past"""
 FRAME_LAYERS = {name: WINDOW_LAYERS[name] for name in ("known", "classes")}

@@ -70,6 +70,7 @@ class JudgedWindow:
         future_ego: float64 (H, 4).
         last_pose: float64 (13,), the last past pose, as the vehicle believed it.
         seen: the past as a sensor saw it; None where the past is the truth.
+        known: bool (H, X, Y, Z), cells whose truth is known; None: all of them.
     """
 
     past: PastFrames
@@ -77,6 +78,7 @@ class JudgedWindow:
     future_ego: np.ndarray
     last_pose: np.ndarray
     seen: SeenPast | None = None
+    known: Tensor | None = None
 
 
 def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWindow]:
@@ -102,4 +104,5 @@ def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWi
             _ego(poses[history:], ground[history:]),
             believed.poses[b, -1].double().cpu().numpy(),
             seen,
+            None if batch.known is None else unpack_bits(batch.known[b, history:], grid.shape) > 0,
         )

@@ -15,7 +15,7 @@ import torch
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch, collate
-from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.datasets import KNOWN, WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
@@ -73,7 +73,9 @@ class Subject:
     def batch(self, indices: Sequence[int]) -> Batch:
         """Some windows on the device."""
         history = self.judge.history
-        data = WindowDataset(self.store, self.windows, history, observed=self.observed)
+        data = WindowDataset(
+            self.store, self.windows, history, observed=self.observed, layers=KNOWN
+        )
         return collate([data[0, i] for i in indices]).to(self.device)
 
     def cluster_of(self, index: int) -> Hashable:

@@ -51,7 +51,11 @@ def structure_mask(truth: Tensor) -> Tensor:
 
 
 def count_zones(
-    forecasts: Sequence[Tensor], truth: Tensor, seen: Tensor, structure: Tensor
+    forecasts: Sequence[Tensor],
+    truth: Tensor,
+    seen: Tensor,
+    structure: Tensor,
+    known: Tensor | None = None,
 ) -> np.ndarray:
     """Exact counts of every forecast in every zone, from one pass over the cells.
 
@@ -61,6 +65,7 @@ def count_zones(
     Args:
         forecasts: uint8 (X, Y, Z) of 0 or 1, at most twelve.
         truth, seen, structure: uint8 (X, Y, Z) of 0 or 1.
+        known: bool (X, Y, Z), cells whose truth is known; others are in no zone. None: all.
 
     Returns:
         int64 (M, Z, Q): zones as `ZONES`, quantities hit, predicted, true, cells.
@@ -68,7 +73,9 @@ def count_zones(
     planes = [*forecasts, truth, seen, structure]
     if len(forecasts) > MOST_FORECASTS:
         raise ValueError(f"{len(forecasts)} forecasts at once, at most {MOST_FORECASTS}")
-    code = torch.zeros(truth.numel(), dtype=torch.int16, device=truth.device)
+    if known is not None:
+        planes = [plane[known] for plane in planes]
+    code = torch.zeros(planes[0].numel(), dtype=torch.int16, device=truth.device)
     for bit, plane in enumerate(planes):
         code.add_(plane.reshape(-1), alpha=1 << bit)
     histogram = torch.bincount(code, minlength=1 << len(planes)).cpu().numpy()

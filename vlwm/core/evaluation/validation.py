@@ -64,7 +64,9 @@ class ValidationMeter:
         for b, window in enumerate(windows_in(batch, self.shape.history, self.grid)):
             for sweep, forecast in ((self.free, free), (self.planned, planned)):
                 for h, truth in enumerate(window.truth):
-                    sweep.add(forecast.memory_logits[b, h], forecast.logits[b, h], truth, h)
+                    known = None if window.known is None else window.known[h]
+                    memory, logits = forecast.memory_logits[b, h], forecast.logits[b, h]
+                    sweep.add(memory, logits, truth, h, known)
             if self.baselines:
                 self._add_baselines(window)
 
@@ -90,10 +92,14 @@ class ValidationMeter:
                 for name, probability in soft.items():
                     threshold = self.fitted.cut_of(name).threshold
                     found[name] = (probability >= threshold).view(torch.uint8)
+            truth = window.truth[h]
+            if window.known is not None:  # unknown cells count for nobody
+                truth = truth[window.known[h]]
+                found = {name: cells[window.known[h]] for name, cells in found.items()}
             for row, name in zip(self.baseline, self.baselines.values(), strict=True):
-                row[HIT] += int(torch.count_nonzero(found[name] & window.truth[h]))
+                row[HIT] += int(torch.count_nonzero(found[name] & truth))
                 row[PREDICTED] += int(torch.count_nonzero(found[name]))
-                row[TRUE] += int(torch.count_nonzero(window.truth[h]))
+                row[TRUE] += int(torch.count_nonzero(truth))
 
     def baseline_numbers(self) -> dict[str, float]:
         """Return the IoU of each baseline; one that does not exist is left out."""

@@ -49,6 +49,7 @@ class JudgedFrame:
         probability: the model's, float32 (X, Y, Z), or None without a model.
         free: bool (X, Y, Z), cells that a method calls free, of methods with probabilities.
         observed: what an observed past adds; None where the past is the truth.
+        known: bool (X, Y, Z), cells whose truth is known; None: all of them.
     """
 
     horizon: int
@@ -58,6 +59,7 @@ class JudgedFrame:
     probability: Tensor | None
     free: dict[str, Tensor]
     observed: ObservedFrame | None = None
+    known: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,13 @@ class Judge:
                 for first in range(0, len(self.methods), MOST_FORECASTS):
                     some = self.methods[first : first + MOST_FORECASTS]
                     counts[first : first + len(some), frame.horizon] = count_zones(
-                        [frame.planes[m] for m in some], frame.truth, frame.seen, structure
-                    )
+                        [frame.planes[m] for m in some], frame.truth, frame.seen, structure,
+                        frame.known,
+                    )  # fmt: skip
                 self._add_observed(frame, cluster, tally)
                 if frame.probability is not None:
-                    tally.probabilities.add(frame.probability, frame.truth)
+                    cells = slice(None) if frame.known is None else frame.known
+                    tally.probabilities.add(frame.probability[cells], frame.truth[cells])
             strata = strata_of(window.past.ego, self.dt_s)
             tally.add(counts, cluster, strata)
             for name, ego in verdict.motions.items():
@@ -151,8 +155,9 @@ class Judge:
         if seen is None or tally.observed is None:
             return
         free = {**frame.free, **seen.free}
+        zones = seen.zones if frame.known is None else seen.zones.within(frame.known)
         tally.observed.add(
-            cluster, frame.horizon, frame.planes, free, frame.truth, seen.zones, seen.near,
+            cluster, frame.horizon, frame.planes, free, frame.truth, zones, seen.near,
             seen.way, frame.probability,
         )  # fmt: skip
 
@@ -202,4 +207,5 @@ class Judge:
             if fitted is not None and self.fitted is not None:
                 found = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}
                 planes.update(at_threshold(found, self.fitted, h))
-            yield JudgedFrame(h, planes, truth, seen, probability, free, observed)
+            known = None if window.known is None else window.known[h]
+            yield JudgedFrame(h, planes, truth, seen, probability, free, observed, known)

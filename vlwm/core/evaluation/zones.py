@@ -54,6 +54,10 @@ class Zones:
     occluded: Tensor
     new: Tensor
 
+    def within(self, mask: Tensor) -> Zones:
+        """Return the zones without the cells outside a mask, bool (X, Y, Z)."""
+        return Zones(self.observed & mask, self.occluded & mask, self.new & mask)
+
     def named(self) -> dict[str, Tensor]:
         """Return the masks by the names of `OBSERVED_ZONES`."""
         return {name: getattr(self, name) for name in OBSERVED_ZONES}

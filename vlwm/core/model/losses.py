@@ -64,12 +64,16 @@ class OccupancyLoss:
         }
 
 
-def occupancy_loss(logits: Tensor, target: Tensor, config: LossConfig) -> OccupancyLoss:
+def occupancy_loss(
+    logits: Tensor, target: Tensor, config: LossConfig, known: Tensor | None = None
+) -> OccupancyLoss:
     """Return the composite loss of frames.
 
     Args:
         logits: (N, ...) of any floating type.
         target: (N, ...) of the same shape, bool or 0/1.
+        known: (N, ...) of the same shape, bool or 0/1: cells whose truth is known. Other cells
+            count in no term and in no statistic; None: all are known.
 
     Raises:
         ValueError: the shapes differ.
@@ -77,7 +81,8 @@ def occupancy_loss(logits: Tensor, target: Tensor, config: LossConfig) -> Occupa
     if logits.shape != target.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ")
     flat, truth = logits.reshape(len(logits), -1), target.reshape(len(target), -1)
-    per_frame, stats = _Composite.apply(flat, truth, config)
+    mask = None if known is None else known.reshape(len(known), -1) > 0
+    per_frame, stats = _Composite.apply(flat, truth, config, mask)
     focal, dice, mean, low, high, above, share, rate = stats.unbind(dim=1)
     return OccupancyLoss(
         total=per_frame.mean(),
@@ -96,9 +101,16 @@ class _Composite(torch.autograd.Function):
     """Maps (N, M) logits and targets to the loss of each frame (N,), and statistics (N, 8)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, t: Tensor, config: LossConfig, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         frames, voxels = x.shape
-        rows = [_frame_sums(x[n], t[n], config) for n in range(frames)]
+        if mask is None:
+            rows = [_frame_sums(x[n], t[n], config) for n in range(frames)]
+        else:
+            # The known cells of a frame make a smaller frame; one without any counts as one cell.
+            rows = [_frame_sums(x[n][mask[n]], t[n][mask[n]], config) for n in range(frames)]
+            voxels = mask.sum(dim=1).clamp(min=1).double()  # (N,)
         sums = torch.stack([s for s, _ in rows])  # (N, 4): focal, p, pt, t
         extremes = torch.stack([e for _, e in rows])  # (N, 3): lowest, highest, above half
         # the three terms follow from the sums of a frame alone
@@ -107,7 +119,7 @@ class _Composite(torch.autograd.Function):
         share, rate = sums[:, 1] / voxels, sums[:, 3] / voxels
         mean = _mean_term(share, rate, config.mean_mode)
         # the sums are all that backward needs to recompute the rest chunk by chunk
-        ctx.save_for_backward(x, t, sums)
+        ctx.save_for_backward(x, t, sums, mask)
         ctx.config = config
         weights = (config.focal_weight, config.dice_weight, config.mean_weight)
         total = sum(w * term for w, term in zip(weights, (focal, dice, mean), strict=True))
@@ -118,12 +130,19 @@ class _Composite(torch.autograd.Function):
         return torch.as_tensor(total).to(kind), stats
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        x, t, sums = ctx.saved_tensors
-        gradient = torch.empty_like(x)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        x, t, sums, mask = ctx.saved_tensors
+        gradient = torch.empty_like(x) if mask is None else torch.zeros_like(x)
         for n in range(len(x)):
-            _frame_gradient(x[n], t[n], sums[n], ctx.config, grads[0][n], gradient[n])
-        return gradient, None, None
+            if mask is None:
+                _frame_gradient(x[n], t[n], sums[n], ctx.config, grads[0][n], gradient[n])
+                continue
+            part = x[n][mask[n]]
+            out = torch.empty_like(part)
+            if part.numel():
+                _frame_gradient(part, t[n][mask[n]], sums[n], ctx.config, grads[0][n], out)
+            gradient[n][mask[n]] = out
+        return gradient, None, None, None
 
 
 def _mean_term(share: Tensor, rate: Tensor, mode: str) -> Tensor:
@@ -144,6 +163,8 @@ def _parts(x: Tensor) -> Iterator[slice]:
 
 def _frame_sums(x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
     sums = torch.zeros(_SUMS + 1, dtype=torch.float64, device=x.device)
+    if not x.numel():
+        return sums, torch.zeros(3, dtype=torch.float64, device=x.device)
     low = torch.full((), torch.inf, dtype=torch.float64, device=x.device)
     high, above = -low, torch.zeros_like(low)
     for part in _parts(x):

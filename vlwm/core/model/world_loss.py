@@ -77,6 +77,7 @@ class WorldLoss:
         """
         model, weights = self.model, self.model.config.loss
         voxels = model.voxels(batch.bits, batch.symmetry)  # (B, F, X, Y, Z)
+        known = self._known(batch)
         # a frozen tokenizer's codes may come from the cache
         if codes is None and model.config.model.use_tokens:
             codes = model.codes(voxels)
@@ -94,14 +95,20 @@ class WorldLoss:
             frames = (self._refined(inputs) for inputs in out.inputs)
         else:
             frames = iter(forecast.unbind(1))
-        yield from self._occupancy_terms(frames, horizons, voxels)
+        yield from self._occupancy_terms(frames, horizons, voxels, known)
         if model.config.model.use_memory:
-            yield LossTerm("fusion", self._fusion_loss(voxels, batch, seed), weights.fusion_weight)
+            fusion = self._fusion_loss(voxels, batch, seed, known)
+            yield LossTerm("fusion", fusion, weights.fusion_weight)
+            del fusion
         if codes is not None and tokens is not None:
             token = self._token_loss(codes, scene, out.ego)
             yield LossTerm("token", token, weights.token_weight)
             if not model.config.model.freeze_vae:
-                yield LossTerm("round_trip", self._round_trip(voxels, seed))
+                yield LossTerm("round_trip", self._round_trip(voxels, seed, known))
+
+    def _known(self, batch: Batch) -> Tensor | None:
+        """Return uint8 (B, F, X, Y, Z), the cells whose truth is known; None: all of them."""
+        return None if batch.known is None else self.model.voxels(batch.known, batch.symmetry)
 
     def _pose_loss(self, motion: Motion, batch: Batch, extra: ExtraMotion | None) -> Tensor:
         head = self.model.motion_head
@@ -112,14 +119,15 @@ class WorldLoss:
         return loss
 
     def _occupancy_terms(
-        self, frames: Iterator[Tensor], horizons: Tensor, voxels: Tensor
+        self, frames: Iterator[Tensor], horizons: Tensor, voxels: Tensor, known: Tensor | None
     ) -> Iterator[LossTerm]:
         """Yield a term for each future frame (B, X, Y, Z) of logits, at the horizons (B, K)."""
         weights = self.model.config.loss
         count = horizons.shape[1]
         for horizon, logits in zip(horizons.unbind(1), frames, strict=True):
             truth = _pick(voxels, self.model.history + horizon)  # (B, X, Y, Z)
-            loss = occupancy_loss(logits, truth, weights)
+            mask = None if known is None else _pick(known, self.model.history + horizon)
+            loss = occupancy_loss(logits, truth, weights, mask)
             yield LossTerm("occupancy", loss.total, count=count, numbers=_numbers(loss))
 
     def _sample_seed(self, batch: Batch, step: int) -> Tensor:
@@ -156,9 +164,12 @@ class WorldLoss:
     def fusion_term(self, batch: Batch, step: int) -> LossTerm:
         """Return the loss of the fusion alone, as pre-training minimises it: unweighted."""
         voxels = self.model.voxels(batch.bits, batch.symmetry)
-        return LossTerm("fusion", self._fusion_loss(voxels, batch, self._sample_seed(batch, step)))
+        seed = self._sample_seed(batch, step)
+        return LossTerm("fusion", self._fusion_loss(voxels, batch, seed, self._known(batch)))
 
-    def _fusion_loss(self, voxels: Tensor, batch: Batch, seed: Tensor) -> Tensor:
+    def _fusion_loss(
+        self, voxels: Tensor, batch: Batch, seed: Tensor, known: Tensor | None
+    ) -> Tensor:
         """Return the loss of the fusion on some layers of one future frame of each window.
 
         Under the true motion, so that the fusion does not learn to make up for a wrong one.
@@ -182,7 +193,12 @@ class WorldLoss:
         truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
         truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
         logits = model.memory.fusion(memory, (below.mean(), above.mean()))  # (B, L, X, Y)
-        return fusion_loss(logits, truth, memory.seen())
+        counted = memory.seen()
+        if known is not None:
+            mask = _pick(known, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
+            mask = mask.gather(1, layers[..., None, None].expand(-1, -1, *mask.shape[2:]))
+            counted = counted & (mask > 0)
+        return fusion_loss(logits, truth, counted)
 
     def _observed_fusion_loss(
         self, voxels: Tensor, batch: Batch, horizon: Tensor, layers: Tensor
@@ -198,12 +214,14 @@ class WorldLoss:
         loss: Tensor = model.memory.loss(occupied, free, model.past_ego(past), ego, layers, truth)
         return loss
 
-    def _round_trip(self, voxels: Tensor, seed: Tensor) -> Tensor:
+    def _round_trip(self, voxels: Tensor, seed: Tensor, known: Tensor | None) -> Tensor:
         """Return the tokenizer's own loss, on one frame of each window, another in each step."""
         vae, config = self.model.vae, self.model.config
-        truth = _pick(voxels, (seed >> 3) % voxels.shape[1])
+        frame = (seed >> 3) % voxels.shape[1]
+        truth = _pick(voxels, frame)
         quantized = vae.quantize(vae.encode(truth))
-        occupancy = occupancy_loss(vae.decode(quantized.z_q), truth, config.loss)
+        mask = None if known is None else _pick(known, frame)
+        occupancy = occupancy_loss(vae.decode(quantized.z_q), truth, config.loss, mask)
         return occupancy.total + config.tokenizer.vq_weight * quantized.vq_loss
 
     def _token_loss(self, codes: Tensor, scene: Scene, ego: Tensor) -> Tensor:

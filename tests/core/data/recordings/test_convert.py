@@ -98,3 +98,9 @@ def test_a_box_that_drove_away_is_found_and_the_wall_stays() -> None:
     assert moving[box].mean() > 0.6 and moving[~box].mean() < 0.005
     standing = [_wall(0.2 * k, -3.0) for k in range(9)]
     assert not moving_points(standing[0], later_scans(standing, 0)).any()
+
+
+def test_a_session_of_another_recording_is_not_overwritten(made: tuple[Path, Session]) -> None:
+    output, _ = made
+    with pytest.raises(VlwmError, match="this session is already made from"):
+        convert(replace(CITY.recording, source="elsewhere"), output, GRID, OPTIONS)

@@ -8,7 +8,6 @@ every part. A cell that no ray met is unknown, and so is a cell that was crossed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,8 +24,9 @@ Floats = NDArray[np.float64]
 Cells = NDArray[np.uint8]
 
 
-_PART_M = (0.2, 0.2, 0.42)
-"""largest extent of a part; a wall or the ground then leaves at most 0.5 % of the cells free"""
+PARTS = (2, 2, 6)
+"""how often a cell is divided along x, y, z before rays are carved; coarser, more than 0.5 % of the
+occupied cells are called free, finer, little is known (docs/decisions.md)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,18 +52,15 @@ def accumulate(
     moving: Sequence[NDArray[np.bool_]],
     ego: Floats,
     grid: VoxelGrid,
-    parts: tuple[int, int, int] | None = None,
+    parts: tuple[int, int, int] = PARTS,
 ) -> SeenCells:
     """Return the cells that scans saw, in the ego frame (4,).
 
     Args:
         moving: for each scan bool (N,), points on what moves: their rays are free space, their
             ends are not occupied.
-        parts: how often a cell is divided along x, y, z before rays are carved; None: into parts
-            of at most `_PART_M`.
+        parts: how often a cell is divided along x, y, z before rays are carved.
     """
-    if parts is None:
-        parts = _parts_of(grid)
     occupied = np.zeros(grid.shape, dtype=np.uint8)
     free = np.zeros(grid.shape, dtype=np.uint8)
     if not scans:
@@ -134,8 +131,3 @@ def _fold(
                             whole &= crossed[i, j, k]
                 occupied[x, y, z] = hit
                 free[x, y, z] = whole & (1 - hit)
-
-
-def _parts_of(grid: VoxelGrid) -> tuple[int, int, int]:
-    x, y, z = (math.ceil(c / p - 1e-6) for c, p in zip(grid.cell_m, _PART_M, strict=True))
-    return x, y, z

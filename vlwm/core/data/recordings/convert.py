@@ -75,9 +75,10 @@ def convert(
     poses, report.position_spikes, report.jumps = recording.poses.cleaned(limit)
     times = _frame_times(recording, poses, options.rate_hz)
     places, turns, valid = poses.at(times)
-    if _is_done(folder, grid, options):
+    plan = _plan(recording, grid, options)
+    if _is_done(folder, plan):
         return _read_report(folder)
-    _begin(folder, grid, options)
+    _begin(folder, plan)
     frames = ScanWindow(recording, poses, options, report)
     heads = heading_of(turns)
     levels, ground = np.full(len(times), np.nan), np.zeros(len(times))
@@ -113,32 +114,44 @@ def convert(
     return report
 
 
-def _plan(grid: VoxelGrid, options: ConvertOptions) -> dict[str, Any]:
-    return json.loads(json.dumps({"options": asdict(options), "grid": asdict(grid)}))
+def _plan(recording: Recording, grid: VoxelGrid, options: ConvertOptions) -> dict[str, Any]:
+    plan = {"source": recording.source, "options": asdict(options), "grid": asdict(grid)}
+    return dict(json.loads(json.dumps(plan)))
 
 
-def _is_done(folder: Path, grid: VoxelGrid, options: ConvertOptions) -> bool:
+def _is_done(folder: Path, plan: dict[str, Any]) -> bool:
     """Return True where the session is whole and was made with the same options."""
     files = folder / "session.json", folder / _REPORT
-    return all(f.exists() for f in files) and read_json(files[1])["plan"] == _plan(grid, options)
+    return all(f.exists() for f in files) and read_json(files[1])["plan"] == plan
 
 
 def _read_report(folder: Path) -> ConvertReport:
     return ConvertReport(**read_json(folder / _REPORT)["report"])
 
 
-def _begin(folder: Path, grid: VoxelGrid, options: ConvertOptions) -> None:
-    """Make the folders; frames of other options are removed."""
+def _begin(folder: Path, plan: dict[str, Any]) -> None:
+    """Make the folders; frames of other options are removed.
+
+    Raises:
+        DataError: the folder is the session of another recording.
+    """
+    started = folder / _REPORT
+    before = read_json(started)["plan"] if started.exists() else None
+    if before is not None and before["source"] != plan["source"]:
+        raise DataError(
+            f"this session is already made from {before['source']}",
+            where=folder,
+            remedy="give another --output, or rename one of the recordings",
+        )
     for part in ("", "poses", "occupancy"):
         remove_temporaries(make_folder(folder / part))
     (folder / "session.json").unlink(missing_ok=True)
-    started = folder / _REPORT
-    if started.exists() and read_json(started)["plan"] == _plan(grid, options):
+    if before == plan:
         return
     for part in ("poses", "occupancy", "images", "lidar"):
         for file in (folder / part).glob("*"):
             file.unlink()
-    write_json(started, {"plan": _plan(grid, options)})
+    write_json(started, {"plan": plan})
 
 
 def _counts(file: Path, grid: VoxelGrid) -> tuple[int, int] | None:
@@ -254,7 +267,9 @@ def _finish(
         name: {"parent": "body", "matrix": matrix.tolist()}
         for name, matrix in recording.extrinsics.items()
     }
-    write_json(folder / _REPORT, {"plan": _plan(grid, options), "report": asdict(report)})
+    write_json(
+        folder / _REPORT, {"plan": _plan(recording, grid, options), "report": asdict(report)}
+    )
     meta = SessionMeta(
         agent=recording.agent,
         dt_s=1.0 / options.rate_hz,

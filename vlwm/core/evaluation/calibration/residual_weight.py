@@ -33,11 +33,22 @@ class TrustSweep:
         for histogram, counts in zip(self.histograms, self.counts, strict=True):
             histogram.counts = counts
 
-    def add(self, known: Tensor, logits: Tensor, truth: Tensor, horizon: int) -> None:
-        """Count one frame: logits (X, Y, Z) without and with the residual, and uint8 (X, Y, Z)."""
+    def add(
+        self,
+        memory: Tensor,
+        logits: Tensor,
+        truth: Tensor,
+        horizon: int,
+        known: Tensor | None = None,
+    ) -> None:
+        """Count one frame: logits (X, Y, Z) without and with the residual, and uint8 (X, Y, Z).
+
+        Args:
+            known: bool (X, Y, Z), cells that count; None: all.
+        """
         for share, histogram in zip(SHARES, self.histograms, strict=True):
-            mixed = torch.lerp(known.float(), logits.float(), share)
-            histogram.add(torch.sigmoid(mixed), truth, horizon)
+            mixed = torch.lerp(memory.float(), logits.float(), share)
+            histogram.add(torch.sigmoid(mixed), truth, horizon, known)
 
     def best(self) -> tuple[float, CutHistogram]:
         """The best share, of equals the smallest, and its counts."""

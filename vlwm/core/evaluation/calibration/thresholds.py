@@ -89,12 +89,20 @@ class CutHistogram:
     def __init__(self, horizons: int) -> None:
         self.counts = np.zeros((horizons, 2, 2, 2, BINS), np.int64)
 
-    def add(self, probability: Tensor, truth: Tensor, horizon: int) -> None:
-        """Count one frame: float (X, Y, Z) in [0, 1] and uint8 (X, Y, Z)."""
+    def add(
+        self, probability: Tensor, truth: Tensor, horizon: int, known: Tensor | None = None
+    ) -> None:
+        """Count one frame: float (X, Y, Z) in [0, 1] and uint8 (X, Y, Z).
+
+        Args:
+            known: bool (X, Y, Z), cells that count; None: all.
+        """
         code = bins_of(probability)
         above, structure = above_ground(probability), structure_mask(truth)
         for weight, flag in ((4, above), (2, structure), (1, truth)):
             code.add_(flag.reshape(-1), alpha=weight * BINS)
+        if known is not None:
+            code = code[known.reshape(-1)]
         counts = torch.bincount(code, minlength=8 * BINS).cpu().numpy()
         self.counts[horizon] += counts.reshape(2, 2, 2, BINS)
 

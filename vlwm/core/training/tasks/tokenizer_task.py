@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import FrameBatch, apply_symmetry
-from vlwm.core.data.datasets import FrameDataset
+from vlwm.core.data.datasets import KNOWN, FrameDataset
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.checkpoint_content import CheckpointContent
@@ -66,9 +66,10 @@ class TokenizerTask:
         # quarter turns need a square plane
         square = self.shape[0] == self.shape[1] and config.data.symmetries
         self.train_set = FrameDataset(
-            data.store, data.train_rows, symmetries=8 if square else 1, seed=config.seed
-        )
-        self.val_set = FrameDataset(data.store, data.val_rows)
+            data.store, data.train_rows, symmetries=8 if square else 1, seed=config.seed,
+            layers=KNOWN,
+        )  # fmt: skip
+        self.val_set = FrameDataset(data.store, data.val_rows, layers=KNOWN)
         size = config.tokenizer
         self.codebook = CodebookHealth(model.vqvae, size.ema_decay, size.revive_below, config.seed)
         self.fresh = fresh
@@ -115,7 +116,8 @@ class TokenizerTask:
             flat = z.detach().movedim(1, -1).reshape(-1, z.shape[1])
             self._outputs.append((flat, quantized.indices.reshape(-1)))
         logits = self.module.decode(quantized.z_q)
-        occupancy = occupancy_loss(logits, truth, self.config.loss)
+        known = _known(batch, self.shape)
+        occupancy = occupancy_loss(logits, truth, self.config.loss, known)
         total = occupancy.total + self.config.tokenizer.vq_weight * quantized.vq_loss
         numbers = {
             "loss/occupancy": occupancy.total,
@@ -151,10 +153,14 @@ class TokenizerTask:
             truth = unpack_bits(batch.bits, self.shape)
             quantized = self.module.quantize(self.module.encode(truth))
             logits = self.module.decode(quantized.z_q)
-            loss = occupancy_loss(logits, truth, self.config.loss).total
+            known = _known(batch, self.shape)
+            loss = occupancy_loss(logits, truth, self.config.loss, known).total
             loss = loss + self.config.tokenizer.vq_weight * quantized.vq_loss
-            histogram.add(torch.sigmoid(logits.float()), truth)
-            sums[:] += float(loss) * len(truth), len(truth)
+            probability = torch.sigmoid(logits.float())
+            if known is not None:
+                probability, truth = probability[known > 0], truth[known > 0]
+            histogram.add(probability, truth)
+            sums[:] += float(loss) * len(logits), len(logits)
 
         judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
         self.ranks.sum_array(sums)
@@ -189,3 +195,10 @@ class TokenizerTask:
     def save_memory(self) -> bool:
         """Nothing to trade: a single frame is small."""
         return False
+
+
+def _known(batch: FrameBatch, shape: tuple[int, int, int]) -> Tensor | None:
+    """Return uint8 (N, X, Y, Z), the cells whose truth is known; None: all of them."""
+    if batch.known is None:
+        return None
+    return apply_symmetry(unpack_bits(batch.known, shape), batch.symmetry)

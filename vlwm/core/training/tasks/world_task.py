@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
-from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.datasets import KNOWN, WindowDataset
 from vlwm.core.evaluation.baselines.fit import VALIDATION_WINDOWS, fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.calibration.thresholds import Cut
@@ -70,9 +70,11 @@ class WorldTask:
         history = config.history_frames
         self.train_set = WindowDataset(
             data.store, data.train, history, mirror=config.data.mirror, seed=config.seed,
-            observed=config.data.observed,
+            observed=config.data.observed, layers=KNOWN,
         )  # fmt: skip
-        self.val_set = WindowDataset(data.store, data.val, history, observed=config.data.observed)
+        self.val_set = WindowDataset(
+            data.store, data.val, history, observed=config.data.observed, layers=KNOWN
+        )
         self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
         # codes can be kept only while the tokenizer does not change
         wanted = config.model.use_tokens and config.model.freeze_vae

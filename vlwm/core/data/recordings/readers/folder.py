@@ -23,6 +23,7 @@ from vlwm.core.errors import DataError, UsageError
 Floats = NDArray[np.float64]
 
 _STAMP = re.compile(r"(\d+)(?:[._](\d+))?(?!.*\d)")
+_PARTS = ("points", "lidar", "scans", "velodyne", "clouds", "pcd", "depth", "list", "files")
 _LISTED = "name the files by their time, or give --points FILE.csv with the columns time,file"
 
 
@@ -73,7 +74,7 @@ def read_folder(source: FolderSource) -> Recording:
     track, mount = _standard(track, mount, name, source.poses_of)
     damaged: list[tuple[str, str]] = []
     return Recording(
-        name=source.name or source.points.stem,
+        name=source.name or _name_of(source.points),
         agent=source.agent,
         scans=lambda: _scans(files, times, damaged),
         poses=track,
@@ -82,6 +83,12 @@ def read_folder(source: FolderSource) -> Recording:
         damaged=damaged,
         source=f"{source.points}, {source.poses}",
     )
+
+
+def _name_of(points: Path) -> str:
+    """Return the name of a recording: of its folder, or of the one above where that is a part."""
+    path = points.resolve()
+    return path.parent.name if path.stem.lower() in _PARTS else path.stem
 
 
 def _standard(
