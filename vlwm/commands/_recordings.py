@@ -117,6 +117,53 @@ BodyFrame = Annotated[
     ),
 ]
 
+Check = Annotated[
+    Path | None,
+    typer.Option(
+        "--check",
+        metavar="DIR",
+        help="Check the sessions of a data folder, or one session; --strict exits with 4.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> None:
+    """Check every session of a folder and say in a sentence what is wrong with each.
+
+    Raises:
+        DataError: there is no session, or, with `strict`, one has a fault.
+    """
+    from dataclasses import asdict
+
+    from vlwm.commands._output import emit_json
+    from vlwm.core.data.recordings.check import check_session
+    from vlwm.core.data.session import Session, list_sessions
+    from vlwm.core.errors import DataError
+    from vlwm.core.geometry.grid import VoxelGrid
+
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    folders = [root] if (root / "occupancy").is_dir() else list_sessions(root)
+    found = [check_session(Session(folder), grid) for folder in folders]
+    faulty = [c for c in found if c.faults]
+    if json:
+        emit_json({"sessions": [asdict(c) for c in found]})
+    else:
+        for check in found:
+            facts = ", ".join(f"{name} {value:g}" for name, value in check.facts.items())
+            print(f"{check.session}: {check.frames} frames, {facts}")
+            for sentence in check.faults:
+                print(f"  ▲ {sentence}")
+            for sentence in check.cannot_tell:
+                print(f"  cannot tell: {sentence}")
+        print(f"{len(found)} sessions checked, {len(faulty)} with faults")
+    if strict and faulty:
+        raise DataError(
+            f"{len(faulty)} of {len(found)} sessions have faults: {faulty[0].faults[0]}",
+            where=faulty[0].session,
+            remedy="correct the recording and prepare it again",
+        )
+
 
 @dataclass(frozen=True)
 class RecordingRequest:

@@ -209,6 +209,7 @@ def prepare(
     topic_points: rec.TopicPoints = None,
     topic_pose: rec.TopicPose = None,
     body_frame: rec.BodyFrame = None,
+    check: rec.Check = None,
 ) -> None:
     """Turn city models or recordings into training data; the same command resumes it.
 
@@ -235,6 +236,9 @@ def prepare(
         topic_pose=topic_pose, body_frame=body_frame, lidar=bool(lidar), camera=bool(camera),
         strict=strict, json=json_,
     )  # fmt: skip
+    if check is not None:
+        rec.check_sessions(check, resolved, strict=strict, json=json_)
+        return
     if request.asked:
         rec.convert_recordings(request, resolved, output or Path(resolved.data_root))
         return

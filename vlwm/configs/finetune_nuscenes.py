@@ -1,4 +1,4 @@
-"""Ground-vehicle baseline: nuScenes with Occ3D labels, 200 x 200 x 16 cells, 18 classes."""
+"""Ground-vehicle baseline: nuScenes with Occ3D labels, 200 x 200 x 16 cells, occupied or free."""
 
 _base_ = "./finetune_tokyo.py"
 
@@ -6,4 +6,3 @@ dataset = "nuscenes"
 data_root = "data/nuscenes"
 point_cloud_range = [-40.0, -40.0, -1.0, 40.0, 40.0, 5.4]
 voxel_size = [0.4, 0.4, 0.4]
-tokenizer = dict(num_classes=18)

@@ -266,8 +266,11 @@ def test_eval_only_judges_again(
 @pytest.mark.parametrize(
     ("preset", "words"),
     [
-        ("finetune_nuscenes", ("nuScenes", "later version", "test_local")),
-        ("finetune_uavscenes", ("UAVScenes", "later version", "test_local")),
+        (
+            "finetune_nuscenes",
+            ("sessions of nuScenes", "--dataset nuscenes --input", "test_local"),
+        ),
+        ("finetune_uavscenes", ("UAVScenes", "--dataset uavscenes --input DIR", "test_local")),
         ("finetune_tokyo", ("no sessions", "vlwm prepare --input", "--data DIR")),
     ],
 )

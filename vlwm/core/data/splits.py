@@ -278,13 +278,22 @@ def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
             remedy="run the same vlwm prepare command again; it goes on where it stopped",
         )
     origins = [m.get("origin") for m in store.meta]
+    assigned = [m.get("split") for m in store.meta]
+    if all(assigned) and not any(origins):
+        sessions = {name: str(s) for name, s in zip(store.sessions, assigned, strict=True)}
+        own = Splits(None, margin_m, (), sessions, "sessions keep the split of their source")
+        return _written(own, store)
     systems = {o["crs"] for o in origins if o}
     places = None
     if len(systems) == 1 and all(origins):
         shifts = np.array([[o["easting"], o["northing"]] for o in origins if o])
         places = store.poses[:, :2] + shifts[store.session]
     crs = next(iter(systems)) if places is not None else None
-    splits = splits_of_recorded(store.sessions, places, crs, margin_m, seed)
+    return _written(splits_of_recorded(store.sessions, places, crs, margin_m, seed), store)
+
+
+def _written(splits: Splits, store: PackedStore) -> Splits:
+    """Write `splits.json` into the data folder, and return the splits."""
     # data on a read-only disk have their derived files elsewhere
     folder = store.root if store.derived.parent == store.root else make_folder(store.derived)
     splits.write(folder / "splits.json")

@@ -33,6 +33,7 @@ from vlwm.core.training.startup.initial_weights import (
 )
 from vlwm.core.training.startup.resume import goes_on, is_finished, locate_data, set_aside
 from vlwm.core.training.startup.train_data import TrainData, open_data
+from vlwm.core.training.telemetry.provenance import non_commercial
 from vlwm.core.vocabulary import Phase, Split, Stage
 
 log = logging.getLogger("vlwm.training")
@@ -147,9 +148,17 @@ def _judge(run: Run, data: TrainData) -> TrainResult:
             raise
         note = f"not judged: {error}"
         log.warning("%s", note)
-        return TrainResult(run.folder.path, checkpoint, None, (note,))
+        return TrainResult(run.folder.path, checkpoint, None, (note, *_licence_notes(data)))
     write_json(run.folder.scores_json, scores)
-    return TrainResult(run.folder.path, checkpoint, scores)
+    return TrainResult(run.folder.path, checkpoint, scores, _licence_notes(data))
+
+
+def _licence_notes(data: TrainData) -> tuple[str, ...]:
+    """Return a sentence where the licence of the data restricts the weights."""
+    attribution = data.store.attribution
+    if not non_commercial(attribution):
+        return ()
+    return (f"the training data are for non-commercial use, and so are the weights: {attribution}",)
 
 
 def _scores(run: Run, data: TrainData, checkpoint: Path) -> Scores:

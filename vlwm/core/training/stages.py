@@ -175,9 +175,8 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
         first_microbatch(run.device, settings.batch_size // run.ranks.size, data.grid.num_cells),
         run.ranks,
     )
-    state = RunState(
-        task, stepper, config, Watch(config.health), identity(config.seed, data.data_hash)
-    )
+    origin = identity(config.seed, data.data_hash, data.store.attribution)
+    state = RunState(task, stepper, config, Watch(config.health), origin)
     metrics = MetricLog(folder, task.stage, run.sinks, writes=run.ranks.lead)
     trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)
     try:

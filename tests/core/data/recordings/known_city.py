@@ -42,6 +42,7 @@ class KnownCity:
     height_m: float = 9.0
     speed_m_s: float = 5.0
     turn_rad_s: float = 0.5
+    weave_rad: float = 0.0
 
     @cached_property
     def city(self):
@@ -60,12 +61,13 @@ class KnownCity:
         """Positions (N, 3) and quaternions (N, 4) of the body: an arc that sways and tilts."""
         t = np.asarray(times, float) - self.start_s
         yaw = 0.3 + self.turn_rad_s * t
+        swing = self.weave_rad * np.sin(1.3 * t)
         radius = self.speed_m_s / self.turn_rad_s
         x, y = radius * np.sin(yaw), -radius * np.cos(yaw)
-        z = self.height_m + 14.0 * 0 + 0.5 * np.sin(0.8 * t)
-        level = self.ground(np.stack([x, y], -1)) if self.seed else 0.0
+        z = self.height_m + 0.5 * np.sin(0.8 * t)
+        level = self.ground(np.stack([x, y], -1))
         place = np.stack([x, y, z + level], axis=-1)
-        return place, quaternion_from_rpy(0.1 * np.sin(t), 0.08 * np.cos(1.3 * t), yaw)
+        return place, quaternion_from_rpy(0.1 * np.sin(t), 0.08 * np.cos(1.3 * t), yaw + swing)
 
     def ground(self, xy: np.ndarray) -> np.ndarray:
         return self.city.terrain.height(xy)

@@ -281,7 +281,7 @@ def _finish(
         frames=report.frames,
         velocity_frame="world",
         split=recording.split,
-        attribution=recording.attribution,
+        attribution=", ".join(filter(None, (recording.attribution, recording.licence))),
         sensors=sensors,
         sources=[{"recording": recording.source, "licence": recording.licence}],
     )

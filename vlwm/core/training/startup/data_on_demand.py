@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vlwm.training")
 
-_LATER = {"nuscenes": "nuScenes", "uavscenes": "UAVScenes"}
+_SETS = {"nuscenes": "nuScenes", "uavscenes": "UAVScenes"}
 _MADE_UP = "or try a made-up city: --config test_local"
 
 
@@ -40,13 +40,12 @@ def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None
     root = Path(config.data_root)
     if holds_sessions(root) or config.prepare.source == "procedural":
         return
-    if config.dataset in _LATER:
+    if config.dataset in _SETS:
         raise DataError(
-            f"the reader of {_LATER[config.dataset]} comes in a later version, and there are no "
-            "session folders yet",
+            f"there are no sessions of {_SETS[config.dataset]} to train on",
             where=root,
-            remedy=f"train on session folders instead (--config finetune_tokyo --data DIR), "
-            f"{_MADE_UP}",
+            remedy=f"make them with: vlwm prepare --dataset {config.dataset} --input DIR "
+            f"--output {root} --config {config.name}; or give --data DIR, {_MADE_UP}",
         )
     raw = Path(config.prepare.input)
     if raw_will_do:

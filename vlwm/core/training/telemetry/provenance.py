@@ -13,11 +13,16 @@ import torch
 from vlwm.version import __version__
 
 
-def identity(seed: int, data_hash: str) -> dict[str, Any]:
-    """Return plain values for every checkpoint of a run."""
+def identity(seed: int, data_hash: str, attribution: str = "") -> dict[str, Any]:
+    """Return plain values for every checkpoint of a run.
+
+    Args:
+        attribution: of the training data, with its licence; it travels with the weights.
+    """
     return {
         "seed": seed,
         "data_hash": data_hash,
+        "attribution": attribution,
         "versions": {
             "vlwm": __version__,
             "git": git_revision(),
@@ -27,6 +32,11 @@ def identity(seed: int, data_hash: str) -> dict[str, Any]:
             "cuda": torch.version.cuda,
         },
     }
+
+
+def non_commercial(attribution: str) -> bool:
+    """Return True where the training data, and so the weights, are for non-commercial use."""
+    return "-NC" in attribution.upper() or "non-commercial" in attribution.lower()
 
 
 def git_revision() -> str | None:
