@@ -376,6 +376,10 @@ def test_a_flip_in_a_pose_file_or_session_json_is_never_silent(tmp_path: Path) -
             assert after.meta == before.meta
             np.testing.assert_array_equal(after.poses, before.poses)
         (folder / name).write_bytes(whole)
+    path = folder / "poses/000001.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(DataError, match=r"it differs from its checksum in session\.json"):
+        Session(folder, strict=True)
 
 
 @pytest.mark.parametrize(

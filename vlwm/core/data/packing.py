@@ -1,4 +1,4 @@
-"""Pack session folders into shards beside them, and again when a session changes."""
+"""Pack session folders into shards of their own, and again when a session changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splits by area: what the test split shows, the train split never saw.
+"""Splits by area: no world cell of the test split is in the train split.
 
 The plan of a city is cut into three contiguous regions, 70/15/15 of the area: a strip of 30 % along
 the long side is halved across. A frame shows the world out to half the grid's diagonal, so a pose
@@ -49,13 +49,13 @@ class Region:
     y1: float
 
     def inside(self, xy: NDArray[np.float64], margin_m: float) -> NDArray[np.bool_]:
-        """Whether points (..., 2) lie at least `margin_m` from the border (a hair less counts)."""
+        """Return True for points (..., 2) at least `margin_m` inside the border (to 1e-6 m)."""
         m = margin_m - 1e-6
         x, y = xy[..., 0], xy[..., 1]
         return (x >= self.x0 + m) & (x <= self.x1 - m) & (y >= self.y0 + m) & (y <= self.y1 - m)
 
     def shrunk(self, margin_m: float) -> Region:
-        """The rectangle `margin_m` inside this one; may be empty."""
+        """Return the rectangle `margin_m` inside this one; may be empty."""
         m = margin_m
         return Region(self.split, self.x0 + m, self.y0 + m, self.x1 - m, self.y1 - m)
 
@@ -66,14 +66,14 @@ class Region:
 
 @dataclass(frozen=True)
 class Splits:
-    """Regions of a place, or sessions by name where there is no place.
+    """Regions of a place, or splits of whole sessions where the place is unknown.
 
     Attributes:
         crs: coordinate system of the regions; None without a place.
         margin_m: distance from a region's border that a pose must keep.
         regions: one for each split.
         sessions: session name → split, where sessions are dealt whole.
-        note: what has to be known about these splits; empty where they are apart by area.
+        note: sentence about splits that may show the same world; empty for splits by area.
     """
 
     crs: str | None
@@ -83,7 +83,7 @@ class Splits:
     note: str = ""
 
     def labels(self, store: PackedStore) -> NDArray[np.str_]:
-        """The split of every frame of a store, (N,): 'train', 'val', 'test' or 'none'."""
+        """Return the split of every frame of a store, (N,): 'train', 'val', 'test' or 'none'."""
         out = np.full(len(store), NOWHERE, dtype="<U5")
         for index, name in enumerate(store.sessions):
             rows = np.flatnonzero(store.session == index)
@@ -96,14 +96,14 @@ class Splits:
         return out
 
     def of_places(self, xy: NDArray[np.float64]) -> NDArray[np.str_]:
-        """The split of points (N, 2) in `crs`."""
+        """Return the split of points (N, 2) in `crs`."""
         out = np.full(len(xy), NOWHERE, dtype="<U5")
         for region in self.regions:
             out[region.inside(xy, self.margin_m)] = region.split
         return out
 
     def counts(self, store: PackedStore) -> dict[str, int]:
-        """Frames of each split, and of none."""
+        """Count the frames of each split, and of none."""
         labels = self.labels(store)
         return {name: int((labels == name).sum()) for name in (*NAMES, NOWHERE)}
 
@@ -154,7 +154,7 @@ def plan_regions(
             built area, so that a gap in the city does not become the test region.
 
     Raises:
-        DataError: a region would have no inside; how large the place must be is said.
+        DataError: a region would have no inside; the sentence names the size that is needed.
     """
     rng = np.random.default_rng([seed, 0x5D117])
     low, high = np.array(bounds[:2]), np.array(bounds[2:])
@@ -168,12 +168,12 @@ def plan_regions(
     if from_low:
         cut = _cut(points[:, long], share, low[long], high[long], least, 0.5 * size[long])
         strip, rest = (low[long], cut), (cut, high[long])
-        beside = points[points[:, long] < cut]
+        inside = points[points[:, long] < cut]
     else:
         cut = _cut(points[:, long], 1 - share, low[long], high[long], 0.5 * size[long], least)
         strip, rest = (cut, high[long]), (low[long], cut)
-        beside = points[points[:, long] >= cut]
-    middle = _cut(beside[:, short], 0.5, low[short], high[short], need, need)
+        inside = points[points[:, long] >= cut]
+    middle = _cut(inside[:, short], 0.5, low[short], high[short], need, need)
     halves = [(low[short], middle), (middle, high[short])]
     val, test = halves if val_first else halves[::-1]
     whole = (low[short], high[short])
@@ -184,7 +184,11 @@ def plan_regions(
 def _cut(
     values: NDArray[np.float64], share: float, low: float, high: float, before: float, after: float
 ) -> float:
-    """Where `share` of the values lie below, at least `before` and `after` from the ends."""
+    """Return the value below which `share` of the values are, away from the ends.
+
+    Args:
+        before, after: least distance from `low` and from `high`.
+    """
     at = np.quantile(values, share) if len(values) else low + share * (high - low)
     return float(np.clip(at, low + before, max(low + before, high - after)))
 
@@ -206,7 +210,7 @@ def _check_room(length: float, width: float, need: float) -> None:
 
 
 def deal_sessions(count: int) -> list[str]:
-    """The split of each of `count` planned sessions: 70/15/15, test and val at least one each.
+    """Return the split of each of `count` planned sessions: 70/15/15, test and val at least one.
 
     Train comes first, then test, then val, so that with agents in turn both fly in train. Two
     sessions train and test; one trains.
@@ -221,7 +225,7 @@ def splits_of_recorded(
     names: Sequence[str], places: NDArray[np.float64] | None, crs: str | None, margin_m: float,
     seed: int,
 ) -> Splits:  # fmt: skip
-    """Splits for sessions that were recorded elsewhere.
+    """Return splits for sessions that were recorded elsewhere.
 
     By area where the place is known and some way of cutting it leaves each split a run of frames
     that is long enough for a window; otherwise whole sessions are dealt.
@@ -241,7 +245,7 @@ def splits_of_recorded(
 
 
 def _by_area(places: NDArray[np.float64], crs: str, margin_m: float, seed: int) -> Splits | None:
-    """The first cut that leaves every split a run of frames, of some dozens that are tried."""
+    """Return the first of some dozens of cuts that leaves every split a run of frames."""
     low, high = places.min(axis=0) - margin_m, places.max(axis=0) + margin_m
     bounds = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
     for attempt in range(_PLANS):
@@ -257,13 +261,13 @@ def _by_area(places: NDArray[np.float64], crs: str, margin_m: float, seed: int) 
 
 
 def _longest_run(inside: NDArray[np.bool_]) -> int:
-    """The most True values in a row."""
+    """Return the largest number of True values in a row."""
     borders = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]])))
     return int((borders[1::2] - borders[::2]).max(initial=0))
 
 
 def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
-    """The splits of a data folder: its `splits.json`, or a plan that is written there.
+    """Return the splits of a data folder: its `splits.json`, or a plan that is written there.
 
     Raises:
         DataError: `vlwm prepare` has not finished this folder.
@@ -275,7 +279,7 @@ def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
         raise DataError(
             "vlwm prepare has not finished this folder",
             where=store.root,
-            remedy="run the same vlwm prepare command again; it goes on where it stopped",
+            remedy="run the same vlwm prepare command again; it resumes where it stopped",
         )
     origins = [m.get("origin") for m in store.meta]
     assigned = [m.get("split") for m in store.meta]
@@ -303,7 +307,7 @@ def _written(splits: Splits, store: PackedStore) -> Splits:
 def seen_cells(
     xy: NDArray[np.float64], yaw: NDArray[np.float64], grid: Any, cell_m: float = 1.0
 ) -> set[tuple[int, int]]:
-    """World columns of `cell_m` metres whose centre lies in any of the frames' grids.
+    """Return the world columns of `cell_m` metres whose centre is in any of the frames' grids.
 
     For the proof that no cell is seen by two splits.
 

@@ -45,7 +45,7 @@ def windows_of(
     stride: int = 1,
     step_s: float = STEP_S,
 ) -> list[Window]:
-    """Every window of `frames` frames that belongs to a split ('all': to any).
+    """Return every window of `frames` frames that belongs to a split ('all': to any).
 
     A window belongs to a split only if each of its poses does; across a missing frame there is
     none.
@@ -71,7 +71,7 @@ def windows_of(
 
 
 def window_counts(store: PackedStore, splits: Splits, frames: int) -> dict[str, int]:
-    """Windows of each split, and under 'none' those dropped at the borders between splits."""
+    """Count the windows of each split, and under 'none' those dropped at the borders."""
     labels = splits.labels(store)
     counts = dict.fromkeys((*SPLITS, NOWHERE), 0)
     for window in _whole_windows(store, frames, 1, STEP_S):
@@ -80,13 +80,13 @@ def window_counts(store: PackedStore, splits: Splits, frames: int) -> dict[str, 
 
 
 def _split_of(window: Window, labels: NDArray[np.str_]) -> str:
-    """The one split of all frames of a window, or 'none'."""
+    """Return the one split of all frames of a window, or 'none'."""
     label = labels[window.rows]
     return str(label[0]) if (label == label[0]).all() else NOWHERE
 
 
 def _whole_windows(store: PackedStore, frames: int, stride: int, step_s: float) -> Iterator[Window]:
-    """Windows without a missing frame, session by session."""
+    """Yield the windows without a missing frame, session by session."""
     for index, (name, rows) in enumerate(store.session_rows()):
         every = _frames_per_step(store, index, step_s)
         numbers = store.frame[rows]
@@ -100,7 +100,11 @@ def _whole_windows(store: PackedStore, frames: int, stride: int, step_s: float) 
 
 
 def _frames_per_step(store: PackedStore, index: int, step_s: float) -> int:
-    """How many frames of a session make one step of a window."""
+    """Return the number of frames of a session in one step of a window.
+
+    Raises:
+        DataError: the frames do not fall on the step.
+    """
     dt_s = float(store.meta[index].get("dt_s") or STEP_S)
     every = max(1, round(step_s / dt_s))
     if abs(every * dt_s - step_s) > _STEP_TOLERANCE * step_s:
@@ -114,7 +118,7 @@ def _frames_per_step(store: PackedStore, index: int, step_s: float) -> int:
 
 
 def frame_rows(store: PackedStore, splits: Splits, split: str) -> NDArray[np.int64]:
-    """Rows of all frames of a split, for the tokenizer."""
+    """Return the rows of all frames of a split, for the tokenizer."""
     labels = splits.labels(store)
     chosen = np.isin(labels, SPLITS) if split == "all" else labels == split
     return np.flatnonzero(chosen)

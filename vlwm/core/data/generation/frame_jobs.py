@@ -24,7 +24,7 @@ from vlwm.core.parallel import each
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is missing of one frame.
+    """The missing files of one frame.
 
     Attributes:
         number: of the frame.
@@ -41,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What a worker needs to make any frame; shared with forked processes."""
+    """The city, grid and filling from which any frame is made; shared with forked processes."""
 
     buildings: TriangleTiles
     city: City
@@ -49,7 +49,7 @@ class Scene:
     fill: str
 
     def frame(self, ego: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Occupancy (X, Y, Z) around an ego frame (4,) of the city's frame."""
+        """Return the occupancy (X, Y, Z) around an ego frame (4,) of the city's frame."""
         grid = self.grid
         occupancy = self.buildings.voxelize_ego(ego, grid)
         reach = grid.horizontal_half_diagonal_m + 1.0

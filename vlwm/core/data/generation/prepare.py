@@ -1,8 +1,8 @@
-"""From a City to session folders, the packed store and `splits.json`.
+"""Make session folders, the packed store and `splits.json` from a City.
 
 Sessions are planned first (a function of city, seed and number), then forked workers that share the
 city's triangles voxelise the frames. Every file appears by rename, `session.json` last of a session
-and `splits.json` last of all, so a run that was killed goes on where it stopped and ends with the
+and `splits.json` last of all, so a run that was killed resumes where it stopped and ends with the
 same bytes, whatever the number of workers; frames that were deleted or damaged since are made
 again.
 """
@@ -62,7 +62,7 @@ __all__ = ["OnFrames", "PreparePlan", "PrepareReport", "default_workers", "outli
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What was made.
+    """The outcome of `prepare`.
 
     Attributes:
         occupied_share: of all cells.
@@ -123,7 +123,7 @@ def prepare(
 
 
 def outline(city: City, config: Config, output: Path, plan: PreparePlan) -> dict[str, Any]:
-    """What `prepare` would make, and whether it could: nothing is written.
+    """Return the plan of `prepare` as JSON values, after the checks that need no writing.
 
     Raises:
         DataError: the place is too small.
@@ -265,7 +265,7 @@ _SHARES_FRAMES = 200
 
 
 def _shares(store: PackedStore) -> tuple[float, float]:
-    """Mean share of occupied cells, and the share of those that are lowest in their column.
+    """Return the mean share of occupied cells, and of those the share lowest in their column.
 
     Over at most 200 frames, evenly spread.
     """
@@ -280,7 +280,7 @@ def _shares(store: PackedStore) -> tuple[float, float]:
 
 
 def _ground_below(sessions: list[Planned], city: City, grid: VoxelGrid) -> float:
-    """Share of the columns whose ground lies below the grid: steep places lose it there.
+    """Return the share of columns whose ground is below the grid, as happens on steep ground.
 
     Over at most 200 frames, evenly spread, and every fourth column each way.
     """

@@ -1,6 +1,6 @@
-"""What `prepare` is going to make: regions of the splits, and in each the paths of its sessions.
+"""Plan the sessions of `prepare`: regions of the splits, and in each the paths of its sessions.
 
-Everything is a function of city, grid and plan, so it is planned again when a run goes on. A
+Everything is a function of city, grid and plan, so it is planned again when a run resumes. A
 session keeps to one part of its region, and the obstacle maps of the last parts are kept.
 """
 
@@ -40,7 +40,7 @@ _AT_ONCE = 5
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """What is to be made.
+    """The options of `prepare` that decide the content.
 
     Attributes:
         frames: of one session.
@@ -79,14 +79,14 @@ class Planned:
     offset: NDArray[np.float64]
 
     def ego(self) -> NDArray[np.float64]:
-        """Ego frames (N, 4) in the city's frame."""
+        """Return the ego frames (N, 4) in the city's frame."""
         ego = ego_of(self.trajectory.poses, self.trajectory.ground_z)
         ego[:, :3] += self.offset
         return ego
 
 
 def _built(city: City) -> NDArray[np.float64]:
-    """Middles (N, 2) of the squares of the plan in which something stands."""
+    """Return the middles (N, 2) of the built squares of the plan, metres."""
     x0, y0, _, y1 = (int(np.floor(v / _BUILT_CELL_M)) for v in city.bounds_xy)
     columns = y1 - y0 + 1
     keys = np.zeros(0, dtype=np.int64)  # one number sorts faster than two
@@ -98,7 +98,7 @@ def _built(city: City) -> NDArray[np.float64]:
 
 
 def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
-    """Insides of the regions in the city's frame, and the splits in its CRS."""
+    """Return the insides of the regions in the city's frame, and the splits in its CRS."""
     margin = grid.horizontal_half_diagonal_m
     regions = plan_regions(city.bounds_xy, margin, plan.seed, _built(city))
     east, north = city.origin.easting, city.origin.northing
@@ -174,7 +174,7 @@ def session_names(plan: PreparePlan) -> list[str]:
 
 
 def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
-    """(split, agent, pattern) of each session; in every split the first pattern comes first.
+    """Return (split, agent, pattern) of each session; each split begins with the first pattern.
 
     Raises:
         UsageError: an agent follows none of the plan's patterns.
@@ -189,7 +189,7 @@ def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
 
 
 def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
-    """The part of a region that one session keeps to, so that no map grows with the city.
+    """Return the part of a region that one session keeps to, so that no map grows with the city.
 
     One of equal parts of at most `_SESSION_SIDE_M`, as likely as much is built there.
     """
@@ -208,7 +208,7 @@ def _path(
     city: City, region: Region, obstacles: Obstacles, agent: str, pattern: str,
     seed: int, plan: PreparePlan,
 ) -> tuple[Trajectory, str]:  # fmt: skip
-    """A path, and its pattern: where the mix names one that finds no way here, it is random."""
+    """Return a path and its pattern: random where a pattern of the mix finds no way here."""
 
     def along(name: str) -> Trajectory:
         return plan_trajectory(

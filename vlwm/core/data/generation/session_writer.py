@@ -1,7 +1,7 @@
 """The files of one session: poses, occupancy, and what its sensors record.
 
 What is there is kept, what is missing is made, and `session.json` is written last, so a session can
-be stopped anywhere and goes on to the same bytes.
+be stopped anywhere and resumes to the same bytes.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _recorder(planned: Planned, scene: Scene, plan: PreparePlan) -> Recorder:
 def _job(
     folder: Path, i: int, ego: NDArray[np.float64], plan: PreparePlan, grid: VoxelGrid, read: bool
 ) -> Job:
-    """What is missing of frame `i`; with `read`, what is there must be whole."""
+    """Return the files of frame `i` that are missing or, with `read`, damaged."""
     frame = _frame_path(folder, i)
     lidar, image = folder / f"lidar/{i:06d}_LIDAR.npy", folder / f"images/{i:06d}_CAM_FRONT.jpg"
     return Job(
@@ -150,7 +150,7 @@ def _job(
 
 
 def _opens(path: Path, reader: Callable[[Path], Any], read: bool) -> bool:
-    """Whether a sensor's file exists and, with `read`, is whole."""
+    """Return True if a sensor's file exists and, with `read`, is whole."""
     if not path.exists():
         return False
     try:
@@ -164,7 +164,7 @@ def _frame_path(folder: Path, number: int) -> Path:
 
 
 def _is_there(path: Path, grid: VoxelGrid, *, read: bool) -> bool:
-    """Whether a frame exists and, with `read`, is whole."""
+    """Return True if a frame exists and, with `read`, is whole."""
     if not path.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a planner asks about places: where a vehicle may be, and how high things stand about it."""
+"""Answer a planner about places: free or blocked, and the height of what is around."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class World:
         terrain: ground of the city.
         region: rectangle of the city's frame in which every pose stays.
         vehicle: what it can do.
-        confined: keeps to places where nothing stands, however high it is: between the buildings.
+        confined: keeps to free places between the buildings, at any height.
         turns_off: looks ahead along turns that end too, as a vehicle that follows a way needs to.
         roads: of the city, where known.
     """
@@ -43,7 +43,7 @@ class World:
     roads: Roads | None = None
 
     def free(self, states: NDArray[np.float64], *, planning: bool = True) -> NDArray[np.bool_]:
-        """Whether states (..., 7) are inside the region and clear of every surface.
+        """Return True for states (..., 7) inside the region and clear of every surface.
 
         Plans keep `SLACK_M` more than what is checked when the path is done.
         """
@@ -66,7 +66,7 @@ class World:
 
     @cached_property
     def _roofs(self) -> NDArray[np.float32]:
-        """Mean height of what stands within a square of 60 m, (nx, ny); `NOTHING` for none."""
+        """Return the mean height of obstacles within a square of 60 m, (nx, ny), or `NOTHING`."""
         obstacles, side = self.obstacles, 2 * int(_ROOFS_M / 2 / self.obstacles.cell_m) + 1
         stands, share, mean = (obstacles.zeros(np.float32) for _ in range(3))
         np.greater(obstacles.tops, NOTHING, out=stands)
@@ -79,6 +79,6 @@ class World:
         return mean
 
     def roofs_above_ground(self, xy: NDArray[np.float64]) -> float:
-        """Mean height above the ground of what stands about a point (2,), metres; 0 for none."""
+        """Return the mean height of obstacles about a point (2,) above the ground, metres, or 0."""
         i, j, _ = self.obstacles.squares(xy)
         return max(0.0, float(self._roofs[i, j]) - float(self.terrain.height(xy)))

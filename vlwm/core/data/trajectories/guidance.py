@@ -1,4 +1,4 @@
-"""What a vehicle wishes to do next; the planner takes the collision-free command nearest to it.
+"""Choose the command that a vehicle wants next; the planner takes the nearest free one.
 
 A wish is (speed, turn rate, climb). `RandomWishes` vary slowly; `PathWishes` lets speed and height
 vary in the same way and steers along ways that a pattern hands out, by pure pursuit (Coulter,
@@ -40,7 +40,7 @@ class Wishes(Protocol):
 
 
 class RandomWishes:
-    """Slowly varying wishes: each is drawn anew after a while, at its own moments.
+    """Slowly varying wishes: each is drawn again after a while, at its own moments.
 
     A wish for speed or turn lasts up to 6 s, one for height long enough to get there.
     """

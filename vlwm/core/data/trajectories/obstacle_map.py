@@ -1,4 +1,4 @@
-"""Where a vehicle may not be: the highest surface in each square of the plan, widened by a margin.
+"""Map the obstacles: the highest surface in each square of the plan, widened by a margin.
 
 Conservative on purpose: under a bridge or an overhang counts as inside. Made for a window of the
 city, so its memory does not grow with the city. It also knows where the city ends: beyond
@@ -27,10 +27,10 @@ _SHIFT = 4  # fractional bits of the polygon filler's coordinates
 
 @dataclass(frozen=True, eq=False)
 class Obstacles:
-    """What stands on a window of the plan, in squares from (x0, y0).
+    """Obstacles of a window of the plan, in squares from (x0, y0).
 
     Attributes:
-        tops: float32 (nx, ny), metres, widened by the margin; `NOTHING` where nothing stands.
+        tops: float32 (nx, ny), metres, widened by the margin; `NOTHING` where the square is free.
         wide: the same, widened by `SLACK_M` more: what plans keep clear of, so that a path that
             is rounded off afterwards still keeps clear of `tops`.
         built: bool (nx, ny), whether a surface is near enough to be worth a visit.
@@ -63,7 +63,7 @@ class Obstacles:
         return np.where(allowed, found, np.float32(np.inf))
 
     def on_streets(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether points (..., 2) lie on `streets`."""
+        """Return True for points (..., 2) on `streets`."""
         i, j, inside = self.squares(xy)
         return np.asarray(inside & self.streets[i, j])
 

@@ -33,7 +33,7 @@ Make = Callable[[World, np.random.Generator], Wishes]
 
 @dataclass(frozen=True)
 class Pattern:
-    """How a named pattern is flown or driven.
+    """Parameters of a named pattern.
 
     Attributes:
         agents: vehicles that can.

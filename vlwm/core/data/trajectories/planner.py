@@ -1,4 +1,4 @@
-"""Where vehicles go: drones and rovers with varying speed, turns and climbs, never through a wall.
+"""Plan paths of drones and rovers: varying speed, turns and climbs, never through a wall.
 
 A vehicle is a unicycle (position, heading, speed, turn rate, climb) whose commands follow the
 wishes of a pattern. Twice a second it looks several seconds ahead along a fan of commands, drops
@@ -55,7 +55,7 @@ class Trajectory:
     ground_z: NDArray[np.float64]
 
     def moved(self, offset: NDArray[np.float64]) -> Trajectory:
-        """The same path in a frame whose origin lies at `offset` (3,)."""
+        """Return the same path in a frame whose origin is at `offset` (3,)."""
         poses = self.poses.copy()
         poses[:, :3] -= offset
         return Trajectory(self.agent, self.times_s, poses, self.ground_z - offset[2])
@@ -84,7 +84,7 @@ def plan_trajectory(
         roads: of the city, for patterns that follow them.
 
     Raises:
-        DataError: no such path was found; where and why is said.
+        DataError: no such path was found; the sentence names the place and the reason.
     """
     style = BY_NAME[pattern]
     world = World(
@@ -189,10 +189,10 @@ def _choose(
 def _feasible(
     world: World, state: NDArray[np.float64], commands: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
-    """Which commands (K, 3) stay clear for the time looked ahead.
+    """Return True for commands (K, 3) that stay clear for the time looked ahead.
 
     A sinking drone levels off after `_SINK_S`: held for the whole time, no sink would end low. In a
-    world that turns off, going straight on after that is as good: a corner is no circle.
+    world that turns off, going straight on after that is as good: a corner ends.
     """
     sinking = round(_SINK_S / _LOOK_STEP_S)
     first = _roll(state, commands, world, sinking + 1, _LOOK_STEP_S)

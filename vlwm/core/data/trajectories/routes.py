@@ -74,7 +74,7 @@ class StreetWays:
 class Lines:
     """To and fro in parallel lines over a block, then over the next one the other way.
 
-    Lost in a block, it goes on with the rest of it.
+    Lost in a block, it continues with the rest of it.
     """
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:

@@ -1,6 +1,6 @@
 """Ways between the buildings: shortest paths on a net of the free ground that keep off the walls.
 
-Where the source has roads (`tran`), ground beside them costs several times as much, so that a way
+Where the source has roads (`tran`), ground next to them costs several times as much, so that a way
 follows real streets and still crosses the gaps between their surfaces.
 """
 
@@ -37,7 +37,7 @@ class Streets:
         x0, y0: of node (0, 0), metres.
         number: int32 (nx, ny), number of a node; -1 where none is.
         places: float64 (N, 2) of the nodes, metres.
-        on_road: bool (N,), whether a node lies on a road; all true where no roads are known.
+        on_road: bool (N,), True on a road; all True where the source has no roads.
         net: (N, N) sparse, cost of the way between neighbours.
     """
 
@@ -118,7 +118,7 @@ def _bands(nodes: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _cost(obstacles: Obstacles, places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cost (N,) of a metre of way at nodes (N, 2): more beside a wall."""
+    """Cost (N,) of a metre of way at nodes (N, 2): more next to a wall."""
     free, walls = obstacles.streets.view(np.uint8), obstacles.zeros(np.float32)
     cv2.distanceTransform(free, cv2.DIST_L2, 3, dst=walls)
     i, j, _ = obstacles.squares(places)

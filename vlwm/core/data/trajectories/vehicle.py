@@ -1,8 +1,8 @@
-"""What kinds of vehicles can do, how they move under a command, and how they lean.
+"""Limits of the kinds of vehicles, their motion under a command, and their tilt.
 
 A state is (x, y, z, heading, speed, turn rate, climb); a command is its last three, wished. Motion
 is that of a unicycle whose rates follow the command with a lag, within the vehicle's limits. A
-drone tilts into its acceleration, thrust along body z (up to 25°); a rover lies on the terrain.
+drone tilts into its acceleration, thrust along body z (up to 25°); a rover follows the terrain.
 Both lean after the last moments alone: an attitude knows nothing of the next frame.
 """
 
@@ -23,7 +23,7 @@ _LAG_S = 0.7
 
 @dataclass(frozen=True)
 class Vehicle:
-    """What a kind of vehicle can do.
+    """Limits of a kind of vehicle.
 
     Attributes:
         speed_m_s: lowest and highest planar speed.
