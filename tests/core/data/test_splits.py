@@ -139,5 +139,5 @@ def test_round_trip(tmp_path: Path) -> None:
     splits.write(tmp_path / "splits.json")
     assert Splits.read(tmp_path / "splits.json") == splits
     (tmp_path / "splits.json").write_text("{}")
-    with pytest.raises(DataError, match=r"no splits\.json"):
+    with pytest.raises(DataError, match=r"not a valid splits\.json"):
         Splits.read(tmp_path / "splits.json")
