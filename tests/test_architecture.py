@@ -16,6 +16,7 @@ FOUNDATION = {
     "errors", "text", "tile_tree", "files", "parallel", "run_folder", "config", "signals",
     "vocabulary", "folder_lock",
     "run_status",
+    "locale_names",
 }  # fmt: skip
 ALLOWED = {
     "store": set(),

@@ -82,7 +82,7 @@ COMMANDS = [
     ("train --backup ftp://x", "is not the address of a store"),
     ("train --stop-instance", "--stop-instance works on Vast.ai, RunPod and Lambda Cloud"),
     ("train --stage wrold", "--stage wrold is unknown"),
-    ("train --config test_local --gpu-ids 99", "there is no GPU 99"),
+    ("train --config test_local --gpu-ids 99", "GPU 99 not found"),
     ("eval --split tset", "--split tset is unknown: did you mean test?"),
     ("download --plateau --links list", "--links is for datasets that require registration"),
     ("download --midair", "requires registration"),
@@ -95,7 +95,7 @@ COMMANDS = [
     ("download --catalog five.json", "entry 0 has an unknown key 'ulr'"),
     ("download --catalog six.json", "the address should begin with http, https or hf"),
     ("download --catalog seven.json --midair", "nothing in the catalogue matches"),
-    ("prepare --config circle.py", "_base_ goes round in a circle"),
+    ("prepare --config circle.py", "_base_ files include each other in a loop"),
     ("prepare --input damaged.zip", "the archive is damaged"),
 ]  # fmt: skip
 
@@ -261,7 +261,7 @@ CALLS: list[tuple[Callable[[Path], None], str]] = [
     (_no_window, "the split 'val' holds no window of 10 frames"),
     (_no_png, "a preview is a PNG file"),
     (_no_codec, "OpenCV cannot write mp4 here"),
-    (_disk, "the disk answered Input/output error"),
+    (_disk, "disk error (Input/output error)"),
     (_memory, "the memory of cuda:0 does not hold 4 windows"),
     (_stopped("SIGTERM"), "stopped by a signal; progress is saved"),
     (_stopped("SIGINT"), "interrupted; progress is saved"),

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ from vlwm.commands.monitor import monitor
 from vlwm.commands.prepare import prepare
 from vlwm.commands.setup import setup
 from vlwm.commands.train import train
-from vlwm.core.errors import VlwmError
+from vlwm.core.errors import VlwmError, nearest
 from vlwm.core.files import explain_os_error
 from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
 from vlwm.core.text import safe_text
@@ -37,8 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="One line: setup → download → prepare → train → eval → export; `vlwm monitor` watches a "
-    "run. Exit codes: 0 done, 1 failed, 2 usage, 3 machine, 4 data, 75 stopped and resumable.",
+    epilog="Workflow: setup, download, prepare, train, eval, export; vlwm monitor watches a run. "
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 machine, 4 data, 75 stopped and resumable.",
 )
 
 
@@ -51,13 +52,16 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an unexpected error.")
     ] = False,
 ) -> None:
-    """From a real city to an occupancy world model whose numbers can be trusted."""
+    """Train and evaluate 3-D occupancy forecasting models on PLATEAU city data."""
 
 
 app.command("setup", rich_help_panel="Machine")(setup)
@@ -87,7 +91,10 @@ def _run(stop: Stoppable, debug: bool) -> int:
         if {"-h", "--help"} & set(sys.argv[1:]) or not sys.argv[1:]:
             _import_help_renderer()
         if not _help_of_one_command(sys.argv[1:]):
-            app()
+            left = typer.main.get_command(app).main(standalone_mode=False)
+            if left == INTERRUPTED and stop.received is not None:
+                raise KeyboardInterrupt
+            return left if isinstance(left, int) else 0
     except SystemExit as left:
         if (
             stop.received is not None and left.code == INTERRUPTED
@@ -112,6 +119,11 @@ def _run(stop: Stoppable, debug: bool) -> int:
             return exit_code(stop.received)
         return _say_os_error(error, debug)
     except Exception as error:  # noqa: BLE001 - the one place where a bug is met
+        if hasattr(error, "format_message"):  # of Typer: a wrong command line
+            say(f"vlwm: {_wrong_usage(error)}")
+            return int(getattr(error, "exit_code", 2))
+        if type(error).__name__ == "Abort":
+            return INTERRUPTED
         _report_bug(error, debug)
         return 1
     return 0
@@ -127,6 +139,31 @@ def _say_os_error(error: OSError, debug: bool) -> int:
     explained = explain_os_error(error, os.fspath(error.filename))
     say(f"vlwm: {explained}")
     return explained.exit_code
+
+
+_PLAIN_WORDS = (
+    (r"Input should be a valid integer.*", "not a whole number"),
+    (r"Input should be a valid number.*", "not a number"),
+    (r"Input should be greater than or equal to (\S+).*", r"must be at least \1"),
+    (r"Input should be less than or equal to (\S+).*", r"must be at most \1"),
+    (r"'(.*)' is not a valid int(eger)?.*", r'"\1" is not a whole number'),
+    (r"'(.*)' is not a valid float.*", r'"\1" is not a number'),
+)
+
+
+def _wrong_usage(error: Exception) -> str:
+    """Return a mistake on the command line as one sentence, with the nearest right word."""
+    help_of = " ".join(["vlwm", *[w for w in sys.argv[1:2] if not w.startswith("-")], "--help"])
+    name, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if type(error).__name__ == "NoSuchOption" and name is not None:
+        close = nearest(name, near or ()) or (sorted(near)[0] if near else None)
+        hint = f"did you mean {close}?" if close else f"see {help_of}"
+        return f"no such option {safe_text(name, 60)}: {hint}"
+    text = str(getattr(error, "format_message")()).strip().rstrip(".")  # noqa: B009 - by name
+    for pattern, plain in _PLAIN_WORDS:
+        text = re.sub(pattern, plain, text, flags=re.S)
+    text = re.sub(r"^Invalid value for '?([^':]+)'?: ", r"\1: ", text)
+    return f"{safe_text(text[:1].lower() + text[1:])} (see {help_of})"
 
 
 _LONGEST_SENTENCE = 4000
@@ -173,10 +210,34 @@ def _import_help_renderer() -> None:
         sys.modules[module] = placeholder = ModuleType(module)
         setattr(placeholder, name, type(name, (), {}))
     try:
-        import typer.rich_utils  # noqa: F401
+        import typer.core
+        import typer.rich_utils
+
+        _show_what_to_type(typer.core.TyperOption)
     finally:
         for module in spared:
             del sys.modules[module]
+
+
+_TYPED = {"path": "PATH", "str": "TEXT", "int": "N", "float": "NUMBER"}
+
+
+def _show_what_to_type(option: Any) -> None:
+    """Let help name what is typed after an option, not its Python type; flags take nothing."""
+    if not hasattr(option, "display_type_rich"):  # another version of Typer
+        return
+
+    original = option.display_type_rich
+
+    def typed(self: Any, ctx: Any) -> str | None:
+        shown = original(self, ctx)
+        if self.metavar is not None or shown is None:
+            return self.metavar
+        name = re.sub(r"^list\[(.*)\]$", r"\1", shown.strip("<>. ").lower()).split()[0]
+        return None if name == "bool" else _TYPED.get(name, name.upper())
+
+    option.display_type_rich = typed
+    option._get_number_range_help_str = lambda self: None
 
 
 def _help_of_one_command(words: list[str]) -> bool:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vlwm.core.training.options import TrainOptions
     from vlwm.core.training.startup.auto_config import Choice, Fixed
 
-_SAID = ("gpu", "cpu", "shm", "disk", "storage")
+_SAID = ("gpu", "cpu", "shm", "disk")
 
 
 def choose_for_this_machine(
@@ -55,14 +55,17 @@ def choose_for_this_machine(
 
 def _refuse_an_unfit_machine(found: Findings) -> None:
     """What cannot be worked around: a broken driver, a full disk, a torch that misses the GPU."""
-    from vlwm.commands._output import note
+    from vlwm.commands._output import mark, note
     from vlwm.core.errors import MachineError
 
     for check in found.checks:
         if check.status == "fail":
             raise MachineError(f"{check.name}: {check.detail}", remedy=check.fix)
         if check.status == "warn" and check.name not in ("gpu", "session"):
-            note(f"▲ {check.name}: {check.detail}" + (f": {check.fix}" if check.fix else ""))
+            note(
+                f"{mark('warn')} {check.name}: {check.detail}"
+                + (f": {check.fix}" if check.fix else "")
+            )
     if found.advice.device == "cuda" and not _torch_reaches_a_gpu():
         raise MachineError(
             f"the {found.advice.gpu} is here, and torch does not reach it",

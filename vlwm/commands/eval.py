@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vlwm.core.evaluation.evaluator import Progress, Scores
     from vlwm.core.evaluation.load import Opened
 
-_WHAT, _OUT, _HOW = "What to judge", "Results", "How to run"
+_WHAT, _OUT, _HOW = "What to evaluate", "Results", "How to run"
 _WIDE = 140  # columns of a terminal
 _SPLITS = ("train", "val", "test", "all")
 
@@ -47,7 +47,7 @@ def evaluate(
         typer.Option(
             "--baselines-only",
             rich_help_panel=_WHAT,
-            help="Methods without learning alone: needs --config, no checkpoint.",
+            help="Score only the non-learned baselines: needs --config, no checkpoint.",
         ),
     ] = False,
     config: Annotated[
@@ -79,7 +79,9 @@ def evaluate(
     video: Annotated[
         Path | None,
         typer.Option(
-            help="Film some windows as mp4: past, truth, forecast, memory.", rich_help_panel=_OUT
+            metavar="FILE",
+            help="Save a video of sample windows (.webm plays in browsers; .mp4).",
+            rich_help_panel=_OUT,
         ),
     ] = None,
     report: Annotated[
@@ -109,13 +111,19 @@ def evaluate(
         typer.Option(help="Windows that the model sees at once.", min=1, rich_help_panel=_HOW),
     ] = 1,
 ) -> None:
-    """Score a checkpoint and every baseline without learning (docs/evaluation.md).
+    """Evaluate a checkpoint against all non-learned baselines (docs/evaluation.md).
 
-    Examples: [cyan]vlwm eval ./test_out --split test[/],
-    [cyan]vlwm eval best.pth --data data/matsumoto --split all --json[/],
-    [cyan]vlwm eval ./test_out --report report[/],
-    [cyan]vlwm eval --compare checkpoints test_out[/],
-    [cyan]vlwm eval --baselines-only --config tokyo_small --data data/tokyo_gazebo[/]
+    Examples:
+
+      [cyan]vlwm eval ./test_out --video forecast.webm[/]
+
+      [cyan]vlwm eval best.pth --data data/matsumoto --split all --json[/]
+
+      [cyan]vlwm eval --baselines-only --config tokyo_small --data data/tokyo_gazebo[/]
+
+      [cyan]vlwm eval ./test_out --report report[/]
+
+      [cyan]vlwm eval --compare checkpoints test_out[/]
     """
     from vlwm.commands._output import emit_json, note
     from vlwm.core.errors import UsageError
@@ -123,6 +131,7 @@ def evaluate(
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
+    _check_outputs(output, picture, video)
     runs, own = run or [Path("checkpoints")], local_data(data, packed_dir)
     if compare:
         from vlwm.commands._compare import compare_runs
@@ -143,6 +152,8 @@ def evaluate(
         batch_size=batch_size,
         progress=_progress(),
     )
+    if not json_:
+        _print(scores)  # before anything is drawn, which takes minutes
     written = write_results(scores, subject, output or opened.folder, picture=picture, video=video)
     if mcap is not None:
         from vlwm.commands._mcap import write_windows
@@ -152,8 +163,6 @@ def evaluate(
         written.append(_report(report, scores, opened))
     if json_:
         emit_json(scores)
-    else:
-        _print(scores)
     for path in written:
         note(f"written: {path}")
 
@@ -171,6 +180,24 @@ def _report(folder: Path, scores: Scores, opened: Opened) -> Path:
     )
 
 
+def _check_outputs(output: Path | None, picture: Path | None, video: Path | None) -> None:
+    """Refuse places that cannot be written before anything is computed."""
+    import os
+
+    from vlwm.core.errors import UsageError
+    from vlwm.core.files import make_folder
+
+    if video is not None:
+        from vlwm.core.figures.video import check_video_name
+
+        check_video_name(video)
+    for folder in (output, *(path.parent for path in (picture, video) if path is not None)):
+        if folder is not None and not os.access(make_folder(folder), os.W_OK):
+            raise UsageError(
+                "this folder cannot be written", where=folder, remedy="choose another one"
+            )
+
+
 def _check(split: str, baselines_only: bool, config: str | None) -> None:
     from vlwm.core.errors import UsageError, nearest
 
@@ -182,7 +209,7 @@ def _check(split: str, baselines_only: bool, config: str | None) -> None:
         raise UsageError("--baselines-only needs --config", remedy="such as --config tokyo_small")
     if config is not None and not baselines_only:
         raise UsageError(
-            "a checkpoint brings its own config",
+            "--config is not needed: the checkpoint contains its config",
             remedy="leave --config out, or add --baselines-only",
         )
 

@@ -82,7 +82,7 @@ def prepare(
         typer.Option(
             "--pattern",
             metavar="NAME,...",
-            help="Ways to go, in turn: random, survey, orbit, canyon, patrol, revisit; mix is all.",
+            help="Routes, in rotation: random, survey, orbit, canyon, patrol, revisit; mix = all.",
             rich_help_panel=_MADE,
         ),
     ] = None,
@@ -130,7 +130,7 @@ def prepare(
     workers: Annotated[
         int,
         typer.Option(
-            "--workers", min=0, help="Processes; 0 takes every core.", rich_help_panel=_RUN
+            "--workers", min=0, help="Number of processes (0 = all cores).", rich_help_panel=_RUN
         ),
     ] = 0,
     area: Annotated[
@@ -183,7 +183,7 @@ def prepare(
         typer.Option(
             "--preview-file",
             metavar="FILE",
-            help="Draw them here; a PNG file.",
+            help="Save the preview to this PNG file.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -211,10 +211,13 @@ def prepare(
     body_frame: rec.BodyFrame = None,
     check: rec.Check = None,
 ) -> None:
-    """Turn city models or recordings into training data; the same command resumes it.
+    """Turn city models or recordings into training data. Run the same command again to resume.
 
-    Examples: [cyan]vlwm prepare[/], [cyan]vlwm prepare --input tiles/ --output data/tokyo_gazebo
-    --config tokyo_small --frames 60 --sessions 6[/]
+    Examples:
+
+      [cyan]vlwm prepare --preview[/]
+
+      [cyan]vlwm prepare --input tiles/ --config tokyo_small --frames 60 --sessions 6[/]
     """
     from vlwm.commands._city import read_input, tell_city, tell_report_file
     from vlwm.commands._output import note
@@ -270,7 +273,8 @@ def prepare(
     if store is not None:
         _keep_tiles(store, city)
         with frame_progress(plan.sessions * plan.frames) as report:
-            _show_store(prepare_store(city, resolved, store, plan, report, share=share), json_)
+            done_there = prepare_store(city, resolved, store, plan, report, share=share)
+        _show_store(done_there, json_, config)
         return
     with (
         folder_lock(target, "vlwm prepare", note),
@@ -280,7 +284,7 @@ def prepare(
     tell_report_file(city, target)
     if preview or preview_file:
         _draw_preview(city, resolved, target, preview_file or target / "preview.png")
-    _show(done, target, json_)
+    _show(done, target, json_, config)
 
 
 def _check_store(store: str | None, shard: str | None, output: Path | None, drawn: bool) -> None:
@@ -324,7 +328,7 @@ def _keep_tiles(store: str, city: City) -> None:
         write_tiles(city, opened)
 
 
-def _show_store(report: StoreReport, json_: bool) -> None:
+def _show_store(report: StoreReport, json_: bool, config: str) -> None:
     from dataclasses import asdict
 
     from vlwm.commands._output import emit_json, note, print_table
@@ -346,7 +350,7 @@ def _show_store(report: StoreReport, json_: bool) -> None:
     ]
     print_table(f"Prepared {report.store}", ["what", "value"], rows)
     if report.finished:
-        print(f"next: vlwm train --data {report.store}")
+        print(f"next: {_train_command(report.store, config)}")
 
 
 def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:
@@ -421,7 +425,7 @@ def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
     )
 
 
-def _show(report: PrepareReport, target: Path, json_: bool) -> None:
+def _show(report: PrepareReport, target: Path, json_: bool, config: str) -> None:
     from dataclasses import asdict
 
     from vlwm.commands._output import emit_json, print_table
@@ -440,7 +444,20 @@ def _show(report: PrepareReport, target: Path, json_: bool) -> None:
         ["attribution", report.attribution],
     ]
     print_table(f"Prepared {target}", ["what", "value"], rows)
-    print(f"next: vlwm train --data {target}")
+    print(f"next: {_train_command(target, config)}")
+
+
+def _train_command(target: str | Path, config: str) -> str:
+    """Return the command that trains on these data: with their config, whose grid they have."""
+    import shlex
+
+    words = ["vlwm", "train", "--config", config, "--data", str(target)]
+    from vlwm.core.config.load import load_config
+
+    weights = load_config(config, (), lambda text: None).load_from
+    if weights is not None and not Path(weights).exists():
+        words.append("--from-scratch")
+    return shlex.join(words)
 
 
 @contextmanager
@@ -467,14 +484,16 @@ def _bar(total: int) -> Iterator[OnFrames]:
         bars.TimeRemainingColumn(),
     )
     with bars.Progress(*columns, console=console(stderr=True)) as live:
-        task = live.add_task("frames", total=total, rate="")
+        task = live.add_task("planning routes", total=total, rate="")
         there: dict[str, int] = {}
 
         def report(session: str, done: int, frames: int) -> None:
             there[session] = done
             speed = live.tasks[task].speed
             rate = f"{speed:.0f} frames/s" if speed else ""
-            live.update(task, completed=sum(there.values()), description=session, rate=rate)
+            made = sum(there.values())
+            what = session if made < total else "packing and checking"
+            live.update(task, completed=made, description=what, rate=rate)
 
         yield report
 
@@ -485,9 +504,13 @@ class _Lines:
     def __init__(self, total: int, every_s: float = 10.0) -> None:
         import time
 
+        from vlwm.commands._output import note
+
         self.total, self.every_s = total, every_s
         self.started = self.last = time.monotonic()
+        self.first: int | None = None
         self.there: dict[str, int] = {}
+        note("planning routes ...")
 
     def __call__(self, session: str, done: int, frames: int) -> None:
         import time
@@ -495,10 +518,15 @@ class _Lines:
         from vlwm.commands._output import note
 
         self.there[session] = done
-        now = time.monotonic()
-        if now - self.last >= self.every_s:
+        now, made = time.monotonic(), sum(self.there.values())
+        if self.first is None:  # frames of an earlier process say nothing about the rate
+            self.first, self.started = made, now
+        if made == self.total:
+            note(f"{made} of {self.total} frames; packing and checking ...")
+        elif now - self.last >= self.every_s:
             self.last = now
-            made = sum(self.there.values())
-            rate = made / (now - self.started)
-            left = (self.total - made) / max(rate, 1e-9)
-            note(f"{session}: {made} of {self.total} frames, {rate:.0f}/s, {left:.0f} s left")
+            rate = (made - self.first) / max(now - self.started, 1e-9)
+            pace = ""
+            if made > self.first:  # no rate or time until there is one
+                pace = f", {rate:.2g}/s, {(self.total - made) / rate:.0f} s left"
+            note(f"{session}: {made} of {self.total} frames{pace}")

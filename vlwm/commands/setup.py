@@ -1,4 +1,4 @@
-"""`vlwm setup`: a checklist of this machine, what mends it, and what training would choose."""
+"""`vlwm setup`: a checklist of this machine, its fixes, and what training would choose."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ if TYPE_CHECKING:
     from vlwm.core.cloud.checklist import Findings
     from vlwm.core.monitoring.formatting import Glyphs
 
-_LOOK, _MEND, _OUT = "What to look at", "Mending", "Results"
+_LOOK, _MEND, _OUT = "What to look at", "Fixes", "Results"
 _NOT_FIT = 3
 _PIPE_WIDTH = 200
+_ANSWER_S = 30.0
+_WORDS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def setup(
     data_dir: Annotated[
-        Path, typer.Option(help="Folder that data would go to.", rich_help_panel=_LOOK)
+        Path,
+        typer.Option(metavar="DIR", help="Where datasets will be stored.", rich_help_panel=_LOOK),
     ] = Path("data"),
     work_dir: Annotated[
-        Path, typer.Option(help="Run folder of vlwm train.", rich_help_panel=_LOOK)
+        Path, typer.Option(metavar="DIR", help="Run folder of vlwm train.", rich_help_panel=_LOOK)
     ] = Path("checkpoints"),
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Ask no host on the network.", rich_help_panel=_LOOK),
+        typer.Option("--offline", help="Skip network checks.", rich_help_panel=_LOOK),
     ] = False,
     fix: Annotated[
         bool,
         typer.Option(
-            "--fix", help="Mend what can be mended; asks before each.", rich_help_panel=_MEND
+            "--fix", help="Fix problems automatically; asks before each one.", rich_help_panel=_MEND
         ),
     ] = False,
     yes: Annotated[
@@ -44,22 +47,37 @@ def setup(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Write nothing; say what --fix would run.", rich_help_panel=_MEND
+            "--dry-run",
+            help="Show what --fix would run, without running it.",
+            rich_help_panel=_MEND,
         ),
     ] = False,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUT)
     ] = False,
+    ascii_: Annotated[
+        bool,
+        typer.Option(
+            "--ascii", help="Plain characters. [if the locale is not UTF-8]", rich_help_panel=_OUT
+        ),
+    ] = False,
     root: Annotated[
         Path, typer.Option("--root", hidden=True, help="Folder that stands for /.")
     ] = Path("/"),
 ) -> None:
-    """Check this machine: provider, GPU, torch, memory, disk, what lasts; ends with 3 if not fit.
+    """Check this machine: provider, GPU, torch, memory, disk, persistent storage.
 
-    Examples: [cyan]vlwm setup[/], [cyan]vlwm setup --fix --yes[/], [cyan]vlwm setup --json
-    --offline[/]
+    Exits with 3 if the machine is not ready.
+
+    Examples:
+
+      [cyan]vlwm setup[/]
+
+      [cyan]vlwm setup --fix --yes[/]
+
+      [cyan]vlwm setup --json --offline[/]
     """
-    from vlwm.commands._output import emit_json
+    from vlwm.commands._output import emit_json, note
     from vlwm.core.cloud.checklist import Question, look
     from vlwm.core.errors import UsageError
     from vlwm.core.hardware.machine import Machine
@@ -68,37 +86,58 @@ def setup(
         raise UsageError("--json cannot ask", remedy="add --yes, or --dry-run")
     machine = Machine(root.resolve()) if root != Path("/") else Machine()
     question = Question(machine, data_dir, work_dir, offline, probe=not dry_run)
+    if not json_:
+        note("checking this machine (a few seconds) ...")
     found = look(question)
     if not json_:
-        _show(found)
-    if (fix or dry_run) and _mend(found, yes=yes, dry_run=dry_run):
+        _show(found, plain=ascii_)
+    if (fix or dry_run) and _fix(found, yes=yes, dry_run=dry_run):
+        before = {check.name: check.status for check in found.checks}
         found = look(question)
         if not json_:
-            _show(found)
+            _show_changed(found, before, plain=ascii_)
     if json_:
         emit_json(found.to_dict())
     if not found.fit:
         raise typer.Exit(_NOT_FIT)
 
 
-def _mend(found: Findings, *, yes: bool, dry_run: bool) -> bool:
-    """Run the repairs that are wanted; whether any was run."""
+def _fix(found: Findings, *, yes: bool, dry_run: bool) -> bool:
+    """Run the repairs that are wanted; return whether any was run."""
     import shlex
 
     from vlwm.commands._output import note
 
     repairable = [check for check in found.checks if check.status != "ok" and check.repair]
     if not repairable:
-        note("there is nothing that --fix can mend by itself")
+        note("Nothing to fix automatically")
     ran = False
     for check in repairable:
         words = " && ".join(shlex.join(command) for command in check.repair)
         if dry_run:
             note(f"--fix would run: {words}")
-        elif yes or typer.confirm(f"{check.name}: {check.detail}. Run {words}?", err=True):
+        elif yes or _agreed(f"{check.name}: {check.detail}. Run {words}?"):
             _run(check)
             ran = True
     return ran
+
+
+def _agreed(question: str) -> bool:
+    """Ask on the terminal; without one, or without an answer in 30 s, the answer is no."""
+    import select
+    import sys
+
+    from vlwm.commands._output import note
+
+    if not sys.stdin.isatty():
+        note(f"{question} no (nobody is here to answer; --yes does not ask)")
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    ready, _, _ = select.select([sys.stdin], [], [], _ANSWER_S)
+    if not ready:
+        note(f"no answer in {_ANSWER_S:.0f} s: no")
+        return False
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _run(check: Check) -> None:
@@ -121,17 +160,44 @@ def _run(check: Check) -> None:
             return
 
 
-def _show(found: Findings) -> None:
-    """The checklist and what follows from it."""
-    from vlwm.commands._output import console
-    from vlwm.core.monitoring.formatting import terminal_glyphs
+def _glyphs(plain: bool) -> Glyphs:
+    from vlwm.core.monitoring.formatting import ASCII, terminal_glyphs
 
-    out, glyphs = console(), terminal_glyphs()
+    return ASCII if plain else terminal_glyphs()
+
+
+def _show(found: Findings, *, plain: bool) -> None:
+    """Print the checklist, its summary, and what follows from it."""
+    from vlwm.commands._output import console
+
+    out, glyphs = console(), _glyphs(plain)
     if not out.is_terminal:
         out.width = _PIPE_WIDTH
     rows = [row for check in found.checks for row in _check_rows(check, glyphs)]
-    out.print(_head(found, glyphs))
-    out.print(_aligned([*rows, *_advice_rows(found)]))
+    out.print(_head(found, glyphs), soft_wrap=True)
+    out.print(_aligned(rows))
+    out.print(_summary(found))
+    out.print(_aligned(_advice_rows(found)))
+    # a command that is to be typed is never wrapped or cut
+    out.print(f"next: {_next(found)}", markup=False, soft_wrap=True)
+
+
+def _show_changed(found: Findings, before: dict[str, str], *, plain: bool) -> None:
+    """Print the checks that a fix has changed."""
+    from vlwm.commands._output import console
+
+    glyphs = _glyphs(plain)
+    changed = [c for c in found.checks if before.get(c.name) != c.status]
+    rows = [row for check in changed for row in _check_rows(check, glyphs)]
+    console().print(_aligned(rows))
+    console().print(_summary(found))
+
+
+def _summary(found: Findings) -> str:
+    """Return how many checks passed, in words."""
+    count = {s: sum(c.status == s for c in found.checks) for s in ("ok", "warn", "fail")}
+    warnings = f"{count['warn']} warning{'' if count['warn'] == 1 else 's'}"
+    return f"{count['ok']} ok, {warnings}, {count['fail']} failed"
 
 
 def _aligned(rows: list[tuple[Text, str, Text]]) -> Table:
@@ -154,7 +220,7 @@ def _head(found: Findings, glyphs: Glyphs) -> Text:
     words += ["SkyPilot"] if provider.skypilot else []
     text = Text(f" {glyphs.dot} ".join(words), style="bold cyan")
     if provider.signal:
-        text.append(f"  told by {provider.signal} ({provider.source})", style="not bold grey62")
+        text.append(f"  detected from {provider.signal}", style="not bold grey62")
     return text
 
 
@@ -163,7 +229,8 @@ def _check_rows(check: Check, glyphs: Glyphs) -> list[tuple[Text, str, Text]]:
 
     from vlwm.core.monitoring.formatting import clean
 
-    mark = {"ok": glyphs.good, "warn": glyphs.warn, "fail": glyphs.bad}[check.status]
+    marks = {"ok": glyphs.good, "warn": glyphs.warn, "fail": glyphs.bad}
+    mark = (_WORDS if glyphs.ascii_only else marks)[check.status]
     words = Text(clean(check.detail, glyphs))
     if check.fix is not None and check.status != "ok":
         words.append(f"\n{glyphs.arrow} ", style="grey62")
@@ -176,19 +243,18 @@ def _advice_rows(found: Findings) -> list[tuple[Text, str, Text]]:
 
     board = found.board
     look_at = [board.command, board.url]
-    look_at += [f"first, at home: {board.tunnel}"] if board.tunnel else []
+    look_at += [f"On your own computer, first run: {board.tunnel}"] if board.tunnel else []
     look_at += [board.note] if board.note else []
     rows = [
         ("", ""),
         ("train", f"{_choice(found)}\n{found.advice.why}"),
         ("tensorboard", "\n".join(look_at)),
-        ("next", _next(found)),
     ]
     return [(Text(), name, Text(words)) for name, words in rows]
 
 
 def _choice(found: Findings) -> str:
-    """What training would choose by itself."""
+    """Return what training would choose by itself."""
     advice = found.advice
     workers = f"{advice.workers} loader worker{'' if advice.workers == 1 else 's'}"
     if advice.device == "cpu":
@@ -205,8 +271,10 @@ def _choice(found: Findings) -> str:
 
 def _next(found: Findings) -> str:
     if not found.fit:
-        return "mend what is marked as failed, then vlwm setup again"
+        return "fix the items marked as failed, then run vlwm setup again"
     if found.advice.device == "cpu":
         return found.advice.command
     place = "" if found.work_dir == Path("checkpoints") else f" --work-dir {found.work_dir}"
-    return f"vlwm download && vlwm prepare && {found.advice.command}{place}"
+    several = found.advice.gpus > 1
+    ids = f" --gpu-ids {','.join(map(str, range(found.advice.gpus)))}" if several else ""
+    return f"vlwm download && vlwm prepare && vlwm train --auto{ids}{place}"

@@ -1,4 +1,4 @@
-"""`vlwm train`: data to a judged checkpoint, in one run folder."""
+"""`vlwm train`: from data to an evaluated checkpoint, in one run folder."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def train(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Windows a step and GPU (frames with --stage tokenizer). [config]",
+            help="Batch size per GPU (windows; frames with --stage tokenizer). [config]",
             min=1,
             rich_help_panel=_OUT,
         ),
@@ -75,8 +75,8 @@ def train(
         bool,
         typer.Option(
             "--auto",
-            help="Look at this machine, choose batch, precision and workers, prepare what is "
-            "downloaded, go on with a run that is here, and say why.",
+            help="Choose batch size, precision and workers for this machine; prepare data; "
+            "resume; explain choices.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -84,13 +84,14 @@ def train(
         bool | None,
         typer.Option(
             "--resume/--no-resume",
-            help="Go on from the newest checkpoint in --work-dir, or begin anew beside it.",
+            help="Resume from the newest checkpoint, or start over (the old run is kept).",
             rich_help_panel=_RUN,
             show_default=False,
         ),
     ] = None,
     resume_from: Annotated[
-        Path | None, typer.Option(help="Go on from this checkpoint.", rich_help_panel=_RUN)
+        Path | None,
+        typer.Option(metavar="FILE", help="Resume from this checkpoint.", rich_help_panel=_RUN),
     ] = None,
     keep: Annotated[
         int | None,
@@ -105,7 +106,7 @@ def train(
         bool,
         typer.Option(
             "--eval-only",
-            help="Only judge the best checkpoint in --work-dir.",
+            help="Only evaluate the best checkpoint in --work-dir.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -120,7 +121,9 @@ def train(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Loader processes; changes no number. [config]", min=0, rich_help_panel=_RUN
+            help="Data-loading processes (results do not change). [config]",
+            min=0,
+            rich_help_panel=_RUN,
         ),
     ] = None,
     amp: Annotated[
@@ -183,15 +186,21 @@ def train(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_RUN)
     ] = False,
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="TAG")] = None,
 ) -> None:
-    """Train the tokenizer, then the world model, then judge it on the test split.
+    """Train the tokenizer, then the world model, then evaluate it on the test split.
 
-    Run the same command again after an interruption and it goes on.
+    Run the same command again after an interruption to resume.
 
-    Examples: [cyan]vlwm train --auto[/], [cyan]vlwm train --config test_local --work-dir
-    ./test_out --epochs 2[/], [cyan]vlwm train --resume[/], [cyan]vlwm train --set
-    optimizer.lr=5e-5 --stage world[/]
+    Examples:
+
+      [cyan]vlwm train --auto[/]
+
+      [cyan]vlwm train --config test_local --work-dir ./test_out --epochs 2[/]
+
+      [cyan]vlwm train --resume[/]
+
+      [cyan]vlwm train --set optimizer.lr=5e-5 --stage world[/]
     """
     from vlwm.commands._live import draws_live, live_view
     from vlwm.commands._output import note
@@ -263,7 +272,7 @@ def _with_flags(
     amp: bool | None,
     keep: int | None,
 ) -> Config:
-    """The config with the flags put over it; rate, batch and epochs are those of the stage."""
+    """Return the config with the flags; rate, batch and epochs are those of the stage."""
     own: dict[str, object] = {"lr": lr, "max_epochs": epochs, "samples_per_gpu": batch_size}
     if stage == "tokenizer":
         config = _changed(config, {"tokenizer": own})
@@ -282,7 +291,7 @@ def _with_flags(
 
 
 def _changed(config: Any, values: dict[str, Any]) -> Any:
-    """A copy of nested dataclasses with what is not None put over it."""
+    """Return a copy of nested dataclasses, changed where a value is not None."""
     changes = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -293,19 +302,18 @@ def _changed(config: Any, values: dict[str, Any]) -> Any:
 
 
 def _gpus(text: str | None) -> tuple[int, ...]:
-    """GPU numbers of `--gpu-ids`; none where it was left out."""
+    """Return the GPU numbers of `--gpu-ids`; none where it was left out."""
     from vlwm.core.errors import UsageError
 
     words = [] if text is None else [word for word in text.split(",") if word]
-    if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
-        raise UsageError(
-            f"--gpu-ids {text} are not numbers of GPUs", remedy="write them as 0 or 0,1"
-        )
+    plain = all(word.isascii() and word.isdigit() and len(word) < 4 for word in words)
+    if not plain or len(set(words)) < len(words):
+        raise UsageError(f'invalid --gpu-ids "{text}"', remedy="write them as 0 or 0,1")
     return tuple(map(int, words))
 
 
 def _over_several(gpus: tuple[int, ...], work_dir: Path, flags: tuple[str, ...]) -> int:
-    """Start one process per GPU with this command line and more flags; the run's exit code."""
+    """Start one process per GPU with this command line and more flags; return the exit code."""
     from vlwm.core.run_folder import RunFolder
     from vlwm.core.training.runtime.multi_gpu_launch import launch, refuse_missing_gpus
 
@@ -315,7 +323,7 @@ def _over_several(gpus: tuple[int, ...], work_dir: Path, flags: tuple[str, ...])
 
 
 def _command() -> str:
-    """The command line that goes on with this run."""
+    """Return the command line that resumes this run."""
     words = ["vlwm", *sys.argv[1:]] if Path(sys.argv[0]).stem in ("vlwm", "__main__") else ["vlwm"]
     words = words if "train" in words else ["vlwm", "train"]
     words = [word for word in words if word != "--no-resume"]
@@ -323,15 +331,24 @@ def _command() -> str:
 
 
 def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
-    from vlwm.commands._output import emit_json, print_table
-    from vlwm.core.training.startup.dry_run import make_plan
+    from vlwm.commands._output import emit_json
+    from vlwm.core.training.startup.dry_run import make_plan, plan_lines
 
     plan = make_plan(config, options)
     if json_:
         emit_json(plan)
         return
-    rows = [(name.replace("_", " "), str(value)) for name, value in plan.items()]
-    print_table("plan (nothing is written)", ("", ""), rows)
+    print("Plan (nothing is written):")
+    for name, text in plan_lines(plan):
+        print(f"  {name:<11} {text}")
+
+
+def _next_command(result: TrainResult) -> str:
+    """Return what to type after a run: a picture and a film, since the scores were just printed."""
+    folder = shlex.quote(str(result.work_dir))
+    if result.scores is None:
+        return f"vlwm train --stage world --work-dir {folder}"
+    return f"vlwm eval {folder} --video {shlex.quote(str(result.work_dir / 'forecast.webm'))}"
 
 
 def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> None:
@@ -344,7 +361,7 @@ def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> Non
             result.work_dir, result.scores, run=result.work_dir, command=options.command
         )
         note(f"written: {page}")
-    next_command = f"vlwm eval {result.work_dir} --split test"
+    next_command = _next_command(result)
     if json_:
         emit_json(
             {

@@ -132,9 +132,9 @@ def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataErr
             "no such file or folder", where=error.filename or path, remedy="check the path"
         )
     return MachineError(
-        f"the disk answered {error.strerror or error}",
+        f"disk error ({error.strerror or error})",
         where=path,
-        remedy="choose a folder on another disk, and see what dmesg says of this one",
+        remedy="check dmesg; use a folder on another disk",
     )
 
 

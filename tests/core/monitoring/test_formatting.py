@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from vlwm.core.monitoring.formatting import (
@@ -16,6 +20,8 @@ from vlwm.core.monitoring.formatting import (
     size,
     span,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +63,34 @@ def test_characters_of_the_terminal(
     environ: dict[str, str], encoding: str | None, glyphs: Glyphs
 ) -> None:
     assert choose_glyphs(environ, encoding) is glyphs
+
+
+@pytest.mark.parametrize("where", [{}, {"TMUX": "x"}, {"STY": "1.training"}])
+def test_a_locale_that_is_not_generated_counts_as_none(where: dict[str, str]) -> None:
+    found = choose_glyphs({"LANG": "en_US.UTF-8", **where}, "utf-8", lambda name: False)
+    assert found is (ASCII if where else UNICODE)
+    assert choose_glyphs({"LANG": "C.UTF-8", "TERM": "vt100"}, "utf-8") is ASCII
+
+
+@pytest.mark.parametrize(
+    ("locale", "inside", "outside"),
+    [("", "ascii", "unicode"), ("LANG=C", "ascii", "ascii"), ("LC_ALL=POSIX", "ascii", "ascii"),
+     ("LANG=C.UTF-8", "unicode", "unicode"), ("LC_CTYPE=C.UTF-8", "unicode", "unicode"),
+     ("LANG=xx_XX.UTF-8", "ascii", "unicode")],
+)  # fmt: skip
+def test_what_python_put_into_its_own_environment_is_not_believed(
+    locale: str, inside: str, outside: str
+) -> None:
+    """CPython sets LC_CTYPE=C.UTF-8 where the locale is C (PEP 538)."""
+    program = (
+        "from vlwm.core.monitoring.formatting import terminal_glyphs\n"
+        "print('ascii' if terminal_glyphs().ascii_only else 'unicode')"
+    )
+    for more, glyphs in (("TMUX=x", inside), ("A=b", outside)):
+        words = [word for word in (locale, more) if word]
+        command = ["env", "-i", f"PYTHONPATH={ROOT}", *words, sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == glyphs, (locale, more)
 
 
 def test_text_of_a_run_cannot_draw_on_the_screen() -> None:

@@ -23,6 +23,7 @@ from vlwm.core.cloud.provider import Provider, detect
 from vlwm.core.cloud.software_checks import (
     completion_check,
     hub_check,
+    locale_check,
     parts_check,
     python_check,
     session_check,
@@ -161,6 +162,7 @@ def _software(machine: Machine, provider: Provider) -> tuple[Check, ...]:
         parts_check(),
         tools_check(machine),
         session_check(machine),
+        locale_check(machine),
         wandb_check(machine),
         hub_check(machine, lasting_folder(machine, provider)),
         completion_check(machine),

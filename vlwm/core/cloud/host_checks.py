@@ -21,7 +21,7 @@ def cpu_check(host: Host, advice: Advice) -> Check:
     if host.cpu_quota is not None and host.cpus is not None and host.cpu_quota < host.cpus:
         detail = f"{host.cpu_quota:g} of {host.cpus} processors are granted"
     if advice.device == "cuda" and usable < _FEW_CPUS:
-        fix = f"a machine with {_FEW_CPUS} or more feeds the GPU better; watch `loader` in monitor"
+        fix = f"{_FEW_CPUS} or more CPUs are recommended to keep the GPU busy"
         return Check("cpu", "warn", detail, fix)
     return Check("cpu", "ok", detail)
 

@@ -46,7 +46,12 @@ def storage_check(path: Path, machine: Machine, provider: Provider) -> Check:
     if storage.outlives == "machine":
         return Check("storage", "ok", detail)
     if storage.outlives == "unknown":
-        return Check("storage", "warn", detail, "copy results away before you give it back")
+        return Check(
+            "storage",
+            "warn",
+            detail,
+            "may be erased when the machine stops: save results elsewhere",
+        )
     better = lasting_folder(machine, provider)
     if better is not None and not _under(storage.path, better):
         target = f"{better.rstrip('/')}/vlwm"

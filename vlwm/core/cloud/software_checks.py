@@ -12,10 +12,11 @@ from pathlib import Path
 
 from vlwm.core.cloud.check import Check, Command
 from vlwm.core.hardware.machine import Machine
+from vlwm.core.locale_names import LOCALE_NAMES, is_utf8, locale_exists, original_locale
 
 _LEAST_PYTHON = (3, 10)
 _SCREENS = ("screen", "tmux")  # one of them is enough
-_TOOLS = ("git", "unzip")
+_TOOLS = ("git", "unzip", "rsync")
 _NAME = re.compile(r"^([A-Za-z0-9._-]+)")
 _SPECIFIER = re.compile(r"^([^;]+)")
 
@@ -103,6 +104,20 @@ def session_check(machine: Machine) -> Check:
     return Check("session", "ok", "local")
 
 
+def locale_check(machine: Machine) -> Check:
+    """Check that screen and tmux will pass UTF-8 on."""
+    environ = original_locale(machine.environ) if machine.real else machine.environ
+    named = next((v for n in LOCALE_NAMES if (v := environ.get(n))), None)
+    fix = "export LANG=C.UTF-8 before screen or tmux (or screen -U, tmux -u)"
+    if named is None:
+        return Check("locale", "warn", "none is set: screen and tmux show plain characters", fix)
+    if not is_utf8(named):
+        return Check("locale", "warn", f"{named} is not UTF-8: plain characters are used", fix)
+    if machine.real and not locale_exists(named):
+        return Check("locale", "warn", f"{named} is not generated on this machine", fix)
+    return Check("locale", "ok", named)
+
+
 def wandb_check(machine: Machine) -> Check:
     """Whether runs can be sent to Weights & Biases. The key itself is never read out."""
     if machine.environ.get("WANDB_API_KEY") or _in_netrc(machine, "api.wandb.ai"):
@@ -146,5 +161,5 @@ def completion_check(machine: Machine) -> Check:
         return Check("completion", "ok", f"{shell} completes vlwm's options")
     beside = Path(sys.executable).with_name("vlwm")
     repair: Command = (str(beside) if beside.exists() else "vlwm", "--install-completion")
-    return Check("completion", "warn", f"{shell} does not complete vlwm's options",
+    return Check("completion", "warn", f"Shell completion is not installed ({shell})",
                  "vlwm --install-completion", (repair,) if machine.real else ())  # fmt: skip

@@ -105,7 +105,7 @@ def read_config_file(path: str | Path) -> ConfigFile:
 def _read(path: Path, above: tuple[Path, ...]) -> ConfigFile:
     if path.resolve() in above:
         raise ConfigError(
-            "_base_ goes round in a circle", where=path, remedy="take one _base_ line away"
+            "_base_ files include each other in a loop", where=path, remedy="remove one _base_ line"
         )
     evaluator = _Evaluator(path)
     names = evaluator.run()
@@ -123,7 +123,7 @@ def _find_base(path: Path, base: str) -> Path:
     for candidate in (path.parent / base, _PRESETS / Path(base).name):
         if candidate.is_file():
             return candidate
-    raise ConfigError(f"_base_ {base!r} is not there", where=path, remedy="mend the path")
+    raise ConfigError(f"no such _base_ file: {base!r}", where=path, remedy="fix the path")
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class _Evaluator:
             raise ConfigError(
                 "not a config file",
                 where=f"{self.path}:{line}",
-                remedy="mend that line; lines read name = value, as Python writes them",
+                remedy="fix that line; lines read name = value, as Python writes them",
             ) from error
         for statement in tree.body:
             self._statement(statement)

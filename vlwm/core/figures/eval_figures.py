@@ -83,7 +83,7 @@ def write_picture(path: str | Path, subject: Subject, split: str) -> None:
 
 
 def write_film(path: str | Path, subject: Subject, *, windows: int = 12) -> int:
-    """Windows evenly spaced over the split as mp4; returns the number of pictures."""
+    """Windows evenly spaced over the split as a video; returns the number of pictures."""
 
     def clips() -> Iterator[Clip]:
         for index in evenly(len(subject.windows), windows):

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vlwm.core.errors import MachineError
+from vlwm.core.errors import MachineError, UsageError
 from vlwm.core.figures import canvas
 from vlwm.core.figures.canvas import Axes, HeightScale
 from vlwm.core.figures.window_figure import height_above
@@ -51,24 +51,47 @@ class Clip:
     title: str
 
 
+CODECS = {".webm": "VP90", ".mp4": "mp4v"}
+
+
+def check_video_name(path: str | Path) -> None:
+    """Refuse a name of another format before anything is computed.
+
+    Raises:
+        UsageError: it ends in neither .webm nor .mp4.
+    """
+    if Path(path).suffix.lower() not in CODECS:
+        raise UsageError(
+            "a video ends in .webm or .mp4", where=path, remedy="use a name such as forecast.webm"
+        )
+
+
 def write_video(
     path: str | Path, clips: Iterable[Clip], grid: VoxelGrid, *, notes: Sequence[str] = ()
 ) -> int:
-    """Write the clips one after another as mp4; returns the number of pictures.
+    """Write the clips one after another; return the number of pictures.
+
+    The ending chooses the format: .webm (VP9, which browsers play) or .mp4 (MPEG-4 part 2).
 
     Raises:
-        MachineError: OpenCV cannot write mp4 here, or the disk is full.
+        UsageError: another ending.
+        MachineError: OpenCV cannot write this format here, or the disk is full.
     """
+    check_video_name(path)
+    ending = Path(path).suffix.lower()
     width = 4 * (_SIDE + _GAP) + _GAP
     size = (width, _TOP + _SIDE + _BOTTOM)
     count = 0
     with atomic_path(path) as temporary:
-        part = temporary.with_suffix(".mp4")  # the writer goes by the ending
-        writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*"mp4v"), _RATE, size)
+        part = temporary.with_suffix(ending)  # the writer goes by the ending
+        codec = cv2.VideoWriter.fourcc(*CODECS[ending])
+        writer = cv2.VideoWriter(str(part), codec, _RATE, size)
         try:
             if not writer.isOpened():
                 raise MachineError(
-                    "OpenCV cannot write mp4 here", where=path, remedy="use --picture instead"
+                    f"OpenCV cannot write {ending[1:]} here",
+                    where=path,
+                    remedy="use --picture instead",
                 )
             for clip in clips:
                 for image, repeats in draw_clip(clip, grid, notes):

@@ -248,7 +248,7 @@ def newest_valid(
         raise CheckpointError(
             f"no checkpoint can be read; {refused[0]}",
             where=folder,
-            remedy="give another --work-dir, or begin anew beside it with --no-resume",
+            remedy="use another --work-dir, or --no-resume to start a new run here (old one kept)",
         )
     return None
 

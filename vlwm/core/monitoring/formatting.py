@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from vlwm.core.locale_names import LOCALE_NAMES, is_utf8, locale_exists, original_locale
 
 
 @dataclass(frozen=True)
@@ -32,24 +34,37 @@ UNICODE = Glyphs(False, "✔", "▲", "✘", "●", "■", "○", "·", "–", "
 ASCII = Glyphs(True, "ok", "!", "x", "*", "#", "o", "|", "-", "->", " ", "^", "v")
 
 
-def choose_glyphs(environ: Mapping[str, str], encoding: str | None) -> Glyphs:
-    """The set that this terminal shows.
+def choose_glyphs(
+    environ: Mapping[str, str], encoding: str | None, exists: Callable[[str], bool] = bool
+) -> Glyphs:
+    """Return the set that this terminal shows.
 
-    The first of LC_ALL, LC_CTYPE and LANG that is set decides. A rented box often sets none of
-    them, and the terminal behind it speaks UTF-8; inside screen or tmux, which then do not pass
-    UTF-8 on, it is ASCII.
+    The first of LC_ALL, LC_CTYPE and LANG that is set decides. A locale that is not generated
+    counts as none. A rented machine often sets none, and the terminal in front of it speaks UTF-8;
+    inside screen or tmux, which then do not pass UTF-8 on, it is ASCII.
+
+    Args:
+        environ: the environment that the process was started with (`original_locale`).
+        encoding: of stdout.
+        exists: True for a locale that the system has generated.
     """
     if not (encoding or "").lower().replace("-", "").startswith("utf8"):
         return ASCII
-    named = next((v for n in ("LC_ALL", "LC_CTYPE", "LANG") if (v := environ.get(n))), None)
-    if named is None:
+    if environ.get("TERM") in _OLD_TERMINALS:
+        return ASCII
+    named = next((v for n in LOCALE_NAMES if (v := environ.get(n))), None)
+    if named is None or not exists(named):
         return ASCII if environ.get("TMUX") or environ.get("STY") else UNICODE
-    return UNICODE if "utf8" in named.lower().replace("-", "") else ASCII
+    return UNICODE if is_utf8(named) else ASCII
+
+
+_OLD_TERMINALS = ("vt52", "vt100", "vt102", "vt220", "ansi")
 
 
 def terminal_glyphs() -> Glyphs:
-    """The set for this process's stdout."""
-    return choose_glyphs(os.environ, getattr(sys.stdout, "encoding", None))
+    """Return the set for this process's stdout."""
+    encoding = getattr(sys.stdout, "encoding", None)
+    return choose_glyphs(original_locale(os.environ), encoding, locale_exists)
 
 
 def clean(text: str, glyphs: Glyphs = UNICODE) -> str:

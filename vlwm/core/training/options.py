@@ -75,7 +75,7 @@ class TrainOptions:
             )
         if self.anew and (self.resume or self.resume_from is not None):
             raise UsageError(
-                "--no-resume and going on from a checkpoint exclude each other",
+                "use either --no-resume or --resume-from (or --resume), not both",
                 remedy="leave one of them out",
             )
 

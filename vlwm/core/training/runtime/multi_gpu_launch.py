@@ -20,6 +20,13 @@ from vlwm.core.signals import kill_tree
 from vlwm.core.training.runtime.stop_signal import LAUNCHED, StopSignal
 
 
+def usable_gpus(count: int) -> str:
+    """Return which GPUs this machine has, for the sentence that refuses one."""
+    if count == 0:
+        return "this machine has no usable GPU"
+    return "only GPU 0 is usable" if count == 1 else f"GPUs 0 to {count - 1} are usable"
+
+
 def refuse_missing_gpus(gpus: Sequence[int]) -> None:
     """Check that every GPU that was asked for exists.
 
@@ -32,7 +39,7 @@ def refuse_missing_gpus(gpus: Sequence[int]) -> None:
     missing = [gpu for gpu in gpus if gpu >= count]
     if missing:
         raise MachineError(
-            f"there is no GPU {missing[0]}, {count} can be used",
+            f"GPU {missing[0]} not found: {usable_gpus(count)}",
             remedy="vlwm setup shows them; leave --gpu-ids out for the first one or the CPU",
         )
 

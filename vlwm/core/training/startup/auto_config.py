@@ -76,17 +76,17 @@ def choose(
         data = dataclasses.replace(config.data, workers_per_gpu=advice.workers)
         config = dataclasses.replace(config, data=data)
     options, weights = _weights(config, options)
-    sentences = (
-        f"auto: {'; '.join(found)}",
-        f"{batch}, {_precision(config, advice)}, {_workers(config)}",
-        _data(config),
-        weights,
-        begins,
-        "a probe tries the batch before training begins",
+    lines = (
+        *(("machine" if i == 0 else "", phrase) for i, phrase in enumerate(found)),
+        ("settings", f"{batch}, {_precision(config, advice)}, {_workers(config)}"),
+        ("data", _data(config)),
+        ("weights", weights),
+        ("run", begins),
+        ("", "a probe tries the batch before training starts"),
     )
-    paragraph = ". ".join(_capital(s) for s in sentences[1:])
     first = advice.batch_size if _table_speaks(config, advice) else None
-    auto = Auto(f"{sentences[0]}. {paragraph}.", first)
+    words = "\n".join(f"  {name:<9} {_capital(text)}" for name, text in lines)
+    auto = Auto(f"auto:\n{words}", first)
     return Choice(config, dataclasses.replace(options, auto=auto), _flags(config, options))
 
 

@@ -1,10 +1,11 @@
-"""What `vlwm train --dry-run` prints: everything that would happen, with nothing written.
+"""Plan a run for `vlwm train --dry-run`: everything that would happen, with nothing written.
 
 Frames are counted by name, not opened, so the numbers of steps are close, not exact.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.splits import deal_sessions
+from vlwm.core.data.generation.session_plans import grid_values
+from vlwm.core.data.splits import PLAN_FILE, deal_sessions
 from vlwm.core.errors import DataError
 from vlwm.core.files import free_bytes, read_json
 from vlwm.core.geometry.grid import VoxelGrid
@@ -33,6 +35,7 @@ from vlwm.core.training.startup.resume import goes_on, locate_data
 from vlwm.core.vocabulary import Split, Stage
 
 _GUIDE_EPOCHS = 50
+_CELLS_OF_TABLE = 4_500_000  # the grid of the VRAM table has 200 x 200 x 121 cells
 _BYTES = 4  # of a float32
 
 
@@ -53,6 +56,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
     device = choose_device(options.gpu_id)
     precision = autocast_type(config.amp, device)
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    _refuse_another_grid(config, grid)
     stages = [stage for stage in Stage if options.trains(stage)]
     sizes = _parameters(config, grid)
     disk = sum(_checkpoint_gb(config, stage, sizes) for stage in stages)
@@ -62,7 +66,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
         **auto,
         "config": config.name,
         "work_dir": str(folder.path),
-        "begins": "goes on" if on else ("moves the run there aside" if _runs(folder) else "fresh"),
+        "begins": "resumes" if on else ("moves the run there aside" if _runs(folder) else "new"),
         "data_root": config.data_root,
         "data": _data(config),
         "weights": _weights(config, options),
@@ -75,11 +79,68 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
         "epochs": {stage: StageSettings.of(config, stage).epochs for stage in stages},
         "steps": {stage: _steps(config, stage) for stage in stages},
         "parameters": sizes,
-        "vram_gb_by_guide": vram_gb(config.data.samples_per_gpu),
+        "vram_gb_by_guide": vram_gb(config.data.samples_per_gpu)
+        if gpu and _is_full(grid)
+        else None,
         "hours_by_guide": _hours(config, gpu),
         "checkpoints_gb": round(disk, 2),
         "disk_free_gb": round(free_bytes(folder.path) / 1e9, 1),
     }
+
+
+def plan_lines(plan: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a plan for people: a name and a sentence per line."""
+    data, sizes = plan["data"], plan["parameters"]
+    resumes = f"{plan['begins']} in {plan['work_dir']}"
+    lines = [
+        ("config", plan["config"]),
+        ("run", {"new": f"a new run starts in {plan['work_dir']}"}.get(plan["begins"], resumes)),
+        ("data", f"{plan['data_root']}: {data['state']}; {data['train_frames']} frames of "
+                 f"{data['train_sessions']} sessions to train on"),
+        ("weights", plan["weights"]),
+        ("grid", " x ".join(map(str, plan["grid"])) + " cells"),
+        ("device", f"{plan['device']}, {plan['precision']}"),
+    ]  # fmt: skip
+    for number, stage in enumerate(plan["stages"], 1):
+        of = {"tokenizer": sizes["tokenizer"], "world": sizes["world_trained"]}[stage]
+        lines.append((
+            f"stage {number}",
+            f"{stage}: {plan['epochs'][stage]} epochs, {plan['steps'][stage]} steps, batch "
+            f"{plan['batch_size'][stage]}, lr {plan['lr'][stage]:g}, {of / 1e6:.1f} M parameters",
+        ))  # fmt: skip
+    if plan["vram_gb_by_guide"] is not None:
+        lines.append(("GPU memory", f"about {plan['vram_gb_by_guide']:.0f} GB"))
+    if plan["hours_by_guide"] is not None:
+        lines.append(("time", f"about {plan['hours_by_guide']:.0f} h"))
+    lines.append(("disk", f"{plan['checkpoints_gb']:.2f} GB of checkpoints; "
+                          f"{plan['disk_free_gb']:.0f} GB are free"))  # fmt: skip
+    first = [("auto", plan["auto"].removeprefix("auto:").strip())] if "auto" in plan else []
+    return first + lines
+
+
+def _is_full(grid: VoxelGrid) -> bool:
+    """Return whether a grid is as large as that of the VRAM table."""
+    return grid.num_cells >= _CELLS_OF_TABLE
+
+
+def _refuse_another_grid(config: Config, grid: VoxelGrid) -> None:
+    """Compare the grid that the data were prepared with, as training would.
+
+    Raises:
+        DataError: the grids differ.
+    """
+    path = Path(config.data_root) / PLAN_FILE
+    if not path.exists():
+        return
+    plan = read_json(path)
+    made = plan.get("grid") if isinstance(plan, dict) else None
+    wanted = json.loads(json.dumps(grid_values(grid)))
+    if made is not None and made != wanted:
+        raise DataError(
+            "the data were prepared with another grid than the config's",
+            where=config.data_root,
+            remedy="train with the --config that they were prepared with, or prepare others",
+        )
 
 
 def _runs(folder: RunFolder) -> bool:
