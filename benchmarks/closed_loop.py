@@ -427,8 +427,7 @@ def fly_all(options: argparse.Namespace) -> None:
     tiles = TriangleTiles.build(city.triangles)
     model = None
     if options.run is not None:
-        loaded = load_world_model(find_checkpoint(options.run))
-        model = getattr(loaded, "model", loaded).eval()
+        model, _ = load_world_model(find_checkpoint(options.run))
     maps = {kind: Mapper(kind, grid, model) for kind in options.maps}
     done = {(r["map"], r["cruise"], r["mission"]) for r in read_lines(options.out)}
     for mission in missions_of(city, grid, options.missions, options.seed):
