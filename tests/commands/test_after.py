@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlwm.commands._after import After
+from vlwm.commands.shared.after import After
 from vlwm.core.errors import MachineError
 
 

@@ -138,8 +138,8 @@ def download(
 
       [cyan]vlwm download --all --data-dir /workspace/data[/]
     """
-    from vlwm.commands._download_output import show_entries
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.download_output import show_entries
+    from vlwm.commands.shared.output import note
     from vlwm.core.fetch.catalogue import GROUPS, Selection, divide, read_catalogue, select
     from vlwm.core.fetch.download import Download
     from vlwm.core.files import free_bytes
@@ -183,8 +183,8 @@ def _parts(job: Download, entries: Sequence[Entry]) -> list[Path]:
 
 def _bring_store(url: str, data_dir: Path, json_: bool) -> None:
     """Bring a store home, and print the command that trains on it."""
-    from vlwm.commands._data import fetch_store
-    from vlwm.commands._output import emit_json
+    from vlwm.commands.shared.data import fetch_store
+    from vlwm.commands.shared.output import emit_json
     from vlwm.core.store.objects import open_store
 
     open_store(url)
@@ -220,7 +220,7 @@ def _wards(entries: Sequence[Entry], wanted: Selection, data_dir: Path) -> list[
     """
     import os
 
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.errors import DataError, UsageError
     from vlwm.core.fetch.catalogue import select
     from vlwm.core.fetch.plateau import PLATEAU_API, ask_plateau, plateau_entries
@@ -260,8 +260,8 @@ def _linked(chosen: Sequence[Entry], links: Path) -> list[Entry]:
 
 
 def _fetch(job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_: bool) -> None:
-    from vlwm.commands._download_output import entry_row, progress, say_rest
-    from vlwm.commands._output import emit_json, mark, note
+    from vlwm.commands.shared.download_output import entry_row, progress, say_rest
+    from vlwm.commands.shared.output import emit_json, mark, note
     from vlwm.core.errors import DataError, VlwmError
     from vlwm.core.fetch.download import to_json
     from vlwm.core.fetch.reach import refuse_without_network

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlwm.commands._data import PackedDir, local_data
+from vlwm.commands.shared.data import PackedDir, local_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +125,7 @@ def evaluate(
 
       [cyan]vlwm eval --compare checkpoints test_out[/]
     """
-    from vlwm.commands._output import emit_json, note
+    from vlwm.commands.shared.output import emit_json, note
     from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.evaluator import judge_subject
     from vlwm.core.figures.eval_figures import write_results
@@ -134,7 +134,7 @@ def evaluate(
     _check_outputs(output, picture, video)
     runs, own = run or [Path("checkpoints")], local_data(data, packed_dir)
     if compare:
-        from vlwm.commands._compare import compare_runs
+        from vlwm.commands.shared.compare import compare_runs
 
         compare_runs(runs, split, own, max_windows, report, json_=json_, on_window=_progress)
         return
@@ -156,7 +156,7 @@ def evaluate(
         _print(scores)  # before anything is drawn, which takes minutes
     written = write_results(scores, subject, output or opened.folder, picture=picture, video=video)
     if mcap is not None:
-        from vlwm.commands._mcap import write_windows
+        from vlwm.commands.shared.mcap import write_windows
 
         written.append(write_windows(mcap, opened.subject))
     if report is not None:
@@ -215,7 +215,7 @@ def _check(split: str, baselines_only: bool, config: str | None) -> None:
 
 
 def _open(run: Path, split: str, data: Path | None, config: str | None, max_windows: int) -> Opened:
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.evaluation.load import EvalData, open_baselines, open_run
 
@@ -262,7 +262,7 @@ def _now_and_then(every_s: float = 10.0) -> Callable[[], bool]:
 
 def _progress() -> Progress:
     """A line on stderr now and then."""
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
 
     start, due = time.monotonic(), _now_and_then()
 
@@ -276,7 +276,7 @@ def _progress() -> Progress:
 
 def _print(scores: Scores) -> None:
     """The table for people; narrow terminals get fewer columns."""
-    from vlwm.commands._output import console, print_table
+    from vlwm.commands.shared.output import console, print_table
     from vlwm.core.evaluation.scores.score_table import score_table
 
     table = score_table(scores, wide=console().width >= _WIDE)

@@ -54,7 +54,7 @@ def export(
     Examples: [cyan]vlwm export ./test_out exported[/],
     [cyan]vlwm export checkpoints exported --push-to-hub user/name --dry-run[/]
     """
-    from vlwm.commands._output import emit_json, note
+    from vlwm.commands.shared.output import emit_json, note
     from vlwm.core.export.exported_folder import export_folder
     from vlwm.core.export.trained_model import open_checkpoint
 
@@ -73,7 +73,7 @@ def export(
 
 def _upload(folder: Path, repo: str, *, private: bool, dry_run: bool) -> Upload:
     """Show the files and sizes, then upload them unless this is a dry run."""
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.export.hub import plan_upload, push_folder
 
     plan = plan_upload(folder, repo, private=private)

@@ -76,7 +76,7 @@ def _follow_store(url: str, once: bool, json_: bool, interval: float) -> None:
     import time
     from dataclasses import asdict
 
-    from vlwm.commands._output import emit_json
+    from vlwm.commands.shared.output import emit_json
     from vlwm.core.store.objects import open_store
     from vlwm.core.store.progress import store_progress
 
@@ -108,7 +108,7 @@ def _find(paths: list[Path], wait: bool) -> list[RunFolder]:
     """
     import time
 
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.errors import DataError
     from vlwm.core.monitoring.screens.find import find_runs
 
@@ -136,7 +136,7 @@ def _alerts(command: str | None) -> Alerts | None:
 
 
 def _show_once(folder: RunFolder, json_: bool, glyphs: Glyphs) -> None:
-    from vlwm.commands._output import console, emit_json
+    from vlwm.commands.shared.output import console, emit_json
     from vlwm.core.monitoring.export import to_dict
     from vlwm.core.monitoring.layout import frame
     from vlwm.core.monitoring.sampler import take_snapshot
@@ -153,7 +153,7 @@ def _show_once(folder: RunFolder, json_: bool, glyphs: Glyphs) -> None:
 def _follow(
     folders: list[RunFolder], glyphs: Glyphs, interval: float | None, alerts: Alerts | None
 ) -> None:
-    from vlwm.commands._output import console
+    from vlwm.commands.shared.output import console
     from vlwm.core.monitoring import dashboard
 
     out = console()

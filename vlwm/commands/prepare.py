@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlwm.commands import _recordings as rec
+from vlwm.commands.shared import recordings as rec
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
@@ -219,8 +219,8 @@ def prepare(
 
       [cyan]vlwm prepare --input tiles/ --config tokyo_small --frames 60 --sessions 6[/]
     """
-    from vlwm.commands._city import read_input, tell_city, tell_report_file
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.city import read_input, tell_city, tell_report_file
+    from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.data.generation.prepare import PreparePlan, outline
     from vlwm.core.data.generation.prepare import prepare as make
@@ -308,7 +308,7 @@ def _stored_city(
     store: str | None, inputs: list[Path] | None, area: str | None, scratch: Scratch
 ) -> City | None:
     """Return the city whose tiles a store has, where no --input asks for other files."""
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.city.tiles import INDEX, TiledCity
     from vlwm.core.store.objects import open_store
 
@@ -331,7 +331,7 @@ def _keep_tiles(store: str, city: City) -> None:
 def _show_store(report: StoreReport, json_: bool, config: str) -> None:
     from dataclasses import asdict
 
-    from vlwm.commands._output import emit_json, note, print_table
+    from vlwm.commands.shared.output import emit_json, note, print_table
 
     for name in report.different:
         note(
@@ -354,7 +354,7 @@ def _show_store(report: StoreReport, json_: bool, config: str) -> None:
 
 
 def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.figures.data_preview import write_preview
     from vlwm.core.geometry.grid import VoxelGrid
 
@@ -411,7 +411,7 @@ def _fill(text: str | None) -> str | None:
 
 
 def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
-    from vlwm.commands._output import emit_json
+    from vlwm.commands.shared.output import emit_json
 
     if json_:
         emit_json({**values, "output": str(target)})
@@ -428,7 +428,7 @@ def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
 def _show(report: PrepareReport, target: Path, json_: bool, config: str) -> None:
     from dataclasses import asdict
 
-    from vlwm.commands._output import emit_json, print_table
+    from vlwm.commands.shared.output import emit_json, print_table
 
     if json_:
         emit_json({**asdict(report), "output": str(target)})
@@ -474,7 +474,7 @@ def frame_progress(total: int) -> Iterator[OnFrames]:
 def _bar(total: int) -> Iterator[OnFrames]:
     from rich import progress as bars
 
-    from vlwm.commands._output import console
+    from vlwm.commands.shared.output import console
 
     columns = (
         bars.TextColumn("{task.description}"),
@@ -504,7 +504,7 @@ class _Lines:
     def __init__(self, total: int, every_s: float = 10.0) -> None:
         import time
 
-        from vlwm.commands._output import note
+        from vlwm.commands.shared.output import note
 
         self.total, self.every_s = total, every_s
         self.started = self.last = time.monotonic()
@@ -515,7 +515,7 @@ class _Lines:
     def __call__(self, session: str, done: int, frames: int) -> None:
         import time
 
-        from vlwm.commands._output import note
+        from vlwm.commands.shared.output import note
 
         self.there[session] = done
         now, made = time.monotonic(), sum(self.there.values())

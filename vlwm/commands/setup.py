@@ -77,7 +77,7 @@ def setup(
 
       [cyan]vlwm setup --json --offline[/]
     """
-    from vlwm.commands._output import emit_json, note
+    from vlwm.commands.shared.output import emit_json, note
     from vlwm.core.cloud.checklist import Question, look
     from vlwm.core.errors import UsageError
     from vlwm.core.hardware.machine import Machine
@@ -106,7 +106,7 @@ def _fix(found: Findings, *, yes: bool, dry_run: bool) -> bool:
     """Run the repairs that are wanted; return whether any was run."""
     import shlex
 
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
 
     repairable = [check for check in found.checks if check.status != "ok" and check.repair]
     if not repairable:
@@ -127,7 +127,7 @@ def _agreed(question: str) -> bool:
     import select
     import sys
 
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
 
     if not sys.stdin.isatty():
         note(f"{question} no (nobody is here to answer; --yes does not ask)")
@@ -146,7 +146,7 @@ def _run(check: Check) -> None:
     import subprocess
     import sys
 
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
 
     for command in check.repair:
         note(f"$ {shlex.join(command)}")
@@ -168,7 +168,7 @@ def _glyphs(plain: bool) -> Glyphs:
 
 def _show(found: Findings, *, plain: bool) -> None:
     """Print the checklist, its summary, and what follows from it."""
-    from vlwm.commands._output import console
+    from vlwm.commands.shared.output import console
 
     out, glyphs = console(), _glyphs(plain)
     if not out.is_terminal:
@@ -184,7 +184,7 @@ def _show(found: Findings, *, plain: bool) -> None:
 
 def _show_changed(found: Findings, before: dict[str, str], *, plain: bool) -> None:
     """Print the checks that a fix has changed."""
-    from vlwm.commands._output import console
+    from vlwm.commands.shared.output import console
 
     glyphs = _glyphs(plain)
     changed = [c for c in found.checks if before.get(c.name) != c.status]

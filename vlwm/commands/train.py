@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlwm.commands._after import After, BackupUrl, StopInstance, WhenDone
-from vlwm.commands._data import PackedDir, local_data
+from vlwm.commands.shared.after import After, BackupUrl, StopInstance, WhenDone
+from vlwm.commands.shared.data import PackedDir, local_data
 
 if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
@@ -202,8 +202,8 @@ def train(
 
       [cyan]vlwm train --set optimizer.lr=5e-5 --stage world[/]
     """
-    from vlwm.commands._live import draws_live, live_view
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.live import draws_live, live_view
+    from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.errors import UsageError
     from vlwm.core.training.options import TrainOptions, WandbOptions
@@ -237,7 +237,7 @@ def train(
     )
     flags: tuple[str, ...] = ()
     if auto:
-        from vlwm.commands._auto import choose_for_this_machine
+        from vlwm.commands.shared.auto import choose_for_this_machine
         from vlwm.core.training.startup.auto_config import Fixed
 
         fixed = Fixed(batch_size is not None, workers is not None, amp is not None)
@@ -331,7 +331,7 @@ def _command() -> str:
 
 
 def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
-    from vlwm.commands._output import emit_json
+    from vlwm.commands.shared.output import emit_json
     from vlwm.core.training.startup.dry_run import make_plan, plan_lines
 
     plan = make_plan(config, options)
@@ -352,7 +352,7 @@ def _next_command(result: TrainResult) -> str:
 
 
 def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> None:
-    from vlwm.commands._output import emit_json, note, print_table
+    from vlwm.commands.shared.output import emit_json, note, print_table
 
     if result.scores is not None:
         from vlwm.core.report.run_report import write_run_report

@@ -33,7 +33,7 @@ from vlwm.core.city.readers.feature_batch import (
 from vlwm.core.city.readers.obj import DEFAULT_CRS, ObjFile, Options, read_obj
 from vlwm.core.city.readers.obj_axes import Axes
 from vlwm.core.city.readers.source_files import Source, find_sources
-from vlwm.core.city.readers.tiles3d import Leaves, find_leaves, tile_batches
+from vlwm.core.city.readers.tiles.tiles3d import Leaves, find_leaves, tile_batches
 from vlwm.core.city.reference import UnknownReference, reference_of
 from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.text import safe_text

@@ -14,9 +14,9 @@ from pyproj import Transformer
 from tests.core.city.readers.test_source_files import pack
 from vlwm.core.city.area import Area
 from vlwm.core.city.read import read_city
-from vlwm.core.city.readers.b3dm import BrokenTile, read_b3dm
 from vlwm.core.city.readers.source_files import Folder, Source
-from vlwm.core.city.readers.tiles3d import find_leaves
+from vlwm.core.city.readers.tiles.b3dm import BrokenTile, read_b3dm
+from vlwm.core.city.readers.tiles.tiles3d import find_leaves
 from vlwm.core.errors import DataError
 
 PLACE = (35.68, 139.76)

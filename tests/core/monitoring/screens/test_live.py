@@ -13,7 +13,7 @@ import logging, sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests import fake_run
-from vlwm.commands._live import live_view
+from vlwm.commands.shared.live import live_view
 run = Path(sys.argv[1])
 with live_view(run, drawn=True):
     print("printed before")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.readers.extrinsic import TOLERANCE
+from vlwm.core.data.recordings.formats.extrinsic import TOLERANCE
 from vlwm.core.data.recordings.readings import READINGS
 from vlwm.core.data.session import Session
 from vlwm.core.errors import DataError

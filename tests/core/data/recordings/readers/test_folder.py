@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tests.core.data.recordings.formats import POINT_WRITERS, write_bin, write_folder, write_pcd
 from tests.core.data.recordings.known_city import MOUNT
 from tests.core.data.recordings.sessions import CITY, session_of, share_of_equal_cells
+from vlwm.core.data.recordings.formats.clock import point_times, seconds_of
+from vlwm.core.data.recordings.formats.points import read_points
+from vlwm.core.data.recordings.formats.pose_files import read_poses
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.clock import point_times, seconds_of
 from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
-from vlwm.core.data.recordings.readers.points import read_points
-from vlwm.core.data.recordings.readers.pose_files import read_poses
 from vlwm.core.data.session import Session
 from vlwm.core.errors import VlwmError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlwm.core.data.recordings.readers.pose_files import read_poses
+from vlwm.core.data.recordings.formats.pose_files import read_poses
 from vlwm.core.errors import VlwmError
 
 pytest.importorskip("pyulog", reason="PX4 logs need the extra vlwm[px4]")

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
+from vlwm.core.data.recordings.formats.extrinsic import read_extrinsic
+from vlwm.core.data.recordings.formats.pose_files import read_poses
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.axes import AXES, mount_to_standard, to_standard
-from vlwm.core.data.recordings.readers.extrinsic import read_extrinsic
-from vlwm.core.data.recordings.readers.pose_files import read_poses
 from vlwm.core.data.recordings.readers.ros_messages import (
     LIVOX,
     POINT_CLOUD,

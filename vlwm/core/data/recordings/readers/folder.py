@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
+from vlwm.core.data.recordings.formats.clock import point_times, seconds_of
+from vlwm.core.data.recordings.formats.extrinsic import inverse, read_extrinsic
+from vlwm.core.data.recordings.formats.points import READERS, read_points
+from vlwm.core.data.recordings.formats.pose_files import PoseFile, read_poses, whole_or_float
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.axes import AXES, mount_to_standard, to_standard
-from vlwm.core.data.recordings.readers.clock import point_times, seconds_of
-from vlwm.core.data.recordings.readers.extrinsic import inverse, read_extrinsic
-from vlwm.core.data.recordings.readers.points import READERS, read_points
-from vlwm.core.data.recordings.readers.pose_files import PoseFile, read_poses, whole_or_float
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, UsageError
 

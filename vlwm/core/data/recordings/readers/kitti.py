@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.axes import AXES
+from vlwm.core.data.recordings.formats.extrinsic import checked
+from vlwm.core.data.recordings.formats.points import read_points
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
-from vlwm.core.data.recordings.readers.axes import AXES
-from vlwm.core.data.recordings.readers.extrinsic import checked
-from vlwm.core.data.recordings.readers.points import read_points
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
 

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.axes import AXES, mount_to_standard, to_standard
 from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError

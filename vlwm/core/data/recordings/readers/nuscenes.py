@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.extrinsic import checked
 from vlwm.core.data.recordings.pose_track import PoseTrack, matrix_of
-from vlwm.core.data.recordings.readers.extrinsic import checked
 from vlwm.core.data.recordings.recording import Image, Labels, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json

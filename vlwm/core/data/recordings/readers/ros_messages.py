@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.readers.clock import point_times
-from vlwm.core.data.recordings.readers.points import Points, from_columns
+from vlwm.core.data.recordings.formats.clock import point_times
+from vlwm.core.data.recordings.formats.points import Points, from_columns
 from vlwm.core.data.recordings.recording import Scan
 
 Floats = NDArray[np.float64]

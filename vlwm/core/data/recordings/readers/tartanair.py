@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.axes import AXES, mount_to_standard, to_standard
 from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError

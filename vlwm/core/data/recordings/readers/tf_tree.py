@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlwm.core.data.recordings.formats.extrinsic import inverse
 from vlwm.core.data.recordings.pose_track import PoseTrack, matrix_of
-from vlwm.core.data.recordings.readers.extrinsic import inverse
 from vlwm.core.geometry.frames import multiply_quaternions, rotate
 
 Floats = NDArray[np.float64]

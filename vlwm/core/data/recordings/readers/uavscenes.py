@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.extrinsic import checked, inverse
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
-from vlwm.core.data.recordings.readers.extrinsic import checked, inverse
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.clock import seconds_of
+from vlwm.core.data.recordings.formats.ulog import read_ulog
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
-from vlwm.core.data.recordings.readers.clock import seconds_of
-from vlwm.core.data.recordings.readers.ulog import read_ulog
 from vlwm.core.errors import DataError
 
 Floats = NDArray[np.float64]

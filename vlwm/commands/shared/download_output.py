@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vlwm.commands._output import console, emit_json, note
+from vlwm.commands.shared.output import console, emit_json, note
 from vlwm.core.fetch.catalogue import command_for
 from vlwm.core.files import free_bytes
 from vlwm.core.text import safe_text

@@ -43,7 +43,7 @@ def local_data(
 
 def fetch_store(url: str, folder: Path | None, *, fetch: bool = True) -> Path:
     """Bring a store into `folder`, by default its folder in the cache, and return the folder."""
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.folder_lock import file_lock
     from vlwm.core.store.mirror import cache_folder, mirror
 

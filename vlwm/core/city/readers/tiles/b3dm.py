@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.readers.gltf import Mesh, read_gltf
-from vlwm.core.city.readers.gltf_buffers import BrokenTile, ReadFile
+from vlwm.core.city.readers.tiles.gltf import Mesh, read_gltf
+from vlwm.core.city.readers.tiles.gltf_buffers import BrokenTile, ReadFile
 from vlwm.core.text import safe_text
 from vlwm.core.tile_tree import parse_json
 

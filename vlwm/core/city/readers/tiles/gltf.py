@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.readers.gltf_buffers import (
+from vlwm.core.city.readers.tiles.gltf_buffers import (
     MOST_NUMBERS,
     BrokenTile,
     Lists,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.readers.pcd import read_pcd
-from vlwm.core.data.recordings.readers.ply import read_ply
+from vlwm.core.data.recordings.formats.pcd import read_pcd
+from vlwm.core.data.recordings.formats.ply import read_ply
 from vlwm.core.errors import DataError, MachineError
 
 TIME_FIELDS = ("t", "time", "timestamp", "offset_time", "time_offset", "gps_time", "offset_ns")

@@ -70,7 +70,7 @@ class _Steps:
         self.last = time.monotonic()
 
     def __call__(self, name: str, done: int, total: int) -> None:
-        from vlwm.commands._output import note
+        from vlwm.commands.shared.output import note
 
         now = time.monotonic()
         if now - self.last >= _EVERY_S or name.endswith(" MB)"):
@@ -80,7 +80,7 @@ class _Steps:
 
 def tell_city(city: City) -> None:
     """Print what was read, what was left out and why, and what is unlike any city."""
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.text import safe_text
 
     report = city.report
@@ -107,7 +107,7 @@ def tell_city(city: City) -> None:
 
 def tell_report_file(city: City, target: Path) -> None:
     """Print where the list of everything that was left out is, once it is there."""
-    from vlwm.commands._output import note
+    from vlwm.commands.shared.output import note
     from vlwm.core.data.generation.prepare import CITY_FILE
 
     file = target / CITY_FILE

@@ -55,7 +55,7 @@ def choose_for_this_machine(
 
 def _refuse_an_unfit_machine(found: Findings) -> None:
     """What cannot be worked around: a broken driver, a full disk, a torch that misses the GPU."""
-    from vlwm.commands._output import mark, note
+    from vlwm.commands.shared.output import mark, note
     from vlwm.core.errors import MachineError
 
     for check in found.checks:

@@ -26,7 +26,7 @@ def compare_runs(
         UsageError: fewer than two runs.
         DataError: the runs do not see the same windows.
     """
-    from vlwm.commands._output import emit_json, note, print_table
+    from vlwm.commands.shared.output import emit_json, note, print_table
     from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.load import EvalData, open_run
     from vlwm.core.report.comparison import Compared, comparison, comparison_tables, tally_of

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.area import Area, LatLonBounds
 from vlwm.core.city.crs import Zone, from_earth_centered
-from vlwm.core.city.readers.b3dm import BrokenTile, Tile, read_tiles
 from vlwm.core.city.readers.feature_batch import BUILDING, LOCAL, UNIQUE, Batch, Skipped
 from vlwm.core.city.readers.source_files import Source
+from vlwm.core.city.readers.tiles.b3dm import BrokenTile, Tile, read_tiles
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.shells import shells_of
 from vlwm.core.text import safe_text

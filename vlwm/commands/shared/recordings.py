@@ -136,7 +136,7 @@ def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> N
     """
     from dataclasses import asdict
 
-    from vlwm.commands._output import emit_json
+    from vlwm.commands.shared.output import emit_json
     from vlwm.core.data.recordings.check import check_session
     from vlwm.core.data.session import Session, list_sessions
     from vlwm.core.errors import DataError
@@ -197,7 +197,7 @@ class RecordingRequest:
 
 def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
     """Write the sessions of the recordings into `target` and report each."""
-    from vlwm.commands._output import emit_json, note
+    from vlwm.commands.shared.output import emit_json, note
     from vlwm.core.data.recordings.convert import convert
     from vlwm.core.data.recordings.options import ConvertOptions
     from vlwm.core.errors import DataError
@@ -316,7 +316,7 @@ class _Progress:
     def __call__(self, session: str, done: int, total: int) -> None:
         import time
 
-        from vlwm.commands._output import note
+        from vlwm.commands.shared.output import note
 
         now = time.monotonic()
         if now - self.last >= self.every_s:
@@ -325,7 +325,7 @@ class _Progress:
 
 
 def _show(report: ConvertReport, target: Path) -> None:
-    from vlwm.commands._output import print_table
+    from vlwm.commands.shared.output import print_table
 
     moving = "0" if not report.moving_points else f"{report.moving_points}"
     share = 100 * report.moving_points / max(1, report.points)

@@ -74,7 +74,7 @@ class After:
 
     def fetch(self, work_dir: Path) -> None:
         """Bring the newest copy into a work folder that holds no run."""
-        from vlwm.commands._output import note
+        from vlwm.commands.shared.output import note
         from vlwm.core.run_folder import RunFolder
         from vlwm.core.store.backup import restore
 
@@ -94,7 +94,7 @@ class After:
             self._done()
 
     def _done(self) -> None:
-        from vlwm.commands._output import note
+        from vlwm.commands.shared.output import note
         from vlwm.core.errors import MachineError
 
         if self.when_done is not None:

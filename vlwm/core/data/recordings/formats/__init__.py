@@ -1,0 +1,1 @@
+"""Read files of points, poses and extrinsics: their formats, axes and clocks."""
