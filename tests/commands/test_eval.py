@@ -138,7 +138,7 @@ def test_table_names_both_tracks_and_says_too_few(folder):
     [
         (["--split", "tset"], UsageError, "did you mean test"),
         (["--baselines-only"], UsageError, "needs --config"),
-        (["--config", "tokyo_small"], UsageError, "brings its own config"),
+        (["--config", "tokyo_small"], UsageError, "contains its config"),
         (["no_such_run"], CheckpointError, "no such run"),
     ],
 )

@@ -51,7 +51,7 @@ def test_json_is_one_object_and_notes_go_elsewhere(tmp_path: Path) -> None:
 def test_a_table_for_people_names_the_next_command(tmp_path: Path) -> None:
     result = small(tmp_path)
     assert result.exit_code == 0, result.exception
-    assert f"next: vlwm train --data {tmp_path}" in result.stdout
+    assert f"next: vlwm train --config test_local --data {tmp_path}" in result.stdout
     assert "train 12" in result.stdout
 
 
@@ -117,7 +117,8 @@ def test_without_a_terminal_lines_come_at_a_steady_pace(capsys: pytest.CaptureFi
     for done in (1, 50):
         lines("drone_x", done, 100)
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2 and told[1].startswith("drone_x: 50 of 100 frames, ")
+    assert told[0] == "planning routes ..." and told[1] == "drone_x: 1 of 100 frames"
+    assert len(told) == 3 and told[2].startswith("drone_x: 50 of 100 frames, ")
 
 
 def test_the_installed_command_ends_with_the_exit_code(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ GUIDE: dict[str, Any] = {
 }  # fmt: skip
 """option → default of the guide; where it names none, the preset's: batch 3, mixed precision
 on a GPU"""
-MORE = {"--live", "--no-live", "--price", 
+MORE = {
+    "--backup", "--packed-dir", "--stop-instance", "--when-done","--live", "--no-live", "--price", 
     "--set", "--data", "--stage", "--workers", "--compile", "--no-compile", "--dry-run", "--json",
     "--auto", "--no-amp", "--keep", "--no-resume",
 }  # fmt: skip

@@ -343,26 +343,35 @@ def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
         print(f"  {name:<11} {text}")
 
 
-def _next_command(result: TrainResult) -> str:
+def _next_command(result: TrainResult, options: TrainOptions) -> str:
     """Return what to type after a run: a picture and a film, since the scores were just printed."""
     folder = shlex.quote(str(result.work_dir))
     if result.scores is None:
-        return f"vlwm train --stage world --work-dir {folder}"
+        trained = options.stage != "tokenizer"
+        return f"vlwm eval {folder}" if trained else f"vlwm train --stage world --work-dir {folder}"
     return f"vlwm eval {folder} --video {shlex.quote(str(result.work_dir / 'forecast.webm'))}"
+
+
+def _write_report(result: TrainResult, options: TrainOptions) -> None:
+    """Write report.html into the run folder, once there are scores."""
+    from vlwm.commands.shared.output import note
+
+    if result.scores is None:
+        return
+    from vlwm.core.report.run_report import write_run_report
+
+    page = write_run_report(
+        result.work_dir, result.scores, run=result.work_dir, command=options.command
+    )
+    note(f"written: {page}")
 
 
 def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> None:
     from vlwm.commands.shared.output import emit_json, note, print_table
 
-    if result.scores is not None:
-        from vlwm.core.report.run_report import write_run_report
-
-        page = write_run_report(
-            result.work_dir, result.scores, run=result.work_dir, command=options.command
-        )
-        note(f"written: {page}")
-    next_command = _next_command(result)
+    next_command = _next_command(result, options)
     if json_:
+        _write_report(result, options)
         emit_json(
             {
                 "work_dir": str(result.work_dir),
@@ -381,6 +390,7 @@ def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> Non
         print_table(table.title, table.columns, table.rows)
         for sentence in table.sentences:
             print(sentence)
+    _write_report(result, options)
     for sentence in result.notes:
         note(sentence)
     print(f"checkpoints: {result.work_dir}   best: {result.checkpoint}")

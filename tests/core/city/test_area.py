@@ -36,7 +36,7 @@ def test_what_is_no_mesh_is_said(code: str) -> None:
         ("139.77,35.68,500", "not in Japan"),
         ("35.68,139.77", "not understood"),
         ("35.68,139.77,x", "not understood"),
-        ("35.68,139.77,-5", "no area"),
+        ("35.68,139.77,-5", "out of range"),
         ("nan,139.77,5", "not in Japan"),
     ],
 )

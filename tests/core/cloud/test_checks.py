@@ -170,7 +170,7 @@ def test_storage_names_a_better_folder(tmp_path: Path) -> None:
     good = storage_check(Path("/workspace/run"), machine, runpod)
     is_(good, "ok", "network volume")
     alone = storage_check(Path("/root/x"), Machine(tmp_path / "empty", {}), VAST)
-    is_(alone, "warn", "copy results away")
+    is_(alone, "warn", "save results elsewhere")
 
 
 @pytest.mark.parametrize(("free_gb", "status"), [(100, "ok"), (15, "warn"), (2, "fail")])
@@ -264,11 +264,15 @@ def tools(root: Path, *names: str) -> Machine:
 
 
 def test_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_(tools_check(tools(tmp_path / "a", "screen", "git", "unzip")), "ok", "screen git unzip")
+    is_(
+        tools_check(tools(tmp_path / "a", "screen", "git", "unzip", "rsync")),
+        "ok",
+        "screen git unzip",
+    )
     bare = tools_check(tools(tmp_path / "b", "git"))
-    is_(bare, "warn", "screen, tmux, unzip", "apt-get install -y")
+    is_(bare, "warn", "screen, tmux, unzip, rsync", "apt-get install -y")
     assert bare.repair == ()  # no apt there
-    apt = tools(tmp_path / "c", "git", "unzip", "apt-get", "sudo")
+    apt = tools(tmp_path / "c", "git", "unzip", "rsync", "apt-get", "sudo")
     assert tools_check(apt).repair == ()  # another machine is never mended from here
     monkeypatch.setattr(Machine, "real", True)
     ready = tools_check(apt)

@@ -27,7 +27,7 @@ APART = {
 ELSEWHERE = (
     "ssh", "scp", "rsync", "git clone", "python3 -m venv", "pip install", "screen", "tensorboard",
     "cd", "mkdir", "pytest", ".", "python benchmarks/", "python docs/generate.py", "wandb",
-    "mkdocs",
+    "mkdocs", "REPO=", "export LANG",
 )  # fmt: skip
 """commands of a page that are not ours, or that need another machine"""
 

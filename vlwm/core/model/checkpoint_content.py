@@ -52,6 +52,8 @@ class CheckpointContent:
     """of the run"""
     data_hash: str | None = None
     """of frames, poses and sums of the data"""
+    attribution: str = ""
+    """of the training data, with its licence: it travels with the weights"""
     versions: dict[str, Any] | None = None
     """vlwm, git, python, torch, numpy, cuda"""
     fresh: list[str] | None = None
