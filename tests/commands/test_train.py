@@ -141,7 +141,7 @@ def test_dry_run_says_it_all_and_writes_nothing(
     assert plan["steps"]["tokenizer"] == 4 * -(-train_frames // 8)
     assert plan["parameters"]["world"] > plan["parameters"]["world_trained"] > 0
     assert plan["checkpoints_gb"] < plan["disk_free_gb"]
-    assert "plan" in invoke("--config", "test_local", "--dry-run").stdout
+    assert "Plan" in invoke("--config", "test_local", "--dry-run").stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -14,6 +14,7 @@ import pytest
 WORK = """
 import os, sys, time
 from pathlib import Path
+import typer
 sys.argv = ["vlwm", "prepare"]
 from vlwm import cli
 from vlwm.core.files import atomic_path
@@ -31,7 +32,9 @@ def work():
         print("here", flush=True)
         list(each(make, range(8), {workers}, chunk=4))
 
-cli.app = work
+cli.app = typer.Typer()
+cli.app.callback()(lambda: None)
+cli.app.command("prepare")(work)
 cli.main()
 """
 

@@ -298,7 +298,7 @@ def test_a_gpu_that_is_not_there_moves_no_run_aside(
 ) -> None:
     config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
     for folder in (tmp_path / "new", shutil.copytree(whole_run, tmp_path / "old")):
-        with pytest.raises(MachineError, match="there is no GPU 17"):
+        with pytest.raises(MachineError, match="GPU 17 not found"):
             train(config, TrainOptions(folder, gpu_id=17, anew=True))
     assert not (tmp_path / "new").exists()
     kept, before = (sorted(p.name for p in f.iterdir()) for f in (tmp_path / "old", whole_run))

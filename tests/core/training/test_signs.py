@@ -27,7 +27,9 @@ def start(tiny: Any, tmp_path: Path) -> Callable[..., RunFolder]:
 
     def run(data: Path, stage: str, *sets: str) -> RunFolder:
         words = (*tiny.overrides, f"data_root={str(data)!r}", *sets)
-        train(load_config("test_local", words), TrainOptions(tmp_path / "run", stage=stage))
+        train(
+            load_config("test_local", words), TrainOptions(tmp_path / "run", stage=stage, anew=True)
+        )
         return RunFolder(tmp_path / "run")
 
     return run

@@ -29,7 +29,7 @@ log = logging.getLogger("vlwm.training")
 _FILES = (
     "epoch_*.pth", "best.pth", "last.pth", "opening.pth", "logs", "train_*.log", "config.json",
     "data.json", "splits.json", "metrics.jsonl", "metrics.lost.jsonl", "status.json", "scores.json",
-    "*.png", "wandb", "tokens",
+    "*.png", "report.html", "wandb", "tokens",
 )  # fmt: skip
 _SAME_RUN = (
     "point_cloud_range", "voxel_size", "history_frames", "future_frames", "frame_dt_s",

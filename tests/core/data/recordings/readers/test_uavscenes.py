@@ -58,7 +58,8 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     assert found.name == "AMtown02" and len(found.images) == len(CITY.scan_times)
     one, _ = session_of(found, tmp_path / "one")
     other, _ = session_of(STILL.recording, tmp_path / "other")
-    assert share_of_equal_cells(one, other) > 0.97
+    # other ray origins reach other cells: up to 2.5 % of a frame here
+    assert share_of_equal_cells(one, other, known_apart=0.03) > 0.97
     assert_same_motion(one, other)
 
 
