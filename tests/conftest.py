@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each
     os.environ["OMP_NUM_THREADS"] = "1"
 
+
+def _heed_signals() -> None:
+    """Undo what a background job or nohup leaves ignored: the tests send these signals."""
+    for number, action in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+        (signal.SIGQUIT, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, action)
+
+
+_heed_signals()
 _SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
