@@ -23,7 +23,7 @@ def session_of(recording: Recording, output: Path) -> tuple[Session, ConvertRepo
     return Session(output / report.session), report
 
 
-def share_of_equal_cells(one: Session, other: Session, known_apart: float = 0.02) -> float:
+def share_of_equal_cells(one: Session, other: Session) -> float:
     """Intersection over union of occupied cells over the frames that both have, and must share."""
     assert one.numbers.tolist() == other.numbers.tolist()
     pairs = [(one.read_layers(int(n)), other.read_layers(int(n))) for n in one.numbers]
@@ -31,7 +31,7 @@ def share_of_equal_cells(one: Session, other: Session, known_apart: float = 0.02
     union = sum(int((a["occupancy"] | b["occupancy"]).sum()) for a, b in pairs)
     assert union > 100
     known = [float((a["known"] != b["known"]).mean()) for a, b in pairs]
-    assert max(known) < known_apart, known
+    assert max(known) < 0.02, known
     return hit / union
 
 
