@@ -135,7 +135,7 @@ def test_dry_run_says_it_all_and_writes_nothing(
     result = invoke("--config", "test_local", "--dry-run", "--json")
     assert result.exit_code == 0, result.exception
     plan = json.loads(result.stdout)
-    assert plan["stages"] == ["tokenizer", "world"] and plan["begins"] == "new"
+    assert plan["stages"] == ["tokenizer", "world"] and plan["begins"] == "fresh"
     assert plan["grid"] == [50, 50, 30] and plan["batch_size"] == {"tokenizer": 8, "world": 4}
     train_frames = plan["data"]["train_frames"]
     assert plan["steps"]["tokenizer"] == 4 * -(-train_frames // 8)

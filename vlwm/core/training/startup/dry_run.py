@@ -66,7 +66,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
         **auto,
         "config": config.name,
         "work_dir": str(folder.path),
-        "begins": "resumes" if on else ("moves the run there aside" if _runs(folder) else "new"),
+        "begins": "resumes" if on else ("moves the run there aside" if _runs(folder) else "fresh"),
         "data_root": config.data_root,
         "data": _data(config),
         "weights": _weights(config, options),
@@ -94,7 +94,7 @@ def plan_lines(plan: dict[str, Any]) -> list[tuple[str, str]]:
     resumes = f"{plan['begins']} in {plan['work_dir']}"
     lines = [
         ("config", plan["config"]),
-        ("run", {"new": f"a new run starts in {plan['work_dir']}"}.get(plan["begins"], resumes)),
+        ("run", {"fresh": f"a new run starts in {plan['work_dir']}"}.get(plan["begins"], resumes)),
         ("data", f"{plan['data_root']}: {data['state']}; {data['train_frames']} frames of "
                  f"{data['train_sessions']} sessions to train on"),
         ("weights", plan["weights"]),
