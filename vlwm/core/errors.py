@@ -24,7 +24,7 @@ from vlwm.core.text import safe_lines
 
 
 class VlwmError(Exception):
-    """What happened, where, and the remedy, as one sentence for the operator.
+    """Base of all errors: what happened, where, and the remedy, as one sentence for the operator.
 
     Args:
         what: what happened, without a final full stop.

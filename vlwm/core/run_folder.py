@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def opening(self) -> Path:
-        """What stage 2 has learnt before its first checkpoint."""
+        """Path of what stage 2 has learnt before its first checkpoint."""
         return self.path / "opening.pth"
 
     def epoch(self, number: int) -> Path:
@@ -124,7 +124,7 @@ class RunFolder:
         return periodic + [p for p in (self.best, self.last) if p.exists()]
 
     def holds_a_run(self) -> bool:
-        """Whether any checkpoint of either stage lies here, or what comes before the first."""
+        """Return whether a checkpoint of either stage is here, or what precedes the first."""
         begun = self.checkpoints() or self.tokenizer.checkpoints()
         return bool(begun) or self.opening.exists()
 

@@ -62,7 +62,7 @@ class Content:
 
 @dataclass
 class TileTree:
-    """What a tile set says of its tiles.
+    """Content of a tile set.
 
     Attributes:
         contents: of the finest tiles, in the order of the tree.

@@ -27,7 +27,7 @@ class Stage(Word):
 
 
 class Phase(Word):
-    """What a run does at a time, as its status names it."""
+    """Phase of a run, as its status names it."""
 
     START = "start"
     PREPARE = "prepare"

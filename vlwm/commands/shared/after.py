@@ -45,7 +45,7 @@ StopInstance = Annotated[
 
 @dataclass(frozen=True)
 class After:
-    """What the options ask for, besides training.
+    """Steps that the options add around training.
 
     Attributes:
         backup: URL of a store; None: no copies.

@@ -18,7 +18,7 @@ _SAID = ("gpu", "cpu", "shm", "disk")
 def choose_for_this_machine(
     config: Config, options: TrainOptions, gpus: tuple[int, ...], fixed: Fixed, *, writes: bool
 ) -> Choice:
-    """What to train with here.
+    """Choose what to train with on this machine.
 
     Args:
         gpus: numbers asked for by `--gpu-ids`.
@@ -54,7 +54,7 @@ def choose_for_this_machine(
 
 
 def _refuse_an_unfit_machine(found: Findings) -> None:
-    """What cannot be worked around: a broken driver, a full disk, a torch that misses the GPU."""
+    """Raise on a broken driver, a full disk, or a torch that does not see the GPU."""
     from vlwm.commands.shared.output import mark, note
     from vlwm.core.errors import MachineError
 

@@ -167,7 +167,7 @@ def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> N
 
 @dataclass(frozen=True)
 class RecordingRequest:
-    """What the operator asked for; the fields are the options of the same names."""
+    """The operator's request; the fields are the options of the same names."""
 
     points: Path | None
     poses: Path | None

@@ -1,4 +1,4 @@
-"""What has to be written wherever something made of a city is shown."""
+"""Attribution lines that must accompany everything made from a city."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _FLAT_ABOVE_M = 6.0
 
 @dataclass(frozen=True)
 class Facts:
-    """What is looked at.
+    """Values that the checks look at.
 
     Attributes:
         bounds: x from, y from, x to, y to of the features, metres.

@@ -10,7 +10,7 @@ Command = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, how it is, and what mends it."""
+    """One check: its subject, its result, and the remedy."""
 
     name: str
     status: str

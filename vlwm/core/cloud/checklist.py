@@ -41,7 +41,7 @@ from vlwm.core.hardware.torch_build import TorchBuild, ask_torch
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be looked at."""
+    """Scope of a check of the machine."""
 
     machine: Machine
     data_dir: Path = Path("data")
@@ -56,7 +56,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found."""
+    """Results of all checks."""
 
     provider: Provider
     checks: tuple[Check, ...]
@@ -67,7 +67,7 @@ class Findings:
 
     @property
     def fit(self) -> bool:
-        """Whether this machine can train."""
+        """Return whether this machine can train."""
         return all(check.status != "fail" for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def look(
 
 
 def quick_look(question: Question, *, ask_gpus: Callable[[], GpuReport] = read_gpus) -> Findings:
-    """What costs no time: hardware, disk and how long the folder lasts."""
+    """Run the checks that cost no time: hardware, disk and how long the folder lasts."""
     machine = question.machine
     provider, host, report = detect(machine), read_host(machine), ask_gpus()
     advice = advise(chosen(visible(report, machine.environ), question.gpus), host)

@@ -15,7 +15,7 @@ _LEAST_TORCH = (2, 6)  # older ones run code from a checkpoint (CVE-2025-32434)
 
 
 def gpu_check(report: GpuReport, machine: Machine, provider: Provider) -> Check:
-    """Which GPUs there are, or why none is seen."""
+    """List the GPUs, or the reason why none is seen."""
     if not report.gpus:
         return _no_gpu(report, machine, provider)
     seen = visible(report, machine.environ)
@@ -76,7 +76,7 @@ def _no_gpu(report: GpuReport, machine: Machine, provider: Provider) -> Check:
 
 
 def torch_check(build: TorchBuild, report: GpuReport, machine: Machine) -> Check:
-    """Whether the installed torch fits the driver and the GPU."""
+    """Check that the installed torch fits the driver and the GPU."""
     if build.version is None:
         what = build.error or "it says no version"
         return Check("torch", "fail", f"torch: {what}", "pip install --upgrade torch")

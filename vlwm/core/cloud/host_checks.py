@@ -55,7 +55,7 @@ def shm_check(host: Host, advice: Advice) -> Check:
 
 
 def pids_check(host: Host) -> Check:
-    """How many processes and threads may run."""
+    """Check how many processes and threads may run."""
     limit = host.pids_limit
     if limit is None:
         return Check("processes", "ok", "no limit")

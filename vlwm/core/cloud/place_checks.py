@@ -1,4 +1,4 @@
-"""Where data and checkpoints go: does it last, is there room, can it be written, is it reached?"""
+"""Check where data and checkpoints go: lifetime, space, write access, network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ HOSTS = (
 
 
 def storage_check(path: Path, machine: Machine, provider: Provider) -> Check:
-    """Whether what lies there outlives the machine."""
+    """Check whether the files there outlive the machine."""
     storage = storage_of(path, machine, provider)
     detail = f"{storage.path}: {storage.reason}"
     if storage.outlives == "machine":
@@ -134,7 +134,7 @@ def _elsewhere(reason: str) -> str:
 
 @dataclass(frozen=True)
 class Reached:
-    """What a host answered."""
+    """Answer of a host."""
 
     name: str
     good: bool
@@ -169,7 +169,7 @@ def _ahead(date: str | None) -> float | None:
 
 
 def network_check(found: Sequence[Reached] | None) -> Check:
-    """Which places of data can be reached; None where nobody asked."""
+    """Check which sources of data can be reached; None where nobody asked."""
     if found is None:
         return Check("network", "ok", "not asked (--offline)")
     silent = [one.name for one in found if not one.good]

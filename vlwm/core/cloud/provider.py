@@ -1,4 +1,4 @@
-"""Where this machine is rented, from signals that only that provider gives.
+"""Recognise the provider of this machine, from signals that only that provider gives.
 
 The environment comes first, and never a path alone: `/workspace` is on Vast.ai, on RunPod and in
 plain NGC images. A shell over SSH often lacks the variables that the container's first process
@@ -124,7 +124,7 @@ def _by_variables(found: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _by_traces(machine: Machine) -> tuple[str, str, str]:
-    """What mounts and packages tell where no variable does."""
+    """Recognise the provider by mounts and packages where no variable names it."""
     for mount in read_mounts(machine):
         if mount.point.startswith(LAMBDA_VOLUMES):
             return "lambda", mount.point, "mount table"

@@ -43,7 +43,7 @@ def parts_check(required: list[str] | None = None) -> Check:
 
 
 def _required() -> list[str]:
-    """What the installed package's own metadata names, extras apart."""
+    """Return the requirements in the installed package's metadata, extras apart."""
     try:
         lines = importlib.metadata.requires("vlwm") or []
     except importlib.metadata.PackageNotFoundError:
@@ -94,7 +94,7 @@ def _which(tool: str, machine: Machine) -> str | None:
 
 
 def session_check(machine: Machine) -> Check:
-    """Whether a run started now would survive the connection."""
+    """Check whether a run started now would survive the connection."""
     environ = machine.environ
     if environ.get("STY") or environ.get("TMUX"):
         return Check("session", "ok", "inside screen or tmux")
@@ -119,7 +119,7 @@ def locale_check(machine: Machine) -> Check:
 
 
 def wandb_check(machine: Machine) -> Check:
-    """Whether runs can be sent to Weights & Biases. The key itself is never read out."""
+    """Check whether runs can be sent to Weights & Biases. The key itself is never read out."""
     if machine.environ.get("WANDB_API_KEY") or _in_netrc(machine, "api.wandb.ai"):
         return Check("wandb", "ok", "logged in; vlwm train --wandb sends the run")
     return Check("wandb", "ok", "no login: --wandb logs offline; `wandb login` to send runs")
@@ -148,7 +148,7 @@ def _in_netrc(machine: Machine, host: str) -> bool:
 
 
 def completion_check(machine: Machine) -> Check:
-    """Whether the shell completes vlwm's options."""
+    """Check whether the shell completes vlwm's options."""
     home, shell = _home(machine), Path(machine.environ.get("SHELL") or "").name
     places = {
         "bash": f"{home}/.bash_completions/vlwm.sh",

@@ -29,7 +29,7 @@ _TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class _Call:
-    """How a provider is asked to stop an instance.
+    """Request that stops an instance of a provider.
 
     Attributes:
         title: name for people.

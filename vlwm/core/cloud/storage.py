@@ -23,7 +23,7 @@ _FILE_SYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "bcachefs", "f2f
 
 @dataclass(frozen=True)
 class Storage:
-    """How long a folder's files live."""
+    """Lifetime of a folder's files."""
 
     path: str
     """the folder, links followed"""
@@ -36,7 +36,7 @@ class Storage:
 
 
 def storage_of(path: str | Path, machine: Machine, provider: Provider) -> Storage:
-    """How long files in `path` live; the folder need not exist yet."""
+    """Return the lifetime of files in `path`; the folder need not exist yet."""
     real = resolved(path, machine)
     mount = mount_of(real, read_mounts(machine))
     if mount is None:

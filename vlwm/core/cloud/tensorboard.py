@@ -12,7 +12,7 @@ PORT = 6006
 
 @dataclass(frozen=True)
 class Board:
-    """How to start TensorBoard and where to look."""
+    """Command that starts TensorBoard, and the address to open."""
 
     command: str
     """what to type on the machine"""

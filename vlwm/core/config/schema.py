@@ -235,7 +235,7 @@ OBSERVE = ("none", "lidar", "HDL-32E", "VLP-16", "Livox", "depth")
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What `vlwm prepare` writes when no option says otherwise."""
+    """Defaults of `vlwm prepare`, used when no option overrides them."""
 
     source: str = "tiles"
     """'tiles': city models from disk; 'procedural': a made-up city, named as such everywhere"""
@@ -319,7 +319,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """How often numbers are written."""
+    """Intervals at which numbers are written."""
 
     interval: int = 10
     """steps between lines of metrics.jsonl and TensorBoard points"""

@@ -30,7 +30,7 @@ MIRROR = 4
 
 @dataclass(frozen=True)
 class Past:
-    """What a forecast may know, in the anchor frame.
+    """The input of a forecast, in the anchor frame.
 
     Attributes:
         bits: uint8 (B, F, packed_bytes), F past frames.

@@ -1,4 +1,4 @@
-"""What if: the same past, and two ways to go on from it, one through a wall and one beside it.
+"""Compare two plans from the same past: one through a wall, one next to it.
 
 A forecast under a plan (`condition="plan"`) answers "what would be met there". Whether it answers
 rightly can be told without driving: the last past frame holds the true walls around the vehicle. A
@@ -93,7 +93,7 @@ def _along(
     walls: np.ndarray, heading_deg: int, reach: np.ndarray, aside: tuple[float, ...],
     grid: VoxelGrid,
 ) -> np.ndarray:  # fmt: skip
-    """Whether there is something at each place along a way and so far aside of it."""
+    """Return whether anything is occupied at each place along a way and at each offset from it."""
     cos, sin = np.cos(np.radians(heading_deg)), np.sin(np.radians(heading_deg))
     left = np.array(aside)[:, None]
     return _read(walls, cos * reach - sin * left, sin * reach + cos * left, grid)
@@ -134,7 +134,7 @@ def in_the_way(probability: Tensor, plan: np.ndarray, height_m: float, grid: Vox
 
 @torch.inference_mode()
 def met_by(model: WorldModel, batch: Batch, history: int, pair: Pair) -> tuple[float, float]:
-    """What the model sees in the way of both plans of a window (a batch of one)."""
+    """Return the occupancy that the model predicts on both plans of a window (a batch of one)."""
     past = batch.past(history)
     found = []
     for way in (pair.into, pair.beside):

@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True)
 class Upload:
-    """What would be uploaded, or was.
+    """Files that would be uploaded, or were.
 
     Attributes:
         repo: name on the Hub.

@@ -31,7 +31,7 @@ _NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class McapWindow:
-    """What is written of one window.
+    """Content of one window in the file.
 
     Attributes:
         grid: the cells of a frame.

@@ -1,4 +1,4 @@
-"""What an HTTP answer says, read with suspicion, and what went wrong, in words."""
+"""Read HTTP answers with suspicion, and put what went wrong into words."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def is_address(url: str) -> bool:
 
 @dataclass(frozen=True)
 class Selection:
-    """What the operator asked for; nothing means the default entries."""
+    """The operator's request; an empty one means the default entries."""
 
     everything: bool = False
     groups: tuple[str, ...] = ()

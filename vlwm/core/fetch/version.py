@@ -1,4 +1,4 @@
-"""How patient a transfer is, and what identifies one version of a file on a server."""
+"""Define the patience of a transfer, and the identity of one version of a file on a server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Policy:
-    """How patient a transfer is."""
+    """Retries and timeouts of a transfer."""
 
     attempts: int = 8
     """tries in a row without a new byte before giving up"""

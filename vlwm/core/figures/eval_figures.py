@@ -50,7 +50,7 @@ def clip_of(subject: Subject, index: int) -> Clip:
 
 
 def notes_of(subject: Subject) -> list[str]:
-    """What has to stand on every picture: where the city is from, and the threshold."""
+    """Return the notes that every picture must carry: the city's source, and the threshold."""
     found = ["procedural city"] if subject.store.procedural else []
     if subject.store.attribution and not subject.store.procedural:
         found.append(subject.store.attribution)

@@ -54,7 +54,7 @@ def draw_curves(sheet: Mapping[str, Any]) -> np.ndarray:
 
 
 def headline(sheet: Mapping[str, Any]) -> str:
-    """What was judged, in one line of ASCII."""
+    """Return the subject of the scores in one line of ASCII."""
     clusters = sheet["n_clusters"]
     few = " - too few for intervals" if sheet["too_few_clusters"] else ""
     city = "   procedural city" if sheet["procedural"] else ""

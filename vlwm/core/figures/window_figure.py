@@ -27,7 +27,7 @@ _SHOWN = 4  # frames in a row
 
 @dataclass(frozen=True)
 class WindowFrames:
-    """What is drawn.
+    """Frames to draw.
 
     Attributes:
         past: uint8 (F, X, Y, Z), oldest first.
@@ -93,7 +93,7 @@ def _mixture(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where the panels lie: two blocks side by side, a row for each kind of frame."""
+    """Places of the panels: two blocks side by side, a row for each kind of frame."""
 
     grid: VoxelGrid
     cut_top_m: float

@@ -1,4 +1,4 @@
-"""What to train with on this machine: batch, precision, hours, by the guide's tables.
+"""Advise what to train with on this machine: batch, precision, hours, by the guide's tables.
 
 The VRAM table is read in GiB, as cards are sold: an A100 of 40 GB has 40 GiB, and 0.95 of what is
 free there is below the table's 40 for a batch of four, so it takes three. `vlwm train` measures
@@ -34,7 +34,7 @@ _MOST_WORKERS = 8
 
 @dataclass(frozen=True)
 class Advice:
-    """What to train with."""
+    """Recommended settings for training."""
 
     device: str
     """"cuda" or "cpu" """
@@ -77,7 +77,7 @@ class Advice:
 
 
 def advise(gpus: tuple[Gpu, ...], host: Host) -> Advice:
-    """What fits on the first of the GPUs, or on the CPU where there is none."""
+    """Return what fits on the first of the GPUs, or on the CPU where there is none."""
     if not gpus:
         return Advice(
             "cpu", None, 0, None, "float32", False, None, None, loader_workers(host, 1, 1), None,

@@ -20,7 +20,7 @@ _GROUPS = "/sys/fs/cgroup"
 
 @dataclass(frozen=True)
 class Host:
-    """What a process may use here."""
+    """Resources that a process may use here."""
 
     cpus: int | None
     """processors that the process may run on"""

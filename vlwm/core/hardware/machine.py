@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
-    """Where to look. The default is the machine this process runs on."""
+    """The machine to look at. The default is the one this process runs on."""
 
     root: Path = Path("/")
     """folder that stands for `/`"""
@@ -23,11 +23,11 @@ class Machine:
 
     @property
     def real(self) -> bool:
-        """Whether it is this very machine, so that commands can mend it."""
+        """Return whether it is this very machine, so that commands can repair it."""
         return self.root == Path("/")
 
     def path(self, absolute: str | Path) -> Path:
-        """Where an absolute path of the machine lies."""
+        """Return the real location of an absolute path of the machine."""
         return self.root / str(absolute).lstrip("/")
 
     def text(self, absolute: str | Path) -> str | None:
@@ -45,7 +45,7 @@ class Machine:
             return None
 
     def exists(self, absolute: str | Path) -> bool:
-        """Whether a path is there; False where that cannot be told."""
+        """Return whether a path exists; False where that cannot be found out."""
         try:
             return self.path(absolute).exists()
         except OSError:

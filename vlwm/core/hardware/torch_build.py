@@ -1,4 +1,4 @@
-"""What the installed torch was built for, asked in a process of its own.
+"""Find out what the installed torch was built for, in a process of its own.
 
 A broken CUDA library may end the process that imports torch; here it ends only the question. The
 import takes seconds, which other checks use.
@@ -81,7 +81,7 @@ def _build(found: dict[str, Any]) -> TorchBuild:
 
 
 def runs_on(build: TorchBuild, capability: tuple[int, int]) -> bool:
-    """Whether the build holds kernels for a GPU: binaries of its own generation up to its minor
+    """Return whether the build runs on a GPU: binaries of its own generation up to its minor
     version (sm_80 runs on 8.6), or portable code of any older one (compute_90 runs on 12.0)."""
     for name in build.arch:
         kind, _, digits = name.partition("_")

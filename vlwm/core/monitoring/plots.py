@@ -187,7 +187,7 @@ def _baseline(record: Record) -> float | None:
 
 
 def _iou_of(stage: StageView) -> tuple[str, str]:
-    """What the stage is scored by: label and metric."""
+    """Return label and metric of a stage's score."""
     if stage.name != Stage.TOKENIZER:
         return "IoU", "val/iou"
     own = "val/round_trip_iou"
@@ -195,7 +195,7 @@ def _iou_of(stage: StageView) -> tuple[str, str]:
 
 
 def _tokenizer_result(snapshot: Snapshot) -> list[Text]:
-    """How well stage 1 ended, while stage 2 runs."""
+    """Return the result of stage 1, while stage 2 runs."""
     first = snapshot.stages[Stage.TOKENIZER]
     if snapshot.stage.name == Stage.TOKENIZER or not first.val_count:
         return []

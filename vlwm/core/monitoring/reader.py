@@ -39,7 +39,7 @@ _CATCH_UP_S = 0.4  # longest time of one look into long metrics files
 
 
 def process_exists(pid: int) -> bool:
-    """Whether a process of this machine has the id; one that is dead but not buried has not."""
+    """Return whether a process of this machine has the id; a zombie does not count."""
     try:
         os.kill(max(pid, 1), 0)
     except ProcessLookupError:

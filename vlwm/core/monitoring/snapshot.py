@@ -1,4 +1,4 @@
-"""What the dashboard knows at one moment: values only, made by the reader, drawn by the panels.
+"""State of a run at one moment: values only, made by the reader, drawn by the panels.
 
 Snapshot
 ├── Status            status.json, whatever its age
@@ -159,7 +159,7 @@ class Snapshot:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether the run is on another machine than the dashboard."""
+        """Return whether the run is on another machine than the dashboard."""
         known = self.machine is not None and self.status.host is not None
         return known and self.machine.host_name != self.status.host  # type: ignore[union-attr]
 

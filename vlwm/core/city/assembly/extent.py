@@ -125,7 +125,7 @@ def _two_places(
 
 
 def one_format(collector: Collector) -> None:
-    """Where buildings of two formats cover each other keep those of one, and note it."""
+    """Keep one format where buildings of two formats cover each other, and note it."""
     features = collector.features
     numbers = np.array([_FORMATS.index(f.format) for f in collector.files], dtype=np.int64)
     codes = numbers[features.files.array()] if len(features) else np.zeros(0, np.int64)

@@ -82,7 +82,7 @@ class Broken:
 
 @dataclass
 class Document:
-    """What a file says of all its features, known when the first is read.
+    """Properties of a whole file, known before its first feature is read.
 
     Attributes:
         system: reference system of its envelope.

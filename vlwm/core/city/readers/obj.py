@@ -38,7 +38,7 @@ _BLOCK_M = 100.0
 
 @dataclass(frozen=True)
 class Options:
-    """What the operator states of OBJ files.
+    """Operator's statements about OBJ files.
 
     Attributes:
         up: axis that points up; None lets the buildings tell.

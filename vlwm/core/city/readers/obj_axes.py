@@ -38,7 +38,7 @@ UPS = ("x", "y", "z")
 
 @dataclass(frozen=True)
 class Axes:
-    """How the coordinates of a file become east, north, up in metres.
+    """Transformation of a file's coordinates to east, north, up in metres.
 
     Attributes:
         up: the axis that points up.

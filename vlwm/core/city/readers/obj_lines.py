@@ -52,7 +52,7 @@ class BadLine:
 
 @dataclass(eq=False)
 class ObjLines:
-    """What the lines of a file hold.
+    """Content of a file's lines.
 
     Attributes:
         vertices: float64 (V, 3); NaN where the line is wrong.
@@ -153,7 +153,7 @@ def read_careful(lines: list[bytes]) -> ObjLines:
 
 @dataclass
 class _Reading:
-    """What the lines so far gave."""
+    """State after the lines read so far."""
 
     vertices: list[tuple[float, float, float]] = field(default_factory=list)
     corners: list[int] = field(default_factory=list)

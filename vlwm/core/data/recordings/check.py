@@ -44,7 +44,7 @@ _RATIOS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 
 @dataclass
 class SessionCheck:
-    """What a check found.
+    """Result of a check.
 
     Attributes:
         session: name.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """How a recording is turned into frames.
+    """Options for turning a recording into frames.
 
     Attributes:
         rate_hz: frames a second of the session.

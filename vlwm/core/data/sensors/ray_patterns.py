@@ -24,7 +24,7 @@ _PLASTIC = 0.7548776662466927  # its partner for a second axis (Roberts 2018, R2
 
 
 class RayPattern(Protocol):
-    """What observing needs of a sensor."""
+    """Directions and range of a sensor's rays, as observing needs them."""
 
     @property
     def model(self) -> str:

@@ -86,7 +86,7 @@ LIDARS: Mapping[str, LidarPattern] = {
 
 @dataclass(frozen=True)
 class Mount:
-    """Where a sensor hangs: sensor frame to body frame.
+    """Mounting of a sensor: sensor frame to body frame.
 
     Attributes:
         translation_m: of the sensor in the body frame.

@@ -50,7 +50,7 @@ hidden, but nothing is below the ground"""
 
 @dataclass(frozen=True)
 class TriStateParameters:
-    """What validation chooses.
+    """Parameters chosen on validation.
 
     Attributes:
         hit, miss: log-odds that one frame's evidence adds and takes.
@@ -88,7 +88,7 @@ class TriStateParameters:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the past frames saw of the cells of one future frame.
+    """Evidence of the past frames about the cells of one future frame.
 
     Attributes:
         occupied, free: uint8 (X, Y, Z), past frames that saw the cell so.

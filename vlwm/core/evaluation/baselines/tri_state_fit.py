@@ -37,7 +37,7 @@ _EVERY = 2  # future frames: reach and radius hardly depend on the horizon
 
 @dataclass(frozen=True)
 class ValidationWindow:
-    """What the sweep needs of one window.
+    """One window's inputs to the sweep.
 
     Attributes:
         seen: the observed past.

@@ -25,7 +25,7 @@ NEAR_M = 2.0
 
 @dataclass(frozen=True)
 class ObservedFrame:
-    """What an observed past adds to one future frame.
+    """Additions of an observed past to one future frame.
 
     Attributes:
         planes: uint8 (X, Y, Z), occupied, by tri-state method.

@@ -11,7 +11,7 @@ CHARTS = ("train/loss", "pred/mean", "val/iou", "loss/occupancy", "grad_norm", "
 
 @dataclass(frozen=True)
 class View:
-    """What the dashboard shows.
+    """State of the dashboard's view.
 
     Attributes:
         screen: one of the names above.

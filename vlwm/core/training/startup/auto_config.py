@@ -31,7 +31,7 @@ _CELLS_OF_TABLE = 4_500_000  # the table's grid has 200 x 200 x 121 cells
 
 @dataclass(frozen=True)
 class Fixed:
-    """What the operator has said himself."""
+    """Settings that the operator gave explicitly."""
 
     batch: bool = False
     workers: bool = False
@@ -40,7 +40,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Choice:
-    """What `--auto` came to."""
+    """Result of `--auto`."""
 
     config: Config
     options: TrainOptions
@@ -95,7 +95,7 @@ def _capital(sentence: str) -> str:
 
 
 def _table_speaks(config: Config, advice: Advice) -> bool:
-    """Whether the VRAM table is about this: a GPU, and the full grid."""
+    """Return whether the VRAM table applies: a GPU, and the full grid."""
     return advice.device == "cuda" and _cells(config) >= _CELLS_OF_TABLE
 
 
@@ -106,7 +106,7 @@ def _cells(config: Config) -> int:
 def _beginning(
     config: Config, options: TrainOptions
 ) -> tuple[TrainOptions, str, dict[str, Any] | None]:
-    """Whether the run goes on, the sentence about it, and the config it goes on with."""
+    """Return whether the run resumes, the sentence about it, and the config it resumes with."""
     folder = RunFolder(options.work_dir)
     if options.eval_only:
         return options, f"the best checkpoint in {folder.path} is judged", stored_config(folder)
@@ -126,7 +126,7 @@ def _beginning(
 
 
 def _state(folder: RunFolder) -> str:
-    """How far the run in a folder is, as a sentence."""
+    """Return the progress of the run in a folder, as a sentence."""
     try:
         status = folder.read_status() or {}
     except DataError:

@@ -72,7 +72,7 @@ def holds_sessions(root: Path) -> bool:
 
 
 def holds_city_models(folder: Path) -> bool:
-    """Whether `vlwm prepare` could read a folder."""
+    """Return whether `vlwm prepare` could read a folder."""
     from vlwm.core.city.readers.source_files import find_sources
 
     try:
@@ -82,7 +82,7 @@ def holds_city_models(folder: Path) -> bool:
 
 
 def is_to_be_prepared(config: Config, *, from_raw: bool) -> bool:
-    """Whether a run makes its data first, or goes on making what was begun.
+    """Return whether a run first has to make its data, or to finish making it.
 
     Args:
         from_raw: city models may be prepared, not only a procedural city.

@@ -165,7 +165,7 @@ class RunPlan:
         return {"plan": rows, "eta_run_s": left_s}
 
     def _scale(self) -> float | None:
-        """How much slower this run is than expected, by the parts that it has measured."""
+        """Return the ratio of measured to expected time, over the parts measured so far."""
         measured = expected = 0.0
         for part in self.parts:
             total_s = part.total_s()

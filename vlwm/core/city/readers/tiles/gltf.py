@@ -51,7 +51,7 @@ _JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
 
 @dataclass
 class Mesh:
-    """What a glTF holds.
+    """Content of a glTF file.
 
     Attributes:
         points: (P, 3) in the axes of the glTF, centred as by `CESIUM_RTC`.

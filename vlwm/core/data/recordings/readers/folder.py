@@ -29,7 +29,7 @@ _LISTED = "name the files by their time, or give --points FILE.csv with the colu
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Where the parts of a generic recording are.
+    """Locations of the parts of a generic recording.
 
     Attributes:
         points: folder of point files, or a CSV file with the columns time,file.
