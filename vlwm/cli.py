@@ -4,7 +4,7 @@ Nothing heavy is imported here or at the top of a command's module: `vlwm --help
 torch nor NumPy. `vlwm COMMAND --help` is answered by that command alone, before the options of the
 group are parsed: parsing them costs Typer an import of pydantic, half of the time. Errors of the
 library are `VlwmError`s and end as one sentence with their exit code; anything else is a bug and
-says where its traceback lies.
+names the file of its traceback.
 """
 
 from __future__ import annotations

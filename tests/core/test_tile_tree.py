@@ -55,7 +55,7 @@ def test_transforms_are_those_from_the_root_down() -> None:
         ({"implicitTiling": {}, "content": {"uri": "{level}"}}, {}, "implicit"),
         ({"extensions": {"3DTILES_implicit_tiling": {}}}, {}, "implicit"),
         (tile("a"), {"extensionsRequired": ["X_secret"]}, "needs X_secret, which is not read"),
-        ([], {}, "root is no tile"),
+        ([], {}, "root is not a tile"),
         (tile("a", transform=[1, 2]), {}, "16 numbers"),
         ({"content": {"uri": 5}}, {}, "address of a content"),
         ({"children": {"a": 1}}, {}, "no list of tiles"),

@@ -72,7 +72,7 @@ def evaluate(
     picture: Annotated[
         Path | None,
         typer.Option(
-            help="Draw one window as PNG here (else window.png beside scores.json).",
+            help="Draw one window as PNG here (else window.png next to scores.json).",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -242,7 +242,7 @@ def _announcement(opened: Opened, split: str) -> str:
     of = f" of {subject.available}" if few < subject.available else ""
     left_out = len(subject.store.damaged)
     damaged = f"; {left_out} damaged frames were left out" if left_out else ""
-    return f"judging {what} on {few}{of} windows of split {split}, {subject.device}{damaged}"
+    return f"scoring {what} on {few}{of} windows of split {split}, {subject.device}{damaged}"
 
 
 def _now_and_then(every_s: float = 10.0) -> Callable[[], bool]:

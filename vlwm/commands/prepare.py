@@ -59,7 +59,7 @@ def prepare(
     ] = None,
     config: Annotated[
         str,
-        typer.Option("--config", help="Preset or file that says the grid.", rich_help_panel=_MADE),
+        typer.Option("--config", help="Preset or file with the grid.", rich_help_panel=_MADE),
     ] = "finetune_tokyo",
     frames: Annotated[
         int | None,
@@ -190,7 +190,7 @@ def prepare(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Read the city and say what would be made.", rich_help_panel=_RUN
+            "--dry-run", help="Read the city and print what would be made.", rich_help_panel=_RUN
         ),
     ] = False,
     json_: Annotated[
@@ -519,7 +519,7 @@ class _Lines:
 
         self.there[session] = done
         now, made = time.monotonic(), sum(self.there.values())
-        if self.first is None:  # frames of an earlier process say nothing about the rate
+        if self.first is None:  # frames of an earlier process do not count towards the rate
             self.first, self.started = made, now
         if made == self.total:
             note(f"{made} of {self.total} frames; packing and checking ...")

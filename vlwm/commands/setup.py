@@ -61,9 +61,9 @@ def setup(
             "--ascii", help="Plain characters. [if the locale is not UTF-8]", rich_help_panel=_OUT
         ),
     ] = False,
-    root: Annotated[
-        Path, typer.Option("--root", hidden=True, help="Folder that stands for /.")
-    ] = Path("/"),
+    root: Annotated[Path, typer.Option("--root", hidden=True, help="Folder used as /.")] = Path(
+        "/"
+    ),
 ) -> None:
     """Check this machine: provider, GPU, torch, memory, disk, persistent storage.
 
@@ -123,7 +123,7 @@ def _fix(found: Findings, *, yes: bool, dry_run: bool) -> bool:
 
 
 def _agreed(question: str) -> bool:
-    """Ask on the terminal; without one, or without an answer in 30 s, the answer is no."""
+    """Ask on the terminal; return False without one, or without an answer in 30 s."""
     import select
     import sys
 

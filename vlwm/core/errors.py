@@ -6,7 +6,7 @@
     ├── MachineError          3   this machine cannot do it (driver, disk, memory)
     ├── DataError             4   data or weights are missing or damaged
     │   └── CheckpointError   4
-    ├── TrainingError         1   training cannot go on (diverged, out of memory at the end)
+    ├── TrainingError         1   training cannot continue (diverged, out of memory at the end)
     ├── StoppedError         75   a signal stopped the run after a checkpoint was written
     └── InterruptedRunError 130   Ctrl-C stopped the run after a checkpoint was written
 
@@ -74,17 +74,17 @@ class CheckpointError(DataError):
 
 
 class TrainingError(VlwmError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class StoppedError(VlwmError):
-    """A signal stopped the run after a checkpoint was written; the same command goes on."""
+    """A signal stopped the run after a checkpoint was written; the same command resumes it."""
 
     exit_code = 75
 
 
 class InterruptedRunError(VlwmError):
-    """Ctrl-C stopped the run after a checkpoint was written; the same command goes on."""
+    """Ctrl-C stopped the run after a checkpoint was written; the same command resumes it."""
 
     exit_code = 130
 

@@ -42,7 +42,7 @@ def remove_own_files() -> None:
 
 @contextmanager
 def atomic_path(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends without an error.
+    """Yield a temporary path next to `path`; it takes that name if the block ends without error.
 
     Args:
         flush: False leaves it to the caller to flush many files at once with `flush_disk`; until

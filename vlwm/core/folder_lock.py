@@ -3,7 +3,7 @@
 `flock` is silently local on many network file systems. Creating a file exclusively is atomic on all
 of them, so the lock *is* a file that names its owner. The owner touches it every few seconds while
 it works. A lock is stale where its owner has ended: on the same machine the process table answers
-(a process number that was given again is told apart by its start time), elsewhere, or in another
+(a process number that was reused is recognised by its start time), elsewhere, or in another
 container, a lock that nobody touches for `stale_s` seconds. A stale lock is taken over.
 """
 
@@ -134,7 +134,7 @@ def _acquire(
             lives = True if touched != seen else None if _age_s(path) < stale_s else False
         if lives is False:
             if _take_away(path, owner):
-                say(f"taking over from {_name(owner)}, which has ended without a word ({path})")
+                say(f"taking over from {_name(owner)}, which ended and left its lock ({path})")
             continue
         if lives and time.monotonic() >= deadline:
             raise refuse(path, owner)

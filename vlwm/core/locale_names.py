@@ -10,7 +10,7 @@ _COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
 
 
 def is_utf8(name: str) -> bool:
-    """Return whether a locale's name says UTF-8."""
+    """Return whether a locale's name means UTF-8."""
     return "utf8" in name.lower().replace("-", "")
 
 
@@ -18,7 +18,7 @@ def original_locale(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment as it was before Python changed it.
 
     Where the locale is C, POSIX, missing or not generated, CPython puts LC_CTYPE=C.UTF-8 into its
-    own environment (PEP 538), which says nothing about the terminal.
+    own environment (PEP 538), which tells nothing about the terminal.
     """
     found = dict(environ)
     if found.get("LC_ALL") or found.get("LC_CTYPE") not in _COERCED:

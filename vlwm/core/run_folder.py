@@ -139,7 +139,7 @@ class RunFolder:
         return read_json(self.status_json)
 
     def read_metrics(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
-        """Whole metric lines from byte `offset` on, and the offset to go on from.
+        """Return whole metric lines from byte `offset` on, and the next offset.
 
         A file shorter than `offset` was cut by a resume: reading starts over. A last line that is
         still being written is left for the next call; a damaged line is passed over.

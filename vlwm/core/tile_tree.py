@@ -33,7 +33,7 @@ _LONGEST_NAME = 4096
 
 
 class NotATileSet(Exception):
-    """A file that is no tile set, or one that is not read, and why."""
+    """A file that is not a tile set, or one that is not read, and why."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _tree(given: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) ->
     unknown = sorted(set(map(str, given.get("extensionsRequired") or ())) - _UNDERSTOOD)
     root = given["root"]
     if not isinstance(root, dict):
-        raise ValueError("its root is no tile")
+        raise ValueError("its root is not a tile")
     if _IMPLICIT in unknown or _is_implicit(root):
         raise NotATileSet(
             "the tile set is implicit (3D Tiles 1.1, subtrees), which is not read; "
@@ -210,7 +210,7 @@ def _subtrees_with_content(root: dict[str, Any]) -> set[int]:
 def _children(tile: dict[str, Any]) -> list[dict[str, Any]]:
     children = tile.get("children") or []
     if not isinstance(children, list) or not all(isinstance(c, dict) for c in children):
-        raise ValueError("the children of a tile are no list of tiles")
+        raise ValueError("the children of a tile are not a list of tiles")
     return children
 
 
@@ -227,7 +227,7 @@ def _uris(tile: dict[str, Any]) -> list[str]:
         if uri is None:
             continue
         if not isinstance(uri, str) or len(uri) > _LONGEST_NAME:
-            raise ValueError("the address of a content is no text")
+            raise ValueError("the address of a content is not text")
         urlsplit(uri)  # raises ValueError for an address that is none
         found.append(uri)
     return found

@@ -50,7 +50,7 @@ class Phase(Word):
 
 
 class Split(Word):
-    """A part of the data by use; `splits.json` says which place belongs to which."""
+    """A part of the data by use; `splits.json` assigns each place to one."""
 
     TRAIN = "train"
     VAL = "val"

@@ -95,5 +95,5 @@ def test_a_part_of_obj_tiles(plateau: Path) -> None:
     assert 50 < city.report.buildings < 1000
     low, high = city.mesh.bounds
     assert (high - low)[:2].max() < 1100
-    with pytest.raises(DataError, match="lie outside"):
+    with pytest.raises(DataError, match="are outside"):
         read_city([folder], area=Area.parse("43.06,141.35,500"))

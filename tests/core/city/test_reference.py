@@ -90,7 +90,7 @@ def test_the_system_of_a_geometry_comes_before_the_envelope(tmp_path: Path) -> N
     [
         ("urn:ogc:def:crs:local:engineering", degrees, "not an EPSG system"),
         ("EPSG:99999", degrees, "does not exist"),
-        ("EPSG:6677", lambda p: f"{p[0] + 5e6} {p[1]} {p[2]}", "lie outside of EPSG:6677"),
+        ("EPSG:6677", lambda p: f"{p[0] + 5e6} {p[1]} {p[2]}", "are outside EPSG:6677"),
         (None, lambda p: f"{p[0]} {p[1]} {p[2]}", "names no reference system"),
     ],
 )

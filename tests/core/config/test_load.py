@@ -98,7 +98,7 @@ def test_absent_path_falls_back_to_its_preset() -> None:
     notes: list[str] = []
     config = load_config("config/finetune_tokyo.py", on_note=notes.append)
     assert config.name == "finetune_tokyo"
-    assert "config/finetune_tokyo.py is not there" in notes[0]
+    assert "config/finetune_tokyo.py does not exist" in notes[0]
 
 
 def test_base_is_inherited_and_replaced(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (lambda: check(poses=POSES[:, :7]), "thirteen numbers each"),
     (lambda: check(poses=POSES.astype(str)), "poses holds <U32, not numbers"),
     (lambda: check(poses=POSES * np.nan), "poses holds NaN or infinity"),
-    (lambda: check(poses=np.roll(POSES, 3, axis=1)), "are no unit quaternions"),
+    (lambda: check(poses=np.roll(POSES, 3, axis=1)), "are not unit quaternions"),
     (lambda: check(poses=w_first(POSES)), "poses[:, 3:7] looks w-first"),
     (lambda: check(plan=w_first(PLAN)), "plan[:, 3:7] looks w-first"),
     (lambda: check(poses=body(turned(POSES))), "poses[:, 7:10] looks body-frame"),

@@ -126,7 +126,7 @@ def test_a_wrong_hash_never_gets_the_final_name(site: Any, tmp_path: Path) -> No
 
 
 def test_a_wrong_size_is_told_before_the_bytes_come(site: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="100000 bytes where the catalogue says 5"):
+    with pytest.raises(DataError, match="100000 bytes where the catalogue has 5"):
         get(site, tmp_path / "a.bin", size=5)
     assert not (tmp_path / "a.bin").exists()
 

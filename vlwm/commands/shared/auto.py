@@ -1,4 +1,4 @@
-"""`vlwm train --auto`: look at the machine, choose, and say so."""
+"""`vlwm train --auto`: look at the machine, choose, and report the choice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def choose_for_this_machine(
 
     Args:
         gpus: numbers asked for by `--gpu-ids`.
-        fixed: what the operator has said himself.
+        fixed: settings that the operator gave explicitly.
         writes: False for a dry run.
 
     Raises:
@@ -49,8 +49,8 @@ def choose_for_this_machine(
     )
     found = quick_look(question)
     _refuse_an_unfit_machine(found)
-    told = tuple(f"{c.name}: {c.detail}" for c in found.checks if c.name in _SAID)
-    return choose(config, options, found.advice, told, fixed)
+    checks = tuple(f"{c.name}: {c.detail}" for c in found.checks if c.name in _SAID)
+    return choose(config, options, found.advice, checks, fixed)
 
 
 def _refuse_an_unfit_machine(found: Findings) -> None:
@@ -69,7 +69,7 @@ def _refuse_an_unfit_machine(found: Findings) -> None:
     if found.advice.device == "cuda" and not _torch_reaches_a_gpu():
         raise MachineError(
             f"the {found.advice.gpu} is here, and torch does not reach it",
-            remedy="vlwm setup says why; CUDA_VISIBLE_DEVICES= vlwm train --auto takes the CPU",
+            remedy="vlwm setup tells why; CUDA_VISIBLE_DEVICES= vlwm train --auto uses the CPU",
         )
 
 

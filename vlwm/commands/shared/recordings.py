@@ -129,7 +129,7 @@ Check = Annotated[
 
 
 def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> None:
-    """Check every session of a folder and say in a sentence what is wrong with each.
+    """Check every session of a folder and print a sentence about what is wrong with each.
 
     Raises:
         DataError: there is no session, or, with `strict`, one has a fault.
@@ -216,10 +216,10 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
     for recording in open_recordings(request):
         for line in recording.notes:
             note(f"{recording.name}: {line}")
-        told = len(recording.notes)
+        printed = len(recording.notes)
         progress = _Progress()
         report = convert(recording, target, grid, options, progress)
-        for line in recording.notes[told:]:
+        for line in recording.notes[printed:]:
             note(f"▲ {recording.name}: {line}")
         for file, reason in report.damaged[:5]:
             note(f"▲ left out: {file}: {reason}")

@@ -1,4 +1,4 @@
-"""From files to one City: find them, read each, join, bound the place, lay the ground below.
+"""From files to one City: find them, read each, join them, bound the place, build the terrain.
 
 Formats are known by the files' names and contents: OBJ, CityGML, 3D Tiles, alone, in folders or in
 unopened zips. Relief is laid last, whatever its file is called, because it is sampled only where
@@ -130,7 +130,7 @@ class _Reader(Gathered):
 
     def _say(self, text: str, source: Source) -> None:
         """Note something of a file; what holds for many files is one note."""
-        self.said.setdefault(text, []).append(source.name)
+        self.messages.setdefault(text, []).append(source.name)
 
     def _read_obj(self, source: Source) -> None:
         read = read_obj(source, self.options, self.axes)

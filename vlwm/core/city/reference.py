@@ -2,8 +2,8 @@
 
 Names are read in every form that files use: `EPSG:6697`, OGC's URNs and URLs, compounds of a plane
 and a height system, `CRS84`, GML 2's `epsg.xml#` and the German `urn:adv:crs`. The axes follow the
-system's definition. Where its coordinates then lie outside of the area that the system is used in,
-and would lie inside with the axes exchanged, or where all walls look inward and would look outward,
+system's definition. Where its coordinates are then outside the area that the system is used in,
+and would be inside with the axes exchanged, or where all walls look inward and would look outward,
 they are exchanged, with a note.
 """
 
@@ -107,9 +107,7 @@ class Reference:
             return chosen._usable_at(points[inside][:1]), note
         x, y, _ = np.median(points, axis=0)
         if self.name:
-            raise UnknownReference(
-                f"its coordinates, about {x:g} {y:g}, lie outside of {self.label}"
-            )
+            raise UnknownReference(f"its coordinates, about {x:g} {y:g}, are outside {self.label}")
         raise UnknownReference(
             f"it names no reference system, and its coordinates, about {x:g} {y:g}, are not "
             "latitude and longitude of a place in Japan"

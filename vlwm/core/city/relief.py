@@ -40,7 +40,7 @@ class Relief:
             some[:] = np.nan
 
     def add(self, triangles: NDArray[np.float64]) -> None:
-        """Lay triangles (T, 3, 3), metres; those outside of the grid are ignored."""
+        """Rasterise triangles (T, 3, 3), metres; those outside the grid are ignored."""
         for hits in nodes_under(triangles, self.grid):
             self.heights[hits.i, hits.j] = hits.z
         let_go(self.heights)

@@ -78,7 +78,7 @@ def _no_gpu(report: GpuReport, machine: Machine, provider: Provider) -> Check:
 def torch_check(build: TorchBuild, report: GpuReport, machine: Machine) -> Check:
     """Check that the installed torch fits the driver and the GPU."""
     if build.version is None:
-        what = build.error or "it says no version"
+        what = build.error or "it reports no version"
         return Check("torch", "fail", f"torch: {what}", "pip install --upgrade torch")
     if _release(build.version) < _LEAST_TORCH:
         what = f"torch {build.version} loads checkpoints unsafely; 2.6 is the least"
@@ -105,7 +105,7 @@ def _on_gpu(build: TorchBuild, report: GpuReport, gpu: Gpu) -> Check:
         what = f"{build.version} holds no kernels for SM {sm} ({' '.join(build.arch)})"
         return Check("torch", "fail", what, wheel)
     if not build.available:
-        what = f"{build.version} does not reach the GPU: {build.error or 'it says no more'}"
+        what = f"{build.version} does not reach the GPU: {build.error or 'it gives no reason'}"
         return Check("torch", "fail", what, f"restart the instance; else {wheel}")
     sm = "" if gpu.capability is None else ", kernels for SM {}.{}".format(*gpu.capability)
     return Check("torch", "ok", f"{build.version}, CUDA {build.cuda}{sm}")

@@ -43,7 +43,7 @@ def ram_check(host: Host) -> Check:
 def shm_check(host: Host, advice: Advice) -> Check:
     """Room for the loader's workers, who hand over batches in /dev/shm."""
     if host.shm_bytes is None:
-        return Check("shm", "warn", "/dev/shm is not there", "vlwm train --workers 0")
+        return Check("shm", "warn", "/dev/shm is missing", "vlwm train --workers 0")
     size = host.shm_bytes / GIB
     detail = f"/dev/shm has {size:.1f} GiB" if size >= 1 else f"/dev/shm has {size * 1024:.0f} MiB"
     cpus = host.usable_cpus

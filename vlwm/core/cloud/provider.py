@@ -40,7 +40,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Provider:
-    """The provider and what it says of this machine."""
+    """The provider, and its data about this machine."""
 
     name: str
     """key of TITLES"""

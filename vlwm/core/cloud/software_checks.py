@@ -159,7 +159,7 @@ def completion_check(machine: Machine) -> Check:
         return Check("completion", "ok", "this shell has none")
     if machine.exists(places[shell]):
         return Check("completion", "ok", f"{shell} completes vlwm's options")
-    beside = Path(sys.executable).with_name("vlwm")
-    repair: Command = (str(beside) if beside.exists() else "vlwm", "--install-completion")
+    neighbour = Path(sys.executable).with_name("vlwm")
+    repair: Command = (str(neighbour) if neighbour.exists() else "vlwm", "--install-completion")
     return Check("completion", "warn", f"Shell completion is not installed ({shell})",
                  "vlwm --install-completion", (repair,) if machine.real else ())  # fmt: skip

@@ -1,4 +1,4 @@
-"""Does a folder outlive the machine? Asked of the mount table, judged by the provider's rules.
+"""Decide whether a folder outlives the machine, from the mount table and the provider's rules.
 
 machine   outlives the rented machine (network volume, own disk)
 stop      kept while the machine is stopped, gone when it is given back
@@ -47,7 +47,7 @@ def storage_of(path: str | Path, machine: Machine, provider: Provider) -> Storag
 
 def _judge(mount: Mount, provider: Provider) -> tuple[str, str]:
     if mount.in_memory:
-        return "nothing", f"{mount.point} lies in memory ({mount.kind})"
+        return "nothing", f"{mount.point} is in memory ({mount.kind})"
     volume = _is_volume(mount)
     judge = {
         "vast": _vast,
@@ -61,7 +61,7 @@ def _judge(mount: Mount, provider: Provider) -> tuple[str, str]:
     if judge is not None:
         return judge(mount, volume)
     if mount.container_layer:
-        return "nothing", "it lies in a layer that goes with the system"
+        return "nothing", "it is in a layer that is deleted with the system"
     return "machine", f"{mount.point} is a disk of this machine"
 
 

@@ -191,9 +191,9 @@ def _own(group: str) -> set[str]:
 def _unknown(key: str, where: str) -> ConfigError:
     every = {*known_keys(), *MAPPED, *IGNORED}
     head = key.rpartition(".")[0]
-    beside = [k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == head]
-    if head and beside:
-        return unknown_key(key, head + ".", beside, where)
+    siblings = [k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == head]
+    if head and siblings:
+        return unknown_key(key, head + ".", siblings, where)
     return unknown_key(key, "", {*every, *(k.split(".")[0] for k in every)}, where)
 
 

@@ -1,6 +1,7 @@
 """Frozen dataclasses from plain values: unknown keys and wrong types are named.
 
-Lists become tuples and whole numbers floats where the field says so; nothing else is converted.
+Lists become tuples and integers become floats where the field has that type;
+nothing else is converted.
 """
 
 from __future__ import annotations

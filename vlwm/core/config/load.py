@@ -61,7 +61,7 @@ def load_config(
 
 def _notes(given: str | Path, path: Path, report: KeyReport) -> Iterable[str]:
     if Path(given).suffix and Path(given) != path:
-        yield f"{given} is not there; the preset {path.stem} is used"
+        yield f"{given} does not exist; the preset {path.stem} is used"
     if report.mapped:
         yield "config: " + ", ".join(f"{a} is read as {b}" for a, b in report.mapped)
     if report.ignored:

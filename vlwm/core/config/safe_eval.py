@@ -358,7 +358,7 @@ class _Evaluator:
         text = ast.unparse(node)
         text = text if len(text) <= 60 else text[:57] + "..."
         return ConfigError(
-            f"a config is data and is not executed, so this cannot stand in it: {text}",
+            f"a config is data and is not executed, so this cannot be part of it: {text}",
             where=f"{self.path}:{getattr(node, 'lineno', 1)}",
             remedy="write the value itself",
         )

@@ -113,11 +113,11 @@ class ModelConfig:
     type: str = "TransVQVAE"
     """only TransVQVAE"""
     freeze_vae: bool = True
-    """the tokenizer stands still in stage 2; otherwise its round trip is trained along"""
+    """the tokenizer is not trained in stage 2; otherwise its round trip is trained too"""
     freeze_transformer: bool = False
-    """the transformer stands still in stage 2"""
+    """the transformer is not trained in stage 2"""
     freeze_pose: bool = False
-    """the pose module stands still in stage 2"""
+    """the pose module is not trained in stage 2"""
     use_tokens: bool = True
     """let the token branch reach the forecast"""
     use_memory: bool = True
@@ -350,7 +350,7 @@ class HealthConfig:
     starving_share: float = 0.3
     """a larger share of the step spent waiting for data is starvation"""
     disk_free_gb: float = 5.0
-    """less free space than this beside the run folder is a warning"""
+    """warn when the run folder's disk has less free space than this"""
 
 
 @dataclass(frozen=True)

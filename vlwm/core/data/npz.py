@@ -192,7 +192,7 @@ def _own_npz(raw: bytes, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]] | N
         try:
             flag = igzip_lib.DECOMP_DEFLATE
             body = igzip_lib.decompress(raw[start : start + packed], flag=flag)
-        except igzip_lib.IsalError:  # type: ignore[misc]  # its stub says an instance
+        except igzip_lib.IsalError:  # type: ignore[misc]  # its stub has an instance
             return None
         if len(body) != size or isal_zlib.crc32(body) != crc:
             return None

@@ -15,7 +15,7 @@ from vlwm.core.files import atomic_path, read_json
 
 POSE, GROUND, TIME, BELIEVED, BELIEVED_GROUND = slice(0, 13), 13, 14, slice(15, 28), 28
 """places in the row that `read_pose` returns"""
-REMEDY = "write it as docs/data_format.md says, or take the frame away"
+REMEDY = "write it as in docs/data_format.md, or remove the frame"
 _KEYS = (
     ("position", "xyz"),
     ("orientation", "xyzw"),

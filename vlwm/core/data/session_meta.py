@@ -96,7 +96,7 @@ def read_meta(path: Path) -> tuple[SessionMeta, list[int]]:
         raise DataError(
             "session.json is not an object",
             where=file,
-            remedy="write it as docs/data_format.md says, or delete it: it is optional",
+            remedy="write it as in docs/data_format.md, or delete it: it is optional",
         )
     check_seal(values, file)
     known = {k: v for k, v in values.items() if k in SessionMeta.__dataclass_fields__}
@@ -105,7 +105,7 @@ def read_meta(path: Path) -> tuple[SessionMeta, list[int]]:
             raise DataError(
                 f"{key} = {str(value)[:60]!r} makes no sense",
                 where=file,
-                remedy="write it as docs/data_format.md says, or leave the key out",
+                remedy="write it as in docs/data_format.md, or leave the key out",
             )
     meta = SessionMeta(**{"agent": agent, "dt_s": 0.0, **known})
     if meta.velocity_frame not in (None, "world", "body"):

@@ -140,7 +140,7 @@ def other_grid(shape: tuple[int, ...], grid: VoxelGrid, where: str) -> OtherGrid
     """Return the error of frames of `shape` where the config has another grid."""
     has, wants = ("x".join(map(str, s)) for s in (shape, grid.shape))
     return OtherGridError(
-        f"the data are {has} cells and the config says {wants}",
+        f"the data are {has} cells and the config has {wants}",
         where=where,
         remedy="prepare the data with the same --config, or give the folder of that grid",
     )

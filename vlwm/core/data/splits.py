@@ -7,7 +7,8 @@ whole diagonal apart (114 m at full size) and no world cell is seen by two.
 
 Sessions that `prepare` makes are planned inside one region. Recorded ones are cut: a frame that is
 in no region's inside belongs to no split and is counted. Without a place, or where the place is too
-small to be cut, whole sessions are dealt, and `Splits.note` says that they may show the same world.
+small to be cut, whole sessions are dealt, and `Splits.note` warns that they may show the same
+world.
 """
 
 from __future__ import annotations

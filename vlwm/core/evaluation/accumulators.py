@@ -64,7 +64,7 @@ class PoseErrors:
 
 @dataclass
 class StateErrors:
-    """Errors of the predicted motion, and whether they lie within its own sigma.
+    """Errors of the predicted motion, and whether they are within its own sigma.
 
     Attributes:
         errors: windows of float32 (H, D), without sign.
@@ -101,7 +101,7 @@ class Tally:
         clusters: cluster -> int64 (M, H, Z, Q).
         strata: (stratum, bin) -> pooled counts of its windows.
         poses: "model", "constant_twist" -> errors.
-        state: errors of the model's motion beside its own sigma.
+        state: errors of the model's motion, and its own sigma.
         probabilities: of the model, all horizons together.
         observed: counts in the zones of an observed past; None where the past is the truth.
         window_structure: structure IoU of the first method a window, mean over the horizons that

@@ -3,7 +3,7 @@
 A forecast under a plan (`condition="plan"`) answers "what would be met there". Whether it answers
 rightly can be told without driving: the last past frame holds the true walls around the vehicle. A
 pair is a straight way on, at the vehicle's own height and speed, that hits one of them, and the
-nearest heading on which nothing stands; the forecast must see more in the way of the first.
+nearest heading that is free; the forecast must see more in the way of the first.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def straight(heading_rad: float, speed_m_s: float, horizons_s: np.ndarray) -> np
 def pair_of(
     last: np.ndarray, height_m: float, speed_m_s: float, horizons_s: np.ndarray, grid: VoxelGrid
 ) -> Pair | None:
-    """The pair of a window, or None where no wall is in reach or no way beside it is free.
+    """Return the pair of a window, or None if no wall is in reach or no way past it is free.
 
     Of several the one with the smallest turn from straight on.
 

@@ -84,7 +84,7 @@ class JudgedWindow:
 def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWindow]:
     """The windows of a batch, unpacked one at a time; the first `history` frames are the past."""
     if bool(batch.symmetry.any()):
-        raise ValueError("windows are judged as they are, not mirrored")
+        raise ValueError("windows are scored as they are, not mirrored")
     believed = batch.past(history)
     for b, (bits, poses, ground) in enumerate(
         zip(batch.bits, batch.poses, batch.ground_z, strict=True)

@@ -36,7 +36,7 @@ class Opened:
     """A subject with where it came from.
 
     Attributes:
-        subject: what is judged.
+        subject: what is scored.
         checkpoint: the file; None for the baselines alone.
         folder: the run folder; None for the baselines alone.
     """

@@ -111,7 +111,7 @@ def _write_picture(run: Path, sheet: dict[str, Any], path: Path) -> None:
 def _forecast_json(
     trained: TrainedModel, terms: Licence, run: Path, weights_sha256: str
 ) -> dict[str, Any]:
-    """Return all that a forecast needs beside weights and config."""
+    """Return all that a forecast needs in addition to weights and config."""
     model, origin, grid = trained.model, trained.provenance, trained.grid
     splits = RunFolder(run).splits_json
     return {

@@ -81,7 +81,7 @@ class Forecast:
             horizon: index of the future frame.
 
         Returns:
-            NaN for points outside of the grid, of which the forecast says nothing.
+            NaN for points outside the grid, where there is no forecast.
         """
         self._require_one_window()
         local = to_ego(points, self.ego[horizon])

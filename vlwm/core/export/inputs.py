@@ -1,6 +1,6 @@
 """Check arrays of a caller and bring them into the conventions of `geometry.frames`.
 
-Every error says which array is wrong and what to type instead. Metres, seconds, radians;
+Every error names the array that is wrong and what to type instead. Metres, seconds, radians;
 quaternions x, y, z, w; velocities in the frame of the positions.
 
 Axes: B windows, P past and H future frames, X, Y, Z cells.
@@ -28,7 +28,7 @@ QUATERNIONS = ("xyzw", "wxyz")
 VELOCITY_FRAMES = ("world", "body")
 _LAYOUT = "x y z, qx qy qz qw, vx vy vz, wx wy wz"
 _TILT = np.cos(np.radians(60.0))  # no vehicle of this package leans further
-_MOVES_MPS = 1.0  # slower motion says nothing about frames and time steps
+_MOVES_MPS = 1.0  # slower motion is too small to check frames and time steps against
 _AGREES = 0.5  # share by which two speeds may differ before a check speaks
 
 
@@ -167,7 +167,7 @@ def _shape_remedy(name: str, value: np.ndarray, want: tuple[int, ...]) -> str:
         return f"order the axes x, y, z: {name}.swapaxes(-3, -1)"
     if value.ndim == 3 and shape == want[1:]:
         return f"the model reads {want[0]} frames, oldest first: np.stack the last {want[0]}"
-    return "voxelise into the model's grid (model.grid says its range and cells)"
+    return "voxelise into the model's grid (model.grid has its range and cells)"
 
 
 def _of_windows(name: str, found: int, windows: int) -> UsageError:
@@ -201,7 +201,7 @@ def _poses(
     lengths = np.linalg.norm(poses[..., ORIENTATION], axis=-1)
     if np.abs(lengths - 1.0).max() > 0.05:
         raise UsageError(
-            f"{name}[:, 3:7] are no unit quaternions, their lengths reach from "
+            f"{name}[:, 3:7] are not unit quaternions, their lengths range from "
             f"{lengths.min():.2f} to {lengths.max():.2f}",
             remedy=f"order the thirteen numbers {_LAYOUT}",
         )
@@ -218,7 +218,7 @@ def _which(name: str) -> str:
 
 
 def _check_order(name: str, poses: NDArray[np.float64], order: str | None) -> None:
-    """Raise where quaternions lie level only if they are read w first."""
+    """Raise where quaternions are level only if they are read w first."""
     if order is not None:
         return
     x, y, z, _ = np.moveaxis(poses[..., ORIENTATION], -1, 0)
@@ -250,7 +250,7 @@ def _check_motion(poses: NDArray[np.float64], dt_s: float, conventions: Conventi
     if not 1 - _AGREES < stated / speed < 1 / (1 - _AGREES):
         raise UsageError(
             f"the positions move at {speed:.1f} m/s with {dt_s:g} s between frames, and "
-            f"poses[:, 7:10] say {stated:.1f} m/s",
+            f"poses[:, 7:10] state {stated:.1f} m/s",
             remedy=f"give frames {dt_s:g} s apart, in metres and seconds, or velocity_frame="
             '"world" where it is right as it is',
         )

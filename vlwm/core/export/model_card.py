@@ -1,4 +1,4 @@
-"""Write the model card of an exported folder: use, scores beside the baselines, data, limits.
+"""Write the model card of an exported folder: use, scores next to the baselines', data, limits.
 
 The metadata are the Hub's (`huggingface_hub.ModelCardData`): licence, tags and one `EvalResult` a
 track and horizon, each with its baseline in its name.
@@ -18,7 +18,7 @@ TRACKS = {
     "model": ("predicted track", "memory_baseline"),
     "model_plan": ("plan track", "true_pose_memory"),
 }
-"""method -> its track in words, the baseline beside it"""
+"""method -> its track in words, its baseline"""
 _METRICS = {"iou": "IoU", "iou_structure": "structure IoU"}
 _ROWS = (
     "model", "memory_baseline", "constant_velocity_warp", "copy_last",
@@ -65,7 +65,7 @@ plan track is given the future motion.
 - Data hash: `{data_hash}`; initial weights: {initial}.
 - The probabilities were calibrated on the validation split of this data; `scores.json` holds the
   reliability diagram. Other cities, sensors and flight styles were not tested.
-- Where the forecast leaves its grid it says nothing; that is not the same as free.
+- Where the forecast leaves its grid it gives no answer; that is not the same as free.
 
 ## Licence
 
@@ -134,20 +134,20 @@ def _metadata(sheet: Mapping[str, Any], terms: Licence, name: str) -> ModelCardD
 
 
 def _eval_results(sheet: Mapping[str, Any]) -> Iterator[EvalResult]:
-    """Yield one result a track, metric and horizon, its baseline beside it."""
+    """Yield one result a track, metric and horizon, with its baseline."""
     scores = sheet["scores"]
     for method, (track, baseline) in TRACKS.items():
         if method not in scores:
             continue
         for key, words in _METRICS.items():
-            rivals = scores.get(baseline, {}).get(key)
+            baseline_scores = scores.get(baseline, {}).get(key)
             for number, (seconds, value) in enumerate(
                 zip(sheet["horizons_s"], scores[method][key], strict=True)
             ):
                 if value is None:
                     continue
-                other = rivals[number] if rivals else None
-                beside = "" if other is None else f" ({baseline} {other:.3f})"
+                other = baseline_scores[number] if baseline_scores else None
+                against = "" if other is None else f" ({baseline} {other:.3f})"
                 yield EvalResult(
                     task_type="other",
                     task_name="occupancy forecasting",
@@ -155,7 +155,7 @@ def _eval_results(sheet: Mapping[str, Any]) -> Iterator[EvalResult]:
                     dataset_name=f"split {sheet['split']} of the training city, by area",
                     dataset_split=sheet["split"],
                     metric_type=key,
-                    metric_name=f"{words} at {seconds:g} s, {track}{beside}",
+                    metric_name=f"{words} at {seconds:g} s, {track}{against}",
                     metric_value=round(float(value), 4),
                 )
 

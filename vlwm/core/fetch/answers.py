@@ -46,14 +46,14 @@ def whole_number(text: str) -> int | None:
 
 
 def length(response: requests.Response) -> int | None:
-    """Return the bytes of the body; None where the answer does not say, or is chunked."""
+    """Return the bytes of the body; None where the answer does not state it, or is chunked."""
     if response.headers.get("Transfer-Encoding"):
         return None
     return whole_number(response.headers.get("Content-Length", ""))
 
 
 def says_where_it_ends(response: requests.Response) -> bool:
-    """Return whether a body that breaks off is told from one that ends."""
+    """Return whether a truncated body can be distinguished from a complete one."""
     chunked = "chunked" in response.headers.get("Transfer-Encoding", "").lower()
     return chunked or length(response) is not None
 

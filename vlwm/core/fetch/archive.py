@@ -2,8 +2,8 @@
 
 Every member is checked before the first byte is written: no absolute path, no `..`, no link, no
 device, nothing encrypted, no more members, bytes or compression than a real archive has. Each file
-is written to a temporary name and renamed, so an interrupted extraction goes on where it stopped.
-Our own check stands beside the standard library's filter, which had a bypass (CVE-2025-4517).
+is written to a temporary name and renamed, so an interrupted extraction resumes where it stopped.
+Our own check supplements the standard library's filter, which had a bypass (CVE-2025-4517).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def extract(
         only: glob patterns over member paths, `*` also across folders.
 
     Returns:
-        The files of the archive that now lie under `folder`.
+        The files of the archive that are now under `folder`.
 
     Raises:
         DataError: a dangerous, encrypted or damaged member; it is named, and nothing outside
@@ -164,7 +164,7 @@ def _write(archive: Path, member: _Member, folder: Path, on_file: Callable[[str]
             with member.open() as source:
                 shutil.copyfileobj(source, target, 1 << 20)
             if target.tell() != member.size:
-                raise _bad(archive, f"{member.name!r} is not as long as it says")
+                raise _bad(archive, f"{member.name!r} is not as long as its header states")
     on_file(member.name)
     return path
 

@@ -1,10 +1,10 @@
 """List what can be downloaded: one readable list (`catalogue.json`).
 
 An entry is `{name, group, url, file, bytes, sha256, licence}`; `file` is relative to the data
-folder (`pretrained/…` lies beside it, where the configs look). Further keys are optional:
+folder (`pretrained/…` is next to it, where the configs look). Further keys are optional:
 `default` (part of a plain `vlwm download`), `optional` (not part of `--all`), `extract` (folder),
 `about_bytes` (a size that is only about right), `format` and `ward` (PLATEAU), `how` (what a person
-has to do where a form stands before the file), `together` (its archives are parts of one tree).
+has to do where a form precedes the file), `together` (its archives are parts of one tree).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def is_page(head: bytes, suffix: str, content_type: str = "") -> bool:
 
 
 def is_wrong_kind(head: bytes, suffix: str) -> bool:
-    """Return whether a file cannot be what its name says, from its first bytes."""
+    """Return whether a file's first bytes contradict its name."""
     magic = _MAGIC.get(suffix)
     if magic is None or not head:
         return False

@@ -81,10 +81,10 @@ class Download:
         return is_whole(path, entry.bytes, entry.about_bytes)
 
     def fetch(self, entry: Entry) -> Fetched:
-        """Download one entry, and unpack it where the catalogue says so.
+        """Download one entry, and unpack it where the catalogue asks for it.
 
         Raises:
-            DataError: it cannot be had, or is not what the catalogue says.
+            DataError: it cannot be downloaded, or is not what the catalogue describes.
             MachineError: the disk has no room.
         """
         path = entry.path(self.data_dir)

@@ -31,7 +31,7 @@ def fetch_tile_set(
         path: of its `tileset.json`; the tiles go into that folder.
 
     Raises:
-        DataError: it is no tile set, or a tile leads out of the folder.
+        DataError: it is not a tile set, or a tile leads out of the folder.
     """
     folder = path.parent.resolve()
     sets, seen, tiles = [(url, path)], {path.resolve()}, dict[Path, str]()
@@ -62,7 +62,7 @@ def _contents(path: Path) -> list[Content]:
         return read_tree(path.read_bytes()).contents
     except NotATileSet as error:
         raise DataError(
-            f"this is no 3D Tiles tileset: {error}",
+            f"not a 3D Tiles tileset: {error}",
             where=path,
             remedy="delete it and check the address in the catalogue",
         ) from error

@@ -58,7 +58,7 @@ _SPARE_BYTES = 64 << 20
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _TRIES_UNRESOLVED = 3
 _ABOUT = 2.0
-"""a file may be this many times smaller or larger than a catalogue says it is about"""
+"""a file may be this many times smaller or larger than the approximate size in a catalogue"""
 
 
 class _StartOver(Exception):
@@ -112,7 +112,7 @@ class Transfer:
         return self.path
 
     def is_there(self) -> bool:
-        """Return whether the final file is whole, as far as can be told without the server."""
+        """Return whether the final file is whole, as far as can be known without the server."""
         return is_whole(self.path, self.size, self.about)
 
     def _fetch(self) -> None:
@@ -138,7 +138,7 @@ class Transfer:
                 self._wait(str(error), failures, tries, error.pause_s)
 
     def _wait(self, reason: str, failures: int, tries: int, asked: float | None) -> None:
-        """Say why a try failed, and pause before the next one."""
+        """Report why a try failed, and pause before the next one."""
         pause = self._pause_s(failures, asked)
         self.notice(
             f"{host_of(self.url)}: {reason}; try {failures + 1} of {tries} in {pause:.0f} s "
@@ -291,7 +291,7 @@ class Transfer:
     def _check_same(self, now: Version, start: int) -> None:
         if self.size is not None and now.total not in (None, self.size):
             raise DataError(
-                f"{address(self.url)} has {now.total} bytes where the catalogue says {self.size}",
+                f"{address(self.url)} has {now.total} bytes where the catalogue has {self.size}",
                 where=self.path.name,
                 remedy="the file has changed; correct the catalogue or give one with --catalog",
             )
@@ -350,7 +350,7 @@ class Transfer:
         if is_page(block, suffix, response.headers.get("Content-Type", "")):
             raise _StartOver("a web page came instead of the file")
         if is_wrong_kind(block, suffix):
-            raise _StartOver(f"what came is no {suffix} file")
+            raise _StartOver(f"the download is not a {suffix} file")
 
     def _hash_up_to(self, position: int) -> None:
         """Bring the running hash to `position` bytes of the part, reading them where it must."""
@@ -384,11 +384,11 @@ class Transfer:
             raise _StartOver(f"what came is not the file: {reason}")
         if self.about is not None and not _is_about(self._have(), self.about):
             raise _StartOver(
-                f"{self._have()} bytes came where the catalogue says about {self.about}"
+                f"{self._have()} bytes came where the catalogue has about {self.about}"
             )
         known = self._end_is_known or self.size is not None
         if not known and not proves_itself(self.path.name.lower()):
-            raise _StartOver("the server does not say where the file ends, so it may be cut short")
+            raise _StartOver("the server does not state the file's length, so it may be cut short")
 
     def _finish(self) -> None:
         try:

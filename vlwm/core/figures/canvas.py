@@ -87,7 +87,7 @@ class HeightScale:
     def of(cls, grid: VoxelGrid, *frames: np.ndarray) -> HeightScale:
         """A scale up to the highest occupied cell of uint8 (..., X, Y, Z), in steps of 10 m.
 
-        Ground is what lies within the layer of z = 0, and at least up to 2 m.
+        Ground is what is within the layer of z = 0, and at least up to 2 m.
         """
         occupied = [f.any(axis=tuple(range(f.ndim - 1))) for f in frames]
         layers = np.flatnonzero(np.any(occupied, axis=0))

@@ -40,7 +40,7 @@ class Track:
     Attributes:
         name, agent, split: of the session; pattern: how it goes, empty where unknown.
         xy: float64 (N, 2), city's frame, metres.
-        words: what is said of it beside the map.
+        words: its caption next to the map.
     """
 
     name: str
@@ -230,7 +230,7 @@ def _below(image: np.ndarray, axes: Axes, scale: HeightScale, step: float | None
 
 
 def _nice(length: float) -> float:
-    """The largest of 1, 2, 5 times a power of ten that is no longer."""
+    """Return the largest of 1, 2, 5 times a power of ten that is not longer."""
     power = 10.0 ** np.floor(np.log10(length))
     return float(max(k * power for k in (1.0, 2.0, 5.0) if k * power <= length))
 

@@ -46,9 +46,9 @@ def draw_sheet(
     """The sheet, uint8 (rows, columns, 3)."""
     scale = HeightScale.of(grid, *(row.frames for row in rows))
     shown = max(len(row.frames) for row in rows)
-    beside = _PANEL * 16 // 9 + _GAP
+    step_x = _PANEL * 16 // 9 + _GAP
     width = _LEFT + shown * (_PANEL + _GAP)
-    width += max(len(row.pictures) for row in rows) * beside + _LEFT
+    width += max(len(row.pictures) for row in rows) * step_x + _LEFT
     image = canvas.blank(_TOP + len(rows) * _ROW + 44, max(width, 1100))
     canvas.text(image, title, (_LEFT, 28), size=0.75, bold=True)
     canvas.text(image, "   ".join(notes), (_LEFT, 54), size=0.5, colour=canvas.FAINT)

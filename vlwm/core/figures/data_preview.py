@@ -22,7 +22,7 @@ _MOST_ROWS = 12
 
 
 def write_preview(city: City, folder: Path, grid: VoxelGrid, file: Path) -> list[Path]:
-    """Draw the map into `file` and the contact sheet beside it; both files.
+    """Draw the map into `file` and the contact sheet next to it; return both files.
 
     Args:
         city: what the folder was prepared from.
@@ -51,7 +51,7 @@ def write_preview(city: City, folder: Path, grid: VoxelGrid, file: Path) -> list
 
 
 def _track(session: Session, city: City, splits: Splits) -> Track:
-    """A session's path in the city's frame, and what is said of it."""
+    """A session's path in the city's frame, and its caption."""
     origin, meta = session.meta.origin, session.meta
     shift = np.zeros(2)
     if origin is not None:

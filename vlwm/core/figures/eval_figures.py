@@ -104,7 +104,7 @@ def write_results(
 
     Args:
         scores: the score sheet.
-        subject: what was judged.
+        subject: what was scored.
         folder: where scores.json, curves.png, reliability.png and window.png go; None: nowhere.
         picture: another place for the picture of one window.
         video: where a film goes, if anywhere.

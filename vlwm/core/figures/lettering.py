@@ -94,7 +94,7 @@ def write(
 ) -> None:
     """Write a line into uint8 (rows, columns, 3), its baseline beginning at (column, row).
 
-    What would lie outside of the image is cut off.
+    Text outside the image is cut off.
     """
     mask, left, base = _mask(words, size, bold)
     top, start = at[1] - base, at[0] - left

@@ -1,6 +1,6 @@
 """A film of windows: past, true future, forecast and memory baseline from a fixed view above.
 
-The camera stands still over the place where the forecast is made (the last past pose, its heading
+The camera is fixed over the place where the forecast is made (the last past pose, its heading
 up); the vehicle and its grid move. Every frame is placed by the true pose, as it is scored: a
 forecast that misjudges the motion shows as houses that drift out of the true outlines.
 """
@@ -167,7 +167,7 @@ def view_above(
 
     Args:
         cells: uint8 (X, Y, Z).
-        ego: float64 (4,): where the frame lies in the view.
+        ego: float64 (4,): place of the frame in the view.
         grid: the grid.
         half_m: half the side of the view, metres.
         scale: of the height colours.
@@ -193,10 +193,10 @@ def _true_outlines(
     image: np.ndarray, axes: Axes, truth: np.ndarray, ego: np.ndarray, grid: VoxelGrid,
     half: float, scale: HeightScale,
 ) -> None:  # fmt: skip
-    """Draw the outlines of what truly stands above the ground over a forecast."""
+    """Draw the outlines of what is truly above the ground over a forecast."""
     height, inside = _heights_in_view(truth, ego, grid, half)
-    stands = (inside & (np.nan_to_num(height, nan=-np.inf) > scale.ground_m)).astype(np.uint8)
-    outlines, _ = cv2.findContours(stands, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    raised = (inside & (np.nan_to_num(height, nan=-np.inf) > scale.ground_m)).astype(np.uint8)
+    outlines, _ = cv2.findContours(raised, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     corner = (axes.left, axes.top)
     cv2.drawContours(image, outlines, -1, canvas.FALSE, 2, cv2.LINE_AA, offset=corner)
 
@@ -229,5 +229,5 @@ def _foot(image: np.ndarray, scale: HeightScale) -> None:
     end = canvas.legend(image, entries, (_GAP + 440, row))
     cv2.line(image, (end, row - 4), (end + 22, row - 4), canvas.FALSE, 2, cv2.LINE_AA)
     canvas.text(image, "true outlines", (end + 30, row), size=0.52)
-    words = "every frame lies at the true pose, as it is scored; view fixed at t = 0"
+    words = "every frame is at the true pose, as it is scored; view fixed at t = 0"
     canvas.text(image, words, (end + 160, row), size=0.5, colour=canvas.FAINT)

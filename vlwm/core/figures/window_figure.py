@@ -253,7 +253,7 @@ def _label(image: np.ndarray, above: Axes, cut: Axes, *, first: bool, last: bool
 def _ticks(ends: tuple[float, float]) -> list[float]:
     low, high = min(ends), max(ends)
     step = 20.0 if high - low < 120 else 50.0
-    first = int(np.ceil(low / step + 0.1))  # none on the edge itself: panels stand side by side
+    first = int(np.ceil(low / step + 0.1))  # none on the edge itself: panels are side by side
     return [step * n for n in range(first, int(np.floor(high / step - 0.1)) + 1)]
 
 

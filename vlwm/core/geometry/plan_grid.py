@@ -57,7 +57,7 @@ class Hits:
 def nodes_under(triangles: NDArray[np.float64], grid: PlanGrid) -> Iterator[Hits]:
     """Yield nodes inside or on the edge of triangles (T, 3, 3) seen from above, in pieces.
 
-    Triangles that stand upright cover nothing.
+    Vertical triangles cover nothing.
     """
     for start, some in pieces(triangles):
         for hits in _under(some, grid):

@@ -147,7 +147,7 @@ class TriangleTiles:
         )
 
     def let_go(self) -> None:
-        """Take its pages out of memory until they are read again, where they lie in files."""
+        """Release the pages of mapped files from memory until they are read again."""
         let_go(self.triangles, self.starts, self.items, self.first_tile)
 
     def near(self, center_xy: ArrayLike, radius_m: float) -> NDArray[np.int64]:

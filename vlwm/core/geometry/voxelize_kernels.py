@@ -107,7 +107,7 @@ def fill_tiles(
 ) -> None:
     """Enter triangles with first <= last, each (N, 2), whose numbers begin at `row`.
 
-    `free` says for each tile where in `items` its next number goes.
+    `free` holds for each tile the place in `items` of its next number.
     """
     for index in range(first.shape[0]):
         for tx in range(first[index, 0], last[index, 0] + 1):

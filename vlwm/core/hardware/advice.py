@@ -136,7 +136,7 @@ def guide_hours(gpu: Gpu) -> tuple[str | None, float | None]:
     if gib == 0:
         return None, None
     size = max((row[1] for row in HOURS_TABLE if row[1] <= gib / 0.93), default=HOURS_TABLE[-1][1])
-    row, _, hours = [row for row in HOURS_TABLE if row[1] == size][-1]  # of equals the slower
+    row, _, hours = [row for row in HOURS_TABLE if row[1] == size][-1]  # on a tie the slower
     return f"nearest row: {row}", hours
 
 

@@ -208,7 +208,7 @@ def visible(report: GpuReport, environ: Mapping[str, str]) -> tuple[Gpu, ...]:
     """The GPUs that CUDA programs started from this shell can use, in CUDA's order.
 
     CUDA_VISIBLE_DEVICES lists numbers, or (beginnings of) UUIDs; like CUDA, the list ends at the
-    first entry that is not there, and a program gets one MIG instance at most. NVML and CUDA
+    first entry that does not exist, and a program gets one MIG instance at most. NVML and CUDA
     number alike where all GPUs are the same model.
     """
     chosen = environ.get("CUDA_VISIBLE_DEVICES")

@@ -17,7 +17,7 @@ class Machine:
     """The machine to look at. The default is the one this process runs on."""
 
     root: Path = Path("/")
-    """folder that stands for `/`"""
+    """folder used as `/`"""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     """environment of the operator's shell; may hold secrets, so it is never printed"""
 

@@ -1,6 +1,6 @@
 """The mount table and the space of disks.
 
-Which file system a folder lies on decides how much fits and what outlives the machine; the table
+The file system of a folder decides how much fits and what outlives the machine; the table
 is the only honest witness (`/workspace` is a plain folder on one rented box and a volume on the
 next).
 """
@@ -45,7 +45,7 @@ class Mount:
 
     @property
     def network(self) -> bool:
-        """Lies on another machine."""
+        """On another machine."""
         return self.kind in _NETWORK or (self.kind == "fuse" and self.source.startswith("mfs#"))
 
     @property
@@ -99,7 +99,7 @@ def _size(text: str) -> int | None:
 
 
 def mount_of(path: str | Path, mounts: tuple[Mount, ...]) -> Mount | None:
-    """The mount that holds an absolute path: the longest prefix, of equals the newest."""
+    """Return the mount of an absolute path: the longest prefix, the newest on a tie."""
     parts = PurePosixPath(path).parts
     best: Mount | None = None
     for mount in mounts:

@@ -44,7 +44,7 @@ class TorchBuild:
     available: bool = False
     """whether it reaches a GPU"""
     error: str | None = None
-    """first line of what it said instead"""
+    """first line of its output instead"""
 
 
 def ask_torch() -> TorchBuild:

@@ -86,7 +86,7 @@ def load_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise CheckpointError("there is no checkpoint", where=path, remedy="check the path")
-    # sums first: torch may crash on a damaged record before it can say so
+    # sums first: torch may crash on a damaged record before it can report it
     _check_sums(path)
     content = _read(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -144,7 +144,7 @@ def _check_stage(path: Path, content: dict[str, Any], stage: Stage | None) -> No
         raise CheckpointError(
             f"the checkpoint is of the {content['stage']} stage, not of the {stage} stage",
             where=path,
-            remedy="tokenizer checkpoints lie in the folder tokenizer/ of a run",
+            remedy="tokenizer checkpoints are in the folder tokenizer/ of a run",
         )
 
 
@@ -272,7 +272,7 @@ def load_world_model(
         raise CheckpointError(
             f"its config cannot be used, {error.what}",
             where=path,
-            remedy="use the version of vlwm that wrote it, or train it anew",
+            remedy="use the version of vlwm that wrote it, or train it again",
         ) from error
     model = WorldModel(config, grid_of(content))
     load_weights(model, content["model"], path)

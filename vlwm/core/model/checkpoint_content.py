@@ -31,7 +31,7 @@ class CheckpointContent:
     optimizer: dict[str, Any]
     """state dict of AdamW, parameters by number"""
     scheduler: dict[str, Any]
-    """lr_factor and rollbacks: all that the learning rate depends on besides the step"""
+    """lr_factor and rollbacks: all that the learning rate depends on, apart from the step"""
     scaler: dict[str, Any]
     """state dict of the fp16 loss scaler; empty in other precisions"""
     sampler: dict[str, int]

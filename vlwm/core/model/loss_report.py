@@ -1,6 +1,6 @@
 """Define what a loss hands to the optimizer step: named, weighted terms, and their report.
 
-A loss is a generator of `LossTerm`s. Whoever consumes it may send the gradient of each term back
+A loss is a generator of `LossTerm`s. The caller may send the gradient of each term back
 before asking for the next one, so that only one term's graph is in memory at a time; no term may
 depend on the graph of another.
 """
@@ -19,7 +19,7 @@ class LossTerm:
     """One summand of a loss, a mean over the samples of a batch.
 
     Attributes:
-        name: logged as "loss/<name>", unless `numbers` says what is logged.
+        name: logged as "loss/<name>", unless `numbers` names what is logged.
         value: scalar with its graph.
         weight: factor in the total.
         count: number of terms of this name in the loss; each contributes its share.

@@ -3,7 +3,7 @@
 The occupancy loss is the guide's composite: focal (Lin et al. 2017, equation 5), soft dice
 (Milletari et al. 2016, equation 3) and mean-matching. It is fused and runs in chunks: a forward
 pass keeps three sums per frame, the backward pass recomputes the rest from the logits, so nothing
-of a frame's size is stored besides the logits and their gradient. Sums are always float64.
+of a frame's size is stored, other than the logits and their gradient. Sums are always float64.
 
 Per frame with M voxels, p = sigmoid(x), t the target:
     focal  mean of α_t (1 − p_t)^γ · (−log p_t)

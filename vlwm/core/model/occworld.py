@@ -28,7 +28,7 @@ from vlwm.core.model.transformer.token_transformer import TokenTransformer
 MODES = 3
 SHAPE = (200, 200, 16)
 FREE = 17
-"""the class of Occ3D-nuScenes that stands for empty space"""
+"""the class of Occ3D-nuScenes for empty space"""
 TOKENIZER = TokenizerConfig(num_classes=18, ema_decay=0.0, commitment=1.0)
 _CHANNELS, _HEADS, _LAYERS = (128, 256, 512), 8, 6
 

@@ -13,7 +13,7 @@ from vlwm.core.locale_names import LOCALE_NAMES, is_utf8, locale_exists, origina
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Characters beside letters and digits; two sets, for UTF-8 and for everything else."""
+    """Characters other than letters and digits; two sets, for UTF-8 and for everything else."""
 
     ascii_only: bool
     good: str

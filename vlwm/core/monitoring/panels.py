@@ -292,7 +292,7 @@ def checkpoints(snapshot: Snapshot, room: Room) -> list[Text]:
     for file in snapshot.checkpoints[: max(1, room.height)]:
         name, age = clean(file.name, room.glyphs), f"{span(file.age_s)} ago"
         right = line((f"{size(file.size_bytes)}  ", LABEL), (age, ""))
-        if len(name) + 1 + len(right) > room.width:  # the name says more than the size
+        if len(name) + 1 + len(right) > room.width:  # the name is worth more than the size
             right = line((age, ""))
         lines.append(spread(line((name, "bold")), right, room.width))
     hidden = len(snapshot.checkpoints) - room.height

@@ -31,7 +31,7 @@ from vlwm.core.run_status import Status
 from vlwm.core.run_status import finite as number
 from vlwm.core.vocabulary import Stage
 
-_STALLED_S = 120.0  # where the run's config does not say
+_STALLED_S = 120.0  # where the run's config does not set it
 _SURELY_GONE_S = 10.0  # a dead process id counts only with a heartbeat this old
 _MOST_STEPS = 16  # of a plan
 _LOG_BYTES = 64_000  # of the log's end

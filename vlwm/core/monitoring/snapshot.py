@@ -3,7 +3,7 @@
 Snapshot
 ├── Status            status.json, whatever its age
 ├── StageView (1 or 2)    metrics.jsonl: training and validation records, newest last
-├── CheckpointFile…   what lies in the folder
+├── CheckpointFile…   a checkpoint in the folder
 └── MachineSample     GPUs, CPU, memory, disk of the machine the dashboard runs on
 """
 
@@ -69,7 +69,7 @@ class StageView:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A checkpoint that lies in the run folder."""
+    """A checkpoint in the run folder."""
 
     name: str
     """relative to the run folder"""

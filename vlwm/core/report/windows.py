@@ -55,7 +55,7 @@ class ReportWindow:
     score: float
 
     def figure(self) -> WindowFrames:
-        """Return the frames of the picture that stands in where the viewer cannot run."""
+        """Return the frames of the picture shown where the viewer cannot run."""
         past, first = len(self.past), next(iter(self.forecasts.values()))
         return WindowFrames(self.past, self.truth, first, self.times_s[:past], self.times_s[past:])
 
@@ -114,7 +114,7 @@ def window_at(subject: Subject, index: int, kind: str = "window") -> ReportWindo
 
 
 def _structure_iou(forecast: torch.Tensor, truth: torch.Tensor) -> float:
-    """Return the IoU over the cells that lie above the true ground; NaN without any."""
+    """Return the IoU over the cells above the true ground; NaN without any."""
     mask = structure_mask(truth).bool()
     p, t = forecast.bool() & mask, truth.bool() & mask
     union = int((p | t).sum())

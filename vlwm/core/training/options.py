@@ -1,4 +1,4 @@
-"""Define the options of a run besides its config, and its result."""
+"""Define the options of a run that are not in its config, and its result."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ class Auto:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of a run; the config says what to train."""
+    """Options of a run; the config defines what to train."""
 
     work_dir: Path = Path("checkpoints")
     """the run folder"""
     stage: str = BOTH
     """'tokenizer', 'world' or 'both'"""
     resume: bool = False
-    """go on from the newest checkpoint of the run folder"""
+    """resume from the newest checkpoint of the run folder"""
     resume_from: Path | None = None
-    """go on from this checkpoint"""
+    """resume from this checkpoint"""
     anew: bool = False
-    """begin anew, whatever the run folder holds; that is moved aside"""
+    """start a new run; what the run folder holds is moved aside"""
     auto: Auto | None = None
     """prepare city models, try the batch before training; None without `--auto`"""
     from_scratch: bool = False
     """do without the weights that the config names"""
     eval_only: bool = False
-    """only judge the best checkpoint of the run folder"""
+    """only evaluate the best checkpoint of the run folder"""
     gpu_id: int | None = None
     """GPU asked for; None takes the first one, or the CPU where there is none"""
     compile: bool = False
@@ -62,7 +62,7 @@ class TrainOptions:
     price_per_h: float | None = None
     """what an hour of this machine costs, for the cost so far and to come"""
     command: str = "vlwm train"
-    """the command line, for the sentence that says how to go on"""
+    """the command line, for the sentence that tells how to resume"""
 
     def trains(self, stage: Stage) -> bool:
         """Return True if a stage is asked for."""

@@ -50,8 +50,8 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
         stop: the signal flag where it is raised already while the program starts.
 
     Raises:
-        StoppedError, InterruptedRunError: a signal came; the same command goes on.
-        DataError: data or weights are missing; the sentence says what to type.
+        StoppedError, InterruptedRunError: a signal came; the same command resumes the run.
+        DataError: data or weights are missing; the sentence names the command to type.
         MachineError: there is no such GPU.
         UsageError: another process works in the run folder.
         TrainingError: training diverged, or one sample does not fit into memory.
@@ -146,7 +146,7 @@ def _judge(run: Run, data: TrainData) -> TrainResult:
     except DataError as error:
         if data.splits.counts(data.store)[Split.TEST]:
             raise
-        note = f"not judged: {error}"
+        note = f"not evaluated: {error}"
         log.warning("%s", note)
         return TrainResult(run.folder.path, checkpoint, None, (note, *_licence_notes(data)))
     write_json(run.folder.scores_json, scores)

@@ -147,7 +147,7 @@ def choose_device(gpu_id: int | None) -> torch.device:
     """The GPU asked for, else the first one, else the CPU.
 
     Raises:
-        MachineError: the GPU asked for is not there.
+        MachineError: the requested GPU does not exist.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     # GPU 0 is the default of launchers, also on a machine without one

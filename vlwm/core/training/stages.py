@@ -44,7 +44,7 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
     """Run stage 1, unless it is complete; return its best checkpoint.
 
     Raises:
-        CheckpointError: the checkpoint to go on from does not fit.
+        CheckpointError: the checkpoint to resume from does not fit.
     """
     folder = run.folder.tokenizer
     source = _source(run, data, folder, Stage.TOKENIZER)
@@ -94,7 +94,7 @@ def train_world(run: Run, data: TrainData) -> Path:
 
     Raises:
         DataError: there is no trained tokenizer.
-        CheckpointError: the checkpoint to go on from does not fit.
+        CheckpointError: the checkpoint to resume from does not fit.
     """
     source = _source(run, data, run.folder, Stage.WORLD)
     # before the model: its initial weights are drawn here
@@ -185,7 +185,7 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
             trainer.begin()
         else:
             trainer.resume(source.content, source.path)
-            log.info("%s: going on at step %d from %s", task.stage, state.at.step, source.path)
+            log.info("%s: resuming at step %d from %s", task.stage, state.at.step, source.path)
             _note_other_data(source, data)
             _probe(run, state, settings, grow=False)
         if run.options.compile:

@@ -118,7 +118,7 @@ def test_mounts_and_time_stamps_are_checked(session: Session) -> None:
         faults = check_session(session, GRID).faults
     finally:
         session.meta, session.timestamps = meta, stamps
-    assert any("the mount of A in session.json is no rotation" in f for f in faults)
+    assert any("the mount of A in session.json is not a rotation" in f for f in faults)
     assert any("no readable mount of C" in f for f in faults)
     assert any("the time stamps are in nanoseconds" in f for f in faults)
     assert not any("of B" in f for f in faults)

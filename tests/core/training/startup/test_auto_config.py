@@ -264,7 +264,7 @@ def test_auto_trains_says_why_and_goes_on_by_itself(
     assert len(re.findall("the probe ran batches", err)) == 2
     tiny.assert_same_run(folder, whole_run)  # the probe changed no bit
     code, out, err = tiny.finish(folder, tiny_data, "--auto")
-    assert code == 0 and "is finished and only judged again" in err
+    assert code == 0 and "is finished and only evaluated again" in err
     assert not list(folder.glob("previous_*")) and "step 1:" not in err
     code, out, err = tiny.finish(folder, tiny_data, "--auto", "--no-resume", "--stage", "tokenizer")
     assert code == 0 and "moved aside" in err and list(folder.glob("previous_*"))

@@ -3,10 +3,10 @@
 - A `gml:id` is one building where the places agree. The same id at another place is another
   building, or another piece of one that a tile border cuts: both are kept. Of two levels of detail
   at one place the finer stays, of two equal ones the first.
-- OBJ tiles cut a building at their border, so one name may stand for two pieces; only a piece with
+- OBJ tiles cut a building at their border, so one name may denote two pieces; only a piece with
   the same bounds is the same.
 - OBJ shells and the rows of a tile without names are the same where their bounds are; a coarse
-  shell under which finer ones lie (the `lod1` and `lod2` folders of one archive) is left out.
+  shell that encloses finer ones (the `lod1` and `lod2` folders of one archive) is left out.
 """
 
 from __future__ import annotations

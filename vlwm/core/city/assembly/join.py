@@ -1,4 +1,4 @@
-"""Join everything that was read into one City: bound the place, lay the ground, note oddities."""
+"""Join everything that was read into one City: bounds, terrain, notes on oddities."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Gathered:
         used: files that were read.
         stated: copyright lines of the files.
         is_plateau: a file uses PLATEAU's vocabulary.
-        said: notes, each with the files that it holds for.
+        messages: notes, each with the files that it holds for.
     """
 
     def __init__(self, area: Area | None, strict: bool, scratch: Scratch, tell: OnSource) -> None:
@@ -55,13 +55,13 @@ class Gathered:
         self.missing_tiles = 0
         self.stated: list[str] = []
         self.is_plateau = False
-        self.said: dict[str, list[str]] = {}
+        self.messages: dict[str, list[str]] = {}
 
     def _nothing(self) -> DataError:
         if self.area is not None and self.collector.outside:
             count = self.collector.outside
             return DataError(
-                f"no building in the area {self.area.text}; {count} lie outside it",
+                f"no building in the area {self.area.text}; {count} are outside it",
                 remedy="latitude comes first; or give another --area",
             )
         where = str(self.used[0].place.path) if self.used else None
@@ -143,7 +143,7 @@ class Gathered:
 
     def _notes(self, standing: Standing, local: Bounds, terrain: Terrain, ground: str) -> None:
         """Add what files have in common, and what of the city is unlike any city."""
-        for text, names in self.said.items():
+        for text, names in self.messages.items():
             files = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more files"
             self.collector.notes.append(text.replace("{file}", files))
         if self.collector.namesakes:

@@ -1,7 +1,7 @@
 """Choose the surfaces of a CityGML feature: its level of detail, its parts, and links to follow.
 
 Of a building LOD2 surfaces are taken where it has them, else LOD1, LOD3 or the outer shell of LOD4,
-never two of them; LOD0 footprints lie at z = 0 and are never taken, nor are rooms and what is
+never two of them; LOD0 footprints are at z = 0 and are never taken, nor are rooms and what is
 inside. A LOD2 solid mostly holds links to the surfaces under `boundedBy`. Those are read once; what
 only the solid has is added.
 """

@@ -43,7 +43,7 @@ class GmlFile:
 
     Attributes:
         notes: for the operator.
-        document: what it says of all its features.
+        document: properties that hold for all its features.
     """
 
     source: Source
@@ -144,7 +144,7 @@ class GmlFile:
         """Return the reference system of features that name `system`, or of the file.
 
         Raises:
-            DataError: it is not read, or the points (N, 3) lie outside of it.
+            DataError: it is not read, or the points (N, 3) are outside it.
         """
         if system not in self._references:
             name = system or self.document.system

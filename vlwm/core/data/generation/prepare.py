@@ -151,7 +151,7 @@ def _bytes_needed(grid: VoxelGrid, plan: PreparePlan) -> int:
     if plan.camera:
         frame += _BYTES_PER_PICTURE
     if plan.observe is not None:
-        frame *= 3  # two layers more, about as dear as the truth
+        frame *= 3  # two layers more, each costs about as much as the truth
     return round(plan.sessions * plan.frames * frame)
 
 

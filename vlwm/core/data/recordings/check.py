@@ -64,7 +64,7 @@ class SessionCheck:
 
 
 def check_session(session: Session, grid: VoxelGrid) -> SessionCheck:
-    """Return what can be said about a session.
+    """Check a session.
 
     Raises:
         DataError: its frames are of another grid.
@@ -134,7 +134,7 @@ def _check_mounts(sensors: Mapping[str, Any], found: SessionCheck) -> None:
             found.faults.append(f"session.json has no readable mount of {name}")
             continue
         if error > TOLERANCE or mirrors:
-            found.faults.append(f"the mount of {name} in session.json is no rotation")
+            found.faults.append(f"the mount of {name} in session.json is not a rotation")
 
 
 def _check_readings(session: Session, grid: VoxelGrid, found: SessionCheck, *, turns: bool) -> None:

@@ -2,8 +2,8 @@
 
 The lowest returns of each square are a surface that follows the ground where it was seen, and walls
 and roofs elsewhere: never below it. A plane is fitted to its lower envelope by quantile regression
-(Koenker and Bassett 1978), so walls and a few reflections from below have no say, and where squares
-near the vehicle agree with the plane, they correct it.
+(Koenker and Bassett 1978), so walls and a few reflections from below have no influence, and where
+squares near the vehicle agree with the plane, they correct it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vlwm.core.data.recordings.placing import PlacedScan
 Floats = NDArray[np.float64]
 
 _SQUARE_M = 3.0
-_REACH_M = 60.0  # farther returns say nothing about the terrain here
+_REACH_M = 60.0  # farther returns do not describe the terrain here
 _NEAR_M = 12.0
 _FEWEST = 8  # squares with returns
 _QUANTILE = 0.12  # share of the squares that may be below the terrain

@@ -28,7 +28,7 @@ _MARGIN_SHARE = 0.03  # ... and that share of its distance
 LATER_S = (0.2, 1.6)
 """how much later a scan has to be to look through a point"""
 _VIEWS = 6  # later scans that are asked
-_FEWEST_VIEWS = 2  # that have to see through a point, where so many see its direction
+_FEWEST_VIEWS = 2  # that have to see through a point, where at least that many see its direction
 
 
 def moving_points(

@@ -1,7 +1,7 @@
 """Pictures of a city from a vehicle's camera: light on walls and roofs, haze, sky and ground.
 
 Surfaces are lit by a low sun and by the sky, after their normal; every building has its own tint,
-so that neighbours can be told apart; with the distance everything fades into the horizon. There are
+so that neighbours differ; with the distance everything fades into the horizon. There are
 no textures and no shadows: the city models hold none.
 """
 
@@ -21,7 +21,7 @@ from vlwm.core.geometry.render import Pinhole, render
 
 REACH_M = 800.0
 QUALITY = 95
-_AGAIN = "run the same vlwm prepare command again; it is written anew"
+_AGAIN = "run the same vlwm prepare command again; it is written again"
 _SUN = np.array([-0.45, -0.62, 0.64]) / np.linalg.norm([-0.45, -0.62, 0.64])
 _HORIZON = np.array([205.0, 216.0, 226.0])
 _ZENITH = np.array([96.0, 146.0, 206.0])
@@ -153,7 +153,7 @@ def write_picture(path: Path, picture: NDArray[np.uint8], comment: str = "") -> 
     """Write red, green, blue (H, W, 3) as JPEG by rename; not flushed, see `session.write_meta`.
 
     Args:
-        comment: stands in the file as its JPEG comment: whose data the picture shows.
+        comment: JPEG comment of the file: whose data the picture shows.
     """
     options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
     _, packed = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)

@@ -21,7 +21,7 @@ from vlwm.core.geometry.jit import compiled
 from vlwm.core.geometry.rays import RayCaster
 
 _STREAM = 0x11DA2
-_AGAIN = "run the same vlwm prepare command again; it is written anew"
+_AGAIN = "run the same vlwm prepare command again; it is written again"
 
 
 class LidarScanner:
@@ -110,6 +110,6 @@ def read_lidar(path: Path) -> NDArray[np.float32]:
         raise DataError(
             f"a scan of shape {points.shape}, not (N, 4)",
             where=path,
-            remedy="write x, y, z, intensity a point, as docs/data_format.md says",
+            remedy="write x, y, z, intensity a point, as in docs/data_format.md",
         )
     return np.asarray(points, dtype=np.float32)

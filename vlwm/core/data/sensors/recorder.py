@@ -67,7 +67,7 @@ class Recorder:
     """The sensors of a vehicle on its path.
 
     Args:
-        path: in the session's world frame, whose origin lies at `offset` (3,) in the city's.
+        path: in the session's world frame, whose origin is at `offset` (3,) in the city's.
         seed: of the session.
         pattern: lidar by name; None records no scans.
         camera: whether pictures are taken.

@@ -68,11 +68,11 @@ class World:
     def _roofs(self) -> NDArray[np.float32]:
         """Return the mean height of obstacles within a square of 60 m, (nx, ny), or `NOTHING`."""
         obstacles, side = self.obstacles, 2 * int(_ROOFS_M / 2 / self.obstacles.cell_m) + 1
-        stands, share, mean = (obstacles.zeros(np.float32) for _ in range(3))
-        np.greater(obstacles.tops, NOTHING, out=stands)
-        cv2.blur(stands, (side, side), dst=share)
-        np.copyto(stands, obstacles.tops, where=stands > 0)
-        cv2.blur(stands, (side, side), dst=mean)
+        occupied, share, mean = (obstacles.zeros(np.float32) for _ in range(3))
+        np.greater(obstacles.tops, NOTHING, out=occupied)
+        cv2.blur(occupied, (side, side), dst=share)
+        np.copyto(occupied, obstacles.tops, where=occupied > 0)
+        cv2.blur(occupied, (side, side), dst=mean)
         empty = share <= 1e-4
         np.divide(mean, np.maximum(share, np.float32(1e-6), out=share), out=mean)
         mean[empty] = NOTHING

@@ -3,7 +3,7 @@
 A wish is (speed, turn rate, climb). `RandomWishes` vary slowly; `PathWishes` lets speed and height
 vary in the same way and steers along ways that a pattern hands out, by pure pursuit (Coulter,
 Implementation of the Pure Pursuit Path Tracking Algorithm, CMU-RI-TR-92-01, 1992). Where the
-planner had to back out of a dead end it says so by `lost`, and the next wishes are other ones.
+planner had to back out of a dead end it calls `lost`, and the next wishes are other ones.
 """
 
 from __future__ import annotations

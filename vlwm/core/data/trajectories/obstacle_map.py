@@ -36,7 +36,7 @@ class Obstacles:
         built: bool (nx, ny), whether a surface is near enough to be worth a visit.
         streets: bool (nx, ny), the largest connected piece of the ground that plans keep to: what
             is left of a city without its courtyards.
-        scratch: where the maps lie, and others of the same place; memory if None.
+        scratch: storage of the maps, and others of the same place; memory if None.
     """
 
     x0: float

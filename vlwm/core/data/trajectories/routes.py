@@ -123,8 +123,8 @@ class Orbits:
         self.world, self.rng = world, rng
         self.roof_m = 30.0
         tops = world.obstacles.tops
-        stands = (tops > NOTHING).astype(np.uint8)
-        self.half = cv2.distanceTransform(stands, cv2.DIST_L2, 3) * world.obstacles.cell_m
+        occupied = (tops > NOTHING).astype(np.uint8)
+        self.half = cv2.distanceTransform(occupied, cv2.DIST_L2, 3) * world.obstacles.cell_m
         ground = float(world.terrain.height(np.array([world.obstacles.x0, world.obstacles.y0])))
         self.tall = np.argwhere((self.half > 3.0) & (tops > ground + 5.0))
 

@@ -118,7 +118,7 @@ def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
 def lie_on(
     terrain: Terrain, xy: NDArray[np.float64], heading: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Roll and pitch (N,) of a vehicle whose wheels stand on the terrain, over a metre each way."""
+    """Return roll and pitch (N,) of a vehicle on the terrain, over a metre each way."""
     ahead = np.stack([np.cos(heading), np.sin(heading)], axis=-1)
     left = np.stack([-np.sin(heading), np.cos(heading)], axis=-1)
     rise = terrain.height(xy + ahead) - terrain.height(xy - ahead)

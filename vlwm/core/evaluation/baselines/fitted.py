@@ -4,7 +4,7 @@
     planes_MOTION          the same with walls as planes; the motion is the one with the lowest
                            energy score on validation
     true_pose_mean         the resampled mean under the true motion               (plan track)
-    true_pose_mean_edges   with counts of what stands beyond the edge of the view
+    true_pose_mean_edges   with counts of what is beyond the edge of the view
     true_pose_planes       with walls as planes
 
 *The* baseline of a track is the one that is strongest on validation by the sum of IoU and structure
@@ -52,7 +52,7 @@ class FittedBaselines:
         motions: name of a motion -> the motion.
         planes_motion: name of the motion that planes are moved by.
         column: float32 (Z,), share of occupied cells by height layer in the train split.
-        edges: counts of what stands beyond the edge of the view.
+        edges: counts of what is beyond the edge of the view.
         cuts: method -> its thresholds.
         baseline: track -> name of the strongest method on validation.
         merits: method -> sum of IoU and structure IoU over the horizons, on validation.
@@ -118,7 +118,7 @@ class FittedBaselines:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Return what a score sheet says of the parameters, as plain JSON values."""
+        """Return the parameters as a score sheet states them, as plain JSON values."""
         turn = self.motions["turn_rate"]
         assert isinstance(turn, TurnRate)
         return {

@@ -295,9 +295,9 @@ class Analogs(MotionBaseline):
     """The errors of the ridge motion on the most similar windows of the train split, as a motion.
 
     Two windows are similar where the ridge motion expects the same of both, and where speed,
-    acceleration, turn rate and height agree: the metric weighs a feature by what it says of the
-    future. A neighbour lends its *error* on top of the ridge motion rather than its path, so that
-    small differences between the two pasts are accounted for.
+    acceleration, turn rate and height agree: the metric weighs a feature by how well it predicts
+    the future. A neighbour lends its *error* on top of the ridge motion rather than its path, so
+    that small differences between the two pasts are accounted for.
 
     Attributes:
         ridge: what neighbours correct.

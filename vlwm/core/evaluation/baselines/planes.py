@@ -166,7 +166,7 @@ def _groups(place: Array, cell_m: float) -> list[NDArray[np.int64]]:
 
 def _fitted(columns: Columns, rows: NDArray[np.int64], ego: Array, cell_m: float) -> Wall | None:
     """Return the wall through a component, refitted to every column that it crosses; None if the
-    component is no straight line."""
+    component is not a straight line."""
     own = columns.place[rows]
     for _ in range(3):
         centre = own.mean(axis=0)

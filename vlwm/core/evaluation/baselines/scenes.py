@@ -2,7 +2,7 @@
 
 `MeanScene` reads each past frame between its cell centres and takes the mean of those that reach a
 cell. Where no frame reaches, it uses the share of occupied cells of that height layer in the train
-split, or, with `edges`, counts of how far what stands at the edge of the view extends
+split, or, with `edges`, counts of how far an object at the edge of the view extends
 (`model.memory.extrapolation`). `planes.PlaneScene` replaces its walls.
 
 Axes: P past frames, X, Y, Z cells, M draws.
@@ -39,7 +39,7 @@ class Background:
 
     Attributes:
         column: float32 (Z,), share of occupied cells by height layer in the train split.
-        edges: counts of what stands beyond the edge of the view; None: the column alone.
+        edges: counts of what is beyond the edge of the view; None: the column alone.
     """
 
     column: Tensor

@@ -44,7 +44,7 @@ METHODS = PREDICTED + PLANNED
 _PLANE_TOLERANCES = (1.5, 1.0, 0.7, 0.7)
 """cells, one per round: seen ground farther from the plane than this is something else"""
 _ABOVE = 0.1
-"""weight of a column whose lowest cell is above the plane: the foot of what stands there may be
+"""weight of a column whose lowest cell is above the plane: the foot of an object there may be
 hidden, but nothing is below the ground"""
 
 

@@ -68,7 +68,7 @@ class WarpedFrame:
     Attributes:
         last: uint8 (X, Y, Z): the last frame, empty where its grid does not reach.
         memory: uint8 (X, Y, Z): occupied where at least half of the frames whose grid contains
-            the cell say so; the column prior where none does.
+            the cell have it occupied; the column prior where none contains it.
         seen: uint8 (X, Y, Z): cells inside the grid of at least one past frame.
     """
 

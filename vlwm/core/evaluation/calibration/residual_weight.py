@@ -51,7 +51,7 @@ class TrustSweep:
             histogram.add(torch.sigmoid(mixed), truth, horizon, known)
 
     def best(self) -> tuple[float, CutHistogram]:
-        """The best share, of equals the smallest, and its counts."""
+        """Return the best share (the smallest on a tie) and its counts."""
         merits = [histogram.best_sum() for histogram in self.histograms]
         chosen = int(np.argmax(merits))
         return SHARES[chosen], self.histograms[chosen]

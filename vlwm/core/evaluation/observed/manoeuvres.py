@@ -30,7 +30,7 @@ _STEP_S = 0.1
 _LOWEST_M = 2.0
 """a vehicle whose pose is lower above the terrain than this drives: it does not climb"""
 _LIFT_M = 1.0
-"""the ground under a vehicle that drives is no obstacle: its box begins at its pose"""
+"""the ground under a driving vehicle is not an obstacle: its box begins at its pose"""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Intervals by resampling clusters of windows that share a place.
 
 Windows that overlap in time or look at the same block are not independent; windows whose last past
-pose lies in the same 120 m tile of the world form one cluster, and clusters are resampled with
+pose is in the same 120 m tile of the world form one cluster, and clusters are resampled with
 replacement (Field and Welsh, "Bootstrapping clustered data", JRSS B 69, 2007; percentile interval
 of Efron and Tibshirani, 1993, ch. 13). All methods see the same resamples, so that the interval of
 a difference is paired.

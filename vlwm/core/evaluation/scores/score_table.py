@@ -1,4 +1,4 @@
-"""A score sheet as rows of text, and what it says in words. Printing is the command's business."""
+"""Turn a score sheet into rows of text and a summary in words. The command prints them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ScoreTable:
     """Rows of one table.
 
     Attributes:
-        title: what was judged.
+        title: what was scored.
         columns: headings.
         rows: cells; a row with one cell opens a track.
         sentences: what an operator must not overlook.
@@ -133,7 +133,7 @@ def sentences(sheet: Mapping[str, Any]) -> list[str]:
     if any(absent):
         found.append(f"True frames without any occupied cell, by horizon: {absent}.")
     if sheet["procedural"]:
-        found.append("The city is procedural: these scores say nothing about a real one.")
+        found.append("The city is procedural: these scores do not carry over to a real one.")
     if sheet.get("attribution"):
         found.append(f"Data: {sheet['attribution']}")
     return found

@@ -1,7 +1,7 @@
 """Strata of windows by what the past shows: how hard the vehicle turns and how it accelerates.
 
 Both come from the past poses alone, so that a stratum can be known when a forecast is made; the
-true future must not sort the windows that are judged by it.
+true future must not sort the windows that it scores.
 """
 
 from __future__ import annotations

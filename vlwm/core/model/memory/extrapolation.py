@@ -63,7 +63,7 @@ class UnseenColumns:
         place_x, place_y = places_at(self.factors[self.frame], self.x[:, None], self.y[:, None])
         # distance outside of each past frame, in cells; the closest frame decides
         off = torch.hypot(_overshoot(place_x, x), _overshoot(place_y, y))  # (M, P)
-        # argmin takes the first of equals: flipped, that is the most recent frame
+        # argmin returns the first of several minima; flipped, that is the most recent frame
         nearest = frames - 1 - off.flip(1).argmin(dim=1, keepdim=True)
         place_x, place_y, distance, lift = (
             values.gather(1, nearest)[:, 0]
@@ -165,8 +165,8 @@ def _edge_column(place_x: Tensor, place_y: Tensor, cells: tuple[int, int]) -> Te
     along_x = place_x.floor().long().clamp(0, x - 1)
     along_y = place_y.floor().long().clamp(0, y - 1)
     ahead = y * (place_x >= 0) + along_y
-    beside = 2 * y + x * (place_y >= 0) + along_x
-    return torch.where(_overshoot(place_x, x) >= _overshoot(place_y, y), ahead, beside)
+    sideways = 2 * y + x * (place_y >= 0) + along_x
+    return torch.where(_overshoot(place_x, x) >= _overshoot(place_y, y), ahead, sideways)
 
 
 def _edge_states(frames: Tensor) -> Tensor:

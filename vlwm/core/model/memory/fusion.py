@@ -58,16 +58,16 @@ class FrameFusion(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(bias_of(self.conv_out))
 
-    def forward(self, memory: Resampled, beside: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, memory: Resampled, neighbours: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return logits float32 (B, L, X, Y), meaningless where no frame contains the cell.
 
         Args:
             memory: L layers of the future frame.
-            beside: means (B, L, X, Y) of the layers below and above each; None where the L layers
+            neighbours: means (B, L, X, Y) of the layers below and above each; None if the L layers
                 are the whole frame.
         """
         mean = memory.mean()
-        below, above = beside or _neighbours(mean)
+        below, above = neighbours or _neighbours(mean)
         logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS
         # with a gradient all layers at once; without, as many as fit into the cache
         layers = mean.shape[1]

@@ -33,7 +33,7 @@ class Alerts:
         now = _events(snapshot)
         run = str(snapshot.path)
         before = self._told.get(run)
-        # a run that had ended before the monitor was opened is no news
+        # a run that had ended before the monitor was opened is not news
         first_and_over = before is None and snapshot.liveness == "ended"
         for name, message in now.items():
             if not first_and_over and name not in (before or ()):

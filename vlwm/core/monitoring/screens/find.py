@@ -19,7 +19,7 @@ def holds_traces(folder: RunFolder) -> bool:
 
 
 def find_runs(paths: Sequence[Path]) -> list[RunFolder]:
-    """Return the run folders that `paths` name, or that lie one level below them; newest first.
+    """Return the run folders that `paths` name, or that are one level below them; newest first.
 
     Without paths: `./checkpoints` where it holds a run, else every run in the usual places below
     the current folder.

@@ -116,7 +116,7 @@ class LiveView:
 
 
 class _Above(io.TextIOBase):
-    """Stands in for stdout or stderr: whole lines go above the picture.
+    """Replace stdout or stderr: whole lines go above the picture.
 
     A forked child has no thread that draws: its lines go to the stream itself.
     """

@@ -17,7 +17,7 @@ class View:
         screen: one of the names above.
         run: number of the run in the list.
         stage: stage chosen with `s`; None follows the run.
-        paused: the picture stands still.
+        paused: the picture is not updated.
         chart: number in `CHARTS`.
         pattern: the log's filter.
         typing: keys go into the filter.

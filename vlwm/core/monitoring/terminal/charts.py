@@ -54,7 +54,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Rows of cells from above, and the axes they stand on."""
+    """Rows of cells from above, and their axes."""
 
     rows: tuple[tuple[Cell, ...], ...]
     y: Scale

@@ -88,7 +88,7 @@ class Painter:
     def _in_line(self, lines: list[str], size: tuple[int, int]) -> str:
         resized = self._size is not None and size != self._size
         self._size = size
-        if resized:  # the terminal has broken the old lines anew: begin on a clear screen
+        if resized:  # the terminal has re-wrapped the old lines: start on a clear screen
             self._shown = []
             return _CLEAR_SCREEN + self._whole_picture(lines)
         if len(lines) != len(self._shown):

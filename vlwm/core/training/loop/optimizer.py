@@ -86,7 +86,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], config: GradClipConfig) -
 
 
 def guarded_step(optimizer: AdamW, bad: Tensor) -> None:
-    """Step, unless `bad` (a boolean on the device) says that loss or gradients are not finite.
+    """Step, unless `bad` (a boolean on the device) marks loss or gradients that are not finite.
 
     A skipped step leaves weights, moments and step counts as they were.
     """

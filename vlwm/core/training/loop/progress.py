@@ -79,7 +79,7 @@ class Clock:
             except StopIteration:
                 return
             waited = time.perf_counter() - asked
-            # starting workers is no sign of a slow loader
+            # the start of workers does not mean a slow loader
             if first:
                 self._since += waited
             else:

@@ -94,7 +94,7 @@ class Ranks:
         elif self.any(False)[0]:
             raise TrainingError(
                 "the first process of the run has failed",
-                remedy="its own line above says why; status.json in the run folder has it too",
+                remedy="its own line above gives the reason; so does status.json in the run folder",
             )
         return result
 

@@ -1,8 +1,8 @@
 """Start one process per GPU with torch's launcher, for `--gpu-ids 0,1`.
 
 The launcher runs in a session of its own. A signal is passed on once, and a second one ends all
-processes. The launcher's exit code says only that some process failed, so this one returns the exit
-code that the run wrote into status.json.
+processes. The launcher's exit code shows only that some process failed, so this one returns the
+exit code that the run wrote into status.json.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Signals as a flag that the training loop asks for, so that a checkpoint can be written first.
 
 The first signal raises the flag and is answered at once; a second one ends the process and its
-loader workers without a checkpoint, says so, and leaves no temporary file.
+loader workers without a checkpoint, reports it, and leaves no temporary file.
 """
 
 from __future__ import annotations

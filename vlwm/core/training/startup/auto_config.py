@@ -1,7 +1,7 @@
 """`--auto`: what to train with on this machine, chosen before anything is loaded, and why.
 
 A choice is never made over the operator's own flag. What the VRAM table grants is the global batch
-of a new run; a run that goes on keeps its own, on whatever GPU, and only the microbatch follows
+of a new run; a resumed run keeps its own, on whatever GPU, and only the microbatch follows
 the memory. The probe (`vlwm.core.training.loop.batch_probe`) has the last word on that.
 """
 
@@ -56,7 +56,7 @@ def choose(
     Args:
         config: with the operator's flags over it.
         options: with the operator's flags.
-        advice: what the tables say of this machine.
+        advice: the tables' advice for this machine.
         found: what was seen of it, as phrases.
         fixed: which flags the operator gave.
 
@@ -109,9 +109,9 @@ def _beginning(
     """Return whether the run resumes, the sentence about it, and the config it resumes with."""
     folder = RunFolder(options.work_dir)
     if options.eval_only:
-        return options, f"the best checkpoint in {folder.path} is judged", stored_config(folder)
+        return options, f"the best checkpoint in {folder.path} is evaluated", stored_config(folder)
     if options.resume or options.resume_from is not None:
-        return options, f"the run in {folder.path} goes on, as asked", stored_config(folder)
+        return options, f"the run in {folder.path} is resumed, as asked", stored_config(folder)
     if not folder.holds_a_run():
         return options, f"a new run begins in {folder.path}", None
     if options.anew:
@@ -132,8 +132,8 @@ def _state(folder: RunFolder) -> str:
     except DataError:
         status = {}
     if status.get("state") == "done":
-        return f"the run in {folder.path} is finished and only judged again (--epochs goes further)"
-    return f"the unfinished run in {folder.path} goes on"
+        return f"the run in {folder.path} is finished and only evaluated again (--epochs for more)"
+    return f"the unfinished run in {folder.path} is resumed"
 
 
 def _batch(
@@ -178,10 +178,10 @@ def _data(config: Config) -> str:
     root = Path(config.data_root)
     if not is_to_be_prepared(config, from_raw=True):
         return f"data are in {root}"
-    goes_on = " (going on)" if holds_sessions(root) else ""
+    resuming = " (resumed)" if holds_sessions(root) else ""
     if config.prepare.source == "procedural":
-        return f"a made-up city is prepared in {root} first{goes_on}"
-    return f"the city models in {config.prepare.input} are prepared in {root} first{goes_on}"
+        return f"a made-up city is prepared in {root} first{resuming}"
+    return f"the city models in {config.prepare.input} are prepared in {root} first{resuming}"
 
 
 def _weights(config: Config, options: TrainOptions) -> tuple[TrainOptions, str]:
@@ -192,7 +192,7 @@ def _weights(config: Config, options: TrainOptions) -> tuple[TrainOptions, str]:
         return options, f"weights from {path}"
     return (
         dataclasses.replace(options, from_scratch=True),
-        f"trained from scratch, since the weights {path} are not there (vlwm download --models)",
+        f"trained from scratch, since the weights {path} do not exist (vlwm download --models)",
     )
 
 

@@ -29,7 +29,7 @@ _MADE_UP = "or try a made-up city: --config test_local"
 
 
 def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None:
-    """Say what to type where there is no session.
+    """Raise an error that names the command to type where there is no session.
 
     Args:
         raw_will_do: city models suffice, since the run prepares them.
@@ -101,7 +101,7 @@ def is_to_be_prepared(config: Config, *, from_raw: bool) -> bool:
 
 
 def prepare_data(config: Config, tick: Tick) -> None:
-    """Make the sessions of a config in its data folder; goes on where it was stopped.
+    """Make the sessions of a config in its data folder; continue where it was stopped.
 
     Raises:
         DataError: the city cannot be read, or is too small.

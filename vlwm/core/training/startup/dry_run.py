@@ -44,7 +44,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
 
     Raises:
         DataError: data or weights are missing, as they would be when training.
-        MachineError: the GPU asked for is not there.
+        MachineError: the requested GPU does not exist.
     """
     refuse_a_missing_checkpoint(options)
     config = locate_data(config, options)

@@ -49,7 +49,7 @@ def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
     """Return whether this command resumes the run in the folder; False where a run begins.
 
     Raises:
-        UsageError: the folder holds another run, or one that failed, and the command does not say
+        UsageError: the folder holds another run, or one that failed, and the command does not state
             whether to resume it.
         CheckpointError: neither `config.json` nor any checkpoint of the run can be read.
     """

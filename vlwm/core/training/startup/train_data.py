@@ -1,4 +1,4 @@
-"""The data of a run: opened, and made first where the config says how."""
+"""Open the data of a run, and make it first where the config states how."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ class TrainData:
 
 
 def open_data(config: Config, tick: Tick, *, from_raw: bool = False) -> TrainData:
-    """Open the packed frames of a config, making them first where it says how.
+    """Open the packed frames of a config, making them first where it states how.
 
     Args:
         from_raw: prepare city models too, not only a procedural city.
 
     Raises:
-        DataError: no data, another grid, an empty split, or a data set whose reader is not there.
+        DataError: no data, another grid, an empty split, or a data set whose reader is missing.
     """
     root = Path(config.data_root)
     if is_to_be_prepared(config, from_raw=from_raw):

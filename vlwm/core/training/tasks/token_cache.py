@@ -42,7 +42,7 @@ class TokenFile:
     as it is and the rest is computed as it comes.
 
     Args:
-        folder: where it lies.
+        folder: its location.
         key: what the codes depend on.
         frames: of the store.
         shape: (h, w) of a frame's codes.
@@ -177,9 +177,9 @@ class FrameCodes:
         half = torch.is_autocast_enabled(device.type)
         place = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         compiled = getattr(self.model.vae.encoder, "_compiled_call_impl", None) is not None
-        told = (
+        identity = (
             self.data.data_hash, self.model.grid, torch.__version__, place, compiled,
             str(torch.get_autocast_dtype(device.type)) if half else "float32",
         )  # fmt: skip
-        digest.update(repr(told).encode())
+        digest.update(repr(identity).encode())
         return digest.hexdigest()[:16]

@@ -7,7 +7,7 @@
     dead_codes   much of the codebook unused
     empty_targets  nothing occupied in the targets
     starving     the step waits for the loader
-    disk         little space left beside the run folder
+    disk         little space left on the run folder's disk
 (a stalled heartbeat is detected by the reader of status.json)
 
 Bad steps in a row, or spikes that persist, mean that the run has diverged; the trainer then returns
@@ -74,7 +74,7 @@ def is_spike(
 
     `young` relaxes the factor while the mean has few samples.
 
-    A likelihood can pass through zero, where a multiple of the mean says nothing: the distance to
+    A likelihood can pass through zero, where a multiple of the mean is meaningless: the distance to
     the mean is compared with the mean's size, or with `_SMALL` where that is less.
     """
     if running_mean is None:
@@ -86,7 +86,7 @@ def is_spike(
 def _spike(r: Record, c: HealthConfig, _: bool) -> str | None:
     loss, mean = r.get("train/loss"), r.get("running_loss")
     if loss is not None and is_spike(loss, mean, c, young=bool(r.get("young"))):
-        return f"loss {loss:.3g} stands far above its running mean {mean:.3g}"
+        return f"loss {loss:.3g} is far above its running mean {mean:.3g}"
     return None
 
 
@@ -114,7 +114,7 @@ def _disk(r: Record, c: HealthConfig, _: bool) -> str | None:
     free = r.get("disk_free_gb")
     if free is None or free >= c.disk_free_gb:
         return None
-    return f"{free:.1f} GB are free beside the run folder"
+    return f"{free:.1f} GB are free on the run folder's disk"
 
 
 CHECKS = (

@@ -73,7 +73,7 @@ class _Part:
 
 
 class RunPlan:
-    """The parts of one run; told what status.json is told.
+    """The parts of one run; receives the same events as status.json.
 
     Args:
         parts: names of the parts of this run, in order, as in `LABELS`.
@@ -193,7 +193,7 @@ class RunPlan:
             self._memory.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._memory, known)
         except (OSError, VlwmError):
-            return  # a pace is a convenience; a full or read-only home is no reason to fail
+            return  # a pace is a convenience; a full or read-only home must not fail the run
 
     def _remembered(self) -> dict[str, float]:
         return {} if self._memory is None else _read(self._memory).get(self._key, {})

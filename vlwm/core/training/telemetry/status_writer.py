@@ -1,6 +1,6 @@
 """status.json: what the run is doing now, for the dashboard and for foreign launchers.
 
-The heart beats from the loop itself, not from a thread: a beat means that work went on.
+The heart beats from the loop itself, not from a thread: a beat means that work progressed.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def test_faults_are_one_sentence(tmp_path: Path, shared_data: Path) -> None:
     with pytest.raises(VlwmError, match="the tables contradict each other at"):
         read_nuscenes(root)
     (root / "v1.0-mini/sensor.json").write_text("{}")
-    with pytest.raises(VlwmError, match="a table is no list of rows with tokens"):
+    with pytest.raises(VlwmError, match="a table is not a list of rows with tokens"):
         read_nuscenes(root)
     np.savez(tmp_path / "labels.npz", semantics=np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(VlwmError, match="are not those of Occ3D-nuScenes"):

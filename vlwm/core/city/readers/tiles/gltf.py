@@ -284,7 +284,7 @@ class _Scene(Lists):
 
 
 def _faces(index: NDArray[np.int64], mode: int) -> NDArray[np.int64]:
-    """Return faces (F, 3) of a list of corners, wound as glTF 2.0 (3.7.2.1) says."""
+    """Return faces (F, 3) of a list of corners, wound as defined by glTF 2.0 (3.7.2.1)."""
     if mode == _TRIANGLES:
         if len(index) % 3:
             raise BrokenTile("a list of triangles is not a multiple of three")

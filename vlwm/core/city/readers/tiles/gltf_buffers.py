@@ -65,7 +65,7 @@ class Lists:
         return buffer[start : start + size]
 
     def accessor(self, index: int) -> NDArray:
-        """Return an accessor (N, width); whole numbers stand for parts of one where normalised."""
+        """Return an accessor (N, width); normalised integers become fractions of one."""
         accessor = self.scene["accessors"][index]
         kind = np.dtype(_COMPONENTS[accessor["componentType"]])
         width, count = _WIDTHS[accessor["type"]], int(accessor["count"])

@@ -93,7 +93,7 @@ def checked(matrix: Floats, where: Path | str) -> Floats:
     turn = matrix[:3, :3]
     error = float(np.abs(turn @ turn.T - np.eye(3)).max())
     if error > TOLERANCE or np.linalg.det(turn) < 0:
-        kind = "mirrors" if error <= TOLERANCE else "is no rotation"
+        kind = "mirrors" if error <= TOLERANCE else "is not a rotation"
         raise DataError(
             f"the extrinsic {kind}: its matrix differs from a rotation by {error:.3g}, and "
             f"{TOLERANCE:g} is allowed",

@@ -40,7 +40,7 @@ class PoseFile:
     """Poses of a file.
 
     Attributes:
-        track: the poses; of a file without times, row numbers stand for seconds.
+        track: the poses; of a file without times, row numbers are taken as seconds.
         timed: False where the file has no times.
         notes: sentences about what was recognised.
         axes: name of the axes that the format prescribes, or None.

@@ -36,7 +36,7 @@ class FolderSource:
         poses: pose file.
         extrinsic: file of the mount, sensor → body; None: the sensor frame is the body frame.
         poses_of: 'body' or 'sensor'.
-        axes: 'enu', 'ned' or 'camera': the axes of the poses; None: as the pose format says.
+        axes: 'enu', 'ned' or 'camera': the axes of the poses; None: those of the pose format.
         agent: 'drone' or 'rover'.
         name: of the session; None: of the folder.
     """
@@ -169,9 +169,9 @@ def _times_of(
     poses: PoseFile,
 ) -> Floats:
     """Return the time of each point file, seconds."""
-    beside = source.poses.parent / "times.txt"
-    if not poses.timed and beside.is_file():
-        times = np.loadtxt(beside, dtype=np.float64, ndmin=1)
+    neighbour = source.poses.parent / "times.txt"
+    if not poses.timed and neighbour.is_file():
+        times = np.loadtxt(neighbour, dtype=np.float64, ndmin=1)
         if len(times) >= len(poses.track):
             return times[: len(files)] if len(times) >= len(files) else _too_few(source, times)
     if stamps is None:

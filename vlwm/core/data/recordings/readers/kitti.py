@@ -88,7 +88,7 @@ def _scans(names: list[Path], times: Floats, damaged: list[tuple[str, str]]) -> 
         except DataError as error:
             damaged.append((str(path), error.what))
         except (ValueError, IndexError):
-            damaged.append((str(path), "its name is no number of a frame in times.txt"))
+            damaged.append((str(path), "its name is not the number of a frame in times.txt"))
 
 
 def _velodyne_to_camera(path: Path) -> Floats:

@@ -78,7 +78,7 @@ def _trajectory(
         extrinsics={"LIDAR": mount_to_standard(mount, axes)},
         attribution=ATTRIBUTION,
         licence=LICENCE,
-        notes=["depth taken along the axis of the camera; the source does not say"],
+        notes=["depth taken along the axis of the camera; the source does not specify it"],
         damaged=damaged,
         source=str(path.parent),
     )

@@ -86,7 +86,7 @@ def _read_tables(root: Path) -> _Tables:
         values = read_json(folder / f"{name}.json")
         if not isinstance(values, list) or not all("token" in v for v in values):
             raise DataError(
-                "a table is no list of rows with tokens", where=folder / f"{name}.json",
+                "a table is not a list of rows with tokens", where=folder / f"{name}.json",
                 remedy=_LAYOUT,
             )  # fmt: skip
         rows[name] = {v["token"]: v for v in values}
@@ -210,7 +210,7 @@ def read_lidar_file(path: Path) -> NDArray[np.float32]:
     """Return the rows (N, 5) x, y, z, intensity, ring of a .pcd.bin file.
 
     Raises:
-        ValueError: its size is no whole number of rows.
+        ValueError: its size is not a whole number of rows.
     """
     raw = np.fromfile(path, dtype="<f4")
     if len(raw) % 5:

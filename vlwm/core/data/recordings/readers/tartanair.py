@@ -75,7 +75,7 @@ def read_tartanair(root: Path) -> list[Recording]:
     """Return one recording for each trajectory below a folder.
 
     Raises:
-        DataError: there is none, or its poses are no table of seven numbers.
+        DataError: there is none, or its poses are not a table of seven numbers.
     """
     found = [
         _trajectory(path.parent, layout, root)

@@ -3,7 +3,8 @@
 `interval5_LIDAR/image<camera time>_lidar<lidar time>.txt` holds x y z in the lidar's own frame.
 `sampleinfos_interpolated.json` lists camera poses `T4x4`, camera to world, by `OriginalImageName`;
 it covers five times as many frames, so poses are matched by name. X_cam = R · X_lidar + t by the
-calibration that the source's own table assigns to a run; an R that is no rotation is refused. The
+calibration that the source's own table assigns to a run; an R that is not a rotation is refused.
+The
 body is level with the camera: where it looks down, the top of its picture is ahead. No real scan
 was at hand: the layout is that of the documentation, the calibrations are the published ones.
 """
@@ -96,7 +97,7 @@ def camera_from_lidar(run: str, table: Mapping[str, Any]) -> Floats:
     """Return the 4×4 matrix lidar → camera that the source's table assigns to a run.
 
     Raises:
-        DataError: the run is in no row of the table, or its matrix is no rotation.
+        DataError: the run is in no row of the table, or its matrix is not a rotation.
     """
     name = next((c for row, c in table["used_by"].items() if run in _expanded(row)), None)
     if name is None:
