@@ -58,7 +58,7 @@ def test_transforms_are_those_from_the_root_down() -> None:
         ([], {}, "root is not a tile"),
         (tile("a", transform=[1, 2]), {}, "16 numbers"),
         ({"content": {"uri": 5}}, {}, "address of a content"),
-        ({"children": {"a": 1}}, {}, "no list of tiles"),
+        ({"children": {"a": 1}}, {}, "not a list of tiles"),
         ({"content": {"uri": "http://[x"}}, {}, "not a tile set"),
     ],
 )
