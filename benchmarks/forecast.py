@@ -188,8 +188,9 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
     if name == "tokenizer":
         return 0.0
 
-    def spent(motion: int, fusion: int) -> tuple[float, float]:
-        some = replace(config, data=replace(config.data, motion_steps=motion, fusion_steps=fusion))
+    def spent(motion: int, single: int) -> list[float]:
+        steps = {"motion_steps": motion, "fusion_steps": single, "completion_steps": single}
+        some = replace(config, data=replace(config.data, **steps))
         task = WorldTask(_fresh(some, data, device), data, some, device, 0, Ranks())
         times = []
         for phase in task.phases()[1:]:
@@ -197,12 +198,15 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
             run_phase(phase, some, device, Unkept())
             _wait(device)
             times.append(time.monotonic() - begun)
-        return times[0], times[1]
+        return times
 
     none, few = spent(0, 1), spent(TIMED_MOTION_STEPS, TIMED_FUSION_STEPS)
-    motion_s = (few[0] - none[0]) / TIMED_MOTION_STEPS
-    fusion_s = (few[1] - none[1]) / (TIMED_FUSION_STEPS - 1)  # a GPU's first one takes long
-    return sum(none) + motion_s * config.data.motion_steps + fusion_s * config.data.fusion_steps
+    timed = (TIMED_MOTION_STEPS, *[TIMED_FUSION_STEPS - 1] * 2)  # a GPU's first one takes long
+    planned = (config.data.motion_steps, config.data.fusion_steps, config.data.completion_steps)
+    total = sum(none)
+    for first, some, count, steps in zip(none, few, timed, planned, strict=False):
+        total += (some - first) / count * steps
+    return total
 
 
 def _fitted(config: Config, stage: str, samples: int, windows: int) -> Config:

@@ -36,6 +36,7 @@ class Phase(Word):
     PRIOR = "prior"
     MOTION = "motion"
     FUSION = "fusion"
+    COMPLETION = "completion"
     TOKENIZER = "tokenizer"
     WORLD = "world"
     VALIDATE = "validate"

@@ -28,7 +28,7 @@ TINY = (
     "model.pose_channels=8", "max_epochs=2", "data.samples_per_gpu=4",
     "lr_config.warmup_iters=2", "log_config.interval=1", "evaluation.max_windows=3",
     "evaluation.final_max_windows=1", "checkpoint_config.interval=1", "data.motion_steps=5",
-    "data.fusion_steps=3",
+    "data.fusion_steps=3", "data.completion_steps=3",
 )  # fmt: skip
 _TIMES = ("time", "windows_per_s", "frames_per_s", "loader_share", "memory_gb")
 

@@ -133,7 +133,9 @@ class ModelConfig:
     memory_levels: int = 3
     """resolutions of the memory network"""
     fusion_channels: int = 8
-    """channels of the network that fuses the past frames"""
+    """channels of the network that fuses the past frames; 0 (observed past only) counts evidence"""
+    completion_channels: int = 0
+    """channels of the network that completes what an observed past did not see; 0 for none"""
     pose_channels: int = 256
     """width of the pose module"""
     pose_dof: int = 3
@@ -148,6 +150,11 @@ class ModelConfig:
         _require(good, "model.use_tokens", False, "keep use_tokens or use_memory")
         good = self.freeze_vae or self.use_tokens
         _require(good, "model.freeze_vae", False, "without use_tokens nothing trains it: keep True")
+        value = self.fusion_channels
+        _require(value >= 0, "model.fusion_channels", value, "use 0 or more")
+        value = self.completion_channels
+        good = value >= 0 and value % 16 == 0
+        _require(good, "model.completion_channels", value, "use 0 or a multiple of 16")
 
 
 @dataclass(frozen=True)
@@ -198,6 +205,8 @@ class DataConfig:
     """steps that the pose module learns from poses alone, before the first one of stage 2"""
     fusion_steps: int = 1500
     """steps of one window each that the fusion of past frames learns before the first of stage 2"""
+    completion_steps: int = 1500
+    """steps of one window each that the completion of an observed past learns before stage 2"""
     mirror: bool = True
     """mirror windows left to right at random in stage 2"""
     symmetries: bool = True
@@ -219,6 +228,8 @@ class DataConfig:
         _require(value >= 0, "data.motion_steps", value, "use 0 or more")
         value = self.fusion_steps
         _require(value >= 0, "data.fusion_steps", value, "use 0 or more")
+        value = self.completion_steps
+        _require(value >= 0, "data.completion_steps", value, "use 0 or more")
         good = not (self.observed and self.cache_tokens)
         _require(good, "data.cache_tokens", True, "with data.observed, use False: no true past")
         value = self.workers_per_gpu
@@ -409,6 +420,11 @@ class Config:
         _require(good, "future_frames", self.future_frames, "use at least 1 future frame")
         good = self.dataset in ("tokyo", "procedural", "nuscenes", "uavscenes", "any")
         _require(good, "dataset", self.dataset, "use tokyo, procedural, nuscenes, uavscenes or any")
+        good = bool(self.model.fusion_channels or self.data.observed)
+        _require(good, "model.fusion_channels", 0, "without data.observed, use 1 or more")
+        good = not self.model.completion_channels or self.data.observed
+        value = self.model.completion_channels
+        _require(good, "model.completion_channels", value, "without data.observed, use 0")
 
     @property
     def window_frames(self) -> int:

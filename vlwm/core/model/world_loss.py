@@ -22,6 +22,7 @@ from vlwm.core.data.batch import Batch
 from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory.fusion import fusion_loss
+from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.warp import resampled_memory
 from vlwm.core.model.motion.motion_head import ExtraMotion, Motion
 from vlwm.core.model.motion.vehicle_state import true_state
@@ -100,6 +101,10 @@ class WorldLoss:
             fusion = self._fusion_loss(voxels, batch, seed, known)
             yield LossTerm("fusion", fusion, weights.fusion_weight)
             del fusion
+            if model.completes:
+                completion = self._completion_loss(voxels, batch, seed, known)
+                yield LossTerm("completion", completion, weights.fusion_weight)
+                del completion
         if codes is not None and tokens is not None:
             token = self._token_loss(codes, scene, out.ego)
             yield LossTerm("token", token, weights.token_weight)
@@ -166,6 +171,36 @@ class WorldLoss:
         voxels = self.model.voxels(batch.bits, batch.symmetry)
         seed = self._sample_seed(batch, step)
         return LossTerm("fusion", self._fusion_loss(voxels, batch, seed, self._known(batch)))
+
+    def completion_term(self, batch: Batch, step: int) -> LossTerm:
+        """Return the loss of the completion alone, as pre-training minimises it: unweighted."""
+        voxels = self.model.voxels(batch.bits, batch.symmetry)
+        seed = self._sample_seed(batch, step)
+        known = self._known(batch)
+        return LossTerm("completion", self._completion_loss(voxels, batch, seed, known))
+
+    def _completion_loss(
+        self, voxels: Tensor, batch: Batch, seed: Tensor, known: Tensor | None
+    ) -> Tensor:
+        """Return the loss of the completed map on one future frame of each window.
+
+        Under the true motion, as the fusion's.
+        """
+        model = self.model
+        assert isinstance(model.memory, ObservedBranch)
+        past = batch.past(model.history)
+        free = model.free_space(past)
+        assert free is not None
+        horizon = (seed >> 11) % model.future  # (B,)
+        return model.memory.completion_loss(
+            voxels[:, : model.history],
+            free,
+            model.past_ego(past),
+            _pick(batch.plan(model.history).ego, horizon),
+            model.column_logit,
+            _pick(voxels, model.history + horizon),
+            None if known is None else _pick(known, model.history + horizon),
+        )
 
     def _fusion_loss(
         self, voxels: Tensor, batch: Batch, seed: Tensor, known: Tensor | None

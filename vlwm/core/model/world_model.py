@@ -172,8 +172,12 @@ class WorldModel(nn.Module):
             tokens=width if model.use_tokens else 0,
         )
         if model.use_memory:
-            branch = ObservedBranch if config.data.observed else MemoryBranch
-            self.memory = branch(self.history, model.fusion_channels, grid)
+            sizes = (self.history, model.fusion_channels, grid)
+            self.memory: MemoryBranch = (
+                ObservedBranch(*sizes, model.completion_channels)
+                if config.data.observed
+                else MemoryBranch(*sizes)
+            )
         self.register_buffer("residual_weight", torch.ones(2))
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
@@ -208,6 +212,12 @@ class WorldModel(nn.Module):
         for parameter in kept.values():
             parameter.requires_grad_(True)
         return tuple(kept)
+
+    @property
+    def completes(self) -> bool:
+        """True if a network completes what an observed past did not see."""
+        model = self.config.model
+        return bool(model.use_memory and self.config.data.observed and model.completion_channels)
 
     # Priors, counted on the train split before the first step
 
@@ -404,8 +414,9 @@ class WorldModel(nn.Module):
         """Return an observed past, fused once for all horizons; None for a true one."""
         if scene.free is None or not self.config.model.use_memory:
             return None
-        fused: Tensor = self.memory.fuse(scene.voxels[:, : self.history], scene.free, past_ego)
-        return fused
+        assert isinstance(self.memory, ObservedBranch)
+        past = scene.voxels[:, : self.history]
+        return self.memory.fuse(past, scene.free, past_ego, self.column_logit)
 
     def _memory(
         self,
@@ -422,6 +433,7 @@ class WorldModel(nn.Module):
             moves = self.motion_head.moves(motion, target.window[rows], target.horizon[rows])
             spread = MotionSpread(rows, moves)
         if fused is not None:
+            assert isinstance(self.memory, ObservedBranch)
             return self.memory.read_fused(scene.voxels, fused, target, self.column_logit, spread)
         return self.memory(scene.voxels, target, self.column_logit, spread)
 

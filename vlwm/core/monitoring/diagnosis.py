@@ -20,6 +20,7 @@ PHASE_WORDS: dict[str, str] = {
     Phase.PRIOR: "counting the column prior",
     Phase.MOTION: "warm-up 1 of 2: motion model",
     Phase.FUSION: "warm-up 2 of 2: frame fusion",
+    Phase.COMPLETION: "warm-up: completion of the unseen",
     Phase.TOKENIZER: "training",
     Phase.WORLD: "training",
     Phase.VALIDATE: "validating",

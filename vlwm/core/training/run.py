@@ -125,6 +125,7 @@ def _steps(run: Run, data: TrainData) -> dict[str, int]:
     steps: dict[str, int] = {
         Phase.MOTION: run.config.data.motion_steps,
         Phase.FUSION: run.config.data.fusion_steps,
+        Phase.COMPLETION: run.config.data.completion_steps,
     }
     samples = {
         Stage.TOKENIZER: (len(data.train_rows), run.config.tokenizer.epoch_samples),

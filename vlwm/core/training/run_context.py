@@ -119,8 +119,10 @@ def _plan_of(
     if options.trains(Stage.TOKENIZER):
         parts.append(Phase.TOKENIZER)
     if options.trains(Stage.WORLD):
-        fusion = [Phase.FUSION] if config.model.use_memory else []
-        parts += [Phase.MOTION, *fusion, Phase.WORLD, Phase.EVAL]
+        memory = [Phase.FUSION] if config.model.use_memory else []
+        if memory and config.data.observed and config.model.completion_channels:
+            memory.append(Phase.COMPLETION)
+        parts += [Phase.MOTION, *memory, Phase.WORLD, Phase.EVAL]
     batches = (config.tokenizer.samples_per_gpu, config.data.samples_per_gpu, ranks.size)
     shape = (config.point_cloud_range, config.voxel_size, config.data.horizons, batches)
     key = f"{config.name} {shape} {describe(device)}"

@@ -43,7 +43,7 @@ def still(branch: ObservedBranch, occupied: torch.Tensor, free: torch.Tensor) ->
         torch.zeros(1, 4),
     )  # fmt: skip
     prior = torch.full((occupied.shape[-1],), -2.0)
-    fused = branch.fuse(occupied, free, past_ego)
+    fused = branch.fuse(occupied, free, past_ego, prior)
     found = branch.read_fused(occupied, fused, target, prior, None)
     return torch.cat([found.logits, found.reach])
 
@@ -71,7 +71,8 @@ def test_the_margin_keeps_what_the_last_frame_does_not_contain() -> None:
     occupied[:, 0, 0, 4, 2] = 1  # the rear edge of a frame 3 m behind
     past_ego = torch.zeros(1, 2, 4)
     past_ego[0, 0, 0] = -3.0
-    fused = branch.fuse(occupied, free, past_ego)
+    prior = torch.full((branch.grid.shape[2],), -2.0)
+    fused = branch.fuse(occupied, free, past_ego, prior)
     assert fused[0, 1, MARGIN - 3, MARGIN + 4, 2] == 1.0
 
 

@@ -85,6 +85,14 @@ def test_a_damaged_config_is_compared_with_the_checkpoints(tmp_path: Path, confi
         goes_on(run, config)
 
 
+def test_a_run_of_a_version_with_fewer_keys_resumes(tmp_path: Path, config: Config) -> None:
+    run = hold(tmp_path / "run", config)
+    older = config.to_dict()
+    del older["model"]["completion_channels"], older["data"]["completion_steps"]
+    write_json(run.config_json, older)
+    assert goes_on(run, config) and resume.continues(run, config)
+
+
 def test_the_same_data_are_the_same_run_however_they_are_reached(
     tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,8 @@
 A cell has three states: evidence of a surface, evidence of free space, none. Log-odds are a
 weighted count of both kinds over the past frames, with weights that are learned, plus the residual
 of a small convolutional network, the same for every height layer. Without evidence the log-odds are
-those of the column prior: unknown is not free.
+those of the column prior: unknown is not free. A second network (`completion_net`) then predicts
+what nobody saw from what was seen around it.
 
 Axes: B windows, P past frames, R target frames, X, Y, Z cells (with a margin while fused), L height
 layers.
@@ -27,6 +28,7 @@ from vlwm.core.model.memory.branch import (
     MotionSpread,
     TargetFrames,
 )
+from vlwm.core.model.memory.completion_net import CompletionNet, completion_loss
 from vlwm.core.model.memory.extrapolation import unseen_columns
 from vlwm.core.model.memory.fusion import fusion_loss
 from vlwm.core.model.memory.warp import resampled_memory
@@ -64,12 +66,15 @@ class ObservedFusion(nn.Module):
 
     Args:
         frames: past frames.
-        channels: width.
+        channels: width; 0 for the weighted count alone, which is enough where a completion follows.
     """
 
     def __init__(self, frames: int, channels: int) -> None:
         super().__init__()
+        self.channels = channels
         self.odds = nn.Parameter(torch.tensor(_FIRST_ODDS))
+        if not channels:
+            return
         self.conv_in = nn.Conv2d(2 * frames + 4, channels, 3, padding=1)
         self.hidden = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in _DILATIONS
@@ -86,6 +91,8 @@ class ObservedFusion(nn.Module):
             below, above: the neighbours of each of them.
         """
         odds = self.odds[0] * seen.occupied.sum(1) - self.odds[1] * seen.free.sum(1)
+        if not self.channels:
+            return odds
         around = [
             kind.mean(1, keepdim=True)
             for near in (below, above)
@@ -108,11 +115,13 @@ class ObservedBranch(MemoryBranch):
         history: past frames.
         channels: width of the fusion.
         grid: the grid of all frames.
+        completion: width of the network that completes the map; 0 for none.
     """
 
-    def __init__(self, history: int, channels: int, grid: VoxelGrid) -> None:
-        super().__init__(history, channels, grid)
+    def __init__(self, history: int, channels: int, grid: VoxelGrid, completion: int = 0) -> None:
+        super().__init__(history, channels or 1, grid)  # its fusion is replaced
         self.fusion = ObservedFusion(history, channels)
+        self.completion = CompletionNet(grid.shape[2], completion) if completion else None
         (x, y, z), (cell_x, cell_y, _) = grid.shape, grid.cell_m
         low_x, low_y, low_z = grid.lower_m
         self.wide_grid = VoxelGrid(
@@ -122,20 +131,34 @@ class ObservedBranch(MemoryBranch):
         )
 
     @torch.no_grad()
-    def fuse(self, occupied: Tensor, free: Tensor, past_ego: Tensor) -> Tensor:
-        """Return log-odds and evidence float32 (B, 2, X, Y, Z) in the frame of the last past pose.
+    def fuse(self, occupied: Tensor, free: Tensor, past_ego: Tensor, prior: Tensor) -> Tensor:
+        """Return the map in the frame of the last past pose, float32 (B, 2, X, Y, Z).
+
+        Its planes are logits less the column prior's, which are 0 where nothing is known, and the
+        evidence in [0, 1].
 
         Args:
             occupied, free: uint8 (B, P, X, Y, Z).
             past_ego: (B, P, 4).
+            prior: logits (Z,) of the column prior.
         """
         seen = self._read(occupied, free, past_ego, past_ego[:, -1])
-        depth = occupied.shape[-1]
+        logits, evidence = self._fused(seen, prior)
+        if self.completion is not None:
+            logits = logits + self.completion(logits, evidence)
+        planes = torch.stack([logits - prior[:, None, None], evidence], dim=1)  # (B, 2, Z, X, Y)
+        return planes.permute(0, 1, 3, 4, 2)
+
+    @torch.no_grad()
+    def _fused(self, seen: Seen, prior: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and evidence float32 (B, Z, X, Y) before they are completed."""
+        depth = seen.occupied.shape[2]
         odds = []
         for first in range(0, depth, _LAYERS_AT_ONCE):  # few layers stay in a processor's cache
             last = min(first + _LAYERS_AT_ONCE, depth)
             odds.append(self.fusion(*_with_neighbours(seen, first, last)))
-        return torch.stack([torch.cat(odds, dim=1), seen.evidence()], dim=1).permute(0, 1, 3, 4, 2)
+        evidence = seen.evidence()
+        return torch.cat(odds, dim=1) + (1 - evidence) * prior[:, None, None], evidence
 
     @torch.no_grad()
     def read_fused(
@@ -159,9 +182,8 @@ class ObservedBranch(MemoryBranch):
         planes = fused[target.window]  # (R, 2, X, Y, Z)
         # Both planes are read like frames whose grids are the wide one.
         memory = resampled_memory(planes, anchor, target.ego, self.wide_grid).occupied
-        inner = memory[..., MARGIN:-MARGIN, MARGIN:-MARGIN]  # (R, 2, Z, X, Y)
-        odds, evidence = inner.unbind(1)
-        logits = odds + (1 - evidence) * prior[:, None, None]
+        above_prior, evidence = _inner(memory).unbind(1)  # each (R, Z, X, Y)
+        logits = above_prior + prior[:, None, None]
         past = voxels[:, : target.past_ego.shape[1]]
         unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
         unseen.put(logits, self.extrapolation(unseen, prior))
@@ -193,6 +215,33 @@ class ObservedBranch(MemoryBranch):
         below, here, above = (seen.layers(k * count, (k + 1) * count) for k in range(3))
         return fusion_loss(self.fusion(here, below, above), truth, here.evidence() > 0.5)
 
+    def completion_loss(
+        self,
+        occupied: Tensor,
+        free: Tensor,
+        past_ego: Tensor,
+        ego: Tensor,
+        prior: Tensor,
+        truth: Tensor,
+        known: Tensor | None,
+    ) -> Tensor:
+        """Return the cross-entropy of the completed map, laid where one future frame is.
+
+        Args:
+            occupied, free: uint8 (B, P, X, Y, Z).
+            past_ego: (B, P, 4).
+            ego: (B, 4), of a future frame of each window.
+            prior: logits (Z,) of the column prior.
+            truth: uint8 (B, X, Y, Z) of that frame.
+            known: uint8 of the same shape, cells whose truth is known; None: all of them.
+        """
+        assert self.completion is not None
+        # no gradient reaches the fusion: it has a loss of its own
+        logits, evidence = self._fused(self._read(occupied, free, past_ego, ego), prior)
+        completed = _inner(logits + self.completion(logits, evidence))  # (B, Z, X, Y)
+        counted = None if known is None else known.permute(0, 3, 1, 2) > 0
+        return completion_loss(completed, truth.permute(0, 3, 1, 2), counted)
+
     @torch.no_grad()
     def _read(
         self,
@@ -212,6 +261,11 @@ class ObservedBranch(MemoryBranch):
             both = functional.pad(both, (0, 0, MARGIN, MARGIN, MARGIN, MARGIN))
         memory = resampled_memory(both, past_ego.repeat(1, 2, 1), ego, grid, layers).occupied
         return Seen(memory[:, :frames], memory[:, frames:])
+
+
+def _inner(values: Tensor) -> Tensor:
+    """Return values (…, X, Y) of the wide grid without its margin."""
+    return values[..., MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def _with_neighbours(seen: Seen, first: int, last: int) -> tuple[Seen, Seen, Seen]:

@@ -186,6 +186,18 @@ def _stored(path: Path) -> dict[str, Any] | None:
     return _comparable(values) if isinstance(values, dict) else None
 
 
+def _filled(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return values with the default of every key that the version which wrote them did not have.
+
+    A new key's default is what the code did before the key came.
+    """
+    filled = {**defaults, **values}
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(filled[name], dict):
+            filled[name] = _filled(filled[name], default)
+    return filled
+
+
 def comparable(config: Config) -> dict[str, Any]:
     """Return the config without what changes no number."""
     return _comparable(config.to_dict())
@@ -255,6 +267,7 @@ def _without(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _comparable(values: dict[str, Any]) -> dict[str, Any]:
+    values = _filled(values, Config().to_dict())
     data = _without(_dict(values.get("data")), ("workers_per_gpu", "cache_tokens"))
     return {**values, "data": data}
 

@@ -27,7 +27,7 @@ from vlwm.core.training.loop.data_loader import epoch_batches, share_of
 from vlwm.core.training.loop.task import Pause, judge_all
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
-from vlwm.core.training.tasks.fusion_pretraining import FusionPretraining
+from vlwm.core.training.tasks.fusion_pretraining import CompletionPretraining, FusionPretraining
 from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
 from vlwm.core.training.tasks.prior_counting import PriorCounting
@@ -99,8 +99,11 @@ class WorldTask:
         motion = MotionPretraining(self.module.motion_head, self.motions, self.config)
         if not self.config.model.use_memory:
             return counting, motion
-        fusion = FusionPretraining(self.objective, self.train_set, self.config, self.workers)
-        return counting, motion, fusion
+        what = (self.objective, self.train_set, self.config, self.workers)
+        fusion = FusionPretraining(*what)
+        if not self.module.completes:
+            return counting, motion, fusion
+        return counting, motion, fusion, CompletionPretraining(*what)
 
     def samples(self) -> int:
         """Return the windows of an epoch."""
