@@ -1,9 +1,10 @@
 """Pre-train the networks of the memory branch on single windows before stage 2.
 
-The fusion is small and shared by all layers and places, so it needs many optimizer steps rather than many
-cells per step: a layer of one future frame holds ten thousand examples already (docs/decisions.md).
-A full step of stage 2 is expensive, so the fusion is first trained alone; afterwards it trains
-jointly with the rest. The completion of an observed past follows it in the same way.
+The fusion is small and shared by all layers and places, so it needs many optimizer steps rather
+than many cells per step: a layer of one future frame holds ten thousand examples already
+(docs/decisions.md). A full step of stage 2 is expensive, so the fusion is first trained alone;
+afterwards it trains jointly with the rest. The completion of an observed past follows in the same
+way.
 """
 
 from __future__ import annotations

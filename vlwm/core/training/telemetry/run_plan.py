@@ -32,8 +32,22 @@ LABELS = {
 """parts of a run in order, with their labels"""
 
 _RATIOS = {
-    "test_local": {"tokenizer": 0.36, "motion": 0.022, "fusion": 0.105, "completion": 0.12, "world": 3.3, "eval": 35.0},
-    "": {"tokenizer": 3.8, "motion": 0.03, "fusion": 0.31, "completion": 0.6, "world": 6.3, "eval": 60.0},
+    "test_local": {
+        "tokenizer": 0.36,
+        "motion": 0.022,
+        "fusion": 0.105,
+        "completion": 0.12,
+        "world": 3.3,
+        "eval": 35.0,
+    },
+    "": {
+        "tokenizer": 3.8,
+        "motion": 0.03,
+        "fusion": 0.31,
+        "completion": 0.6,
+        "world": 6.3,
+        "eval": 60.0,
+    },
 }
 """seconds a step (of the test: in all) on two cores, by preset; only their ratios matter"""
 
