@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.config.load import load_config
-from vlwm.core.evaluation.evaluator import judge_subject
+from vlwm.core.evaluation.evaluator import score_subject
 from vlwm.core.evaluation.load import EvalData, open_baselines
 from vlwm.core.evaluation.scores.score_table import methods_of, sentences
 from vlwm.core.files import make_folder, write_json
@@ -42,7 +42,7 @@ def main() -> None:
         load_config(given.config), EvalData(given.split, given.data, given.windows)
     )
     fitted_s = time.monotonic() - begun
-    sheet = judge_subject(opened.subject, given.split, None)
+    sheet = score_subject(opened.subject, given.split, None)
     sheet["seconds"] = {
         "fit": round(fitted_s),
         "all": round(time.monotonic() - begun),

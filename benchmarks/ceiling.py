@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args()
     subject = subject_of(given)
-    model, history = subject.judge.model, subject.judge.history
+    model, history = subject.scorer.model, subject.scorer.history
     assert model is not None
     everything = [ProbabilityHistogram() for _ in range(model.future)]
     structure = [ProbabilityHistogram() for _ in range(model.future)]

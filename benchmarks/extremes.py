@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
     given = parser.parse_args()
     subject = subject_of(given)
-    judge = subject.judge
-    rows = [judge.methods.index(name) for name in ("model", "memory_baseline")]
-    at, zone = int(np.argmin(np.abs(judge.horizons_s - _AT_S))), ZONES.index("structure")
+    scorer = subject.scorer
+    rows = [scorer.methods.index(name) for name in ("model", "memory_baseline")]
+    at, zone = int(np.argmin(np.abs(scorer.horizons_s - _AT_S))), ZONES.index("structure")
     found = np.empty((len(subject.windows), 2))
     for k in range(len(subject.windows)):
-        tally = judge.new_tally()
-        judge.add(subject.batch([k]), [0], tally)
+        tally = scorer.new_tally()
+        scorer.add(subject.batch([k]), [0], tally)
         found[k] = iou_of(tally.total.counts[rows, at, zone])
     gain = found[:, 0] - found[:, 1]
     told = np.flatnonzero(np.isfinite(gain))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlwm.core.config.schema import Config
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
-from vlwm.core.evaluation.eval_windows import JudgedWindow
+from vlwm.core.evaluation.eval_windows import EvalWindow
 from vlwm.core.evaluation.metrics import iou_of, structure_mask
 from vlwm.core.evaluation.observed.tally import ZoneCounter
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS, interval_of, resampled_iou
@@ -31,7 +31,7 @@ class Scoreboard:
         self.thresholds = [0.5] * self.horizons
         self.clusters: dict[Hashable, np.ndarray] = {}
 
-    def calibrate(self, probabilities: Tensor, window: JudgedWindow) -> None:
+    def calibrate(self, probabilities: Tensor, window: EvalWindow) -> None:
         """Count a validation window: float (H, X, Y, Z)."""
         for h, histogram in enumerate(self.histograms):
             histogram.add(probabilities[h].contiguous(), window.truth[h])
@@ -46,7 +46,7 @@ class Scoreboard:
             [(p >= t).to(torch.uint8) for p, t in zip(probabilities, self.thresholds, strict=True)]
         )
 
-    def add(self, planes: Tensor, window: JudgedWindow, cluster: Hashable) -> None:
+    def add(self, planes: Tensor, window: EvalWindow, cluster: Hashable) -> None:
         """Count a test window: uint8 (H, X, Y, Z)."""
         assert window.seen is not None
         shape = (self.horizons, len(ZONES), 4)

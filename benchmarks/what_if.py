@@ -23,14 +23,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args()
     subject = subject_of(given)
-    judge = subject.judge
-    assert judge.model is not None
+    scorer = subject.scorer
+    assert scorer.model is not None
     met, seconds = [], []
     for batch in subject.batches(1):
-        pair = pair_in(batch, judge.model, judge.horizons_s, judge.history)
+        pair = pair_in(batch, scorer.model, scorer.horizons_s, scorer.history)
         if pair is not None:
             begun = time.perf_counter()
-            met.append(met_by(judge.model, batch, judge.history, pair))
+            met.append(met_by(scorer.model, batch, scorer.history, pair))
             seconds.append((time.perf_counter() - begun) / 2)
     if not met:
         parser.exit(1, "no window has a wall in reach and a free way beside it\n")

@@ -14,7 +14,7 @@ import torch
 import vlwm
 from tests.trained_run import ATTRIBUTION, THRESHOLDS, window_of, write_trained_run
 from vlwm.core.data.batch import Past
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.geometry.frames import (
     anchor_poses,
     multiply_quaternions,
@@ -52,7 +52,7 @@ def test_a_forecast_is_what_the_world_model_says(run: Path, model: vlwm.Model) -
     )  # fmt: skip
     probability = torch.sigmoid(world.forecast(past).logits)[0]
     np.testing.assert_array_equal(found.probability, probability.numpy())
-    cut = Cut.of(THRESHOLDS["model"])
+    cut = Thresholds.of(THRESHOLDS["model"])
     for h in range(6):
         np.testing.assert_array_equal(found.occupied[h], cut.occupied(probability[h], h).numpy())
     assert found.attribution == ATTRIBUTION == model.attribution

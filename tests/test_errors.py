@@ -194,9 +194,9 @@ def _memory(_: Path) -> None:
     def full(size: int) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    subject: Any = types.SimpleNamespace(judge=types.SimpleNamespace(new_tally=lambda: None),
+    subject: Any = types.SimpleNamespace(scorer=types.SimpleNamespace(new_tally=lambda: None),
                                          batches=full, device="cuda:0")  # fmt: skip
-    evaluator.judge_subject(subject, "test", "best.pth", batch_size=4)
+    evaluator.score_subject(subject, "test", "best.pth", batch_size=4)
 
 
 def _stopped(number: str) -> Callable[[Path], None]:

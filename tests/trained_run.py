@@ -26,7 +26,7 @@ def write_trained_run(folder: Path, *more: str, attribution: str = ATTRIBUTION) 
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "stage": "world", "epoch": 3, "step": 30, "model": model_of(config).state_dict(),
-        "config": asdict(config), "threshold": 0.4, "cuts": THRESHOLDS, "fresh": [],
+        "config": asdict(config), "threshold": 0.4, "thresholds": THRESHOLDS, "fresh": [],
         "data_hash": "ab" * 32, "versions": {"vlwm": "0.1.0", "git": None},
     }  # fmt: skip
     save_checkpoint(folder / "best.pth", content)
@@ -45,7 +45,8 @@ def score_sheet(attribution: str = ATTRIBUTION) -> dict[str, object]:
         for m, keyed in scores.items()
     }
     return {
-        "split": "test", "checkpoint": "best.pth", "threshold": 0.4, "cuts": THRESHOLDS,
+        "split": "test", "checkpoint": "best.pth", "threshold": 0.4,
+        "thresholds": THRESHOLDS, "cuts": THRESHOLDS,
         "horizons_s": horizons, "n_windows": 40, "n_clusters": 31, "too_few_clusters": False,
         "scores": scores, "intervals": intervals, "procedural": False,
         "attribution": attribution, "data": {"root": "data/maru", "hash": "ab" * 32},

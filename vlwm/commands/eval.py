@@ -127,7 +127,7 @@ def evaluate(
     """
     from vlwm.commands.shared.output import emit_json, note
     from vlwm.core.errors import UsageError
-    from vlwm.core.evaluation.evaluator import judge_subject
+    from vlwm.core.evaluation.evaluator import score_subject
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
@@ -145,7 +145,7 @@ def evaluate(
     opened = _open(runs[0], split, own, config, max_windows)
     subject, checkpoint = opened.subject, opened.checkpoint
     note(_announcement(opened, split))
-    scores = judge_subject(
+    scores = score_subject(
         subject,
         split,
         None if checkpoint is None else str(checkpoint),

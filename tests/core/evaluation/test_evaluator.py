@@ -19,10 +19,10 @@ from vlwm.core.errors import CheckpointError, DataError
 from vlwm.core.evaluation.baselines.fit import fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.warps import BASELINES
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.evaluator import evaluate, prepare_subject
-from vlwm.core.evaluation.load import EvalData, cuts_of, find_checkpoint, open_baselines
+from vlwm.core.evaluation.load import EvalData, find_checkpoint, open_baselines, thresholds_of
 from vlwm.core.figures.eval_figures import clip_of, write_results
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
@@ -190,11 +190,11 @@ def test_a_folder_without_a_checkpoint_is_one_sentence(tmp_path):
 
 
 def test_cuts_come_from_the_checkpoint():
-    assert cuts_of({"threshold": None}).model == Cut(0.5)
-    plain = cuts_of({"threshold": 0.3})
+    assert thresholds_of({"threshold": None}).model == Thresholds(0.5)
+    plain = thresholds_of({"threshold": 0.3})
     assert (plain.model, plain.model_plan, plain.tokenizer_round_trip) == (
-        Cut(0.3), Cut(0.3), Cut(0.5)
+        Thresholds(0.3), Thresholds(0.3), Thresholds(0.5)
     )  # fmt: skip
-    own = Cut(0.4, (0.5, 0.4), (0.3, 0.2))
-    given = cuts_of({"threshold": 0.4, "cuts": {"model": own.content()}})
-    assert (given.model, given.model_plan) == (own, Cut(0.4))
+    own = Thresholds(0.4, (0.5, 0.4), (0.3, 0.2))
+    given = thresholds_of({"threshold": 0.4, "thresholds": {"model": own.content()}})
+    assert (given.model, given.model_plan) == (own, Thresholds(0.4))

@@ -25,15 +25,15 @@ from vlwm.core.data.windows import frame_rows, windows_of
 from vlwm.core.evaluation.accumulators import Tally
 from vlwm.core.evaluation.baselines.fit import fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.evaluator import evaluate
-from vlwm.core.evaluation.load import EvalData, cuts_of, open_run
+from vlwm.core.evaluation.load import EvalData, open_run, thresholds_of
 from vlwm.core.evaluation.metrics import CELLS, HIT, PREDICTED, TRUE, ZONES
-from vlwm.core.evaluation.model_forecasts import Cuts
+from vlwm.core.evaluation.model_forecasts import TrackThresholds
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
-from vlwm.core.evaluation.window_scorer import Judge
+from vlwm.core.evaluation.window_scorer import WindowScorer
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import pack_bits, unpack_bits
 from vlwm.core.model.checkpoint import save_checkpoint
@@ -82,24 +82,28 @@ class Oracle:
         )
 
 
-def judged(oracle: Oracle, batch: Batch, cuts: Cuts) -> dict[str, list[float | None]]:
+def scored(
+    oracle: Oracle, batch: Batch, thresholds: TrackThresholds
+) -> dict[str, list[float | None]]:
     """IoU per horizon of both tracks."""
-    judge = Judge(GRID, np.arange(GRID.shape[2]) == 0, HISTORY, FUTURE, 0.5, oracle, cuts)
-    tally = judge.new_tally()
-    judge.add(batch, list(range(len(batch.index))), tally)
+    scorer = WindowScorer(
+        GRID, np.arange(GRID.shape[2]) == 0, HISTORY, FUTURE, 0.5, oracle, thresholds
+    )
+    tally = scorer.new_tally()
+    scorer.add(batch, list(range(len(batch.index))), tally)
     return {name: tally.total.scores(name)["iou"] for name in LEVELS}
 
 
-RIGHT = Cuts(model=Cut(0.2), model_plan=Cut(0.8))
+RIGHT = TrackThresholds(model=Thresholds(0.2), model_plan=Thresholds(0.8))
 
 
 def test_a_perfect_forecast_scores_one_at_every_horizon_and_only_where_it_is_right():
     """Fault: a horizon counted against the truth of its neighbour."""
     batch = batch_of(CONFIG, size=1)
-    assert judged(Oracle(batch.bits), batch, RIGHT) == dict.fromkeys(LEVELS, [1.0] * 6)
+    assert scored(Oracle(batch.bits), batch, RIGHT) == dict.fromkeys(LEVELS, [1.0] * 6)
     for h in (0, 2, 5):
         one = [float(k == h) for k in range(FUTURE)]
-        assert judged(Oracle(batch.bits, (h,)), batch, RIGHT) == dict.fromkeys(LEVELS, one)
+        assert scored(Oracle(batch.bits, (h,)), batch, RIGHT) == dict.fromkeys(LEVELS, one)
 
 
 def test_counts_of_a_horizon_are_those_of_its_own_frame():
@@ -109,9 +113,9 @@ def test_counts_of_a_horizon_are_those_of_its_own_frame():
     for frame in range(10):
         cells[0, frame].view(-1)[: 10 * frame] = True  # frame k has 10 k occupied cells
     batch = replace(batch, bits=pack_bits(cells))
-    judge = Judge(GRID, np.zeros(GRID.shape[2], bool), HISTORY, FUTURE, 0.5)
-    tally = judge.new_tally()
-    judge.add(batch, ["here"], tally)
+    scorer = WindowScorer(GRID, np.zeros(GRID.shape[2], bool), HISTORY, FUTURE, 0.5)
+    tally = scorer.new_tally()
+    scorer.add(batch, ["here"], tally)
     assert tally.total.counts[0, :, 0, TRUE].tolist() == [40, 50, 60, 70, 80, 90]
     copied = tally.methods.index("copy_last")
     assert tally.total.counts[copied, :, 0, PREDICTED].tolist() == [30] * 6
@@ -120,9 +124,12 @@ def test_counts_of_a_horizon_are_those_of_its_own_frame():
 def test_each_track_is_cut_at_its_own_thresholds():
     """Fault: the plan track at the other track's thresholds, or both exchanged."""
     batch = batch_of(CONFIG, size=1)
-    assert all(v == [1.0] * 6 for v in judged(Oracle(batch.bits), batch, RIGHT).values())
-    for wrong in (replace(RIGHT, model=Cut(0.8)), replace(RIGHT, model_plan=Cut(0.2))):
-        scores = judged(Oracle(batch.bits), batch, wrong)
+    assert all(v == [1.0] * 6 for v in scored(Oracle(batch.bits), batch, RIGHT).values())
+    for wrong in (
+        replace(RIGHT, model=Thresholds(0.8)),
+        replace(RIGHT, model_plan=Thresholds(0.2)),
+    ):
+        scores = scored(Oracle(batch.bits), batch, wrong)
         assert sum(values == [1.0] * 6 for values in scores.values()) == 1
 
 
@@ -135,7 +142,7 @@ def task_of(batch: Batch, monkeypatch) -> WorldTask:
     task.data = SimpleNamespace(grid=GRID)
     task.prior = np.arange(GRID.shape[2]) == 0
     task.ranks = SimpleNamespace(sum_array=lambda array: None)
-    task.unseen, task.cuts, task.fresh = None, {}, ()
+    task.unseen, task.thresholds, task.fresh = None, {}, ()
     task.baselines, task.baseline_iou = None, {"val/iou_memory_baseline": 0.1}
     task.val_set = "validation"
     task.objective = lambda batch, forecast: SimpleNamespace(total=torch.tensor(0.5))
@@ -155,8 +162,8 @@ def test_validation_chooses_thresholds_of_each_track_and_reads_the_validation_wi
     # without the network nothing is foreseen, so that some of it must be taken in both tracks
     assert all(task.module.residual_weight > 0)
     assert numbers["val/iou"] == numbers["val/iou_plan"] == 1.0
-    kept = cuts_of(task.state())
-    assert judged(task.module, batch, kept) == dict.fromkeys(LEVELS, [1.0] * 6)
+    kept = thresholds_of(task.state())
+    assert scored(task.module, batch, kept) == dict.fromkeys(LEVELS, [1.0] * 6)
 
 
 @pytest.fixture(scope="module")

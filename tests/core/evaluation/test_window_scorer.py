@@ -1,4 +1,4 @@
-"""The judge counts every method, and nothing of the future reaches the predicted track."""
+"""The scorer counts every method, and nothing of the future reaches the predicted track."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlwm.core.evaluation.column_prior import ColumnPrior, evenly
 from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, LearnedForecasts
 from vlwm.core.evaluation.validation import ValidationMeter
-from vlwm.core.evaluation.window_scorer import Judge
+from vlwm.core.evaluation.window_scorer import WindowScorer
 from vlwm.core.geometry.frames import ego_of, from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
@@ -112,19 +112,19 @@ def make_batch(windows: int = 2, *, speed_m_s: float = 2.0, turn_rad: float = 0.
     )
 
 
-def make_judge(model=None) -> Judge:
+def make_scorer(model=None) -> WindowScorer:
     ground = np.arange(GRID.shape[2]) == 0
-    return Judge(GRID, ground, HISTORY, FUTURE, DT_S, model)
+    return WindowScorer(GRID, ground, HISTORY, FUTURE, DT_S, model)
 
 
-def planes_of(judge: Judge, batch: Batch) -> list[dict[str, Tensor]]:
-    return [f.planes for verdict in judge.verdicts(batch) for f in verdict.frames]
+def planes_of(scorer: WindowScorer, batch: Batch) -> list[dict[str, Tensor]]:
+    return [f.planes for forecast in scorer.forecasts(batch) for f in forecast.frames]
 
 
 def test_every_method_is_counted_and_the_order_of_the_truth_holds():
-    judge = make_judge(FakeModel())
-    tally = judge.new_tally()
-    judge.add(make_batch(), ["a", "b"], tally)
+    scorer = make_scorer(FakeModel())
+    tally = scorer.new_tally()
+    scorer.add(make_batch(), ["a", "b"], tally)
     assert tally.methods == LEARNED + BASELINES
     assert tally.total.windows == 2 and set(tally.clusters) == {"a", "b"}
     iou = {m: tally.total.scores(m)["iou"] for m in tally.methods}
@@ -138,8 +138,8 @@ def test_every_method_is_counted_and_the_order_of_the_truth_holds():
 
 
 def test_standing_still_makes_every_memory_perfect():
-    tally = (judge := make_judge()).new_tally()
-    judge.add(make_batch(speed_m_s=0.0, turn_rad=0.0), ["a", "a"], tally)
+    tally = (scorer := make_scorer()).new_tally()
+    scorer.add(make_batch(speed_m_s=0.0, turn_rad=0.0), ["a", "a"], tally)
     for method in ("copy_last", *PREDICTED_MOTION, "true_pose_warp", "true_pose_memory"):
         assert tally.total.scores(method)["iou"] == [1.0] * FUTURE
     assert tally.total.scores("copy_last")["iou_new"] == [None] * FUTURE
@@ -155,11 +155,11 @@ def poisoned(batch: Batch) -> Batch:
 
 
 def test_a_poisoned_future_leaves_the_methods_without_learning_unchanged():
-    judge = make_judge()
+    scorer = make_scorer()
     answers = []
     for batch in (make_batch(1), poisoned(make_batch(1))):
         (window,) = windows_in(batch, HISTORY, GRID)
-        track = predicted_track(window.past, judge.prior, GRID, DT_S, judge.horizons_s)
+        track = predicted_track(window.past, scorer.prior, GRID, DT_S, scorer.horizons_s)
         answers.append(list(track))
     for clean, dirty in zip(*answers, strict=True):
         assert set(clean) == set(PREDICTED)
@@ -182,7 +182,7 @@ VARIANTS = ({}, {"pose_dof": 6}, {"use_tokens": False}, {"use_memory": False})
 
 @pytest.mark.parametrize("parts", VARIANTS, ids=str)
 def test_a_poisoned_future_leaves_the_world_model_unchanged(parts):
-    """The real model, as the judge asks it in the predicted track."""
+    """The real model, as the scorer asks it in the predicted track."""
     model = living_model(**parts)
     clean, dirty = make_batch(), poisoned(make_batch())
     before, after = (model.forecast(b.past(HISTORY)) for b in (clean, dirty))
@@ -201,14 +201,15 @@ def test_the_living_model_answers_to_its_past_and_to_a_plan():
 
 
 def test_another_future_changes_nothing_that_is_counted_of_the_model():
-    """Through the judge's own path; the plan track answers to the plan, so that is finite noise."""
-    judge, clean = make_judge(living_model()), make_batch(1)
+    """Through the scorer's path; the plan track answers to the plan, so that is finite noise."""
+    scorer, clean = make_scorer(living_model()), make_batch(1)
     noise = torch.rand_like(clean.poses[:, HISTORY:])
     dirty = poisoned(clean)
     dirty.poses[:, HISTORY:], dirty.ground_z[:, HISTORY:] = noise, 3.0
     (truth,) = (window.truth for window in windows_in(clean, HISTORY, GRID))
     before, after = (
-        LearnedForecasts(judge.model, batch, HISTORY, judge.cuts) for batch in (clean, dirty)
+        LearnedForecasts(scorer.model, batch, HISTORY, scorer.thresholds)
+        for batch in (clean, dirty)
     )
     assert not torch.equal(before.plan_logits, after.plan_logits)
     for h in range(FUTURE):
@@ -218,9 +219,9 @@ def test_another_future_changes_nothing_that_is_counted_of_the_model():
 
 def test_the_world_model_is_judged_in_both_tracks():
     torch.manual_seed(0)
-    judge = make_judge(WorldModel(model_config(), GRID).eval())
-    tally = judge.new_tally()
-    judge.add(make_batch(), ["a", "b"], tally)
+    scorer = make_scorer(WorldModel(model_config(), GRID).eval())
+    tally = scorer.new_tally()
+    scorer.add(make_batch(), ["a", "b"], tally)
     assert tally.methods == LEARNED + BASELINES
     assert tally.poses["model"].summary()["m"] == pytest.approx(  # untrained: constant twist
         tally.poses["constant_twist"].summary()["m"], abs=1e-3
@@ -260,10 +261,10 @@ def test_even_choice_has_no_repetition(items, most):
 
 
 def test_validation_meter_agrees_with_the_judge():
-    batch, judge = make_batch(), make_judge(FakeModel())
-    tally = judge.new_tally()
-    judge.add(batch, ["a", "b"], tally)
-    meter = ValidationMeter(GRID, judge.prior, SHAPE)
+    batch, scorer = make_batch(), make_scorer(FakeModel())
+    tally = scorer.new_tally()
+    scorer.add(batch, ["a", "b"], tally)
+    meter = ValidationMeter(GRID, scorer.prior, SHAPE)
     past, plan = batch.past(HISTORY), batch.plan(HISTORY)
     forecasts = FakeModel().forecast(past), FakeModel().forecast(past, plan)
     meter.add(batch, *forecasts)
@@ -273,7 +274,7 @@ def test_validation_meter_agrees_with_the_judge():
         hit, predicted, true, _ = counts[tally.methods.index(method)]
         assert numbers[key] == pytest.approx(hit / (predicted + true - hit))
     assert 0.02 < numbers["val/threshold"] < 0.98
-    lean = ValidationMeter(GRID, judge.prior, SHAPE, with_baselines=False)
+    lean = ValidationMeter(GRID, scorer.prior, SHAPE, with_baselines=False)
     lean.add(batch, *forecasts)
     assert "val/iou_memory_baseline" not in lean.numbers()
 
@@ -283,7 +284,7 @@ def test_terrain_below_the_vehicle_enters_the_plan_track_only():
     ground = batch.ground_z.clone()
     ground[:, HISTORY:] = 3.0
     moved = replace(batch, ground_z=ground)
-    judge = make_judge()
-    for before, after in zip(planes_of(judge, batch), planes_of(judge, moved), strict=True):
+    scorer = make_scorer()
+    for before, after in zip(planes_of(scorer, batch), planes_of(scorer, moved), strict=True):
         assert all(torch.equal(before[m], after[m]) for m in PREDICTED)
         assert not torch.equal(before["true_pose_memory"], after["true_pose_memory"])

@@ -19,7 +19,7 @@ def content(**more: Any) -> CheckpointContent:
 
 
 def test_it_comes_back_without_what_the_other_stage_has() -> None:
-    mine = content(cuts={"model": {"threshold": 0.5}}, fresh=[])
+    mine = content(thresholds={"model": {"threshold": 0.5}}, fresh=[])
     written = mine.to_dict()
     assert "codebook" not in written and written["best"] is None and written["fresh"] == []
     assert CheckpointContent.of({**written, "format": "x", "version": 2}) == mine

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from vlwm.core.data.batch import Past, Plan
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
+from vlwm.core.evaluation.load import thresholds_of
 from vlwm.core.model.checkpoint import VERSION, load_checkpoint, load_world_model, save_checkpoint
 from vlwm.core.model.checkpoint_upgrade import name_of_today
 from vlwm.core.model.pretrained import read_weights
@@ -69,6 +71,24 @@ def test_pre_training_of_version_1_resumes(tmp_path: Path) -> None:
     found = load_checkpoint(tmp_path / "opening.pth")["courses"]
     assert list(found["motion"]["module"]) == ["spread_scale"]
     assert list(found["fusion"]["module"]) == ["conv_in.bias"]
+
+
+def test_thresholds_of_version_2_keep_their_tracks(tmp_path: Path) -> None:
+    """The key was `cuts`, in the checkpoint and in its baselines."""
+    tracks = {"model": {"threshold": 0.2, "ground": [0.3], "above": [0.1]},
+              "model_plan": {"threshold": 0.8, "ground": [0.9], "above": [0.7]}}  # fmt: skip
+    old = {
+        "format": "vlwm-checkpoint", "version": 2, "stage": "world", "threshold": 0.2,
+        "cuts": tracks, "baselines": {"column": torch.ones(2), "cuts": {"mean_ridge": tracks}},
+    }  # fmt: skip
+    torch.save(old, tmp_path / "best.pth")
+    found = load_checkpoint(tmp_path / "best.pth")
+    chosen = thresholds_of(found)
+    assert chosen.model == Thresholds(0.2, (0.3,), (0.1,))
+    assert chosen.model_plan == Thresholds(0.8, (0.9,), (0.7,))
+    assert found["baselines"]["thresholds"] == {"mean_ridge": tracks}
+    assert "cuts" not in found and "cuts" not in found["baselines"]
+    assert thresholds_of(old) == chosen  # weights that version 2 exported
 
 
 def test_a_name_of_today_stays() -> None:

@@ -35,7 +35,7 @@ from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.loop.optimizer import build_optimizer
 from vlwm.core.training.loop.progress import StageSettings
 from vlwm.core.training.loop.stepper import Stepper
-from vlwm.core.training.loop.task import judge_all, microbatches
+from vlwm.core.training.loop.task import microbatches, validate_all
 from vlwm.core.training.loop.train_state import RunState
 from vlwm.core.training.loop.trainer import Trainer
 from vlwm.core.training.runtime.distributed import Ranks
@@ -108,7 +108,7 @@ class ToyTask:
     def validate(self, pause: Callable[[bool], None], size: int) -> dict[str, float]:
         total = [0.0]
 
-        def judge(batch: ToyBatch) -> None:
+        def score(batch: ToyBatch) -> None:
             self.hook("validate")
             total[0] += (
                 float(LossReport.of(self.loss_terms(batch, self.step)).total)
@@ -116,7 +116,7 @@ class ToyTask:
             )
 
         shares = (part for batch in self.batches(999, 0) for part in microbatches(batch, size))
-        judge_all(shares, judge, pause)
+        validate_all(shares, score, pause)
         return {"epoch/val_loss": total[0]}
 
     def merit(self, numbers: dict[str, float]) -> float:

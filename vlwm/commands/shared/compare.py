@@ -39,11 +39,11 @@ def compare_runs(
     for run in runs:
         subject = open_run(run, EvalData(split, data, max_windows)).subject
         note(f"evaluating {run} on {len(subject.windows)} windows of split {split}")
-        model = subject.judge.model
+        model = subject.scorer.model
         config = {} if model is None else model.config.to_dict()
         tally = tally_of(subject, on_window())
         found.append(Compared(str(run), tally, config, subject.store.data_hash))
-        horizons = [float(s) for s in subject.judge.horizons_s]
+        horizons = [float(s) for s in subject.scorer.horizons_s]
     result = comparison(found, horizons)
     if json_:
         emit_json(result)

@@ -61,7 +61,7 @@ def _ego(poses: Tensor, ground_z: Tensor) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class JudgedWindow:
+class EvalWindow:
     """One window.
 
     Attributes:
@@ -81,7 +81,7 @@ class JudgedWindow:
     known: Tensor | None = None
 
 
-def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWindow]:
+def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[EvalWindow]:
     """The windows of a batch, unpacked one at a time; the first `history` frames are the past."""
     if bool(batch.symmetry.any()):
         raise ValueError("windows are scored as they are, not mirrored")
@@ -98,7 +98,7 @@ def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[JudgedWi
                 past.ego,
                 _ego(poses[:history], ground[:history]),
             )
-        yield JudgedWindow(
+        yield EvalWindow(
             past,
             unpack_bits(bits[history:], grid.shape),
             _ego(poses[history:], ground[history:]),

@@ -27,9 +27,9 @@ from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_t
 from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly, train_prior
 from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
-from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
+from vlwm.core.evaluation.model_forecasts import LEARNED, TrackThresholds
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
-from vlwm.core.evaluation.window_scorer import Judge
+from vlwm.core.evaluation.window_scorer import WindowScorer
 
 if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel
@@ -52,7 +52,7 @@ class Subject:
         windows: the windows of the split, evenly thinned where a limit was given.
         available: windows of the split before thinning.
         prior: column prior of the train split.
-        judge: every method on this grid.
+        scorer: every method on this grid.
         device: where it computes.
         observed: the past is what a sensor saw.
     """
@@ -61,7 +61,7 @@ class Subject:
     windows: list[Window]
     available: int
     prior: ColumnPrior
-    judge: Judge
+    scorer: WindowScorer
     device: torch.device
     observed: bool = False
 
@@ -72,7 +72,7 @@ class Subject:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Some windows on the device."""
-        history = self.judge.history
+        history = self.scorer.history
         data = WindowDataset(
             self.store, self.windows, history, observed=self.observed, layers=KNOWN
         )
@@ -80,7 +80,7 @@ class Subject:
 
     def cluster_of(self, index: int) -> Hashable:
         """Return the cluster of a window (`clusters.cluster_of`)."""
-        return cluster_of(self.store, self.windows[index], self.judge.history)
+        return cluster_of(self.store, self.windows[index], self.scorer.history)
 
 
 def prepare_subject(
@@ -90,13 +90,13 @@ def prepare_subject(
     split: str,
     config: Config,
     *,
-    cuts: Cuts | None = None,
+    thresholds: TrackThresholds | None = None,
     fitted: FittedBaselines | None = None,
     max_windows: int = 0,
     device: str | torch.device = "cpu",
     on_fit: OnWindow | None = None,
 ) -> Subject:
-    """Return windows, prior and judge of a split.
+    """Return windows, prior and scorer of a split.
 
     Args:
         fitted: parameters of the baselines; None: fitted here to train and validation windows.
@@ -113,12 +113,12 @@ def prepare_subject(
             config.history_frames, config.future_frames, config.frame_dt_s, config.data.observed
         )
         fitted = fit_baselines(store, splits, shape, torch.device(device), on_window=on_fit)
-    judge = Judge(
+    scorer = WindowScorer(
         store.grid, prior.layers, config.history_frames, config.future_frames,
-        config.frame_dt_s, model, cuts, fitted, _tri_state(store, splits, config, prior),
+        config.frame_dt_s, model, thresholds, fitted, _tri_state(store, splits, config, prior),
     )  # fmt: skip
     observed = config.data.observed
-    return Subject(store, chosen, len(windows), prior, judge, torch.device(device), observed)
+    return Subject(store, chosen, len(windows), prior, scorer, torch.device(device), observed)
 
 
 def _tri_state(
@@ -152,7 +152,7 @@ def evaluate(
     split: str,
     config: Config,
     *,
-    cuts: Cuts | None = None,
+    thresholds: TrackThresholds | None = None,
     fitted: FittedBaselines | None = None,
     max_windows: int = 0,
     batch_size: int = 1,
@@ -167,7 +167,7 @@ def evaluate(
         store, splits: the data.
         split: 'train', 'val', 'test' or 'all'.
         config: history, future and time step of a window.
-        cuts: where the model's probabilities are cut (from its checkpoint).
+        thresholds: where the model's probabilities are cut (from its checkpoint).
         fitted: parameters of the baselines (from its checkpoint); None: fitted here.
         max_windows: windows at most, evenly spaced over the split; 0 takes all.
         batch_size: windows that the model sees at once.
@@ -179,12 +179,12 @@ def evaluate(
     """
     subject = prepare_subject(
         model, store, splits, split, config,
-        cuts=cuts, fitted=fitted, max_windows=max_windows, device=device,
+        thresholds=thresholds, fitted=fitted, max_windows=max_windows, device=device,
     )  # fmt: skip
-    return judge_subject(subject, split, checkpoint, batch_size=batch_size, progress=progress)
+    return score_subject(subject, split, checkpoint, batch_size=batch_size, progress=progress)
 
 
-def judge_subject(
+def score_subject(
     subject: Subject,
     split: str,
     checkpoint: str | None,
@@ -193,12 +193,12 @@ def judge_subject(
     progress: Progress | None = None,
 ) -> Scores:
     """The score sheet of a prepared subject; see `evaluate`."""
-    judge, tally, done = subject.judge, subject.judge.new_tally(), 0
+    scorer, tally, done = subject.scorer, subject.scorer.new_tally(), 0
     try:
         for batch in subject.batches(batch_size):
             size = len(batch.index)
             clusters = [subject.cluster_of(i) for i in range(done, done + size)]
-            judge.add(batch, clusters, tally)
+            scorer.add(batch, clusters, tally)
             done += size
             if progress is not None:
                 progress(done, len(subject.windows))
@@ -210,25 +210,26 @@ def judge_subject(
     sheet: Scores = {
         "split": split,
         "checkpoint": checkpoint,
-        "threshold": judge.cuts.model.threshold if judge.model is not None else None,
-        "cuts": _cuts(judge),
-        "horizons_s": [float(s) for s in judge.horizons_s],
-        **score_sheet(tally, judge.fitted.baseline if judge.fitted is not None else None),
+        "threshold": scorer.thresholds.model.threshold if scorer.model is not None else None,
+        "thresholds": _thresholds(scorer),
+        "cuts": _thresholds(scorer),  # the name that earlier readers know
+        "horizons_s": [float(s) for s in scorer.horizons_s],
+        **score_sheet(tally, scorer.fitted.baseline if scorer.fitted is not None else None),
     }
-    if judge.tri_state is not None:
-        chosen = judge.tri_state.parameters
+    if scorer.tri_state is not None:
+        chosen = scorer.tri_state.parameters
         sheet["tri_state"] = {name: values.content() for name, values in chosen.items()}
-    if judge.fitted is not None:
-        sheet["baseline_parameters"] = judge.fitted.summary()
-    if judge.model is not None:
+    if scorer.fitted is not None:
+        sheet["baseline_parameters"] = scorer.fitted.summary()
+    if scorer.model is not None:
         sheet["reliability"] = tally.probabilities.reliability()
     return sheet | _provenance(subject)
 
 
-def _cuts(judge: Judge) -> dict[str, Any] | None:
-    if judge.model is None:
+def _thresholds(scorer: WindowScorer) -> dict[str, Any] | None:
+    if scorer.model is None:
         return None
-    return {name: getattr(judge.cuts, name).content() for name in LEARNED}
+    return {name: getattr(scorer.thresholds, name).content() for name in LEARNED}
 
 
 def _provenance(subject: Subject) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.errors import CheckpointError
 from vlwm.core.evaluation.baselines.fit import OnWindow
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.evaluation.evaluator import Subject, prepare_subject
-from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts
+from vlwm.core.evaluation.model_forecasts import LEARNED, TrackThresholds
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
@@ -66,15 +66,17 @@ def find_checkpoint(path: Path) -> Path:
     raise CheckpointError(what, where=path, remedy="train one with vlwm train, or give its path")
 
 
-def cuts_of(content: Mapping[str, Any]) -> Cuts:
+def thresholds_of(content: Mapping[str, Any]) -> TrackThresholds:
     """Return the thresholds of a checkpoint; 0.5 if it was never calibrated.
 
-    Without `cuts` both tracks are cut at `threshold`.
+    Without `thresholds` both tracks use the single `threshold`. Weights that earlier versions
+    exported have the key `cuts`.
     """
-    single, found = content.get("threshold"), content.get("cuts") or {}
-    plain = Cut() if single is None else Cut(float(single))
-    known = {name: Cut.of(found[name]) for name in LEARNED if name in found}
-    return Cuts(**{**{str(track): plain for track in Track}, **known})
+    single = content.get("threshold")
+    found = content.get("thresholds") or content.get("cuts") or {}
+    plain = Thresholds() if single is None else Thresholds(float(single))
+    known = {name: Thresholds.of(found[name]) for name in LEARNED if name in found}
+    return TrackThresholds(**{**{str(track): plain for track in Track}, **known})
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def open_run(path: Path, data: EvalData) -> Opened:
         data = replace(data, root=run.find_data(config.data_root))
     store, splits = _open_data(config, data, own_splits)
     subject = prepare_subject(
-        model, store, splits, data.split, config, cuts=cuts_of(content),
+        model, store, splits, data.split, config, thresholds=thresholds_of(content),
         fitted=baselines_of(content), max_windows=data.max_windows, device=device,
         on_fit=data.on_fit,
     )  # fmt: skip

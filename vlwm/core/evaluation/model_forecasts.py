@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.model.motion.vehicle_state import motion_error, true_state
 from vlwm.core.vocabulary import Track
 
@@ -21,16 +21,16 @@ LEARNED = (*(str(track) for track in Track), "tokenizer_round_trip")
 """Names as in scores.json."""
 
 
-_PLAIN = Cut()
+_PLAIN = Thresholds()
 
 
 @dataclass(frozen=True)
-class Cuts:
+class TrackThresholds:
     """Thresholds of each method's probabilities."""
 
-    model: Cut = _PLAIN
-    model_plan: Cut = _PLAIN
-    tokenizer_round_trip: Cut = _PLAIN
+    model: Thresholds = _PLAIN
+    model_plan: Thresholds = _PLAIN
+    tokenizer_round_trip: Thresholds = _PLAIN
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class LearnedForecasts:
         model: a world model in evaluation mode.
         batch: the batch, on the model's device.
         history: past frames of a window.
-        cuts: where probabilities are cut.
+        thresholds: where probabilities are cut.
     """
 
-    def __init__(self, model: WorldModel, batch: Batch, history: int, cuts: Cuts) -> None:
-        self.model, self.cuts = model, cuts
+    def __init__(
+        self, model: WorldModel, batch: Batch, history: int, thresholds: TrackThresholds
+    ) -> None:
+        self.model, self.thresholds = model, thresholds
         past = batch.past(history)
         predicted = model.forecast(past)
         self.logits = predicted.logits  # (B, H, X, Y, Z)
@@ -89,7 +91,7 @@ class LearnedForecasts:
         planned = self.plan_probability(window, horizon)
         probabilities = (self.probability(window, horizon), planned, self._round_trip(truth))
         return {
-            name: getattr(self.cuts, name).occupied(p, horizon)
+            name: getattr(self.thresholds, name).occupied(p, horizon)
             for name, p in zip(LEARNED, probabilities, strict=True)
         }
 

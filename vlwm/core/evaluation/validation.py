@@ -14,14 +14,14 @@ import torch
 from vlwm.core.evaluation.baselines.fitted import MEMORY, FittedBaselines
 from vlwm.core.evaluation.baselines.forecasts import BaselineForecasts
 from vlwm.core.evaluation.baselines.warps import plan_track, predicted_track
-from vlwm.core.evaluation.calibration.residual_weight import TrustSweep
-from vlwm.core.evaluation.eval_windows import JudgedWindow, WindowShape, windows_in
+from vlwm.core.evaluation.calibration.residual_weight import ResidualWeightSweep
+from vlwm.core.evaluation.eval_windows import EvalWindow, WindowShape, windows_in
 from vlwm.core.evaluation.metrics import HIT, PREDICTED, TRUE, iou_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 if TYPE_CHECKING:
     from vlwm.core.data.batch import Batch
-    from vlwm.core.model.world_model import Forecast
+    from vlwm.core.model.forward import Forecast
 
 
 class ValidationMeter:
@@ -50,7 +50,10 @@ class ValidationMeter:
         fitted: FittedBaselines | None = None,
     ) -> None:
         self.grid, self.prior, self.shape, self.fitted = grid, prior, shape, fitted
-        self.free, self.planned = TrustSweep(shape.future), TrustSweep(shape.future)
+        self.free, self.planned = (
+            ResidualWeightSweep(shape.future),
+            ResidualWeightSweep(shape.future),
+        )
         self.baselines: dict[str, str] = {}
         if with_baselines:
             self.baselines["val/iou_memory_baseline"] = MEMORY["predicted"]
@@ -74,7 +77,7 @@ class ValidationMeter:
         """Return all that is counted; ranks add theirs up in place."""
         return self.free.counts, self.planned.counts, self.baseline
 
-    def _add_baselines(self, window: JudgedWindow) -> None:
+    def _add_baselines(self, window: EvalWindow) -> None:
         """Count the baselines of one window, each at its single threshold, as the model is."""
         shape, past, wanted = self.shape, window.past, set(self.baselines.values())
         forecasts = None
@@ -90,7 +93,7 @@ class ValidationMeter:
             if forecasts is not None and self.fitted is not None:
                 soft = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
                 for name, probability in soft.items():
-                    threshold = self.fitted.cut_of(name).threshold
+                    threshold = self.fitted.thresholds_of(name).threshold
                     found[name] = (probability >= threshold).view(torch.uint8)
             truth = window.truth[h]
             if window.known is not None:  # unknown cells count for nobody

@@ -25,9 +25,14 @@ from vlwm.core.evaluation.baselines.warps import (
     predicted_ego,
     predicted_track,
 )
-from vlwm.core.evaluation.eval_windows import JudgedWindow, windows_in
+from vlwm.core.evaluation.eval_windows import EvalWindow, windows_in
 from vlwm.core.evaluation.metrics import MOST_FORECASTS, ZONES, count_zones, structure_mask
-from vlwm.core.evaluation.model_forecasts import LEARNED, Cuts, LearnedForecasts, LearnedMotion
+from vlwm.core.evaluation.model_forecasts import (
+    LEARNED,
+    LearnedForecasts,
+    LearnedMotion,
+    TrackThresholds,
+)
 from vlwm.core.evaluation.observed.scorer import ObservedFrame, observed_frames
 from vlwm.core.evaluation.observed.tally import ObservedTally, called_free
 from vlwm.core.evaluation.scores.strata import strata_of
@@ -39,12 +44,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class JudgedFrame:
+class FrameForecasts:
     """One future frame of one window, with every forecast of it.
 
     Attributes:
         horizon: index of the future frame.
-        planes: uint8 (X, Y, Z) by method, in the order of `Judge.methods`.
+        planes: uint8 (X, Y, Z) by method, in the order of `WindowScorer.methods`.
         truth, seen: uint8 (X, Y, Z).
         probability: the model's, float32 (X, Y, Z), or None without a model.
         free: bool (X, Y, Z), cells that a method calls free, of methods with probabilities.
@@ -63,23 +68,23 @@ class JudgedFrame:
 
 
 @dataclass(frozen=True)
-class WindowVerdict:
+class WindowForecasts:
     """One window with its frames still to come.
 
     Attributes:
         window: past, truth and true future ego frames.
-        frames: one `JudgedFrame` per horizon, made when asked for.
+        frames: one `FrameForecasts` per horizon, made when asked for.
         model: motion predicted by the model, or None.
         motions: future ego frames float64 (H, 4) by motion without learning.
     """
 
-    window: JudgedWindow
-    frames: Iterator[JudgedFrame]
+    window: EvalWindow
+    frames: Iterator[FrameForecasts]
     model: LearnedMotion | None
     motions: dict[str, np.ndarray]
 
 
-class Judge:
+class WindowScorer:
     """Forecasts windows with every method and counts.
 
     Args:
@@ -88,7 +93,7 @@ class Judge:
         history, future: frames of a window.
         dt_s: seconds between frames.
         model: a world model in evaluation mode, or None for the baselines alone.
-        cuts: thresholds of its probabilities.
+        thresholds: thresholds of its probabilities.
         fitted: baselines with parameters; None: only those without.
         tri_state: baselines of an observed past; None where the past is the truth.
     """
@@ -101,7 +106,7 @@ class Judge:
         future: int,
         dt_s: float,
         model: WorldModel | None = None,
-        cuts: Cuts | None = None,
+        thresholds: TrackThresholds | None = None,
         fitted: FittedBaselines | None = None,
         tri_state: TriState | None = None,
     ) -> None:
@@ -109,7 +114,7 @@ class Judge:
         self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
         self.horizons_s = dt_s * np.arange(1, future + 1)
         self.model = model
-        self.cuts, self.fitted = cuts or Cuts(), fitted
+        self.thresholds, self.fitted = thresholds or TrackThresholds(), fitted
         self.methods = (LEARNED if model is not None else ()) + BASELINES
         self.methods += TRI_STATE if tri_state is not None else ()
         self.methods += () if fitted is None else fitted.methods
@@ -125,11 +130,11 @@ class Judge:
     @torch.inference_mode()
     def add(self, batch: Batch, clusters: Sequence[Hashable], tally: Tally) -> None:
         """Score a batch on its device and add it to the tally; one cluster key per window."""
-        for verdict, cluster in zip(self.verdicts(batch), clusters, strict=True):
-            window = verdict.window
+        for forecast, cluster in zip(self.forecasts(batch), clusters, strict=True):
+            window = forecast.window
             shape = (len(self.methods), len(self.horizons_s), len(ZONES), 4)
             counts = np.empty(shape, np.int64)
-            for frame in verdict.frames:
+            for frame in forecast.frames:
                 structure = structure_mask(frame.truth)
                 for first in range(0, len(self.methods), MOST_FORECASTS):
                     some = self.methods[first : first + MOST_FORECASTS]
@@ -143,13 +148,13 @@ class Judge:
                     tally.probabilities.add(frame.probability[cells], frame.truth[cells])
             strata = strata_of(window.past.ego, self.dt_s)
             tally.add(counts, cluster, strata)
-            for name, ego in verdict.motions.items():
+            for name, ego in forecast.motions.items():
                 tally.add_pose(name, ego, window.future_ego, strata)
-            if verdict.model is not None:
-                tally.add_pose("model", verdict.model.ego, window.future_ego, strata)
-                tally.state.add(verdict.model.error, verdict.model.sigma)
+            if forecast.model is not None:
+                tally.add_pose("model", forecast.model.ego, window.future_ego, strata)
+                tally.state.add(forecast.model.error, forecast.model.sigma)
 
-    def _add_observed(self, frame: JudgedFrame, cluster: Hashable, tally: Tally) -> None:
+    def _add_observed(self, frame: FrameForecasts, cluster: Hashable, tally: Tally) -> None:
         """Count a frame whose past is observed in its zones and on the way."""
         seen = frame.observed
         if seen is None or tally.observed is None:
@@ -161,11 +166,11 @@ class Judge:
             seen.way, frame.probability,
         )  # fmt: skip
 
-    def verdicts(self, batch: Batch) -> Iterator[WindowVerdict]:
+    def forecasts(self, batch: Batch) -> Iterator[WindowForecasts]:
         """Yield every window of a batch; read its frames before asking for the next window."""
         learned = None
         if self.model is not None:
-            learned = LearnedForecasts(self.model, batch, self.history, self.cuts)
+            learned = LearnedForecasts(self.model, batch, self.history, self.thresholds)
         for b, window in enumerate(windows_in(batch, self.history, self.grid)):
             motion = None if learned is None else learned.motion(b)
             twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
@@ -174,15 +179,15 @@ class Judge:
                 fitted = BaselineForecasts(window.past, self.fitted, self.grid, self.dt_s)
                 motions |= fitted.ego
             frames = self._frames(window, b, learned, fitted)
-            yield WindowVerdict(window, frames, motion, motions)
+            yield WindowForecasts(window, frames, motion, motions)
 
     def _frames(
         self,
-        window: JudgedWindow,
+        window: EvalWindow,
         b: int,
         learned: LearnedForecasts | None,
         fitted: BaselineForecasts | None,
-    ) -> Iterator[JudgedFrame]:
+    ) -> Iterator[FrameForecasts]:
         unknown = predicted_track(window.past, self.prior, self.grid, self.dt_s, self.horizons_s)
         given = plan_track(window.past, window.future_ego, self.prior, self.grid)
         extra = None
@@ -208,4 +213,4 @@ class Judge:
                 found = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}
                 planes.update(at_threshold(found, self.fitted, h))
             known = None if window.known is None else window.known[h]
-            yield JudgedFrame(h, planes, truth, seen, probability, free, observed, known)
+            yield FrameForecasts(h, planes, truth, seen, probability, free, observed, known)

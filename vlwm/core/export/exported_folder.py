@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.errors import CheckpointError, ConfigError, DataError
-from vlwm.core.evaluation.load import cuts_of
+from vlwm.core.evaluation.load import thresholds_of
 from vlwm.core.export.file_names import CARD, CONFIG, FILES, FORECAST, PICTURE, SCORES, WEIGHTS
 from vlwm.core.export.licence import Licence, licence_of
 from vlwm.core.export.model_card import model_card
@@ -120,8 +120,8 @@ def _forecast_json(
         "vlwm": __version__,
         "weights_sha256": weights_sha256,
         "weights_version": checkpoint.VERSION,
-        "threshold": trained.cuts.model.threshold,
-        "cuts": {name: cut.content() for name, cut in vars(trained.cuts).items()},
+        "threshold": trained.thresholds.model.threshold,
+        "thresholds": {track: found.content() for track, found in vars(trained.thresholds).items()},
         "column_prior": [float(v) for v in torch.sigmoid(model.column_logit)],
         "horizons_s": [float(v) for v in trained.horizons_s],
         "history_frames": trained.config.history_frames,
@@ -171,7 +171,9 @@ def open_exported(folder: Path, device: str | torch.device | None = None) -> Tra
         source=str(folder / WEIGHTS),
         splits=about.get("splits"),
     )
-    return TrainedModel(model.to(chosen_device(device)).eval(), config, cuts_of(about), origin)
+    return TrainedModel(
+        model.to(chosen_device(device)).eval(), config, thresholds_of(about), origin
+    )
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Past, Plan
 from vlwm.core.errors import DataError, MachineError, UsageError
-from vlwm.core.evaluation.calibration.thresholds import Cut
-from vlwm.core.evaluation.load import cuts_of, find_checkpoint
-from vlwm.core.evaluation.model_forecasts import Cuts
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
+from vlwm.core.evaluation.load import find_checkpoint, thresholds_of
+from vlwm.core.evaluation.model_forecasts import TrackThresholds
 from vlwm.core.export.forecast import Forecast
 from vlwm.core.export.inputs import ForecastInput
 from vlwm.core.files import read_json
@@ -68,13 +68,13 @@ class TrainedModel:
     Attributes:
         model: on its device.
         config: that it was trained with.
-        cuts: thresholds of each track, chosen on validation.
+        thresholds: thresholds of each track, chosen on validation.
         provenance: where it comes from.
     """
 
     model: WorldModel
     config: Config
-    cuts: Cuts
+    thresholds: TrackThresholds
     provenance: Provenance
 
     @property
@@ -87,9 +87,9 @@ class TrainedModel:
         """Return the seconds (H,) of the future frames after the last past one."""
         return self.config.frame_dt_s * np.arange(1, self.config.future_frames + 1)
 
-    def cut(self, *, planned: bool) -> Cut:
+    def track_thresholds(self, *, planned: bool) -> Thresholds:
         """Return the thresholds of a track."""
-        return self.cuts.model_plan if planned else self.cuts.model
+        return self.thresholds.model_plan if planned else self.thresholds.model
 
     @torch.inference_mode()
     def forecast(self, given: ForecastInput) -> Forecast:
@@ -110,9 +110,9 @@ class TrainedModel:
                 remedy="give fewer windows at once, or device='cpu'",
             ) from error
         probability = torch.sigmoid(found.logits)  # (B, H, X, Y, Z)
-        cut = self.cut(planned=plan is not None)
+        thresholds = self.track_thresholds(planned=plan is not None)
         occupied = torch.stack(
-            [torch.stack([cut.occupied(p, h) for h, p in enumerate(w)]) for w in probability]
+            [torch.stack([thresholds.occupied(p, h) for h, p in enumerate(w)]) for w in probability]
         )
         # The model works in the ego frame of the last past pose; callers know their world frame.
         anchor = ego_of(given.poses[:, -1], given.ground_z[:, -1])[:, None]  # (B, 1, 4)
@@ -204,7 +204,7 @@ def open_checkpoint(path: Path, device: str | torch.device | None = None) -> Tra
         versions=content.get("versions") or {},
         source=str(checkpoint),
     )
-    return TrainedModel(model, config, cuts_of(content), provenance)
+    return TrainedModel(model, config, thresholds_of(content), provenance)
 
 
 def chosen_device(device: str | torch.device | None) -> torch.device:

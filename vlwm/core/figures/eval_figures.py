@@ -22,20 +22,20 @@ _CANDIDATES = 64
 
 def shown_method(subject: Subject) -> str:
     """The forecast that is shown: the model's, or the memory baseline's where there is none."""
-    return "model" if subject.judge.model is not None else _RIVAL
+    return "model" if subject.scorer.model is not None else _RIVAL
 
 
 @torch.inference_mode()
 def clip_of(subject: Subject, index: int) -> Clip:
     """One window with its forecasts, as arrays on the host."""
-    judge, method = subject.judge, shown_method(subject)
-    (verdict,) = judge.verdicts(subject.batch([index]))
+    scorer, method = subject.scorer, shown_method(subject)
+    (scored,) = scorer.forecasts(subject.batch([index]))
     forecast, memory = [], []
-    for frame in verdict.frames:
+    for frame in scored.frames:
         forecast.append(frame.planes[method].cpu().numpy())
         memory.append(frame.planes[_RIVAL].cpu().numpy())
-    window = verdict.window
-    past_s = judge.dt_s * np.arange(1 - judge.history, 1)
+    window = scored.window
+    past_s = scorer.dt_s * np.arange(1 - scorer.history, 1)
     where = subject.windows[index]
     return Clip(
         past=window.past.occupancy.cpu().numpy(),
@@ -43,9 +43,9 @@ def clip_of(subject: Subject, index: int) -> Clip:
         forecast=np.stack(forecast),
         memory=np.stack(memory),
         ego=np.concatenate([window.past.ego, window.future_ego]),
-        times_s=np.concatenate([past_s, judge.horizons_s]),
+        times_s=np.concatenate([past_s, scorer.horizons_s]),
         forecast_name=method,
-        title=f"{where.session}, frame {where.start + judge.history - 1}",
+        title=f"{where.session}, frame {where.start + scorer.history - 1}",
     )
 
 
@@ -54,8 +54,8 @@ def notes_of(subject: Subject) -> list[str]:
     found = ["procedural city"] if subject.store.procedural else []
     if subject.store.attribution and not subject.store.procedural:
         found.append(subject.store.attribution)
-    if subject.judge.model is not None:
-        found.append(subject.judge.cuts.model.words())
+    if subject.scorer.model is not None:
+        found.append(subject.scorer.thresholds.model.words())
     return found
 
 
@@ -65,7 +65,7 @@ def telling_window(subject: Subject) -> int:
     A full frame shows more than an empty square; the forecast has no part in the choice.
     """
     candidates = evenly(len(subject.windows), _CANDIDATES)
-    last = subject.judge.history - 1
+    last = subject.scorer.history - 1
     rows = np.array([subject.windows[i].rows[last] for i in candidates])
     held = [int(subject.store.read_frame(int(row)).sum(dtype=np.int64)) for row in rows]
     return int(candidates[int(np.argmax(held))])

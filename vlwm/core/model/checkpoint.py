@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel
 
 FORMAT = "vlwm-checkpoint"
-VERSION = 2
+VERSION = 3
 _RESUME = "take another checkpoint of the run, or start the run again"
 _PLAIN = (str, int, float, bool, bytes, type(None))
 

@@ -47,7 +47,7 @@ class CheckpointContent:
     threshold: float | None
     """the best single decision threshold; null before the first validation"""
     metrics_offset: int = 0
-    """bytes of metrics.jsonl when it was written: a resume cuts the file there"""
+    """bytes of metrics.jsonl when it was written: a resume thresholds the file there"""
     seed: int | None = None
     """of the run"""
     data_hash: str | None = None
@@ -60,7 +60,7 @@ class CheckpointContent:
     """names of parameters that began without loaded weights"""
     codebook: dict[str, Any] | None = None
     """stage 1: moving means of the codes"""
-    cuts: dict[str, dict[str, Any]] | None = None
+    thresholds: dict[str, dict[str, Any]] | None = None
     """stage 2: thresholds of each track: threshold, and per horizon ground and above"""
     baselines: dict[str, Any] | None = None
     """stage 2: the baselines as they were fitted before the first validation"""

@@ -1,6 +1,7 @@
 """Read checkpoints of earlier formats: give their entries the names of today.
 
-Version 1 named the parts of the world model differently; the values are the same. An optimizer
+Version 1 named the parts of the world model differently, and version 2 the thresholds; the values
+are the same. An optimizer
 state knows parameters by number, so it needs no change. Add a step here whenever a module
 attribute or a checkpoint key is renamed, and raise `checkpoint.VERSION`.
 """
@@ -43,6 +44,8 @@ def upgraded(content: Mapping[str, Any]) -> dict[str, Any]:
     new = dict(content)
     if content["version"] < 2:
         _to_version_2(new)
+    if content["version"] < 3:
+        _to_version_3(new)
     return new
 
 
@@ -54,6 +57,15 @@ def _to_version_2(content: dict[str, Any]) -> None:
         for name, prefix in (("motion", "pose."), ("fusion", "fusion.")):
             if name in content["courses"]:
                 _rename_part(content["courses"][name], prefix)
+
+
+def _to_version_3(content: dict[str, Any]) -> None:
+    """Rename `cuts` to `thresholds`, for the model and for the baselines."""
+    if "cuts" in content:
+        content["thresholds"] = content.pop("cuts")
+    if (baselines := content.get("baselines")) is not None and "cuts" in baselines:
+        content["baselines"] = {**baselines, "thresholds": baselines["cuts"]}
+        del content["baselines"]["cuts"]
 
 
 def _rename_part(course: dict[str, Any], prefix: str) -> None:

@@ -104,7 +104,8 @@ class _Composite(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, t: Tensor, config: LossConfig, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        frames, voxels = x.shape
+        frames = len(x)
+        voxels: int | Tensor = x.shape[1]  # counted in each frame
         if mask is None:
             rows = [_frame_sums(x[n], t[n], config) for n in range(frames)]
         else:

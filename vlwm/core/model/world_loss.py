@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vlwm.core.data.batch import Batch
+from vlwm.core.model.forward import RefinementInput, Scene
 from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
 from vlwm.core.model.memory.fusion import fusion_loss
@@ -26,7 +27,7 @@ from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.warp import resampled_memory
 from vlwm.core.model.motion.motion_head import ExtraMotion, Motion
 from vlwm.core.model.motion.vehicle_state import true_state
-from vlwm.core.model.world_model import RefinementInput, Scene, WorldModel
+from vlwm.core.model.world_model import WorldModel
 
 _FUSION_LAYERS = 32
 """height layers of a future frame that a step trains the fusion on"""
@@ -242,12 +243,13 @@ class WorldLoss:
         model = self.model
         past = batch.past(model.history)
         free = model.free_space(past)
+        assert free is not None  # the branch is that of an observed past
         truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
         truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
         ego = _pick(batch.plan(model.history).ego, horizon)
         occupied = voxels[:, : model.history]
-        loss: Tensor = model.memory.loss(occupied, free, model.past_ego(past), ego, layers, truth)
-        return loss
+        branch = model.observed_branch()
+        return branch.loss(occupied, free, model.past_ego(past), ego, layers, truth)
 
     def _round_trip(self, voxels: Tensor, seed: Tensor, known: Tensor | None) -> Tensor:
         """Return the tokenizer's own loss, on one frame of each window, another in each step."""

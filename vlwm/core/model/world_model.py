@@ -14,7 +14,6 @@ cells, C token channels, h, w the token map.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from vlwm.core.data.batch import Batch, Past, Plan, apply_symmetry
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
+from vlwm.core.model.forward import Forecast, RefinementInput, Scene, WorldModelOutput
 from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSpread, TargetFrames
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.refinement_net import RefinementNet
@@ -41,75 +41,6 @@ _ROWS_AT_ONCE = 6
 """target frames of the full grid that a GPU has room for"""
 _PLANNED_LOG_SIGMA = -5.0
 """a planned motion counts as known to 7 mm"""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """The past of some windows, unpacked: all that a forward pass reads.
-
-    Attributes:
-        past: poses and terrain.
-        voxels: uint8 (B, F, X, Y, Z), the P past frames first; frames after them are not read.
-        tokens: (B, F, C, h, w) of the same frames; None without tokens.
-        free: uint8 (B, P, X, Y, Z), cells that the past frames saw free, if the past is observed;
-            else None, and a cell of `voxels` that is not occupied is free.
-    """
-
-    past: Past
-    voxels: Tensor
-    tokens: Tensor | None
-    free: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class RefinementInput:
-    """Input of the refinement net for some target frames.
-
-    Attributes:
-        memory: the forecast that it corrects.
-        condition: float32 (R, D): horizon, planned or not, sigmas of the motion, ego frame.
-        tokens: predicted token maps (R, C, h, w); None without tokens.
-    """
-
-    memory: MemoryForecast
-    condition: Tensor
-    tokens: Tensor | None
-
-
-@dataclass(frozen=True)
-class WorldModelOutput:
-    """One forward pass.
-
-    Attributes:
-        motion: predicted from the past, also under a plan.
-        ego: (B, H, 4), ego frames of the future: of the plan where there is one, else predicted.
-        inputs: refinement inputs of the wanted target frames, a chunk of horizons at a time, rows
-            window by window. Computed when asked for: a caller that needs the motion alone does
-            not pay for the roll-out of the tokens.
-    """
-
-    motion: Motion
-    ego: Tensor
-    inputs: Iterator[RefinementInput]
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """The future as the model predicts it, in the anchor frame.
-
-    Attributes:
-        logits: float32 (B, H, X, Y, Z), each frame in its own (predicted or planned) ego frame.
-        memory_logits: the same before the refinement net's residual.
-        ego: (B, H, 4), predicted ego frames (also under a plan).
-        poses: (B, H, 13), predicted.
-        log_sigma: (B, H, D), of the predicted motion, calibrated on validation.
-    """
-
-    logits: Tensor
-    memory_logits: Tensor
-    ego: Tensor
-    poses: Tensor
-    log_sigma: Tensor
 
 
 class WorldModel(nn.Module):
@@ -414,9 +345,13 @@ class WorldModel(nn.Module):
         """Return an observed past, fused once for all horizons; None for a true one."""
         if scene.free is None or not self.config.model.use_memory:
             return None
-        assert isinstance(self.memory, ObservedBranch)
         past = scene.voxels[:, : self.history]
-        return self.memory.fuse(past, scene.free, past_ego, self.column_logit)
+        return self.observed_branch().fuse(past, scene.free, past_ego, self.column_logit)
+
+    def observed_branch(self) -> ObservedBranch:
+        """Return the memory branch of a model that forecasts from an observed past."""
+        assert isinstance(self.memory, ObservedBranch)  # the config chose the class
+        return self.memory
 
     def _memory(
         self,
@@ -433,8 +368,8 @@ class WorldModel(nn.Module):
             moves = self.motion_head.moves(motion, target.window[rows], target.horizon[rows])
             spread = MotionSpread(rows, moves)
         if fused is not None:
-            assert isinstance(self.memory, ObservedBranch)
-            return self.memory.read_fused(scene.voxels, fused, target, self.column_logit, spread)
+            branch = self.observed_branch()
+            return branch.read_fused(scene.voxels, fused, target, self.column_logit, spread)
         return self.memory(scene.voxels, target, self.column_logit, spread)
 
     def _decoded(self, tokens: Tensor) -> MemoryForecast:

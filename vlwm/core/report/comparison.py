@@ -43,9 +43,9 @@ class Compared:
 
 def tally_of(subject: Subject, progress: Progress | None = None) -> Tally:
     """Return the counts of every window of a subject, one window at a time."""
-    tally, total = subject.judge.new_tally(), len(subject.windows)
+    tally, total = subject.scorer.new_tally(), len(subject.windows)
     for number in range(total):
-        subject.judge.add(subject.batch([number]), [subject.cluster_of(number)], tally)
+        subject.scorer.add(subject.batch([number]), [subject.cluster_of(number)], tally)
         if progress is not None:
             progress(number + 1, total)
     return tally

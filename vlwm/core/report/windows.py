@@ -86,29 +86,29 @@ class ReportWindow:
 @torch.inference_mode()
 def window_at(subject: Subject, index: int, kind: str = "window") -> ReportWindow:
     """Return one window of a subject with its forecasts, on the host."""
-    judge = subject.judge
-    (verdict,) = judge.verdicts(subject.batch([index]))
-    names = [name for name in SHOWN if name in judge.methods]
+    scorer = subject.scorer
+    (scored,) = scorer.forecasts(subject.batch([index]))
+    names = [name for name in SHOWN if name in scorer.methods]
     planes: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in names}
     scores = []
-    for frame in verdict.frames:
+    for frame in scored.frames:
         for name in names:
             planes[name].append(frame.planes[name].cpu().numpy().astype(np.uint8))
         scores.append(_structure_iou(frame.planes[names[0]], frame.truth))
-    window, where = verdict.window, subject.windows[index]
+    window, where = scored.window, subject.windows[index]
     past = len(window.past.ego)
     ego = np.concatenate([window.past.ego, window.future_ego])
     anchor = ego[past - 1]
-    predicted = None if verdict.model is None else relative_ego(anchor, verdict.model.ego)
+    predicted = None if scored.model is None else relative_ego(anchor, scored.model.ego)
     return ReportWindow(
         kind=kind,
-        title=f"{where.session}, frame {where.start + judge.history - 1}",
+        title=f"{where.session}, frame {where.start + scorer.history - 1}",
         past=window.past.occupancy.cpu().numpy().astype(np.uint8),
         truth=window.truth.cpu().numpy().astype(np.uint8),
         forecasts={name: np.stack(frames) for name, frames in planes.items()},
         ego=relative_ego(anchor, ego),
         predicted_ego=predicted,
-        times_s=np.concatenate([judge.dt_s * np.arange(1 - past, 1), judge.horizons_s]),
+        times_s=np.concatenate([scorer.dt_s * np.arange(1 - past, 1), scorer.horizons_s]),
         score=float(np.mean(scores)),
     )
 

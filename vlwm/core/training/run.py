@@ -15,7 +15,7 @@ from pathlib import Path
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.evaluator import Scores, evaluate
-from vlwm.core.evaluation.load import baselines_of, cuts_of, find_checkpoint
+from vlwm.core.evaluation.load import baselines_of, find_checkpoint, thresholds_of
 from vlwm.core.files import write_json
 from vlwm.core.folder_lock import folder_lock
 from vlwm.core.model.checkpoint import load_world_model
@@ -171,7 +171,7 @@ def _scores(run: Run, data: TrainData, checkpoint: Path) -> Scores:
         data.splits,
         Split.TEST,
         run.config,
-        cuts=cuts_of(content),
+        thresholds=thresholds_of(content),
         fitted=baselines_of(content),
         max_windows=run.config.evaluation.final_max_windows,
         batch_size=run.config.data.samples_per_gpu,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from vlwm.core.errors import DataError
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.files import write_json
 from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
 from vlwm.core.model.pretrained import Given
@@ -106,7 +106,7 @@ def train_world(run: Run, data: TrainData) -> Path:
         given = initial_weights(run.config, run.options, model, Stage.WORLD)
         _pretrain(run, data, task, given)
         if not given.covers("vae."):
-            task.cuts["tokenizer_round_trip"] = _take_tokenizer(run, model)
+            task.thresholds["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)
     else:
         task.train_fresh(source.content.get("fresh", ()))
@@ -128,7 +128,7 @@ def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: Given) -> Non
             run.ranks.follow_lead(phase.module)
 
 
-def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
+def _take_tokenizer(run: Run, model: WorldModel) -> Thresholds:
     """Load the trained tokenizer into the world model; return its decision threshold."""
     folder = run.folder.tokenizer
     path = folder.best if folder.best.exists() else folder.last
@@ -143,7 +143,7 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Cut:
         )
     load_weights(model.vae, content["model"], path)
     log.info("world: tokenizer of epoch %d from %s", content["epoch"], path)
-    return Cut() if content["threshold"] is None else Cut(content["threshold"])
+    return Thresholds() if content["threshold"] is None else Thresholds(content["threshold"])
 
 
 def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:

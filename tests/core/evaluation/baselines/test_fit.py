@@ -48,8 +48,8 @@ def fitted(store) -> FittedBaselines:
 
 def test_all_methods_get_thresholds_and_the_strongest_has_the_highest_merit(fitted):
     assert set(fitted.motions) == {"constant_twist", "turn_rate", "ridge", "analogs"}
-    assert set(fitted.cuts) == set(fitted.methods) <= set(fitted.merits)
-    assert all(len(cut.ground) == len(cut.above) == 6 for cut in fitted.cuts.values())
+    assert set(fitted.thresholds) == set(fitted.methods) <= set(fitted.merits)
+    assert all(len(cut.ground) == len(cut.above) == 6 for cut in fitted.thresholds.values())
     for track, name in fitted.baseline.items():
         assert track_of(name) == track
         own = [m for name, m in fitted.merits.items() if track_of(name) == track]
@@ -88,9 +88,9 @@ def test_the_test_split_has_no_influence(store, fitted, monkeypatch):
 
 def test_few_train_windows_fit_no_regression_and_none_fit_no_spread(store):
     few = fit_baselines(store, split_as(2, 0, 10), SHAPE, CPU)
-    assert set(few.motions) == {"constant_twist", "turn_rate"} and not few.cuts
+    assert set(few.motions) == {"constant_twist", "turn_rate"} and not few.thresholds
     none = fit_baselines(store, split_as(0, 0, 12), SHAPE, CPU)
-    assert none.baseline == MEMORY and not none.cuts
+    assert none.baseline == MEMORY and not none.thresholds
     assert all(not m.draws(motion_of_first(store)).any() for m in none.motions.values())
     assert none.column.sum() == 1  # the layer that holds z = 0
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.calibration.residual_weight import SHARES, TrustSweep
+from vlwm.core.evaluation.calibration.residual_weight import SHARES, ResidualWeightSweep
 
 SHAPE = (10, 10, 6)
 
@@ -22,7 +22,7 @@ def frame(seed: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("helps", "share"), [(-1.0, 0.0), (0.0, 0.0), (0.05, 1.0)])
 def test_what_harms_is_left_and_what_helps_is_taken(helps: float, share: float) -> None:
-    sweep = TrustSweep(2)
+    sweep = ResidualWeightSweep(2)
     for seed in range(4):
         known, truth = frame(seed)
         residual = helps * (2.0 * truth - 1.0) * 20
@@ -33,7 +33,7 @@ def test_what_harms_is_left_and_what_helps_is_taken(helps: float, share: float) 
 
 
 def test_noise_is_not_taken_whole() -> None:
-    sweep = TrustSweep(1)
+    sweep = ResidualWeightSweep(1)
     for seed in range(4):
         known, truth = frame(seed)
         noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
@@ -42,7 +42,7 @@ def test_noise_is_not_taken_whole() -> None:
 
 
 def test_ranks_add_up_to_the_whole() -> None:
-    whole, parts = TrustSweep(2), [TrustSweep(2), TrustSweep(2)]
+    whole, parts = ResidualWeightSweep(2), [ResidualWeightSweep(2), ResidualWeightSweep(2)]
     for seed in range(6):
         known, truth = frame(seed)
         for sweep in (whole, parts[seed % 2]):

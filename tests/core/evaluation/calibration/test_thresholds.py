@@ -1,4 +1,4 @@
-"""A cut is the best of a literal sweep over pairs of thresholds, and knows its ground by itself."""
+"""The thresholds are the best of a literal sweep over pairs; the ground comes from the forecast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.calibration.thresholds import Cut, CutHistogram, above_ground
+from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram, Thresholds, above_ground
 
 SHAPE, HORIZONS = (12, 10, 6), 2
 
@@ -24,11 +24,11 @@ def frame(seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(share).float(), torch.from_numpy(truth.astype(np.uint8))
 
 
-def scores(cut: Cut, frames: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """IoU and structure IoU of a cut's first horizon, spelled out column by column."""
+def scores(chosen: Thresholds, frames: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """IoU and structure IoU at thresholds of the first horizon, spelled out column by column."""
     hits, unions = np.zeros(2), np.zeros(2)
     for probability, truth in frames:
-        forecast, true = cut.occupied(probability, 0).numpy(), truth.numpy()
+        forecast, true = chosen.occupied(probability, 0).numpy(), truth.numpy()
         for x, y in np.ndindex(SHAPE[:2]):
             lowest = next((z for z in range(SHAPE[2]) if true[x, y, z]), -1)
             for part, first in ((0, 0), (1, lowest + 1)):
@@ -39,46 +39,47 @@ def scores(cut: Cut, frames: list[tuple[Tensor, Tensor]]) -> tuple[float, float]
     return float(iou), float(structure)
 
 
-def test_the_best_cut_is_the_best_of_a_literal_sweep() -> None:
-    """Of structure IoU over the cut above; beside any of those, of IoU over the cut of ground."""
-    histogram, frames = CutHistogram(HORIZONS), [frame(seed) for seed in range(3)]
+def test_the_best_thresholds_are_the_best_of_a_literal_sweep() -> None:
+    """Of structure IoU over those above; given any of those, of IoU over those of the ground."""
+    histogram, frames = ThresholdHistogram(HORIZONS), [frame(seed) for seed in range(3)]
     for probability, truth in frames:
         histogram.add(probability, truth, 1)
-    cut = histogram.best()
+    chosen = histogram.best()
 
     def score(ground: float, above: float) -> tuple[float, float]:
-        return scores(Cut(0.5, (ground,), (above,)), frames)
+        return scores(Thresholds(0.5, (ground,), (above,)), frames)
 
     coarse = [k / 256 for k in range(8, 256, 31)]
-    iou, structure = score(cut.ground[1], cut.above[1])
-    assert iou >= max(score(ground, cut.above[1])[0] for ground in coarse) - 1e-12
+    iou, structure = score(chosen.ground[1], chosen.above[1])
+    assert iou >= max(score(ground, chosen.above[1])[0] for ground in coarse) - 1e-12
     for above in coarse:
         beside = max(coarse, key=lambda ground: score(ground, above)[0])
         assert structure >= score(beside, above)[1] - 1e-12
-    assert structure > score(cut.threshold, cut.threshold)[1]  # two are worth having
-    assert cut.above[1] < 0.4 < cut.ground[1]
-    assert (cut.ground[0], cut.above[0]) == (cut.threshold,) * 2  # a horizon without any count
+    assert structure > score(chosen.threshold, chosen.threshold)[1]  # two are worth having
+    assert chosen.above[1] < 0.4 < chosen.ground[1]
+    assert chosen.ground[0] == chosen.above[0] == chosen.threshold  # a horizon without any count
     assert histogram.best_sum() == pytest.approx(iou + structure)
 
 
-def test_where_nothing_stands_both_are_cut_for_iou() -> None:
-    histogram, frames = CutHistogram(1), []
+def test_where_nothing_stands_both_are_chosen_for_iou() -> None:
+    histogram, frames = ThresholdHistogram(1), []
     for seed in range(3):
         probability, truth = frame(seed)
         flat = truth * ~above_ground(truth.float())
         frames.append((probability, flat))
         histogram.add(probability, flat, 0)
-    cut = histogram.best()
+    chosen = histogram.best()
     for above in (0.5, 0.2):
-        assert scores(cut, frames)[0] >= scores(Cut(0.5, cut.ground, (above,)), frames)[0]
+        other = Thresholds(0.5, chosen.ground, (above,))
+        assert scores(chosen, frames)[0] >= scores(other, frames)[0]
 
 
 def test_its_single_threshold_is_that_of_all_cells_together() -> None:
-    histogram = CutHistogram(1)
+    histogram = ThresholdHistogram(1)
     probability, truth = frame(5)
     histogram.add(probability, truth, 0)
     threshold, iou = histogram.pooled().best_threshold()
-    occupied = Cut(threshold).occupied(probability, 0).bool()
+    occupied = Thresholds(threshold).occupied(probability, 0).bool()
     expected = (occupied & truth.bool()).sum() / (occupied | truth.bool()).sum()
     assert iou == pytest.approx(float(expected)) and histogram.best().threshold == threshold
 
@@ -92,11 +93,13 @@ def test_the_ground_is_the_lowest_cell_half_as_probable_as_the_likeliest() -> No
     assert torch.equal(above_ground(turned), found)
 
 
-def test_a_cut_goes_through_json() -> None:
-    cut = Cut(0.4, (0.5, 0.4), (0.3, 0.2))
-    assert Cut.of(json.loads(json.dumps(cut.content()))) == cut
+def test_thresholds_go_through_json() -> None:
+    chosen = Thresholds(0.4, (0.5, 0.4), (0.3, 0.2))
+    assert Thresholds.of(json.loads(json.dumps(chosen.content()))) == chosen
 
 
 def test_nan_is_refused() -> None:
     with pytest.raises(ValueError, match="NaN"):
-        CutHistogram(1).add(torch.full(SHAPE, torch.nan), torch.zeros(SHAPE, dtype=torch.uint8), 0)
+        ThresholdHistogram(1).add(
+            torch.full(SHAPE, torch.nan), torch.zeros(SHAPE, dtype=torch.uint8), 0
+        )

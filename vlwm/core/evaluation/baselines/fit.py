@@ -29,7 +29,7 @@ from vlwm.core.evaluation.baselines.motions import (
     energy_score,
 )
 from vlwm.core.evaluation.baselines.warps import BASELINES, plan_track, predicted_track
-from vlwm.core.evaluation.calibration.thresholds import CutHistogram
+from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram
 from vlwm.core.evaluation.clusters import over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, ColumnPrior, evenly
 from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
@@ -160,7 +160,7 @@ def _calibrate(
 ) -> None:
     """Choose thresholds and the strongest method of each track on validation windows."""
     data = _frames_of(store, windows, shape)
-    swept = {method: CutHistogram(shape.future) for method in (*fitted.methods, *BASELINES)}
+    swept = {method: ThresholdHistogram(shape.future) for method in (*fitted.methods, *BASELINES)}
     for index in range(len(data)):
         batch = collate([data[0, index]]).to(device)
         window = next(windows_in(batch, shape.history, store.grid))
@@ -178,9 +178,9 @@ def _calibrate(
         if on_window is not None:
             on_window(index + 1, len(data))
     for method, histogram in swept.items():
-        cut, fitted.merits[method] = histogram.best_with_merit()
+        best, fitted.merits[method] = histogram.best_with_merit()
         if method in fitted.methods:
-            fitted.cuts[method] = cut
+            fitted.thresholds[method] = best
     fitted.windows["thresholds"] = len(data)
     for track, memory in MEMORY.items():
         names = [method for method in swept if track_of(method) == track]

@@ -29,7 +29,7 @@ from vlwm.core.evaluation.baselines.motions import (
     TurnRate,
 )
 from vlwm.core.evaluation.baselines.scenes import Background
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.model.memory.extrapolation import Extrapolation
 
 MEMORY = {"predicted": "memory_baseline", "plan": "true_pose_memory"}
@@ -53,7 +53,7 @@ class FittedBaselines:
         planes_motion: name of the motion that planes are moved by.
         column: float32 (Z,), share of occupied cells by height layer in the train split.
         edges: counts of what is beyond the edge of the view.
-        cuts: method -> its thresholds.
+        thresholds: method -> its thresholds.
         baseline: track -> name of the strongest method on validation.
         merits: method -> sum of IoU and structure IoU over the horizons, on validation.
         windows: train and validation windows that were used.
@@ -63,7 +63,7 @@ class FittedBaselines:
     planes_motion: str
     column: Tensor
     edges: Extrapolation
-    cuts: dict[str, Cut] = field(default_factory=dict)
+    thresholds: dict[str, Thresholds] = field(default_factory=dict)
     baseline: dict[str, str] = field(default_factory=lambda: dict(MEMORY))
     merits: dict[str, float] = field(default_factory=dict)
     windows: dict[str, int] = field(default_factory=dict)
@@ -78,9 +78,9 @@ class FittedBaselines:
         """Names of all methods."""
         return (*self.predicted, *PLAN_METHODS)
 
-    def cut_of(self, method: str) -> Cut:
+    def thresholds_of(self, method: str) -> Thresholds:
         """Return the thresholds of a method; 0.5 without validation windows."""
-        return self.cuts.get(method, Cut())
+        return self.thresholds.get(method, Thresholds())
 
     def background(self, device: torch.device, *, edges: bool = False) -> Background:
         """Return what is expected where no past frame reaches."""
@@ -95,7 +95,7 @@ class FittedBaselines:
             "planes_motion": self.planes_motion,
             "column": self.column.cpu(),
             "edges": self.edges.counts.cpu(),
-            "cuts": {name: cut.content() for name, cut in self.cuts.items()},
+            "thresholds": {name: found.content() for name, found in self.thresholds.items()},
             "baseline": dict(self.baseline),
             "merits": dict(self.merits),
             "windows": dict(self.windows),
@@ -111,7 +111,9 @@ class FittedBaselines:
             planes_motion=content["planes_motion"],
             column=content["column"],
             edges=edges,
-            cuts={name: Cut.of(cut) for name, cut in content["cuts"].items()},
+            thresholds={
+                name: Thresholds.of(found) for name, found in content["thresholds"].items()
+            },
             baseline=dict(content["baseline"]),
             merits=dict(content["merits"]),
             windows=dict(content["windows"]),
@@ -126,7 +128,7 @@ class FittedBaselines:
             "planes_motion": self.planes_motion,
             "decay_s": list(turn.decay_s),
             "validation_merit": dict(self.merits),
-            "cuts": {name: cut.content() for name, cut in self.cuts.items()},
+            "thresholds": {name: found.content() for name, found in self.thresholds.items()},
         }
 
 

@@ -86,6 +86,6 @@ def at_threshold(
 ) -> dict[str, Tensor]:
     """Return uint8 (X, Y, Z) of probabilities by method, each at its own thresholds."""
     return {
-        method: fitted.cut_of(method).occupied(probability.contiguous(), horizon)
+        method: fitted.thresholds_of(method).occupied(probability.contiguous(), horizon)
         for method, probability in forecasts.items()
     }

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlwm.core.evaluation.calibration.thresholds import CutHistogram
+from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram
 
 SHARES = (0.0, 0.5, 1.0)
 
 
-class TrustSweep:
+class ResidualWeightSweep:
     """Counts of cells by probability for each share of the residual; ranks can add theirs up.
 
     Args:
         horizons: future frames.
 
     Attributes:
-        counts: int64 (shares, …), those of `CutHistogram`.
+        counts: int64 (shares, …), those of `ThresholdHistogram`.
     """
 
     def __init__(self, horizons: int) -> None:
-        self.histograms = [CutHistogram(horizons) for _ in SHARES]
+        self.histograms = [ThresholdHistogram(horizons) for _ in SHARES]
         self.counts = np.stack([histogram.counts for histogram in self.histograms])
         for histogram, counts in zip(self.histograms, self.counts, strict=True):
             histogram.counts = counts
@@ -50,7 +50,7 @@ class TrustSweep:
             mixed = torch.lerp(memory.float(), logits.float(), share)
             histogram.add(torch.sigmoid(mixed), truth, horizon, known)
 
-    def best(self) -> tuple[float, CutHistogram]:
+    def best(self) -> tuple[float, ThresholdHistogram]:
         """Return the best share (the smallest on a tie) and its counts."""
         merits = [histogram.best_sum() for histogram in self.histograms]
         chosen = int(np.argmax(merits))

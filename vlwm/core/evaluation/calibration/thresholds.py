@@ -2,10 +2,10 @@
 
 IoU over a set of cells is highest where each cell with a probability above IoU / (1 + IoU) counts
 as occupied (Lipton et al. 2014, of F1 = 2 IoU / (1 + IoU)). Three seconds ahead nearly all of the
-ground is foreseen and little of the structure above it, so one threshold cannot suit both. A `Cut`
-has, per horizon, a threshold for the ground and one for the cells above it. Both are chosen on
-validation: the one above for the highest structure IoU, since structure is what a drone must not
-hit, and the one of the ground for the highest IoU given the other.
+ground is foreseen and little of the structure above it, so one threshold cannot suit both. Per
+horizon there is one for the ground and one for the cells above it. Both are chosen on validation:
+the one above for the highest structure IoU, since structure is what a drone must not hit, and the
+one of the ground for the highest IoU given the other.
 
 The ground of a column is taken from the forecast itself: its lowest cell that is at least half as
 probable as its likeliest. The truth's own ground defines which cells are structure
@@ -32,7 +32,7 @@ from vlwm.core.evaluation.metrics import ratio, structure_mask
 
 
 @dataclass(frozen=True)
-class Cut:
+class Thresholds:
     """Probabilities at and above which a cell counts as occupied.
 
     Attributes:
@@ -46,7 +46,7 @@ class Cut:
     above: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Cut:
+    def of(cls, content: Mapping[str, Any]) -> Thresholds:
         """Return what `content` wrote."""
         return cls(content["threshold"], tuple(content["ground"]), tuple(content["above"]))
 
@@ -78,8 +78,8 @@ def above_ground(probability: Tensor) -> Tensor:
     return torch.arange(probability.shape[-1], device=probability.device) > ground
 
 
-class CutHistogram:
-    """int64 counts of cells by probability, from which the best cut follows exactly.
+class ThresholdHistogram:
+    """int64 counts of cells by probability, from which the best thresholds follow exactly.
 
     Attributes:
         counts: int64 (H, 2, 2, 2, BINS): up to or above the forecast's ground; structure by the
@@ -112,29 +112,29 @@ class CutHistogram:
         histogram.counts = self.counts.sum(axis=(0, 1, 2))
         return histogram
 
-    def best(self) -> Cut:
-        """Return the cut with the highest structure IoU at each horizon, with the ground of highest
-        IoU next to it.
+    def best(self) -> Thresholds:
+        """Return the thresholds of highest structure IoU at each horizon, and of those the ones of
+        highest IoU.
 
         Where a horizon has no occupied cell there is nothing to choose: the single threshold.
         """
         return self.best_with_merit()[0]
 
     def best_sum(self) -> float:
-        """Return the sum of IoU and structure IoU that the best cut reaches, over all horizons."""
+        """Return the sum of IoU and structure IoU over all horizons at the best thresholds."""
         return self.best_with_merit()[1]
 
-    def best_with_merit(self) -> tuple[Cut, float]:
+    def best_with_merit(self) -> tuple[Thresholds, float]:
         """Return `best` and `best_sum` from one search."""
         single, _ = self.pooled().best_threshold()
         found = [_best_pair(counts) for counts in self.counts]
         ground, above = zip(*(pair or (single, single) for _, pair in found), strict=True)
-        return Cut(single, ground, above), sum(merit for merit, _ in found)
+        return Thresholds(single, ground, above), sum(merit for merit, _ in found)
 
 
 def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:
-    """Return the sum of IoU and structure IoU at the best cut of counts (2, 2, 2, BINS), and its
-    thresholds of ground and above; 0 and None without an occupied cell."""
+    """Return the highest sum of IoU and structure IoU of counts (2, 2, 2, BINS), and its thresholds
+    of ground and above; 0 and None without an occupied cell."""
     if not counts[:, :, 1].any():
         return 0.0, None
     # cells at or above each inner edge: (side of the ground, structure, occupied, BINS - 1)

@@ -17,7 +17,7 @@ from vlwm.core.evaluation.observed.manoeuvres import paths_ahead, swept_cells
 from vlwm.core.evaluation.zones import Zones, zones_of
 
 if TYPE_CHECKING:
-    from vlwm.core.evaluation.eval_windows import JudgedWindow
+    from vlwm.core.evaluation.eval_windows import EvalWindow
 
 NEAR_M = 2.0
 """surfaces within this distance of a candidate's body are near the way"""
@@ -42,7 +42,7 @@ class ObservedFrame:
 
 
 def observed_frames(
-    window: JudgedWindow, predicted_ego: np.ndarray, methods: TriState
+    window: EvalWindow, predicted_ego: np.ndarray, methods: TriState
 ) -> Iterator[ObservedFrame]:
     """Yield what an observed past adds to each future frame of a window.
 

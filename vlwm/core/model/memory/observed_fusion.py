@@ -32,6 +32,7 @@ from vlwm.core.model.memory.completion_net import CompletionNet, completion_loss
 from vlwm.core.model.memory.extrapolation import unseen_columns
 from vlwm.core.model.memory.fusion import fusion_loss
 from vlwm.core.model.memory.warp import resampled_memory
+from vlwm.core.model.tokenizer.conv_blocks import bias_of
 
 MARGIN = 8
 """cells kept around the window's frame: corners of past frames that are turned against it"""
@@ -81,7 +82,7 @@ class ObservedFusion(nn.Module):
         )
         self.conv_out = nn.Conv2d(channels, 1, 1)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        nn.init.zeros_(bias_of(self.conv_out))
 
     def forward(self, seen: Seen, below: Seen, above: Seen) -> Tensor:
         """Return log-odds float32 (B, L, X, Y).
@@ -117,6 +118,8 @@ class ObservedBranch(MemoryBranch):
         grid: the grid of all frames.
         completion: width of the network that completes the map; 0 for none.
     """
+
+    fusion: ObservedFusion  # type: ignore[assignment]  # takes the place of the frames' fusion
 
     def __init__(self, history: int, channels: int, grid: VoxelGrid, completion: int = 0) -> None:
         super().__init__(history, channels or 1, grid)  # its fusion is replaced

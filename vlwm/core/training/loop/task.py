@@ -106,14 +106,14 @@ class Task(StepTask, Protocol):
         ...
 
 
-def judge_all(batches: Iterable[Any], judge: Callable[[Any], None], pause: Pause) -> None:
+def validate_all(batches: Iterable[Any], score: Callable[[Any], None], pause: Pause) -> None:
     """Evaluate every batch that is not None, pausing after each."""
     for batch in batches:
         # all processes must reach `pause`: it votes on memory and signals
         full = False
         try:
             if batch is not None:
-                judge(batch)
+                score(batch)
         except torch.OutOfMemoryError:
             full = True
         pause(full)

@@ -25,7 +25,7 @@ from vlwm.core.model.losses import occupancy_loss
 from vlwm.core.model.tokenizer.quantizer import CodebookHealth
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.training.loop.data_loader import epoch_batches, share_of
-from vlwm.core.training.loop.task import Pause, judge_all
+from vlwm.core.training.loop.task import Pause, validate_all
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.vocabulary import Stage
@@ -148,7 +148,7 @@ class TokenizerTask:
         histogram = ProbabilityHistogram()
         sums = np.zeros(2)  # loss over frames, frames
 
-        def judge(batch: FrameBatch) -> None:
+        def score(batch: FrameBatch) -> None:
             batch = batch.to(self.device)
             truth = unpack_bits(batch.bits, self.shape)
             quantized = self.module.quantize(self.module.encode(truth))
@@ -162,7 +162,7 @@ class TokenizerTask:
             histogram.add(probability, truth)
             sums[:] += float(loss) * len(logits), len(logits)
 
-        judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        validate_all(share_of(self.val_set, size, self.ranks), score, pause)
         self.ranks.sum_array(sums)
         self.ranks.sum_array(histogram.counts)
         self.threshold, iou = histogram.best_threshold()

@@ -15,7 +15,7 @@ from vlwm.core.data.batch import Batch
 from vlwm.core.data.datasets import KNOWN, WindowDataset
 from vlwm.core.evaluation.baselines.fit import VALIDATION_WINDOWS, fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
-from vlwm.core.evaluation.calibration.thresholds import Cut
+from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.evaluation.column_prior import ColumnPrior
 from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.validation import ValidationMeter
@@ -24,7 +24,7 @@ from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.loop.data_loader import epoch_batches, share_of
-from vlwm.core.training.loop.task import Pause, judge_all
+from vlwm.core.training.loop.task import Pause, validate_all
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.training.tasks.fusion_pretraining import CompletionPretraining, FusionPretraining
@@ -85,7 +85,7 @@ class WorldTask:
         unseen = WindowDataset(data.store, data.val_motion, history)
         self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
         self.fresh: tuple[str, ...] = ()
-        self.cuts: dict[str, Cut] = {}
+        self.thresholds: dict[str, Thresholds] = {}
         self.baselines: FittedBaselines | None = None
         self.baseline_iou: dict[str, float] = {}
 
@@ -159,7 +159,7 @@ class WorldTask:
         model.residual_weight.fill_(1.0)
         sums = np.zeros(2)  # loss over windows, windows
 
-        def judge(batch: Batch) -> None:
+        def score(batch: Batch) -> None:
             batch = batch.to(self.device)
             past, plan = batch.past(history), batch.plan(history)
             free, planned = model.forecast(past), model.forecast(past, plan)
@@ -169,14 +169,14 @@ class WorldTask:
             sums[:] += float(report.total) * len(batch.index), len(batch.index)
             meter.add(batch, free, planned)
 
-        judge_all(share_of(self.val_set, size, self.ranks), judge, pause)
+        validate_all(share_of(self.val_set, size, self.ranks), score, pause)
         # every process has counted its share: the choice below is the same in all
         for counts in (sums, *meter.counts()):
             self.ranks.sum_array(counts)
         for track, sweep in enumerate((meter.free, meter.planned)):
             share, cells = sweep.best()
             model.residual_weight[track] = share
-            self.cuts[tuple(Track)[track].value] = cells.best()
+            self.thresholds[tuple(Track)[track].value] = cells.best()
         if first:
             self.baseline_iou = meter.baseline_numbers()
         return meter.numbers() | self.baseline_iou | {"epoch/val_loss": float(sums[0] / sums[1])}
@@ -192,8 +192,8 @@ class WorldTask:
     def state(self) -> dict[str, Any]:
         """Return thresholds, the baselines and their IoU on validation, and fresh parameters."""
         return {
-            "threshold": self.cuts["model"].threshold if "model" in self.cuts else None,
-            "cuts": {name: cut.content() for name, cut in self.cuts.items()},
+            "threshold": self.thresholds["model"].threshold if "model" in self.thresholds else None,
+            "thresholds": {track: found.content() for track, found in self.thresholds.items()},
             "baselines": None if self.baselines is None else self.baselines.content(),
             "baseline_iou": dict(self.baseline_iou),
             "fresh": list(self.fresh),
@@ -201,7 +201,8 @@ class WorldTask:
 
     def load_state(self, content: CheckpointContent) -> None:
         """Take back what `state` gave."""
-        self.cuts = {name: Cut.of(found) for name, found in (content.cuts or {}).items()}
+        found = content.thresholds or {}
+        self.thresholds = {track: Thresholds.of(values) for track, values in found.items()}
         fitted, known = content.baselines, content.baseline_iou
         self.baselines = None if fitted is None else FittedBaselines.of(fitted)
         # a number alone in checkpoints of before baselines were fitted: it is computed again

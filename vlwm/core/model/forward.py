@@ -1,0 +1,85 @@
+"""Define what goes into a forward pass of the world model and what comes out of it.
+
+Axes: B windows, P past and H future frames, R target frames (future frames of windows), X, Y, Z
+cells, C token channels, h, w the token map, D components of a motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vlwm.core.data.batch import Past
+from vlwm.core.model.memory.branch import MemoryForecast
+from vlwm.core.model.motion.motion_head import Motion
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The past of some windows, unpacked: all that a forward pass reads.
+
+    Attributes:
+        past: poses and terrain.
+        voxels: uint8 (B, F, X, Y, Z), the P past frames first; frames after them are not read.
+        tokens: (B, F, C, h, w) of the same frames; None without tokens.
+        free: uint8 (B, P, X, Y, Z), cells that the past frames saw free, if the past is observed;
+            else None, and a cell of `voxels` that is not occupied is free.
+    """
+
+    past: Past
+    voxels: Tensor
+    tokens: Tensor | None
+    free: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RefinementInput:
+    """Input of the refinement net for some target frames.
+
+    Attributes:
+        memory: the forecast that it corrects.
+        condition: float32 (R, D): horizon, planned or not, sigmas of the motion, ego frame.
+        tokens: predicted token maps (R, C, h, w); None without tokens.
+    """
+
+    memory: MemoryForecast
+    condition: Tensor
+    tokens: Tensor | None
+
+
+@dataclass(frozen=True)
+class WorldModelOutput:
+    """One forward pass.
+
+    Attributes:
+        motion: predicted from the past, also under a plan.
+        ego: (B, H, 4), ego frames of the future: of the plan where there is one, else predicted.
+        inputs: refinement inputs of the wanted target frames, a chunk of horizons at a time, rows
+            window by window. Computed when asked for: a caller that needs the motion alone does
+            not pay for the roll-out of the tokens.
+    """
+
+    motion: Motion
+    ego: Tensor
+    inputs: Iterator[RefinementInput]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The future as the model predicts it, in the anchor frame.
+
+    Attributes:
+        logits: float32 (B, H, X, Y, Z), each frame in its own (predicted or planned) ego frame.
+        memory_logits: the same before the refinement net's residual.
+        ego: (B, H, 4), predicted ego frames (also under a plan).
+        poses: (B, H, 13), predicted.
+        log_sigma: (B, H, D), of the predicted motion, calibrated on validation.
+    """
+
+    logits: Tensor
+    memory_logits: Tensor
+    ego: Tensor
+    poses: Tensor
+    log_sigma: Tensor
