@@ -28,10 +28,11 @@ from typing import Any
 
 import torch
 
+from score_text import table_text
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.evaluation.evaluator import evaluate
-from vlwm.core.evaluation.scores.score_table import score_table, table_text
+from vlwm.core.evaluation.scores.score_table import score_table
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
@@ -43,7 +44,7 @@ from vlwm.core.training.run import train
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.tasks.pretraining import Unkept, run_phase
+from vlwm.core.training.tasks.pretraining import PhaseProgress, run_phase
 from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 from vlwm.core.training.tasks.world_task import WorldTask
 
@@ -195,7 +196,7 @@ def _before_s(name: str, config: Config, data: TrainData, device: torch.device) 
         times = []
         for phase in task.phases()[1:]:
             begun = time.monotonic()
-            run_phase(phase, some, device, Unkept())
+            run_phase(phase, some, device, PhaseProgress())
             _wait(device)
             times.append(time.monotonic() - begun)
         return times

@@ -34,7 +34,7 @@ from vlwm.core.model.motion.vehicle_state import constant_motion, motion_error, 
 from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, clip_gradients, set_lr
 from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
-from vlwm.core.training.tasks.pretraining import Unkept, run_phase
+from vlwm.core.training.tasks.pretraining import PhaseProgress, run_phase
 
 CALIBRATION = 2000
 """validation windows that the sigmas come from, as in training"""
@@ -60,7 +60,8 @@ def trained(config: Config, train: WindowDataset, steps: int) -> MotionHead:
     model = config.model
     pose = MotionHead(config.history_frames, config.future_frames, config.frame_dt_s,
                       model.pose_channels, model.pose_dof)  # fmt: skip
-    run_phase(MotionPretraining(pose, motions, config), config, torch.device("cpu"), Unkept())
+    phase = MotionPretraining(pose, motions, config)
+    run_phase(phase, config, torch.device("cpu"), PhaseProgress())
     optimizer = build_optimizer(pose, config.optimizer, config.optimizer.lr)
     schedule = Schedule(config.lr_config, config.optimizer.lr, steps)
     for step in range(steps):

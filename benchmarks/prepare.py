@@ -35,7 +35,7 @@ from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city
 from vlwm.core.config.load import load_config
 from vlwm.core.data.generation.frame_jobs import Scene
-from vlwm.core.data.npz import write_occupancy
+from vlwm.core.data.npz import write_layers
 from vlwm.core.data.sensors.lidar import LidarScanner
 from vlwm.core.data.sensors.recorder import surfaces_in
 from vlwm.core.data.sensors.rig import LIDAR, LIDARS, MOUNTS
@@ -215,6 +215,10 @@ def measure_lidar(city: City, buildings: TriangleTiles, scans: int = 40) -> floa
     return round(scans * pattern.beams / (time.process_time() - started) / 1e6, 2)
 
 
+def write_frame(path: Path, cells: NDArray[np.uint8]) -> None:
+    write_layers(path, {"occupancy": cells})
+
+
 def measure(city: City, grid: VoxelGrid, frames: int, rival_frames: int) -> dict[str, Any]:
     egos = poses_in(city, densest_square(city), frames)
     few = nearest_to_the_middle(egos, rival_frames)
@@ -227,9 +231,9 @@ def measure(city: City, grid: VoxelGrid, frames: int, rival_frames: int) -> dict
         for ego in egos:
             scene.frame(ego)
         bare = (time.process_time() - started) / frames
-        ours = seconds_per_frame(scene.frame, write_occupancy, egos, folder)
+        ours = seconds_per_frame(scene.frame, write_frame, egos, folder)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        same = seconds_per_frame(scene.frame, write_occupancy, few, folder)
+        same = seconds_per_frame(scene.frame, write_frame, few, folder)
 
         def usual_frame(ego: NDArray[np.float64]) -> NDArray[np.uint8]:
             out = np.zeros(grid.shape, dtype=np.uint8)

@@ -2,7 +2,7 @@
 
     python benchmarks/what_if.py --run RUN [--data DIR] [--split test] [--windows 120] [--json]
 
-Printed: windows with a pair of plans (`evaluation.counterfactual`), the share in which the plan
+Printed: windows with a pair of plans (`plan_pairs`), the share in which the plan
 through the wall meets the higher predicted occupancy, the mean of both, how often each is above one
 half, and seconds of a forecast of six frames.
 """
@@ -15,7 +15,7 @@ import time
 import numpy as np
 
 from of_a_run import parser_of, subject_of
-from vlwm.core.evaluation.counterfactual import met_by, pair_in
+from plan_pairs import met_by, pair_in
 
 
 def main() -> None:

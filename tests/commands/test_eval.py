@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from vlwm.commands.eval import evaluate
 from vlwm.core.config.load import config_from_dict, load_config
-from vlwm.core.data.npz import write_occupancy
+from vlwm.core.data.npz import write_layers
 from vlwm.core.data.session import write_pose
 from vlwm.core.errors import CheckpointError, DataError, UsageError
 from vlwm.core.geometry.grid import VoxelGrid
@@ -39,7 +39,7 @@ def folder(tmp_path):
             (session / name).mkdir(parents=True)
         for i in range(11):
             cells = (rng.random((16, 16, 8)) < 0.1).astype(np.uint8)
-            write_occupancy(session / "occupancy" / f"{i:06d}_occupancy.npz", cells)
+            write_layers(session / "occupancy" / f"{i:06d}_occupancy.npz", {"occupancy": cells})
             pose = np.array([i, 0, 3, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0], float)
             write_pose(session / "poses" / f"{i:06d}.json", pose, 0.0, 0.5 * i)
     return tmp_path
@@ -101,7 +101,9 @@ def test_a_checkpoint_is_refused_data_of_another_grid(run_folder, folder):
     session = folder / "other" / "drone_20240101_000000"
     (session / "occupancy").mkdir(parents=True)
     (session / "poses").mkdir()
-    write_occupancy(session / "occupancy" / "000000_occupancy.npz", np.zeros((4, 4, 4), np.uint8))
+    write_layers(
+        session / "occupancy" / "000000_occupancy.npz", {"occupancy": np.zeros((4, 4, 4), np.uint8)}
+    )
     write_pose(session / "poses" / "000000.json", np.eye(13)[6], 0.0, 0.0)
     result = run(run_folder, "--data", folder / "other")
     assert isinstance(result.exception, DataError) and "4x4x4" in str(result.exception)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.measures import base_heights, signed_volume
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.errors import UsageError
 
@@ -31,8 +32,8 @@ def test_buildings_are_closed_and_stand_on_the_ground() -> None:
                 edge = (tuple(triangle[a]), tuple(triangle[b]))
                 edges[edge] = edges.get(edge, 0) + 1
         assert all(edges.get((b, a)) == count for (a, b), count in edges.items())
-    assert city.mesh.signed_volume() > 0
-    assert city.base_heights().min() > -4
+    assert signed_volume(city.mesh) > 0
+    assert base_heights(city).min() > -4
 
 
 def test_too_small_is_said() -> None:

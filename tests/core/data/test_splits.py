@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.data.seen_cells import seen_cells
 from vlwm.core.data.splits import (
     NAMES,
     Splits,
     deal_sessions,
     plan_regions,
-    seen_cells,
     splits_of_recorded,
 )
 from vlwm.core.errors import DataError

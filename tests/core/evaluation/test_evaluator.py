@@ -11,7 +11,7 @@ import torch
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
-from vlwm.core.data.npz import write_occupancy
+from vlwm.core.data.npz import write_layers
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import SessionMeta, write_meta, write_pose
 from vlwm.core.data.splits import Splits, open_splits
@@ -60,7 +60,9 @@ def write_session(folder: Path, grid: VoxelGrid, number: int, origin: dict | Non
     for name in ("occupancy", "poses"):
         (folder / name).mkdir(parents=True)
     for i, ego in enumerate(ego_of(poses, np.zeros(FRAMES))):
-        write_occupancy(folder / "occupancy" / f"{i:06d}_occupancy.npz", street(grid, ego))
+        write_layers(
+            folder / "occupancy" / f"{i:06d}_occupancy.npz", {"occupancy": street(grid, ego)}
+        )
         write_pose(folder / "poses" / f"{i:06d}.json", poses[i], 0.0, float(times[i]))
     meta = SessionMeta("drone", 0.5, origin=origin, procedural=True, attribution="made up")
     write_meta(folder, meta)

@@ -18,7 +18,7 @@ from tests.small_world import batch_of, grid_of, model_of, small
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.data.batch import MIRROR, Batch, apply_symmetry
 from vlwm.core.data.datasets import WindowDataset
-from vlwm.core.data.npz import write_occupancy
+from vlwm.core.data.npz import write_layers
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import frame_rows, windows_of
@@ -178,7 +178,7 @@ def root(tmp_path_factory):
         for frame in range(14):
             cells = np.zeros(grid.shape, np.uint8)
             cells[..., number + 1] = 1
-            write_occupancy(path / "occupancy" / f"{frame:06d}_occupancy.npz", cells)
+            write_layers(path / "occupancy" / f"{frame:06d}_occupancy.npz", {"occupancy": cells})
     return folder
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.measures import center_of
 from vlwm.core.errors import ConfigError
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -57,7 +58,7 @@ def test_cells_are_half_open():
 
 @given(st.tuples(*[st.integers(0, n - 1) for n in FULL.shape]))
 def test_centre_of_a_cell_lies_in_it(index):
-    center = FULL.center_of(index)
+    center = center_of(FULL, index)
     assert tuple(FULL.index_of(center)) == index
     assert FULL.contains(center)
 
@@ -66,7 +67,7 @@ def test_centers_agree_with_center_of():
     grid = VoxelGrid((-1.0, 2.0, 0.5), (0.4, 0.8, 1.25), (3, 4, 5))
     centers = grid.centers()
     assert centers.shape == (3, 4, 5, 3)
-    np.testing.assert_allclose(centers[2, 1, 4], grid.center_of([2, 1, 4]))
+    np.testing.assert_allclose(centers[2, 1, 4], center_of(grid, [2, 1, 4]))
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 7)] * 3))

@@ -20,9 +20,9 @@ from vlwm.core.monitoring.export import to_dict, to_line
 from vlwm.core.monitoring.formatting import ASCII, UNICODE, Glyphs
 from vlwm.core.monitoring.layout import frame
 from vlwm.core.monitoring.panels import Room
-from vlwm.core.monitoring.plots import plot
+from vlwm.core.monitoring.plots import curve
 from vlwm.core.monitoring.reader import RunReader
-from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
+from vlwm.core.monitoring.snapshot import MachineSample, Series, Snapshot
 from vlwm.core.run_folder import RunFolder
 
 G = 1 << 30
@@ -130,10 +130,10 @@ def test_tokenizer_shows_its_codebook(run: RunFolder) -> None:
 
 def test_labels_of_a_narrow_range_differ() -> None:
     room = Room(40, 8, UNICODE)
-    rows = plot([[(0, 0.7801), (100, 0.7832)]], room)
+    rows = curve([Series((0, 100), (0.7801, 0.7832), 2)], room)
     labels = [row.plain.split()[0] for row in rows[:-1] if row.plain[:6].strip()]
     assert len(labels) == len(set(labels)) == 3 and labels[0].startswith("0.78")
-    assert "second value" in plot([[(0, 1.0)]], room)[0].plain
+    assert "second value" in curve([Series((0,), (1.0,), 1)], room)[0].plain
 
 
 def test_before_the_first_number(tmp_path: Path) -> None:

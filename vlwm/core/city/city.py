@@ -125,10 +125,6 @@ class City:
             high = np.maximum(high, some[:, :, :2].max(axis=(0, 1)))
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
-    def base_heights(self) -> NDArray[np.float64]:
-        """Return lowest z of every feature, (G,) metres."""
-        return feature_bases(self.mesh, self.feature_of_face, len(self.feature_ids))[:, 2]
-
 
 def feature_bases(
     mesh: TriangleMesh, feature_of_face: NDArray[np.int32], features: int

@@ -34,12 +34,6 @@ class Roads:
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
-    def area_m2(self) -> float:
-        """Return the sum of all triangles, m²; overlapping surfaces count twice."""
-        u, v = (self.triangles[:, k] - self.triangles[:, 0] for k in (1, 2))
-        return float(np.abs(u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sum() / 2)
-
     def mask(self, grid: PlanGrid) -> NDArray[np.bool_]:
         """Return which nodes (nx, ny) of a plan grid are on a road."""
         found = np.zeros(grid.shape, dtype=bool)

@@ -29,7 +29,6 @@ _PROBE_BYTES = 8 << 20
 _SLOW_BYTES_S = 20e6
 _PATIENCE_S = 4.0
 _CLOCK_S = 300.0
-_SET_CLOCK = "sudo timedatectl set-ntp true"
 
 HOSTS = (
     ("PLATEAU's catalogue", "https://api.plateauview.mlit.go.jp/datacatalog/plateau-datasets"),

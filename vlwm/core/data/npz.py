@@ -81,11 +81,6 @@ def write_layers(path: Path, layers: Layers) -> None:
         temporary.write_bytes(npz_bytes(layers))
 
 
-def write_occupancy(path: Path, occupancy: NDArray[np.uint8]) -> None:
-    """Write a frame that has only `occupancy` by rename; not flushed, see `session.write_meta`."""
-    write_layers(path, {OCCUPANCY: occupancy})
-
-
 def npz_bytes(layers: Layers | NDArray[np.uint8]) -> bytes:
     """Return an npz file with the layers (or with "occupancy" alone), deflated by ISA-L, level 1.
 

@@ -303,31 +303,3 @@ def _written(splits: Splits, store: PackedStore) -> Splits:
     folder = store.root if store.derived.parent == store.root else make_folder(store.derived)
     splits.write(folder / "splits.json")
     return splits
-
-
-def seen_cells(
-    xy: NDArray[np.float64], yaw: NDArray[np.float64], grid: Any, cell_m: float = 1.0
-) -> set[tuple[int, int]]:
-    """Return the world columns of `cell_m` metres whose centre is in any of the frames' grids.
-
-    For the proof that no cell is seen by two splits.
-
-    Args:
-        xy: (N, 2) places in the common coordinates, metres.
-        yaw: (N,) headings.
-        grid: the VoxelGrid.
-    """
-    reach = int(np.ceil(grid.horizontal_half_diagonal_m / cell_m)) + 1
-    steps = np.arange(-reach, reach + 1)
-    found: set[tuple[int, int]] = set()
-    for (x, y), angle in zip(xy, yaw, strict=True):
-        ix = np.floor(x / cell_m).astype(int) + steps
-        iy = np.floor(y / cell_m).astype(int) + steps
-        cx, cy = np.meshgrid((ix + 0.5) * cell_m - x, (iy + 0.5) * cell_m - y, indexing="ij")
-        ahead = np.cos(angle) * cx + np.sin(angle) * cy
-        left = -np.sin(angle) * cx + np.cos(angle) * cy
-        inside = (ahead >= grid.lower_m[0]) & (ahead < grid.upper_m[0])
-        inside &= (left >= grid.lower_m[1]) & (left < grid.upper_m[1])
-        gx, gy = np.meshgrid(ix, iy, indexing="ij")
-        found |= set(zip(gx[inside].tolist(), gy[inside].tolist(), strict=True))
-    return found

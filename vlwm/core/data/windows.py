@@ -70,15 +70,6 @@ def windows_of(
     return found
 
 
-def window_counts(store: PackedStore, splits: Splits, frames: int) -> dict[str, int]:
-    """Count the windows of each split, and under 'none' those dropped at the borders."""
-    labels = splits.labels(store)
-    counts = dict.fromkeys((*SPLITS, NOWHERE), 0)
-    for window in _whole_windows(store, frames, 1, STEP_S):
-        counts[_split_of(window, labels)] += 1
-    return counts
-
-
 def _split_of(window: Window, labels: NDArray[np.str_]) -> str:
     """Return the one split of all frames of a window, or 'none'."""
     label = labels[window.rows]

@@ -31,6 +31,7 @@ from vlwm.core.geometry.frames import (
     poses_from_ego,
 )
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bit_packing import pack_bits
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
@@ -155,7 +156,7 @@ class TrainedModel:
 
     def _packed(self, cells: np.ndarray) -> torch.Tensor:
         """Return bits uint8 (B, P, packed_bytes) of frames (B, P, X, Y, Z)."""
-        return torch.from_numpy(np.stack([[self.grid.pack(f) for f in w] for w in cells]))
+        return pack_bits(torch.from_numpy(cells))
 
     def _seen(self, given: ForecastInput) -> dict[str, torch.Tensor]:
         """Return the layers of an observed past; none for a model of complete frames."""

@@ -158,11 +158,6 @@ def compose_ego(reference: ArrayLike, relative: ArrayLike) -> Array:
     return np.concatenate([moved, wrap_angle(relative[..., 3:] + reference[..., 3:])], axis=-1)
 
 
-def invert_ego(ego: ArrayLike) -> Array:
-    """Return the outer frame (..., 4) as seen in the ego frames (..., 4)."""
-    return relative_ego(ego, np.zeros(4))
-
-
 def anchor_poses(poses: ArrayLike, ground_z: ArrayLike, anchor: int) -> tuple[Array, Array]:
     """Return poses and terrain heights in the ego frame of frame `anchor`.
 

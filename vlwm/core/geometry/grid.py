@@ -116,11 +116,6 @@ class VoxelGrid:
         index = self.index_of(points)
         return np.all((index >= 0) & (index < np.asarray(self.shape)), axis=-1)
 
-    def center_of(self, index: ArrayLike) -> NDArray[np.float64]:
-        """Return the centres (..., 3), metres, of the cells with index (..., 3)."""
-        cells = np.asarray(index, dtype=np.float64) + 0.5
-        return np.asarray(self.lower_m) + cells * np.asarray(self.cell_m)
-
     def axis_centers(
         self,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -66,25 +66,9 @@ class TriangleMesh:
             raise ValueError("a mesh without vertices has no bounds")
         return np.stack([self.vertices.min(axis=0), self.vertices.max(axis=0)])
 
-    def translated(self, offset_m: ArrayLike) -> TriangleMesh:
-        """Return the same faces, moved by (x, y, z) metres."""
-        return TriangleMesh(self.vertices + np.asarray(offset_m, dtype=np.float64), self.faces)
-
     def areas(self) -> NDArray[np.float64]:
         """Return area of every face (F,), m²."""
         return 0.5 * np.linalg.norm(self._face_normals(), axis=1)
-
-    def signed_volume(self) -> float:
-        """Return enclosed volume, m³: positive for a closed mesh whose faces look outward.
-
-        By the divergence theorem, about the mean vertex to keep digits; without meaning for an
-        open mesh.
-        """
-        if not len(self.faces):
-            return 0.0
-        corners = self.triangles() - self.vertices.mean(axis=0)
-        products = np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]
-        return float(products.sum() / 6.0)
 
     def _face_normals(self) -> NDArray[np.float64]:
         corners = self.triangles()

@@ -48,11 +48,6 @@ def curve(series: Sequence[Series], room: Room, *, log: bool | None = None) -> l
     return list(_cached(_Drawn(tuple(series), room, log)))
 
 
-def plot(series: Sequence[Sequence[Point]], room: Room, *, log: bool | None = None) -> list[Text]:
-    """Return a line chart with its axes' labels; a sentence where there is nothing to draw."""
-    return _plot(series, room, log)
-
-
 def _plot(series: Sequence[Sequence[Point]], room: Room, log: bool | None) -> list[Text]:
     if not any(len(one) > 1 for one in series) or room.height < 3 or room.width < _AXIS + 8:
         begun = any(len(one) for one in series)

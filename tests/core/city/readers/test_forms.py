@@ -29,6 +29,7 @@ from tests.core.city.town import (
     whole,
     write_tiles,
 )
+from tests.measures import signed_volume
 from vlwm.core.city.read import read_city
 from vlwm.core.errors import DataError
 
@@ -83,7 +84,7 @@ def test_axes_and_units_are_found_and_noted(tmp_path: Path, form: str) -> None:
     text, words = TURNED[form]
     city = read_text(tmp_path / "t.obj", text)
     whole(city)
-    assert words in " ".join(city.report.notes) and city.mesh.signed_volume() > 0
+    assert words in " ".join(city.report.notes) and signed_volume(city.mesh) > 0
 
 
 def test_stated_axes_and_units_come_first(tmp_path: Path) -> None:

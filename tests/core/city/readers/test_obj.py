@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.measures import base_heights, signed_volume
 from vlwm.core.city.assembly.watertight import open_features
 from vlwm.core.city.read import read_city
 from vlwm.core.city.readers import obj
@@ -57,7 +58,7 @@ def source(path: Path) -> Source:
 def test_a_cube_is_closed_and_where_it_was(tmp_path: Path) -> None:
     (tmp_path / "a.obj").write_text(CUBE)
     city = read_city([tmp_path])
-    assert city.mesh.signed_volume() == pytest.approx(20 * 20 * 12)
+    assert signed_volume(city.mesh) == pytest.approx(20 * 20 * 12)
     assert city.origin.crs == "EPSG:6677" and city.report.open_shells == 0
     origin = np.array([city.origin.easting, city.origin.northing, city.origin.height])
     np.testing.assert_allclose(city.mesh.bounds + origin, [[10, 20, 0], [30, 40, 12]], atol=1e-9)
@@ -155,7 +156,7 @@ def test_shells_without_names_are_features(tmp_path: Path, plateau: Path) -> Non
     (tmp_path / "a.obj").write_text("# EPSG:6677\n" + cube(0, 3) + cube(40, 5, first=9))
     city = read_city([tmp_path])
     assert city.feature_ids == ["a.obj#0", "a.obj#1"]
-    assert city.base_heights().tolist() == [0.0, 0.0]
+    assert base_heights(city).tolist() == [0.0, 0.0]
     fme = read_city([plateau / "obj_fme"])
     assert len(fme.mesh.faces) == 10384 + 340 + 5164 + 3280 + 12748
     assert fme.report.open_shells == 0 and len(fme.feature_ids) > 1000

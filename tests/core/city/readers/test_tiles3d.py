@@ -12,6 +12,7 @@ import pytest
 from pyproj import Transformer
 
 from tests.core.city.readers.test_source_files import pack
+from tests.measures import base_heights
 from vlwm.core.city.area import Area
 from vlwm.core.city.read import read_city
 from vlwm.core.city.readers.source_files import Folder, Source
@@ -111,7 +112,7 @@ def test_real_tiles_stand_at_the_heights_of_their_table(plateau: Path) -> None:
     assert low and high and names and city.feature_ids == names
     top = np.full(len(names), -np.inf)
     np.maximum.at(top, np.repeat(city.feature_of_face, 3), city.mesh.triangles()[:, :, 2].ravel())
-    assert np.abs(city.base_heights() - np.array(low, float)).max() < 0.03
+    assert np.abs(base_heights(city) - np.array(low, float)).max() < 0.03
     assert np.abs(top - np.array(high, float)).max() < 0.03
 
 
@@ -172,7 +173,7 @@ def test_tiles_without_draco(tmp_path: Path) -> None:
     write_set(tmp_path, {"a.b3dm": b3dm(*blocks(heights), table)}, leaf("a.b3dm"))
     city = read_city([tmp_path])
     assert city.feature_ids == [f"g{i}" for i in range(8)]
-    np.testing.assert_allclose(city.base_heights(), [base for base, _ in heights], atol=0.02)
+    np.testing.assert_allclose(base_heights(city), [base for base, _ in heights], atol=0.02)
     assert city.mesh.bounds[1, 2] == pytest.approx(20.0, abs=0.02)
 
 
@@ -180,7 +181,7 @@ def test_without_a_height_in_the_table_the_lowest_stands_at_zero(tmp_path: Path)
     tile = b3dm(*blocks([(3.0, 20.0), (5.0, 9.0)]), {"gml_id": ["a", "b"]})
     write_set(tmp_path, {"a.b3dm": tile}, leaf("a.b3dm"))
     city = read_city([tmp_path])
-    np.testing.assert_allclose(city.base_heights(), [0.0, 2.0], atol=0.02)
+    np.testing.assert_allclose(base_heights(city), [0.0, 2.0], atol=0.02)
     assert any("heights" in note for note in city.report.notes)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.core.data.seen_cells import seen_cells
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.read import read_city
 from vlwm.core.city.terrain import Terrain
@@ -24,7 +25,7 @@ from vlwm.core.config.schema import Config
 from vlwm.core.data.generation.prepare import PreparePlan, PrepareReport, prepare
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.session import Session
-from vlwm.core.data.splits import NAMES, Splits, seen_cells
+from vlwm.core.data.splits import NAMES, Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of, from_ego

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.core.data.generation.planned import plan_session
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.data.generation.session_plans import PreparePlan, plan_session, regions_of
+from vlwm.core.data.generation.session_plans import PreparePlan, regions_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid.from_range((-40, -40, -2, 40, 40, 60), (2.0, 2.0, 5.0))

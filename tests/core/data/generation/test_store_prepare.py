@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.core.data.generation.planned import plan_session
 from tests.core.data.generation.test_prepare import PLAN, SIZE_M, config, grid
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation import store_prepare
 from vlwm.core.data.generation.prepare import prepare
-from vlwm.core.data.generation.session_plans import plan_session, session_names
+from vlwm.core.data.generation.session_plans import session_names
 from vlwm.core.data.generation.store_prepare import StoreReport, parse_share, prepare_store
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits

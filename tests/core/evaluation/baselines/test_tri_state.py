@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.core.evaluation.observed_windows import GRID, random_past, straight_ego, street
+from tests.measures import center_of
 from vlwm.core.evaluation.baselines.tri_state import (
     METHODS,
     VARIANTS,
@@ -45,7 +46,7 @@ def test_log_odds_are_those_of_octomap_on_the_same_scans() -> None:
     ours = evidence.log_odds(hit, -miss).numpy()
     unknown = evidence.unknown.numpy()
     inside = np.argwhere(np.ones(grid.shape))
-    centres = grid.center_of(inside) + np.array([ego[-1, 0], 0.0, 0.0])
+    centres = center_of(grid, inside) + np.array([ego[-1, 0], 0.0, 0.0])
     nodes = [tree.search(tuple(c)) for c in centres]
     theirs = np.array([np.nan if n is None else n.getLogOdds() for n in nodes]).reshape(grid.shape)
     # Cells that an earlier frame's grid does not reach are left to the grids.

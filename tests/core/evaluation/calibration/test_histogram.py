@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlwm.core.evaluation.calibration.histogram import (
-    ProbabilityHistogram,
-    calibrate_threshold,
-)
+from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 
 
 def stream(windows: int = 3):
@@ -21,14 +18,17 @@ def stream(windows: int = 3):
 
 
 def test_threshold_is_the_best_of_a_literal_sweep():
-    chosen = calibrate_threshold(stream())
+    histogram = ProbabilityHistogram()
+    for probability, truth in stream():
+        histogram.add(probability, truth)
+    threshold, iou = histogram.best_threshold()
     p = np.concatenate([q.numpy() for q, _ in stream()])
     t = np.concatenate([q.numpy() for _, q in stream()])
     sweep = {
         k / 256: ((p >= k / 256) & t).sum() / ((p >= k / 256) | t).sum() for k in range(1, 256)
     }
-    assert chosen.iou == pytest.approx(max(sweep.values()), abs=1e-12)
-    assert sweep[chosen.threshold] == pytest.approx(chosen.iou, abs=1e-12)
+    assert iou == pytest.approx(max(sweep.values()), abs=1e-12)
+    assert sweep[threshold] == pytest.approx(iou, abs=1e-12)
 
 
 def test_bins_are_exact_at_their_edges():

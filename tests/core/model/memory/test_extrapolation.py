@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.measures import center_of
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.extrapolation import DISTANCES, STATES, Extrapolation, unseen_columns
@@ -33,7 +34,7 @@ def literal(past: np.ndarray, past_ego: np.ndarray, target: np.ndarray) -> dict:
     x, y, z = GRID.shape
     found = {}
     for column in np.ndindex(x, y):
-        world = from_ego(GRID.center_of(np.array([*column, 0])), target)
+        world = from_ego(center_of(GRID, np.array([*column, 0])), target)
         places, offs = [], []
         for ego in past_ego:
             there = (to_ego(world, ego)[:2] - GRID.lower_m[:2]) / GRID.cell_m[:2]

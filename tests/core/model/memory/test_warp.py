@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
 
+from tests.measures import center_of
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.warp import ego_memory, resampled_memory, under_spread
@@ -20,7 +21,7 @@ def literal(past: np.ndarray, past_ego: np.ndarray, target: np.ndarray) -> tuple
     occupied, frames = np.zeros(GRID.shape, int), np.zeros(GRID.shape, int)
     last = np.zeros(GRID.shape, int)
     for index in np.ndindex(*GRID.shape):
-        world = from_ego(GRID.center_of(np.array(index)), target)
+        world = from_ego(center_of(GRID, np.array(index)), target)
         for p, ego in enumerate(past_ego):
             there = to_ego(world, ego)
             if GRID.contains(there):

@@ -19,7 +19,7 @@ from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.tasks.pretraining import PhaseProgress, Unkept, run_phase
+from vlwm.core.training.tasks.pretraining import PhaseProgress, run_phase
 from vlwm.core.training.tasks.world_task import WorldTask
 
 CPU = torch.device("cpu")
@@ -56,10 +56,10 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 def learn_fusion(task: WorldTask, progress: PhaseProgress | None = None) -> None:
     for phase in task.phases():
         if phase.name == "fusion":
-            run_phase(phase, task.config, CPU, progress or Unkept())
+            run_phase(phase, task.config, CPU, progress or PhaseProgress())
 
 
-class Counted(Unkept):
+class Counted(PhaseProgress):
     """Counts the steps, and stops after the first one if asked to."""
 
     def __init__(self, stop: bool = False) -> None:

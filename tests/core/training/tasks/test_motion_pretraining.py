@@ -17,7 +17,7 @@ from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.model.motion.motion_head import MotionHead
 from vlwm.core.training.tasks import motion_pretraining as motions_module
 from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
-from vlwm.core.training.tasks.pretraining import PhaseProgress, Unkept, run_phase
+from vlwm.core.training.tasks.pretraining import PhaseProgress, run_phase
 
 WINDOWS = 30
 
@@ -48,7 +48,7 @@ def learn_motion(
     head: MotionHead, motions: Motions, config: Config, progress: PhaseProgress | None = None
 ) -> None:
     phase = MotionPretraining(head, motions, config)
-    run_phase(phase, config, torch.device("cpu"), progress or Unkept())
+    run_phase(phase, config, torch.device("cpu"), progress or PhaseProgress())
 
 
 def test_a_step_has_its_own_choice_whenever_it_is_taken() -> None:

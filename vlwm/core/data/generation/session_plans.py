@@ -28,7 +28,6 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.mapped_arrays import pieces
-from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import each
 from vlwm.core.store.progress import session_name
 
@@ -144,16 +143,6 @@ class SessionPlanner:
         found = obstacles_in(scene.buildings, window, margin, cell, scene.city.scratch)
         scene.buildings.let_go()
         return found
-
-
-def plan_session(city: City, grid: VoxelGrid, plan: PreparePlan, index: int) -> Planned:
-    """Return one session of a plan before its frames are made.
-
-    A pure function: every machine that holds the city plans the same session.
-    """
-    scene = Scene(TriangleTiles.build(city.triangles, scratch=city.scratch), city, grid, plan.fill)
-    regions, _ = regions_of(city, grid, plan)
-    return SessionPlanner(scene, regions, plan).plan(index)
 
 
 def plan_sessions(

@@ -7,9 +7,6 @@ the threshold is applied.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -86,19 +83,3 @@ def bins_of(probability: Tensor) -> Tensor:
     if bool(torch.isnan(probability).any()):
         raise ValueError("a forecast holds NaN")
     return (probability.reshape(-1).float() * BINS).to(torch.int16).clamp_(0, BINS - 1)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A threshold and the IoU it reaches on the frames it was chosen on."""
-
-    threshold: float
-    iou: float | None
-
-
-def calibrate_threshold(stream: Iterable[tuple[Tensor, Tensor]]) -> Calibration:
-    """Sweep (probability, truth) pairs of tensors for the threshold with the highest pooled IoU."""
-    histogram = ProbabilityHistogram()
-    for probability, truth in stream:
-        histogram.add(probability, truth)
-    return Calibration(*histogram.best_threshold())

@@ -189,18 +189,3 @@ def _certainty(intervals: Sequence[Sequence[float] | None]) -> str:
         return ""
     clear = sum(ends[0] > 0 or ends[1] < 0 for ends in present)
     return f"; the interval excludes zero at {clear} of {len(present)} horizons"
-
-
-def table_text(table: ScoreTable) -> str:
-    """The table as plain aligned text, for logs and files."""
-    full = [table.columns, *(row for row in table.rows if len(row) > 1)]
-    widths = [max(len(row[i]) for row in full) for i in range(len(table.columns))]
-
-    def line(row: Sequence[str]) -> str:
-        if len(row) == 1:
-            return row[0]
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
-        return "  ".join(cells)
-
-    return "\n".join([table.title, *map(line, [table.columns, *table.rows]), *table.sentences])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,27 +97,15 @@ class PretrainingPhase:
         return False
 
 
-class PhaseProgress(Protocol):
-    """Keeps how far a phase is; see `PretrainingProgress`."""
+class PhaseProgress:
+    """Keeps nothing: every phase runs from its first step. `PretrainingProgress` keeps files."""
 
     def restore(self, phase: PretrainingPhase, optimizer: AdamW) -> int:
         """Put module and optimizer where they were left; return the steps done."""
-        ...
-
-    def after(self, phase: PretrainingPhase, optimizer: AdamW, done: int) -> None:
-        """Keep that `done` steps are done, where it is due."""
-        ...
-
-
-class Unkept:
-    """The `PhaseProgress` that keeps nothing: every phase runs from its first step."""
-
-    def restore(self, phase: PretrainingPhase, optimizer: AdamW) -> int:
-        """Return 0."""
         return 0
 
     def after(self, phase: PretrainingPhase, optimizer: AdamW, done: int) -> None:
-        """Keep nothing."""
+        """Keep that `done` steps are done, where it is due."""
 
 
 def run_phase(
@@ -162,7 +150,7 @@ def _take_steps(
     return range(first, phase.steps)
 
 
-class PretrainingProgress:
+class PretrainingProgress(PhaseProgress):
     """Keeps the phases of one run in opening.pth, and resumes what an earlier process left there.
 
     Args:

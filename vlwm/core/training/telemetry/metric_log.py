@@ -22,8 +22,6 @@ from vlwm.core.run_folder import RunFolder
 
 log = logging.getLogger("vlwm.training")
 
-_TEXT_KEYS = ("time", "kind", "stage", "epoch", "step")
-
 
 class Sink(Protocol):
     """Another receiver of every record, such as W&B."""

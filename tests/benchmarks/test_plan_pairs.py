@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.small_world import batch_of, model_of, small
-from vlwm.core.evaluation.counterfactual import Pair, in_the_way, pair_in, pair_of, straight
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import pack_bits
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from plan_pairs import Pair, in_the_way, pair_in, pair_of, straight
 
 GRID = VoxelGrid.from_range([-16, -16, -2, 16, 16, 14], [0.5, 0.5, 2.0])
 HORIZONS_S = 0.5 * np.arange(1, 7)

@@ -11,7 +11,7 @@ import torch
 
 from vlwm.core.geometry.grid import VoxelGrid
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from peers import PEERS, PeerShape
 from peers.interface import PeerInput
 

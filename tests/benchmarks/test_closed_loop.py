@@ -10,7 +10,7 @@ import numpy as np
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from closed_loop import (
     ACCELERATION,
     STEP_S,
