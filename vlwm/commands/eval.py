@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlwm.commands.shared.data import PackedDir, local_data
+from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 _WHAT, _OUT, _HOW = "What to evaluate", "Results", "How to run"
 _WIDE = 140  # columns of a terminal
-_SPLITS = ("train", "val", "test", "all")
+_SPLITS = (*Split, "all")
 
 
 def evaluate(
@@ -32,7 +33,7 @@ def evaluate(
     ] = None,
     split: Annotated[
         str, typer.Option(help="train, val, test or all.", rich_help_panel=_WHAT)
-    ] = "test",
+    ] = Split.TEST.value,
     data: Annotated[
         str | None,
         typer.Option(

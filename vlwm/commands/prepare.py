@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vlwm.commands.shared import recordings as rec
+from vlwm.core.vocabulary import Agent
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
@@ -383,7 +384,8 @@ def _observed(
 def _agents(text: str | None) -> tuple[str, ...] | None:
     from vlwm.core.errors import UsageError
 
-    known = {"drone": ("drone",), "rover": ("rover",), "both": ("drone", "rover")}
+    known: dict[str, tuple[str, ...]] = {"both": tuple(agent.value for agent in Agent)}
+    known |= {agent.value: (agent.value,) for agent in Agent}
     if text is None or text in known:
         return known.get(text) if text else None
     raise UsageError(f"--agents {text} is unknown", remedy="use drone, rover or both")

@@ -13,6 +13,7 @@ import typer
 
 from vlwm.commands.shared.after import After, BackupUrl, StopInstance, WhenDone
 from vlwm.commands.shared.data import PackedDir, local_data
+from vlwm.core.vocabulary import Stage
 
 if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
@@ -274,7 +275,7 @@ def _with_flags(
 ) -> Config:
     """Return the config with the flags; rate, batch and epochs are those of the stage."""
     own: dict[str, object] = {"lr": lr, "max_epochs": epochs, "samples_per_gpu": batch_size}
-    if stage == "tokenizer":
+    if stage == Stage.TOKENIZER:
         config = _changed(config, {"tokenizer": own})
     else:
         config = _changed(
@@ -347,7 +348,7 @@ def _next_command(result: TrainResult, options: TrainOptions) -> str:
     """Return what to type after a run: a picture and a film, since the scores were just printed."""
     folder = shlex.quote(str(result.work_dir))
     if result.scores is None:
-        trained = options.stage != "tokenizer"
+        trained = options.stage != Stage.TOKENIZER
         return f"vlwm eval {folder}" if trained else f"vlwm train --stage world --work-dir {folder}"
     return f"vlwm eval {folder} --video {shlex.quote(str(result.work_dir / 'forecast.webm'))}"
 

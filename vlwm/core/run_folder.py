@@ -21,6 +21,7 @@ from typing import Any
 
 from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, read_json, write_json
+from vlwm.core.vocabulary import Stage
 
 _EPOCH = re.compile(r"epoch_(\d+)\.pth$")
 
@@ -109,7 +110,7 @@ class RunFolder:
     @property
     def tokenizer(self) -> RunFolder:
         """The run folder of stage 1, inside this one."""
-        return RunFolder(self.path / "tokenizer")
+        return RunFolder(self.path / Stage.TOKENIZER)
 
     def create(self) -> RunFolder:
         """Make the folder and its `logs/`."""

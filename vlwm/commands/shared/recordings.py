@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlwm.core.vocabulary import Agent
+
 if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
     from vlwm.core.data.recordings.options import ConvertReport
@@ -262,7 +264,7 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
             poses=request.poses,
             extrinsic=request.extrinsic,
             axes=request.axes,
-            agent=_agent(request.agent) or "drone",
+            agent=_agent(request.agent) or Agent.DRONE,
         )
         return [read_bag(bag)]
     if request.points is None or request.poses is None:
@@ -276,7 +278,7 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
         extrinsic=request.extrinsic,
         poses_of=request.poses_of,
         axes=request.axes,
-        agent=_agent(request.agent) or "drone",
+        agent=_agent(request.agent) or Agent.DRONE,
     )
     return [read_folder(source)]
 
@@ -298,7 +300,7 @@ def _dataset(request: RecordingRequest, name: str) -> list[Recording]:
 def _agent(text: str | None) -> str | None:
     from vlwm.core.errors import UsageError
 
-    if text in (None, "drone", "rover"):
+    if text is None or text in tuple(Agent):
         return text
     raise UsageError(
         f"a recording is made by one vehicle, not by {text}", remedy="use --agents drone or rover"

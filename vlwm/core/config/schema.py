@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlwm.core.errors import ConfigError
+from vlwm.core.vocabulary import Agent
 
 
 @dataclass(frozen=True)
@@ -256,7 +257,7 @@ class PrepareConfig:
     """frames of a session"""
     sessions: int = 10
     """number of sessions, all agents together"""
-    agents: tuple[str, ...] = ("drone", "rover")
+    agents: tuple[str, ...] = tuple(agent.value for agent in Agent)
     """vehicles, taken in turn"""
     patterns: tuple[str, ...] = ("mix",)
     """where they go, taken in turn: random, survey, orbit, canyon, patrol, revisit; 'mix' is all"""
@@ -290,7 +291,7 @@ class PrepareConfig:
         _require(good, "prepare.source", self.source, "use 'tiles' or 'procedural'")
         good = self.fill in ("surface", "solid")
         _require(good, "prepare.fill", self.fill, "use 'surface' or 'solid'")
-        good = bool(self.agents) and all(a in ("drone", "rover") for a in self.agents)
+        good = bool(self.agents) and all(a in tuple(Agent) for a in self.agents)
         _require(good, "prepare.agents", self.agents, "use 'drone', 'rover' or both")
         good = bool(self.patterns) and set(self.patterns) <= {"mix", *PATTERNS}
         known = ", ".join(("mix", *PATTERNS))

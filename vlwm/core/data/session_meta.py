@@ -18,9 +18,10 @@ import numpy as np
 from vlwm.core.data.checksums import check_seal, sealed
 from vlwm.core.errors import DataError
 from vlwm.core.files import flush_disk, make_folder, read_json, write_json
+from vlwm.core.vocabulary import Agent
 from vlwm.version import __version__
 
-AGENTS = ("drone", "rover")
+AGENTS: tuple[str, ...] = tuple(Agent)
 _POSE_CRCS = "poses_crc32"  # CRC-32 of pose files 0, 1, …, eight hex digits each
 
 
@@ -87,7 +88,7 @@ def read_meta(path: Path) -> tuple[SessionMeta, list[int]]:
         DataError: the file is damaged or a value has another type.
     """
     agent = path.name.partition("_")[0]
-    agent = agent if agent in AGENTS else "drone"
+    agent = agent if agent in AGENTS else Agent.DRONE
     file = path / "session.json"
     if not file.exists():
         return SessionMeta(agent=agent, dt_s=0.0), []

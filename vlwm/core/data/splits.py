@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from vlwm.core.data.checksums import check_seal, sealed
 from vlwm.core.errors import DataError
 from vlwm.core.files import json_text, make_folder, read_json, write_text
+from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
     from vlwm.core.data.packed_store import PackedStore
 
-NAMES = ("train", "val", "test")
-SHARES = {"train": 0.70, "val": 0.15, "test": 0.15}
+NAMES: tuple[str, ...] = tuple(Split)
+SHARES: dict[str, float] = {Split.TRAIN: 0.70, Split.VAL: 0.15, Split.TEST: 0.15}
 NOWHERE = "none"
 PLAN_FILE = "prepare.json"
 """what `prepare` is making in a data folder; `splits.json` is written when it is done"""
@@ -164,7 +165,7 @@ def plan_regions(
     size, need = high - low, 2 * margin_m + _LEAST_INSIDE_M
     _check_room(0.5 * size[long], 0.5 * size[short], need)
     points = np.empty((0, 2)) if built is None else np.asarray(built)
-    share = SHARES["val"] + SHARES["test"]
+    share = SHARES[Split.VAL] + SHARES[Split.TEST]
     least = max(need, 0.5 * share * size[long])
     if from_low:
         cut = _cut(points[:, long], share, low[long], high[long], least, 0.5 * size[long])
@@ -178,7 +179,11 @@ def plan_regions(
     halves = [(low[short], middle), (middle, high[short])]
     val, test = halves if val_first else halves[::-1]
     whole = (low[short], high[short])
-    spans = {"train": (rest, whole), "val": (strip, val), "test": (strip, test)}
+    spans: dict[str, Any] = {
+        Split.TRAIN: (rest, whole),
+        Split.VAL: (strip, val),
+        Split.TEST: (strip, test),
+    }
     return tuple(_region(name, *spans[name], along_x=long == 0) for name in NAMES)
 
 
@@ -217,9 +222,9 @@ def deal_sessions(count: int) -> list[str]:
     sessions train and test; one trains.
     """
     if count < 3:
-        return ["train", "test"][:count]
-    each = max(1, round(SHARES["test"] * count))
-    return ["train"] * (count - 2 * each) + ["test"] * each + ["val"] * each
+        return [Split.TRAIN, Split.TEST][:count]
+    each = max(1, round(SHARES[Split.TEST] * count))
+    return [Split.TRAIN] * (count - 2 * each) + [Split.TEST] * each + [Split.VAL] * each
 
 
 def splits_of_recorded(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
     from vlwm.core.data.packed_store import PackedStore
@@ -55,7 +56,7 @@ def train_prior(store: PackedStore, splits: Splits) -> ColumnPrior:
     """The prior of the train split of a data folder."""
     from vlwm.core.data.windows import frame_rows
 
-    rows = frame_rows(store, splits, "train")
+    rows = frame_rows(store, splits, Split.TRAIN)
     rows = rows[evenly(len(rows), MOST_FRAMES)]
     return ColumnPrior.of_shares(store.column_prior(rows), len(rows), store.grid)
 

@@ -30,6 +30,7 @@ from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, TrackThresholds
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
 from vlwm.core.evaluation.window_scorer import WindowScorer
+from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
     from vlwm.core.model.world_model import WorldModel
@@ -128,7 +129,7 @@ def _tri_state(
     if not config.data.observed:
         return None
     try:
-        windows = windows_of(store, splits, "val", config.window_frames)
+        windows = windows_of(store, splits, Split.VAL, config.window_frames)
     except DataError:  # no validation split: the parameters of OctoMap
         return TriState(prior.layers, store.grid)
     history, grid = config.history_frames, store.grid

@@ -37,6 +37,7 @@ from vlwm.core.evaluation.observed.scorer import ObservedFrame, observed_frames
 from vlwm.core.evaluation.observed.tally import ObservedTally, called_free
 from vlwm.core.evaluation.scores.strata import strata_of
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.vocabulary import Track
 
 if TYPE_CHECKING:
     from vlwm.core.data.batch import Batch
@@ -151,7 +152,7 @@ class WindowScorer:
             for name, ego in forecast.motions.items():
                 tally.add_pose(name, ego, window.future_ego, strata)
             if forecast.model is not None:
-                tally.add_pose("model", forecast.model.ego, window.future_ego, strata)
+                tally.add_pose(Track.PREDICTED, forecast.model.ego, window.future_ego, strata)
                 tally.state.add(forecast.model.error, forecast.model.sigma)
 
     def _add_observed(self, frame: FrameForecasts, cluster: Hashable, tally: Tally) -> None:
@@ -206,8 +207,8 @@ class WindowScorer:
                 if observed is not None:
                     planned_probability = learned.plan_probability(b, h)
                     free = {
-                        "model": called_free(probability),
-                        "model_plan": called_free(planned_probability),
+                        Track.PREDICTED: called_free(probability),
+                        Track.PLAN: called_free(planned_probability),
                     }
             if fitted is not None and self.fitted is not None:
                 found = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}

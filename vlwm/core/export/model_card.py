@@ -13,10 +13,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from vlwm.core.export.licence import Licence
 from vlwm.core.text import safe_text
+from vlwm.core.vocabulary import Track
 
-TRACKS = {
-    "model": ("predicted track", "memory_baseline"),
-    "model_plan": ("plan track", "true_pose_memory"),
+TRACKS: dict[str, tuple[str, str]] = {
+    Track.PREDICTED.value: ("predicted track", "memory_baseline"),
+    Track.PLAN.value: ("plan track", "true_pose_memory"),
 }
 """method -> its track in words, its baseline"""
 _METRICS = {"iou": "IoU", "iou_structure": "structure IoU"}

@@ -17,6 +17,7 @@ from vlwm.core.data.splits import Splits
 from vlwm.core.figures import canvas
 from vlwm.core.figures.canvas import Axes, Colour, HeightScale
 from vlwm.core.figures.lettering import text_height, text_width
+from vlwm.core.vocabulary import Agent, Split
 
 _LONG_SIDE, _LEFT, _TOP, _SIDE, _BOTTOM = 1200, 30, 84, 360, 64
 _SHIFT = 4  # fractional bits of OpenCV's coordinates
@@ -24,9 +25,9 @@ _ROAD: Colour = (228, 232, 236)
 _CONTOUR: Colour = (190, 200, 205)
 _PAPER: Colour = (248, 250, 250)
 _SPLITS: dict[str, Colour] = {
-    "train": (178, 114, 0),
-    "val": (0, 159, 230),
-    "test": (0, 94, 213),
+    Split.TRAIN: (178, 114, 0),
+    Split.VAL: (0, 159, 230),
+    Split.TEST: (0, 94, 213),
 }  # Okabe and Ito: blue, orange, vermilion
 _TINT = 0.13
 _AROUND_M = 30.0
@@ -180,7 +181,7 @@ def _track(image: np.ndarray, track: Track, number: int, axes: Axes) -> None:
     colour = _SPLITS.get(track.split, canvas.INK)
     cv2.polylines(image, [points], False, canvas.WHITE, 5, cv2.LINE_AA, _SHIFT)
     cv2.polylines(image, [points], False, colour, 3, cv2.LINE_AA, _SHIFT)
-    if track.agent == "rover":
+    if track.agent == Agent.ROVER:
         for point in points[::6, 0]:
             cv2.circle(image, tuple(int(v) >> _SHIFT for v in point), 1, canvas.WHITE, -1)
     start = tuple(int(v) >> _SHIFT for v in points[0, 0])

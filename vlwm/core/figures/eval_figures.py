@@ -15,6 +15,7 @@ from vlwm.core.figures.video import Clip, write_video
 from vlwm.core.figures.window_figure import WindowFrames, write_window_picture
 from vlwm.core.files import make_folder, write_json
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.vocabulary import Track
 
 _RIVAL = "memory_baseline"
 _CANDIDATES = 64
@@ -22,7 +23,7 @@ _CANDIDATES = 64
 
 def shown_method(subject: Subject) -> str:
     """The forecast that is shown: the model's, or the memory baseline's where there is none."""
-    return "model" if subject.scorer.model is not None else _RIVAL
+    return Track.PREDICTED.value if subject.scorer.model is not None else _RIVAL
 
 
 @torch.inference_mode()

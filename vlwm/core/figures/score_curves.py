@@ -14,16 +14,17 @@ import numpy as np
 
 from vlwm.core.figures import canvas
 from vlwm.core.figures.canvas import Axes, Colour
+from vlwm.core.vocabulary import Track
 
 _PANELS = (("iou", "IoU"), ("iou_structure", "structure IoU (above the ground)"))
-_STRONG = ("model", "model_plan")
+_STRONG = tuple(Track)
 _COLOURS: dict[str, Colour] = {
-    "model": (0, 94, 213),
+    Track.PREDICTED: (0, 94, 213),
     "memory_baseline": (0, 159, 230),
     "constant_velocity_warp": (167, 121, 204),
     "copy_last": (120, 60, 200),
     "ground_prior": (150, 150, 150),
-    "model_plan": (178, 114, 0),
+    Track.PLAN: (178, 114, 0),
     "true_pose_memory": (233, 180, 86),
     "true_pose_warp": (115, 158, 0),
     "tokenizer_round_trip": (60, 60, 60),

@@ -12,7 +12,7 @@ from vlwm.core.monitoring.panels import FAINT, LABEL, Room, codebook, line, name
 from vlwm.core.monitoring.snapshot import Record, Series, Snapshot, StageView
 from vlwm.core.monitoring.terminal.charts import Cell, LineChart, Point, line_chart
 from vlwm.core.run_status import finite as number
-from vlwm.core.vocabulary import Stage
+from vlwm.core.vocabulary import Stage, Track
 
 COLOURS = ("cyan", "yellow", "magenta", "green")
 _AXIS = 8  # characters of the labels next to a chart
@@ -213,7 +213,7 @@ def horizons(snapshot: Snapshot, room: Room) -> list[Text]:
         return []
     chosen = sheet.get("baseline")
     baseline = chosen.get("predicted") if isinstance(chosen, dict) else None
-    names = ["model", baseline if isinstance(baseline, str) else "memory_baseline"]
+    names = [Track.PREDICTED.value, baseline if isinstance(baseline, str) else "memory_baseline"]
     label = min(18, max(8, room.width - 7 * len(times)))
     # every second or third horizon where not all fit; the last one always
     stride = next((n for n in (1, 2, 3) if label + 7 * -(-len(times) // n) <= room.width), 3)

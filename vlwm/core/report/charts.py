@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlwm.core.report.svg import COLOURS, OTHER_COLOURS, STRONG, Chart, Line
+from vlwm.core.vocabulary import Track
 
 _SCORES = (
     ("iou", "IoU, all cells"),
@@ -54,7 +55,7 @@ def reliability_chart(sheet: Mapping[str, Any]) -> Chart | None:
         return None
     pairs = zip(found["predicted"], found["observed"], strict=True)
     points = [(p, o) for p, o in pairs if p is not None and o is not None]
-    line = Line("", points, COLOURS["model_plan"], strong=True)
+    line = Line("", points, COLOURS[Track.PLAN], strong=True)
     threshold = sheet.get("threshold")
     marks = () if threshold is None else ((threshold, f"threshold {threshold:.2f}"),)
     return Chart(

@@ -13,10 +13,11 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.report.svg import ticks
 from vlwm.core.text import safe_text
+from vlwm.core.vocabulary import Agent, Split
 
 _SIZE = 460.0
-_FILL = {"train": "#56b4e9", "val": "#e69f00", "test": "#d55e00"}
-_AGENT = {"drone": "#1b3a57", "rover": "#7a2e6a"}
+_FILL: dict[str, str] = {Split.TRAIN: "#56b4e9", Split.VAL: "#e69f00", Split.TEST: "#d55e00"}
+_AGENT: dict[str, str] = {Agent.DRONE: "#1b3a57", Agent.ROVER: "#7a2e6a"}
 _MOST_POINTS = 120
 
 
@@ -45,7 +46,7 @@ def tracks_of(store: PackedStore) -> list[Track]:
             continue
         thin = rows[:: max(1, len(rows) // _MOST_POINTS)]
         shift = np.array([origin["easting"], origin["northing"]])
-        agent = str(meta.get("agent") or "drone")
+        agent = str(meta.get("agent") or Agent.DRONE)
         found.append(Track(name, agent, store.poses[thin, :2] + shift))
     return found
 

@@ -17,8 +17,9 @@ from vlwm.core.evaluation.accumulators import Tally
 from vlwm.core.evaluation.evaluator import Progress, Subject
 from vlwm.core.evaluation.metrics import SCORES, ZONES, iou_of, none_for_nan
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS, interval_of, resampled_iou
+from vlwm.core.vocabulary import Track
 
-COMPARED = ("model", "model_plan")
+COMPARED: tuple[str, ...] = tuple(track.value for track in Track)
 _KEYS = ("iou", "iou_structure")
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """caption, columns, rows"""

@@ -16,11 +16,12 @@ from string import Template
 
 from vlwm.core.report.svg import Chart, Line, legend
 from vlwm.core.text import safe_text
+from vlwm.core.vocabulary import Track
 
-_OWN = ("model", "model_plan")
-_FORECASTS = {
-    "model": "model, motion predicted",
-    "model_plan": "model, along the plan",
+_OWN = tuple(Track)
+_FORECASTS: dict[str, str] = {
+    Track.PREDICTED: "model, motion predicted",
+    Track.PLAN: "model, along the plan",
     "memory_baseline": "memory baseline",
 }
 

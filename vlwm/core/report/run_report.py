@@ -29,6 +29,7 @@ from vlwm.core.report.page import ReportContent, ShownWindow, render
 from vlwm.core.report.svg import Chart, Line
 from vlwm.core.report.windows import ReportWindow, chosen_windows, windows_json
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.vocabulary import Track
 
 REPORT = "report.html"
 MOST_BYTES = 3_000_000
@@ -73,7 +74,7 @@ def write_comparison_report(folder: Path, result: Mapping[str, Any]) -> Path:
     """Write report.html of a comparison (`comparison.comparison`); returns its path."""
     names = list(result["scores"])
     charts = []
-    for method, track in (("model", "predicted track"), ("model_plan", "plan track")):
+    for method, track in ((Track.PREDICTED, "predicted track"), (Track.PLAN, "plan track")):
         for key, words in (("iou", "IoU"), ("iou_structure", "structure IoU")):
             lines = [
                 Line(name, _points(result, name, method, key), colour, strong=True)

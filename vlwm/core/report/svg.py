@@ -13,24 +13,25 @@ from dataclasses import dataclass, field
 from html import escape
 
 from vlwm.core.text import safe_text
+from vlwm.core.vocabulary import Track
 
 WIDTH, HEIGHT = 460, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 40
 
-COLOURS = {
-    "model": "#d55e00",
+COLOURS: dict[str, str] = {
+    Track.PREDICTED: "#d55e00",
     "memory_baseline": "#e69f00",
     "constant_velocity_warp": "#cc79a7",
     "copy_last": "#a0306a",
     "ground_prior": "#969696",
-    "model_plan": "#0072b2",
+    Track.PLAN: "#0072b2",
     "true_pose_memory": "#56b4e9",
     "true_pose_warp": "#009e73",
     "tokenizer_round_trip": "#3c3c3c",
 }
 """Warm: the future motion is predicted; cold: it is given."""
 OTHER_COLOURS = ("#7b5ea7", "#8c6d31", "#17807e", "#b0413e", "#5c6b1f")
-STRONG = ("model", "model_plan")
+STRONG = tuple(Track)
 
 Point = tuple[float, float]
 

@@ -23,8 +23,9 @@ from vlwm.core.evaluation.evaluator import Subject
 from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.figures.window_figure import WindowFrames
 from vlwm.core.geometry.frames import relative_ego
+from vlwm.core.vocabulary import Track
 
-SHOWN = ("model", "model_plan", "memory_baseline")
+SHOWN: tuple[str, ...] = (*(track.value for track in Track), "memory_baseline")
 """forecasts in the viewer, in this order, as far as they exist"""
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.pose_track import PoseTrack
+from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
 
-MAX_SPEED_M_S: Mapping[str, float] = {"drone": 20.0, "rover": 45.0}
+MAX_SPEED_M_S: Mapping[str, float] = {Agent.DRONE: 20.0, Agent.ROVER: 45.0}
 """fastest plausible speed of each agent; faster positions are outliers of the positioning"""
 MAX_TURN_RAD_S = 2 * np.pi
 

@@ -26,6 +26,7 @@ from vlwm.core.geometry.frames import (
     rotate,
 )
 from vlwm.core.geometry.render import Pinhole
+from vlwm.core.vocabulary import Agent
 
 LIDAR, CAMERA = "LIDAR", "CAM_FRONT"
 Quaternion = tuple[float, float, float, float]
@@ -120,11 +121,11 @@ _LEVEL: Quaternion = (0.0, 0.0, 0.0, 1.0)
 _OPTICAL: Quaternion = (-0.5, 0.5, -0.5, 0.5)  # x right, y down, z forward
 
 MOUNTS: Mapping[str, Mapping[str, Mount]] = {
-    "drone": {
+    Agent.DRONE: {
         LIDAR: Mount((0.0, 0.0, -0.2), _looking(10.0, _LEVEL)),
         CAMERA: Mount((0.2, 0.0, -0.1), _looking(8.0, _OPTICAL)),
     },
-    "rover": {
+    Agent.ROVER: {
         LIDAR: Mount((0.0, 0.0, 1.3), _looking(0.0, _LEVEL)),
         CAMERA: Mount((0.3, 0.0, 1.0), _looking(0.0, _OPTICAL)),
     },

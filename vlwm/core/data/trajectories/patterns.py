@@ -24,6 +24,7 @@ from vlwm.core.data.trajectories.guidance import PathWishes, RandomWishes, Wishe
 from vlwm.core.data.trajectories.routes import Lines, Orbits, Returns, StreetWays
 from vlwm.core.data.trajectories.vehicle import VEHICLES, Vehicle
 from vlwm.core.errors import UsageError
+from vlwm.core.vocabulary import Agent
 
 MIX = "mix"
 RANDOM = "random"
@@ -53,7 +54,7 @@ class Pattern:
     def vehicle(self, agent: str) -> Vehicle:
         """The vehicle with the pattern's own ranges."""
         vehicle = VEHICLES[agent]
-        if agent != "drone":
+        if agent != Agent.DRONE:
             return vehicle
         return replace(
             vehicle,
@@ -88,12 +89,14 @@ def _revisit(world: World, rng: np.random.Generator) -> Wishes:
 
 
 BY_NAME: dict[str, Pattern] = {
-    RANDOM: Pattern(("drone", "rover"), RandomWishes),
-    "survey": Pattern(("drone",), _survey, height_m=(30.0, 60.0)),
-    "orbit": Pattern(("drone",), _orbit, speed_m_s=(3.2, 10.0)),
-    "canyon": Pattern(("drone",), _canyon, (3.2, 9.0), (5.0, 30.0), confined=True, on_streets=True),
-    "patrol": Pattern(("rover",), _patrol, on_streets=True),
-    "revisit": Pattern(("drone", "rover"), _revisit),
+    RANDOM: Pattern(tuple(Agent), RandomWishes),
+    "survey": Pattern((Agent.DRONE,), _survey, height_m=(30.0, 60.0)),
+    "orbit": Pattern((Agent.DRONE,), _orbit, speed_m_s=(3.2, 10.0)),
+    "canyon": Pattern(
+        (Agent.DRONE,), _canyon, (3.2, 9.0), (5.0, 30.0), confined=True, on_streets=True
+    ),
+    "patrol": Pattern((Agent.ROVER,), _patrol, on_streets=True),
+    "revisit": Pattern(tuple(Agent), _revisit),
 }
 assert tuple(BY_NAME) == PATTERNS
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlwm.core.city.terrain import Terrain
+from vlwm.core.vocabulary import Agent
 
 STEP_S = 0.05
 GRAVITY = 9.81
@@ -48,9 +49,9 @@ class Vehicle:
     map_m: float = 1.0
 
 
-VEHICLES = {
-    "drone": Vehicle((3.2, 13.5), 3.0, (5.0, 60.0), 0.7, 4.0, 2.5, 2.0),
-    "rover": Vehicle((1.1, 7.5), 0.0, (0.0, 0.0), 0.6, 2.0, 1.5, 1.0, 0.5, 0.5),
+VEHICLES: dict[str, Vehicle] = {
+    Agent.DRONE: Vehicle((3.2, 13.5), 3.0, (5.0, 60.0), 0.7, 4.0, 2.5, 2.0),
+    Agent.ROVER: Vehicle((1.1, 7.5), 0.0, (0.0, 0.0), 0.6, 2.0, 1.5, 1.0, 0.5, 0.5),
 }
 
 

@@ -35,6 +35,7 @@ from vlwm.core.evaluation.column_prior import MOST_FRAMES, ColumnPrior, evenly
 from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.model.memory.extrapolation import Extrapolation, unseen_columns
+from vlwm.core.vocabulary import Split
 
 VALIDATION_WINDOWS = 64
 """validation windows that thresholds come from; more where there are more clusters"""
@@ -64,8 +65,8 @@ def fit_baselines(
         max_windows: validation windows that thresholds come from.
         on_window: called with (windows done, all) after each of them.
     """
-    train, val = (_windows(store, splits, name, shape) for name in ("train", "val"))
-    rows = frame_rows(store, splits, "train")
+    train, val = (_windows(store, splits, name, shape) for name in (Split.TRAIN, Split.VAL))
+    rows = frame_rows(store, splits, Split.TRAIN)
     rows = rows[evenly(len(rows), MOST_FRAMES)]
     column = store.column_prior(rows)
     prior = ColumnPrior.of_shares(column, len(rows), store.grid)

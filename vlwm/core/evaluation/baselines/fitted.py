@@ -31,6 +31,7 @@ from vlwm.core.evaluation.baselines.motions import (
 from vlwm.core.evaluation.baselines.scenes import Background
 from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.model.memory.extrapolation import Extrapolation
+from vlwm.core.vocabulary import Track
 
 MEMORY = {"predicted": "memory_baseline", "plan": "true_pose_memory"}
 """Track -> the baseline without parameters, with which every sheet compares as well."""
@@ -41,7 +42,7 @@ def track_of(method: str) -> str:
     """Return 'predicted', 'plan' or 'round_trip': what a method is given. Never mixed."""
     if method == "tokenizer_round_trip":
         return "round_trip"
-    return "plan" if method == "model_plan" or method.startswith("true_pose_") else "predicted"
+    return "plan" if method == Track.PLAN or method.startswith("true_pose_") else "predicted"
 
 
 @dataclass

@@ -14,8 +14,9 @@ from vlwm.core.evaluation.metrics import CELLS, SCORES, TRUE, ZONES, iou_of, non
 from vlwm.core.evaluation.observed.tally import SCORES as OBSERVED_SCORES
 from vlwm.core.evaluation.observed.tally import ZONE_NAMES
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS, interval_of, resampled_iou
+from vlwm.core.vocabulary import Track
 
-TRACKS = {"model": "predicted", "model_plan": "plan"}
+TRACKS: dict[str, str] = {Track.PREDICTED: "predicted", Track.PLAN: "plan"}
 """Learned method -> its track; the tracks are never mixed."""
 
 
@@ -64,7 +65,7 @@ def _observed(tally: Tally, seed: int) -> dict[str, Any]:
     enough = len(clusters) >= FEWEST_CLUSTERS
     samples = resampled_iou(np.stack(clusters), seed=seed) if enough else None  # (R, M, H, Z)
     differences: dict[str, dict[str, Any]] = {}
-    for method, others in (("model", PREDICTED), ("model_plan", PLANNED)):
+    for method, others in ((Track.PREDICTED, PREDICTED), (Track.PLAN, PLANNED)):
         for other in others if method in found.methods else ():
             m, r = found.methods.index(method), found.methods.index(other)
             differences[f"{method}-{other}"] = {

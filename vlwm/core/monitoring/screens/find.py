@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.vocabulary import Stage
 
 _USUAL = ("checkpoints", "*", "runs/*", "*/checkpoints", "outputs/*")
 _MOST = 200  # folders looked at
@@ -40,7 +41,7 @@ def _below(root: Path) -> list[RunFolder]:
     seen: dict[Path, RunFolder] = {}
     for pattern in _USUAL:
         for path in sorted(root.glob(pattern))[:_MOST]:
-            if path.is_dir() and path.name != "tokenizer" and path not in seen:
+            if path.is_dir() and path.name != Stage.TOKENIZER and path not in seen:
                 folder = RunFolder(path)
                 if holds_traces(folder):
                     seen[path] = folder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vlwm.core.vocabulary import Stage
+
 MAIN, HELP, LOG, RUNS, ZOOM, COMPARE = "main", "help", "log", "runs", "zoom", "compare"
 CHARTS = ("train/loss", "pred/mean", "val/iou", "loss/occupancy", "grad_norm", "lr")
 """metrics that `z` steps through"""
@@ -49,7 +51,11 @@ class View:
             chart = (self.chart + 1) % len(CHARTS) if self.screen == ZOOM else self.chart
             return replace(self, screen=ZOOM, chart=chart)
         if key == "s":
-            order = {None: "tokenizer", "tokenizer": "world", "world": None}
+            order: dict[str | None, str | None] = {
+                None: Stage.TOKENIZER,
+                Stage.TOKENIZER: Stage.WORLD,
+                Stage.WORLD: None,
+            }
             return replace(self, stage=order[self.stage])
         if key in "?lrc" and len(key) == 1:
             wanted = {"?": HELP, "l": LOG, "r": RUNS, "c": COMPARE}[key]

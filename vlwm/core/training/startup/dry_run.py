@@ -102,7 +102,7 @@ def plan_lines(plan: dict[str, Any]) -> list[tuple[str, str]]:
         ("device", f"{plan['device']}, {plan['precision']}"),
     ]  # fmt: skip
     for number, stage in enumerate(plan["stages"], 1):
-        of = {"tokenizer": sizes["tokenizer"], "world": sizes["world_trained"]}[stage]
+        of = sizes["tokenizer" if stage == Stage.TOKENIZER else "world_trained"]
         lines.append((
             f"stage {number}",
             f"{stage}: {plan['epochs'][stage]} epochs, {plan['steps'][stage]} steps, batch "

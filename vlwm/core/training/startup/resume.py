@@ -23,6 +23,7 @@ from vlwm.core.model.checkpoint import newest_valid
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.startup.data_on_demand import holds_sessions
+from vlwm.core.vocabulary import Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -61,7 +62,7 @@ def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
         return False
     other = _differences(folder, config)
     if other:
-        if not _work(folder, tokenizer_too=options.stage != "world"):
+        if not _work(folder, tokenizer_too=options.stage != Stage.WORLD):
             return False  # a tokenizer alone, and stage 2 asks for other settings of its own
         raise UsageError(
             f"the run here was started with other settings: {_words(other)}",
@@ -289,13 +290,13 @@ def set_aside(folder: RunFolder, *, tokenizer_too: bool) -> Path | None:
 
 def _work(folder: RunFolder, *, tokenizer_too: bool) -> list[Path]:
     """Return the files of a run that holds something made by training; else none."""
-    patterns = (*_FILES, "tokenizer") if tokenizer_too else _FILES
+    patterns = (*_FILES, Stage.TOKENIZER.value) if tokenizer_too else _FILES
     found = sorted({path for pattern in patterns for path in folder.path.glob(pattern)})
     return found if any(_is_work(path) for path in found) else []
 
 
 def _is_work(path: Path) -> bool:
     """Return whether a file or folder of a run holds something that training has made."""
-    if path.name == "tokenizer":
+    if path.name == Stage.TOKENIZER:
         return any(path.glob("*.pth")) or any(p.stat().st_size for p in path.glob("metrics.jsonl"))
     return path.suffix == ".pth"

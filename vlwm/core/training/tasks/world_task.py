@@ -191,8 +191,9 @@ class WorldTask:
 
     def state(self) -> dict[str, Any]:
         """Return thresholds, the baselines and their IoU on validation, and fresh parameters."""
+        predicted = self.thresholds.get(Track.PREDICTED)
         return {
-            "threshold": self.thresholds["model"].threshold if "model" in self.thresholds else None,
+            "threshold": None if predicted is None else predicted.threshold,
             "thresholds": {track: found.content() for track, found in self.thresholds.items()},
             "baselines": None if self.baselines is None else self.baselines.content(),
             "baseline_iou": dict(self.baseline_iou),

@@ -19,15 +19,16 @@ from typing import Any
 
 from vlwm.core.errors import VlwmError
 from vlwm.core.files import read_json, write_json
+from vlwm.core.vocabulary import Phase
 
-LABELS = {
-    "prepare": "prepare data",
-    "tokenizer": "stage 1: tokenizer",
-    "motion": "warm-up: motion",
-    "fusion": "warm-up: fusion",
-    "completion": "warm-up: completion",
-    "world": "stage 2: world model",
-    "eval": "test",
+LABELS: dict[str, str] = {
+    Phase.PREPARE: "prepare data",
+    Phase.TOKENIZER: "stage 1: tokenizer",
+    Phase.MOTION: "warm-up: motion",
+    Phase.FUSION: "warm-up: fusion",
+    Phase.COMPLETION: "warm-up: completion",
+    Phase.WORLD: "stage 2: world model",
+    Phase.EVAL: "test",
 }
 """parts of a run in order, with their labels"""
 
@@ -52,7 +53,7 @@ _RATIOS = {
 """seconds a step (of the test: in all) on two cores, by preset; only their ratios matter"""
 
 _STEPS = "/steps"  # ending of the names under which numbers of steps are kept
-_IN_STAGE = ("validate", "save", "probe", "compile")
+_IN_STAGE = (Phase.VALIDATE, Phase.SAVE, Phase.PROBE, Phase.COMPILE)
 """phases that belong to the stage they interrupt"""
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from vlwm.core.config.schema import Config
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import WandbOptions
+from vlwm.core.vocabulary import Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -70,7 +71,7 @@ class WandbSink:
         """Send one record."""
         if self._run is None:
             return
-        prefix = "tokenizer/" if record["stage"] == "tokenizer" else ""
+        prefix = "tokenizer/" if record["stage"] == Stage.TOKENIZER else ""
         hidden = ("time", "kind", "stage")
         values = {prefix + k: v for k, v in record.items() if k not in hidden and v is not None}
         try:

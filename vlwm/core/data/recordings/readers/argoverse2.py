@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, MachineError
+from vlwm.core.vocabulary import Agent
 
 ATTRIBUTION = "Argoverse 2 (Argo AI, Wilson et al. 2021)"
 LICENCE = "CC BY-NC-SA 4.0, non-commercial"
@@ -58,7 +59,7 @@ def _log(folder: Path) -> Recording:
     files = sorted((folder / "sensors/lidar").glob("*.feather"))
     return Recording(
         name=f"av2_{folder.name}",
-        agent="rover",
+        agent=Agent.ROVER,
         scans=lambda: _scans(files, lidars, base, damaged),
         poses=track,
         extrinsics={"LIDAR": np.eye(4)},

@@ -33,6 +33,7 @@ from vlwm.core.data.recordings.readers.ros_messages import (
 from vlwm.core.data.recordings.readers.tf_tree import TransformTree
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, MachineError
+from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ class BagSource:
     poses: Path | None = None
     extrinsic: Path | None = None
     axes: str | None = None
-    agent: str = "drone"
+    agent: str = Agent.DRONE
 
 
 def is_bag(path: Path) -> bool:

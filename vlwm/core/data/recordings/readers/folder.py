@@ -19,6 +19,7 @@ from vlwm.core.data.recordings.formats.pose_files import PoseFile, read_poses, w
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, UsageError
+from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +47,7 @@ class FolderSource:
     extrinsic: Path | None = None
     poses_of: str = "body"
     axes: str | None = None
-    agent: str = "drone"
+    agent: str = Agent.DRONE
     name: str | None = None
 
 

@@ -19,6 +19,7 @@ from vlwm.core.data.recordings.formats.points import read_points
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
+from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +62,7 @@ def _sequence(root: Path, folder: Path) -> Recording:
     names = sorted((folder / "velodyne").glob("*.bin"))
     return Recording(
         name=f"kitti_{folder.name}",
-        agent="rover",
+        agent=Agent.ROVER,
         scans=lambda: _scans(names, times, damaged),
         poses=track,
         extrinsics={"LIDAR": np.eye(4)},

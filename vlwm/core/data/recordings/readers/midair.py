@@ -21,6 +21,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError
+from vlwm.core.vocabulary import Agent
 
 ATTRIBUTION = "Mid-Air (Fonder and Van Droogenbroeck 2019)"
 LICENCE = "CC BY-NC-SA 4.0, non-commercial"
@@ -72,7 +73,7 @@ def _trajectory(
     damaged: list[tuple[str, str]] = []
     return Recording(
         name=f"midair_{path.parent.name}_{depth.name}",
-        agent="drone",
+        agent=Agent.DRONE,
         scans=lambda: _scans(files, damaged),
         poses=track,
         extrinsics={"LIDAR": mount_to_standard(mount, axes)},

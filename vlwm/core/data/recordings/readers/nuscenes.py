@@ -24,6 +24,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack, matrix_of
 from vlwm.core.data.recordings.recording import Image, Labels, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.vocabulary import Agent, Split
 
 Floats = NDArray[np.float64]
 
@@ -125,7 +126,7 @@ def _scene(
     damaged: list[tuple[str, str]] = []
     return Recording(
         name=scene["name"],
-        agent="rover",
+        agent=Agent.ROVER,
         scans=lambda: _scans(tables.root, rows, damaged),
         poses=track,
         extrinsics={"LIDAR": matrix},
@@ -156,8 +157,8 @@ def split_of(version: str, scene: str) -> str:
     else:
         held = any(low <= number <= high for low, high in _VAL_RANGES)
     if held:
-        return "test"
-    return "val" if number % _HELD_OUT == 0 else "train"
+        return Split.TEST
+    return Split.VAL if number % _HELD_OUT == 0 else Split.TRAIN
 
 
 def _images(tables: _Tables, scene: str) -> list[Image]:

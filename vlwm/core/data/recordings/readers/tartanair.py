@@ -22,6 +22,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
+from vlwm.core.vocabulary import Agent
 
 ATTRIBUTION = "TartanAir (Wang et al. 2020)"
 STEP_S = 0.1
@@ -104,7 +105,7 @@ def _trajectory(folder: Path, layout: _Layout, root: Path) -> Recording:
     parts = [p for p in folder.relative_to(root.parent).parts if p not in ("", ".")]
     return Recording(
         name="_".join(parts),
-        agent="drone",
+        agent=Agent.DRONE,
         scans=lambda: _scans(files, layout, damaged),
         poses=to_standard(track, axes),
         extrinsics={"LIDAR": mount_to_standard(np.eye(4), axes)},

@@ -24,6 +24,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
 
@@ -65,7 +66,7 @@ def _run(folder: Path, root: Path) -> Recording:
     damaged: list[tuple[str, str]] = []
     return Recording(
         name=run,
-        agent="drone",
+        agent=Agent.DRONE,
         scans=lambda: _scans(scans, damaged),
         poses=track,
         extrinsics={"LIDAR": level @ mount},
