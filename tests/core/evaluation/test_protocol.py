@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.core.evaluation.test_evaluator import config_of, write_session
+from tests.core.evaluation.street_sessions import config_of, write_session
 from tests.small_world import batch_of, grid_of, model_of, small
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.data.batch import MIRROR, Batch, apply_symmetry

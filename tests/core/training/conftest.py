@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
+from tests.core.training.comparing import same
 from tests.core.training.forge import Child, environment, forge
 from vlwm.core.config.load import load_config
 from vlwm.core.files import read_json
@@ -89,17 +89,6 @@ def wait_for(folder: Path, stage: str, step: int, child: Process) -> None:
         assert child.poll() is None, child.communicate()
         time.sleep(0.01)
     raise AssertionError("the run does not get on")
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality of nested values with tensors in them, at tolerance 0."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def lines(run: RunFolder) -> list[dict[str, Any]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.core.training import toy
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.telemetry.metric_log import MetricLog
 
@@ -20,18 +19,6 @@ NUMBERS = {
     "dead_codes": {"codebook/used": 40.0, "codebook/size": 512.0},
 }
 """what the task says of itself from the second epoch on, until its last one"""
-
-
-def _load_toy() -> Any:
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-toy = _load_toy()
 
 
 @pytest.mark.parametrize("sign", NUMBERS)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-_SAME_CORNER_M = 0.005
+SAME_CORNER_M = 0.005
 _MOST_CELLS = 4e15
 
 
@@ -26,7 +26,7 @@ def shells_of_faces(
     """
     if not len(faces):
         return np.zeros(0, dtype=np.int64), 0
-    cells = np.round(vertices / _SAME_CORNER_M)
+    cells = np.round(vertices / SAME_CORNER_M)
     keys = np.clip(cells, -_MOST_CELLS, _MOST_CELLS).astype(np.int64)  # (V, 3)
     _, corner = np.unique(keys, axis=0, return_inverse=True)
     corners = corner.reshape(-1)[faces]  # (F, 3)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vlwm.core.metric_names import is_maximum, is_minimum
+
 
 @dataclass(frozen=True)
 class LossTerm:
@@ -86,6 +88,6 @@ class LossReport:
 def _reduced(name: str, values: list[Tensor]) -> Tensor:
     # one value or many: the mean of a single one is exact
     stacked = torch.stack(values)
-    if name.endswith("/min"):
+    if is_minimum(name):
         return stacked.min()
-    return stacked.max() if name.endswith("/max") else stacked.mean()
+    return stacked.max() if is_maximum(name) else stacked.mean()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.core.data.generation.test_prepare import digest, make
+from tests.core.data.small_data import digest, make
 
 SCRIPT = """
 import json, subprocess, sys
@@ -20,7 +20,7 @@ from pathlib import Path
 root, out, fault, workers = sys.argv[1], Path(sys.argv[2]) / "out", sys.argv[3], int(sys.argv[4])
 sys.path.insert(0, root)
 import dataclasses
-from tests.core.data.generation.test_prepare import PLAN, SIZE_M, config, digest
+from tests.core.data.small_data import PLAN, SIZE_M, config, digest
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation.prepare import prepare
 from vlwm.core.data.npz import read_occupancy

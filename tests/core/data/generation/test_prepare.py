@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests.core.data.seen_cells import seen_cells
+from tests.core.data.small_data import PLAN, SIZE_M, config, digest, grid, make
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.read import read_city
 from vlwm.core.city.terrain import Terrain
@@ -31,32 +31,11 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of, from_ego
 from vlwm.core.geometry.grid import VoxelGrid
 
-PLAN = PreparePlan(frames=14, sessions=4, agents=("drone", "rover"), seed=3)
-SIZE_M = 500.0
-
-
-def config() -> Config:
-    return load_config("test_local")
-
-
-def make(folder: Path, **changes: object) -> PrepareReport:
-    plan = dataclasses.replace(PLAN, **changes)  # type: ignore[arg-type]
-    return prepare(procedural_city(SIZE_M, 3), config(), folder, plan)
-
-
-def digest(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and ".packed" not in p.parts)
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PrepareReport]:
     folder = tmp_path_factory.mktemp("prepared")
     return folder, make(folder)
-
-
-def grid() -> VoxelGrid:
-    return VoxelGrid.from_range(config().point_cloud_range, config().voxel_size)
 
 
 def test_report_and_folders(prepared: tuple[Path, PrepareReport]) -> None:
@@ -219,7 +198,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.core.data.generation.test_prepare import make
+from tests.core.data.small_data import make
 make(Path(sys.argv[1]), workers=2, frames=int(sys.argv[3]))
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.core.data.generation.planned import plan_session
-from tests.core.data.generation.test_prepare import PLAN, SIZE_M, config, grid
+from tests.core.data.small_data import PLAN, SIZE_M, config, grid
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation import store_prepare

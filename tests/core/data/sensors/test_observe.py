@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.core.data.generation.test_prepare import SIZE_M, digest
 from tests.core.data.sensors.test_sensors import body, wall
-from vlwm.core.city.procedural import procedural_city
+from tests.core.data.small_data import OBSERVED, digest, make_in
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import OBSERVE
-from vlwm.core.data.generation.prepare import PreparePlan, prepare
 from vlwm.core.data.sensors.observe import POSE_NOISE, Observer, PoseNoise, Track, believed_track
 from vlwm.core.data.sensors.ray_patterns import RAY_PATTERNS
 from vlwm.core.data.sensors.rig import Mount
@@ -24,20 +21,13 @@ from vlwm.core.geometry.frames import heading_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
 
-PLAN = PreparePlan(frames=3, sessions=3, agents=("drone", "rover"), seed=3, observe="HDL-32E")
 GRID = VoxelGrid((-8.0, -8.0, -8.0), (0.5, 0.5, 0.5), (64, 32, 32))
 LEVEL = Mount((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
-def make(folder: Path, **changes: Any) -> Path:
-    plan = dataclasses.replace(PLAN, **changes)
-    prepare(procedural_city(SIZE_M, 3), load_config("test_local"), folder, plan)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("observed"))
+    return make_in(tmp_path_factory.mktemp("observed"), OBSERVED)
 
 
 def before_a_wall(name: str, noise: PoseNoise | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -115,8 +105,8 @@ def test_prepared_frames_hold_the_truth_and_what_was_seen_of_it(prepared: Path) 
 def test_the_truth_is_the_same_bit_for_bit_and_workers_change_nothing(
     prepared: Path, tmp_path: Path
 ) -> None:
-    plain = make(tmp_path / "plain", observe=None)
-    again = make(tmp_path / "again", workers=2)
+    plain = make_in(tmp_path / "plain", OBSERVED, observe=None)
+    again = make_in(tmp_path / "again", OBSERVED, workers=2)
     assert digest(again) == digest(prepared)
     for path in sorted(plain.glob("*_2024*")):
         truth = Session(path).read_layers(2)
@@ -127,7 +117,7 @@ def test_the_truth_is_the_same_bit_for_bit_and_workers_change_nothing(
 
 
 def test_pose_noise_is_written_as_believed_poses(prepared: Path, tmp_path: Path) -> None:
-    noisy = make(tmp_path / "noisy", pose_noise="5cm", sessions=3)
+    noisy = make_in(tmp_path / "noisy", OBSERVED, pose_noise="5cm", sessions=3)
     for path in sorted(noisy.glob("*_2024*")):
         session, exact = Session(path), Session(prepared / path.name)
         np.testing.assert_array_equal(session.poses, exact.poses)

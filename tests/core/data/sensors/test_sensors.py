@@ -11,19 +11,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tests.core.data.generation.test_prepare import SIZE_M, digest
+from tests.core.data.small_data import SENSORS, SIZE_M, digest, make_in
 from tests.core.geometry.triangles import distance_to_triangles
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.read import read_city
 from vlwm.core.config.load import load_config
-from vlwm.core.data.generation.prepare import PreparePlan, prepare
+from vlwm.core.data.generation.prepare import prepare
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.sensors.camera import CameraView, paint, read_picture
 from vlwm.core.data.sensors.lidar import LidarScanner, read_lidar
@@ -34,21 +33,12 @@ from vlwm.core.geometry.frames import ego_of, quaternion_from_rpy, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
 
-PLAN = PreparePlan(
-    frames=4, sessions=3, agents=("drone", "rover"), seed=3, lidar="HDL-32E", camera=True
-)
 HDL = LIDARS["HDL-32E"]
-
-
-def make(folder: Path, **changes: Any) -> Path:
-    plan = dataclasses.replace(PLAN, **changes)
-    prepare(procedural_city(SIZE_M, 3), load_config("test_local"), folder, plan)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("sensors"))
+    return make_in(tmp_path_factory.mktemp("sensors"), SENSORS)
 
 
 @pytest.fixture(scope="module")
@@ -318,12 +308,12 @@ def test_sky_is_above_and_ground_below(prepared: Path) -> None:
 
 
 def test_workers_change_no_byte(prepared: Path, tmp_path: Path) -> None:
-    assert digest(make(tmp_path / "two", workers=2)) == digest(prepared)
+    assert digest(make_in(tmp_path / "two", SENSORS, workers=2)) == digest(prepared)
 
 
 def test_the_rest_of_a_session_is_as_without_sensors(prepared: Path, tmp_path: Path) -> None:
     plain, with_sensors = (
-        digest(make(tmp_path / "plain", lidar=None, camera=False)),
+        digest(make_in(tmp_path / "plain", SENSORS, lidar=None, camera=False)),
         digest(prepared),
     )
     changed = {k for k in plain if plain[k] != with_sensors[k]}
@@ -348,7 +338,7 @@ def test_what_was_deleted_or_damaged_is_made_again(prepared: Path, tmp_path: Pat
     picture = sessions[1] / "images/000003_CAM_FRONT.jpg"
     picture.write_bytes(picture.read_bytes()[:5000])
     (sessions[1] / "lidar/.000000_LIDAR.npy.1.tmp").write_bytes(b"half")
-    make(folder)
+    make_in(folder, SENSORS)
     assert digest(folder) == digest(prepared)
 
 
@@ -356,8 +346,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.core.data.sensors.test_sensors import make
-make(Path(sys.argv[1]), workers=2)
+from tests.core.data.small_data import SENSORS, make
+make(Path(sys.argv[1]), SENSORS, workers=2)
 """
 
 
@@ -375,13 +365,13 @@ def test_killed_at_random_it_goes_on_to_the_same_bytes(
             time.sleep(0.002)
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-    make(tmp_path / "out")
+    make_in(tmp_path / "out", SENSORS)
     assert digest(tmp_path / "out") == digest(prepared)
 
 
 def test_other_sensors_in_the_same_folder_are_refused(prepared: Path) -> None:
     with pytest.raises(DataError, match="another lidar"):
-        make(prepared, lidar="VLP-16")
+        make_in(prepared, SENSORS, lidar="VLP-16")
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -396,7 +386,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.endurance
 def test_marunouchi_is_seen(shared_data: Path, tmp_path: Path) -> None:
     city = read_city([shared_data / "plateau/tokyo_marunouchi_obj"])
-    plan = dataclasses.replace(PLAN, frames=2, seed=42)
+    plan = dataclasses.replace(SENSORS, frames=2, seed=42)
     prepare(city, load_config("finetune_tokyo"), tmp_path, plan)
     for path in sorted(tmp_path.glob("*_2*")):
         points = read_lidar(path / "lidar/000001_LIDAR.npy")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core.evaluation.test_evaluator import config_of, write_session
+from tests.core.evaluation.street_sessions import config_of, write_session
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.core.data.sensors.test_observe import make
-from tests.core.data.sensors.test_sensors import make as make_plain
+from tests.core.data.small_data import OBSERVED, SENSORS, make_in
 from vlwm.core.config.load import load_config
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
@@ -27,7 +26,7 @@ GRID = VoxelGrid.from_range(CONFIG.point_cloud_range, CONFIG.voxel_size)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> PackedStore:
-    root = make(tmp_path_factory.mktemp("noisy"), frames=12, pose_noise="15cm")
+    root = make_in(tmp_path_factory.mktemp("noisy"), OBSERVED, frames=12, pose_noise="15cm")
     return PackedStore.open(root, GRID)
 
 
@@ -80,7 +79,7 @@ def test_the_sheet_scores_every_method_in_every_zone(store: PackedStore) -> None
 
 
 def test_frames_that_nobody_observed_are_refused(tmp_path: Path) -> None:
-    root = make_plain(tmp_path / "plain", frames=11, lidar=None, camera=False)
+    root = make_in(tmp_path / "plain", SENSORS, frames=11, lidar=None, camera=False)
     with pytest.raises(DataError, match="no sensor observed these frames") as error:
         windows(PackedStore.open(root, GRID))
     assert "vlwm prepare --observe lidar" in str(error.value.remedy)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.core.training import toy
 from vlwm.core.training.loop.optimizer import build_optimizer
 from vlwm.core.training.loop.stepper import Stepper, autocast_type
 
@@ -23,18 +21,6 @@ CARDS = [
     ("H100", (9, 0), torch.bfloat16),
     ("B200", (10, 0), torch.bfloat16),
 ]
-
-
-def _load_toy() -> Any:
-    spec = importlib.util.spec_from_file_location("toy", Path(__file__).parents[1] / "toy.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-toy = _load_toy()
 
 
 @pytest.mark.parametrize(("card", "capability", "wanted"), CARDS, ids=[c[0] for c in CARDS])

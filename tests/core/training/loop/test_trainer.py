@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib.util
 import itertools
 import json
 import random
@@ -14,13 +13,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from tests.core.training import toy
+from tests.core.training.comparing import same
 from tests.core.training.forge import Child, forge
 from vlwm.core.config.schema import CheckpointConfig
 from vlwm.core.errors import MachineError, TrainingError
@@ -31,29 +31,6 @@ from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 
 _TOY = Path(__file__).parents[1] / "toy.py"
 _TIMES = ("time", "windows_per_s", "loader_share", "memory_gb")
-
-
-def _load_toy() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("toy", _TOY)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-toy = _load_toy()
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality of nested values with tensors in them, at tolerance 0."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

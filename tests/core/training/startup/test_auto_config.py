@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from importlib import util
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
+from tests.core.training import toy
+from tests.core.training.comparing import same
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import DataError, TrainingError, UsageError
@@ -27,18 +26,6 @@ from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.startup.auto_config import Choice, Fixed, choose
 
 HOST = Host(16, None, 64 * GIB, None, 0, 8 * GIB, None, False)
-
-
-def _load_toy() -> ModuleType:
-    spec = util.spec_from_file_location("toy_of_auto", Path(__file__).parents[1] / "toy.py")
-    assert spec is not None and spec.loader is not None
-    module = util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-toy: Any = _load_toy()
 
 
 def gpu(free_gib: float, total_gib: float = 80.0, capability: tuple[int, int] = (8, 0)) -> Gpu:
@@ -181,16 +168,6 @@ def trainer(folder: Path, **task: Any) -> Any:
 def state_of(built: Any) -> dict[str, Any]:
     content: dict[str, Any] = built.state.content()
     return {key: value for key, value in content.items() if key != "sampler"}
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return bool(a == b)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.core.evaluation.test_evaluator import config_of, write_session
+from tests.core.evaluation.street_sessions import config_of, write_session
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore, derived_folder
 from vlwm.core.errors import CheckpointError, UsageError, VlwmError

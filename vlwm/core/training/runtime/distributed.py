@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vlwm.core.errors import TrainingError
+from vlwm.core.metric_names import is_extreme, is_minimum
 from vlwm.core.training.telemetry.meter import Numbers
 
 _BUCKET = 8_000_000
@@ -132,15 +133,15 @@ class Ranks:
         """
         if self.size == 1:
             return numbers
-        sums = [n for n in names if not n.endswith(("/min", "/max"))]
-        ends = [n for n in names if n.endswith(("/min", "/max"))]
+        sums = [n for n in names if not is_extreme(n)]
+        ends = [n for n in names if is_extreme(n)]
         device = _device_of(numbers)
         total = torch.stack([_or(numbers, n, 0.0, device) for n in sums])
         _watched(dist.all_reduce, total)
         combined = dict(zip(sums, total.unbind(), strict=True))
         if ends:
             # a minimum is a maximum of the opposite: both in one message
-            signs = torch.tensor([-1.0 if n.endswith("/min") else 1.0 for n in ends])
+            signs = torch.tensor([-1.0 if is_minimum(n) else 1.0 for n in ends])
             signs = signs.to(device)
             far = signs * torch.inf * -1
             extremes = torch.stack(

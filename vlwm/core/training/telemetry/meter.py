@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vlwm.core.metric_names import is_extreme, is_maximum, is_minimum
+
 Numbers = dict[str, Tensor]
 
 
@@ -16,17 +18,13 @@ def merge(total: Numbers, part: Numbers, weight: float) -> None:
     """Add a microbatch's numbers to its step's, `weight` being its share of the samples."""
     for name, value in part.items():
         if name not in total:
-            total[name] = value if _extreme(name) else value * weight
-        elif name.endswith("/min"):
+            total[name] = value if is_extreme(name) else value * weight
+        elif is_minimum(name):
             total[name] = torch.minimum(total[name], value)
-        elif name.endswith("/max"):
+        elif is_maximum(name):
             total[name] = torch.maximum(total[name], value)
         else:
             total[name] = total[name] + value * weight
-
-
-def _extreme(name: str) -> bool:
-    return name.endswith(("/min", "/max"))
 
 
 class Meter:
@@ -44,10 +42,10 @@ class Meter:
             self._steps = torch.zeros_like(good)
         self._steps += good
         for name, value in numbers.items():
-            if name.endswith("/min"):
+            if is_minimum(name):
                 kept = torch.where(bad, torch.inf, value)
                 self._sums[name] = torch.minimum(self._sums.get(name, kept), kept)
-            elif name.endswith("/max"):
+            elif is_maximum(name):
                 kept = torch.where(bad, -torch.inf, value)
                 self._sums[name] = torch.maximum(self._sums.get(name, kept), kept)
             else:
@@ -65,7 +63,7 @@ class Meter:
         self._sums, self._steps = {}, None
         if steps == 0:
             return {}
-        return {n: v if _extreme(n) else v / steps for n, v in zip(names, values, strict=True)}
+        return {n: v if is_extreme(n) else v / steps for n, v in zip(names, values, strict=True)}
 
     def state(self) -> dict[str, Tensor]:
         """Return tensors for a checkpoint; the number of steps is under the empty name."""
