@@ -123,7 +123,7 @@ def test_counters_stay_exact_beyond_float32():
 
 
 def test_unknown_cells_are_in_no_zone_and_in_no_threshold() -> None:
-    from vlwm.core.evaluation.calibration.thresholds import CutHistogram
+    from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram
 
     forecast, truth, seen = (random_cells(k) for k in range(3))
     known = random_cells(3, 0.6) > 0
@@ -135,6 +135,6 @@ def test_unknown_cells_are_in_no_zone_and_in_no_threshold() -> None:
     )
     np.testing.assert_array_equal(counts, literal)
     assert counts[0, ZONES.index("all"), CELLS] == int(known.sum())
-    histogram = CutHistogram(1)
+    histogram = ThresholdHistogram(1)
     histogram.add(torch.rand(SHAPE), truth, 0, known)
     assert histogram.counts.sum() == int(known.sum())
