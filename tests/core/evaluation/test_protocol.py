@@ -23,9 +23,10 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import frame_rows, windows_of
 from vlwm.core.evaluation.accumulators import Tally
+from vlwm.core.evaluation.baselines import fit
 from vlwm.core.evaluation.baselines.fit import fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
-from vlwm.core.evaluation.calibration.thresholds import Thresholds
+from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram, Thresholds
 from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.evaluation.evaluator import evaluate
@@ -213,6 +214,69 @@ def test_the_column_prior_is_that_of_the_train_split(root):
     assert sheet["scores"]["copy_last"]["iou"] == [1.0] * 6
     assert sheet["baseline"] == {"predicted": "memory_baseline", "plan": "true_pose_memory"}
     assert own["scores"]["ground_prior"]["iou"] == [1.0] * 6
+
+
+SHAPE = WindowShape(HISTORY, FUTURE, 0.5)
+
+
+def fit_with(store: PackedStore, monkeypatch, *splits: str) -> tuple[FittedBaselines, dict]:
+    """Baselines, and the sessions that each step of their fit read, by the step's name."""
+    read: dict[str, set[str]] = {}
+
+    def spy(name: str, sessions) -> None:
+        original = getattr(fit, name)
+
+        def recorded(*args, **more):
+            for windows in sessions(*args):
+                found = read.setdefault(name, set())
+                found.update(w.session[-1] for w in windows)
+            return original(*args, **more)
+
+        monkeypatch.setattr(fit, name, recorded)
+
+    spy("motion_of", lambda store, windows, shape: [windows])
+    spy("fit_edges", lambda data, store, shape: [data.windows])
+    spy("_calibrate", lambda fitted, store, windows, *rest: [windows])
+    return fit_baselines(store, named(*splits), SHAPE, torch.device("cpu"), max_windows=1), read
+
+
+def test_motions_and_edges_are_fitted_to_the_train_split_alone(root, monkeypatch):
+    """Fault: fitted to validation or test windows, or to all windows of the folder."""
+    _, store = opened(root)
+    fitted, read = fit_with(store, monkeypatch, "test", "train", "val")
+    assert read["fit_edges"] == {"1"} and read["motion_of"] == {"1", "2"}
+    assert fitted.windows["train"] == fitted.windows["val"] == 5
+    # session k is full in layer k + 1 and empty elsewhere: so is the column of the train split
+    assert fitted.column.argmax() == 2 and float(fitted.column[2]) == 1.0
+    # other poses of the split that validates change no spread, those of the train split do
+    spreads = [fitted.motions["turn_rate"].errors]
+    for session in (2, 1):
+        other = PackedStore.open(root, store.grid)
+        rows = other.session == session
+        other.poses[rows, :2] *= 1.0 + 0.1 * other.frame[rows, None]
+        again, _ = fit_with(other, monkeypatch, "test", "train", "val")
+        spreads.append(again.motions["turn_rate"].errors)
+    assert np.array_equal(spreads[0], spreads[1]) and not np.array_equal(spreads[0], spreads[2])
+
+
+def test_thresholds_and_the_strongest_baseline_come_from_the_validation_split_alone(
+    root, monkeypatch
+):
+    """Fault: chosen on windows of the train or the test split."""
+    _, store = opened(root)
+    fitted, read = fit_with(store, monkeypatch, "train", "test", "val")
+    assert read["_calibrate"] == {"2"}
+    truths = []
+    add = ThresholdHistogram.add
+
+    def recorded(self, probability, truth, *rest):
+        truths.append(truth)
+        add(self, probability, truth, *rest)
+
+    monkeypatch.setattr(ThresholdHistogram, "add", recorded)
+    fit_with(store, monkeypatch, "train", "test", "val")
+    assert truths and all(bool(t[..., 3].all()) and int(t[..., :3].sum()) == 0 for t in truths)
+    assert set(fitted.merits) >= set(fitted.methods)
 
 
 def test_a_cluster_is_the_tile_of_the_last_past_pose(root):

@@ -130,7 +130,8 @@ def make_clip() -> Clip:
     ego = np.zeros((10, 4))
     ego[:, 0] = np.arange(10)
     times = np.concatenate([frames.past_s, frames.horizons_s])
-    return Clip(frames.past, frames.truth, frames.forecast, frames.forecast, ego, times, "m", "w")
+    both = (frames.forecast, frames.forecast)
+    return Clip(frames.past, frames.truth, *both, ego, times, "model", "planes_analogs", "w")
 
 
 def test_true_outlines_lie_over_forecasts_and_over_nothing_else():

@@ -139,6 +139,8 @@ class ModelConfig:
     """channels of the network that completes what an observed past did not see; 0 for none"""
     pose_channels: int = 256
     """width of the pose module"""
+    pose_ridge: bool = False
+    """mix the pose module with a ridge regression; validation chooses the shares"""
     pose_dof: int = 3
     """3: planar position and heading; 6: position, rotation, velocities, uncertainty"""
     checkpoint_activations: bool = False

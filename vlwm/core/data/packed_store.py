@@ -245,16 +245,19 @@ class PackedStore:
 
     def column_prior(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the share of occupied cells among the known ones per height index (Z,)."""
-        counts = np.zeros(self.grid.shape[2], dtype=np.int64)
-        for row in rows:
-            counts += self.read_frame(int(row)).sum(axis=(0, 1), dtype=np.int64)
         area = self.grid.shape[0] * self.grid.shape[1]
-        if "truth.known" not in self.layers:
-            return counts / max(1, len(rows) * area)
-        known = np.zeros_like(counts)
+        counts, known = np.zeros((2, self.grid.shape[2]), dtype=np.int64)
+        partly = "truth.known" in self.layers
         for row in rows:
+            occupied = self.read_frame(int(row))
+            if not partly:
+                counts += occupied.sum(axis=(0, 1), dtype=np.int64)
+                known += area
+                continue
             bits = self.read_layer("truth.known", np.array([row]))[0]
-            known += self.grid.unpack(bits).sum(axis=(0, 1), dtype=np.int64)
+            mask = self.grid.unpack(bits)
+            counts += (occupied & mask).sum(axis=(0, 1), dtype=np.int64)
+            known += mask.sum(axis=(0, 1), dtype=np.int64)
         return counts / np.maximum(1, known)
 
     @property

@@ -7,7 +7,7 @@ arithmetic.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -136,13 +136,30 @@ def _tri_state(
     # Several variants are swept over whole frames: fewer windows of large grids.
     most = max(4, min(_FIT_WINDOWS, _FIT_CELLS // grid.num_cells))
     chosen = [windows[i] for i in evenly(len(windows), most)]
-    data = WindowDataset(store, chosen, history, observed=True)
-    found = []
-    for index in range(len(data)):
-        window = next(windows_in(collate([data[0, index]]), history, grid))
+    data = WindowDataset(store, chosen, history, observed=True, layers=KNOWN)
+    found, batches = [], [collate([data[0, index]]) for index in range(len(data))]
+    for batch in batches:
+        window = next(windows_in(batch, history, grid))
         assert window.seen is not None
         found.append(ValidationWindow(window.seen, window.truth, window.future_ego))
-    return fit_tri_state(found, prior.layers, grid, history, config.future_frames)
+    fitted = fit_tri_state(found, prior.layers, grid, history, config.future_frames)
+    return replace(fitted, merits=_merits(fitted, batches, config))
+
+
+def _merits(tri_state: TriState, batches: Sequence[Batch], config: Config) -> dict[str, float]:
+    """Return the sum of IoU and structure IoU of every method without learning on some windows."""
+    scorer = WindowScorer(
+        tri_state.grid, tri_state.layers, config.history_frames, config.future_frames,
+        config.frame_dt_s, tri_state=tri_state,
+    )  # fmt: skip
+    tally = scorer.new_tally()
+    for index, batch in enumerate(batches):
+        scorer.add(batch, [index], tally)
+    scores = {method: tally.total.scores(method) for method in scorer.methods}
+    return {
+        method: sum(v or 0.0 for key in ("iou", "iou_structure") for v in block[key])
+        for method, block in scores.items()
+    }
 
 
 def evaluate(
@@ -215,11 +232,12 @@ def score_subject(
         "thresholds": _thresholds(scorer),
         "cuts": _thresholds(scorer),  # the name that earlier readers know
         "horizons_s": [float(s) for s in scorer.horizons_s],
-        **score_sheet(tally, scorer.fitted.baseline if scorer.fitted is not None else None),
+        **score_sheet(tally, scorer.baseline),
     }
     if scorer.tri_state is not None:
         chosen = scorer.tri_state.parameters
         sheet["tri_state"] = {name: values.content() for name, values in chosen.items()}
+        sheet["baseline_parameters"] = {"validation_merit": dict(scorer.tri_state.merits)}
     if scorer.fitted is not None:
         sheet["baseline_parameters"] = scorer.fitted.summary()
     if scorer.model is not None:

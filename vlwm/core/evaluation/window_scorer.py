@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vlwm.core.evaluation.accumulators import Tally
-from vlwm.core.evaluation.baselines.fitted import FittedBaselines
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines, strongest
 from vlwm.core.evaluation.baselines.forecasts import BaselineForecasts, at_threshold
 from vlwm.core.evaluation.baselines.tri_state import METHODS as TRI_STATE
 from vlwm.core.evaluation.baselines.tri_state import TriState
@@ -119,6 +119,13 @@ class WindowScorer:
         self.methods = (LEARNED if model is not None else ()) + BASELINES
         self.methods += TRI_STATE if tri_state is not None else ()
         self.methods += () if fitted is None else fitted.methods
+
+    @property
+    def baseline(self) -> dict[str, str]:
+        """Return track -> the strongest method without learning on validation."""
+        if self.fitted is not None:
+            return self.fitted.baseline
+        return strongest({} if self.tri_state is None else self.tri_state.merits)
 
     def new_tally(self) -> Tally:
         """Return an empty tally for these methods and horizons."""

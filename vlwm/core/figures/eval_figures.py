@@ -17,13 +17,13 @@ from vlwm.core.files import make_folder, write_json
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.vocabulary import Track
 
-_RIVAL = "memory_baseline"
 _CANDIDATES = 64
 
 
 def shown_method(subject: Subject) -> str:
-    """The forecast that is shown: the model's, or the memory baseline's where there is none."""
-    return Track.PREDICTED.value if subject.scorer.model is not None else _RIVAL
+    """The forecast that is shown: the model's, or the strongest baseline's where there is none."""
+    scorer = subject.scorer
+    return Track.PREDICTED.value if scorer.model is not None else scorer.baseline["predicted"]
 
 
 @torch.inference_mode()
@@ -31,10 +31,11 @@ def clip_of(subject: Subject, index: int) -> Clip:
     """One window with its forecasts, as arrays on the host."""
     scorer, method = subject.scorer, shown_method(subject)
     (scored,) = scorer.forecasts(subject.batch([index]))
-    forecast, memory = [], []
+    compared = scorer.baseline["predicted"]
+    forecast, baseline = [], []
     for frame in scored.frames:
         forecast.append(frame.planes[method].cpu().numpy())
-        memory.append(frame.planes[_RIVAL].cpu().numpy())
+        baseline.append(frame.planes[compared].cpu().numpy())
     window = scored.window
     past_s = scorer.dt_s * np.arange(1 - scorer.history, 1)
     where = subject.windows[index]
@@ -42,10 +43,11 @@ def clip_of(subject: Subject, index: int) -> Clip:
         past=window.past.occupancy.cpu().numpy(),
         truth=window.truth.cpu().numpy(),
         forecast=np.stack(forecast),
-        memory=np.stack(memory),
+        baseline=np.stack(baseline),
         ego=np.concatenate([window.past.ego, window.future_ego]),
         times_s=np.concatenate([past_s, scorer.horizons_s]),
         forecast_name=method,
+        baseline_name=compared,
         title=f"{where.session}, frame {where.start + scorer.history - 1}",
     )
 

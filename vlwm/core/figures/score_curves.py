@@ -30,14 +30,20 @@ _COLOURS: dict[str, Colour] = {
     "tokenizer_round_trip": (60, 60, 60),
 }
 """Warm: the future motion is predicted; cold: it is given."""
+_STRONGEST: dict[str, Colour] = {"predicted": (60, 60, 200), "plan": (150, 150, 0)}
+"""of the strongest baseline of each track, where it is none of the above"""
 _BANDS = "bands: 95 % of cluster resamples"
 _SIZE = (560, 420)  # width, height of a chart
 _LEFT, _TOP, _GAP, _LEGEND = 70, 76, 70, 300
 
 
 def draw_curves(sheet: Mapping[str, Any]) -> np.ndarray:
-    """IoU and structure IoU of every method over the horizon, 95 % intervals as bands."""
-    methods = [m for m in _COLOURS if m in sheet["scores"]]
+    """IoU and structure IoU over the horizon, 95 % intervals as bands.
+
+    Drawn are the model, the strongest baseline of each track and the baselines without parameters.
+    """
+    colours = colours_of(sheet)
+    methods = [m for m in colours if m in sheet["scores"]]
     width = _LEFT + len(_PANELS) * (_SIZE[0] + _GAP) + _LEGEND
     image = canvas.blank(_TOP + _SIZE[1] + 70, width)
     canvas.text(image, headline(sheet), (_LEFT, 28), size=0.65, bold=True)
@@ -48,10 +54,17 @@ def draw_curves(sheet: Mapping[str, Any]) -> np.ndarray:
         _chart_frame(image, axes, words, horizons, "seconds ahead")
         for order in (False, True):  # bands below all lines
             for method in methods:
-                _curve(image, axes, sheet, method, key, lines=order)
+                _curve(image, axes, sheet, method, key, colours[method], lines=order)
     words = "too few clusters: no bands" if sheet["too_few_clusters"] else _BANDS
-    _names(image, methods, words, (width - _LEGEND - 20, _TOP + 14))
+    names = {method: colours[method] for method in methods}
+    _names(image, names, words, (width - _LEGEND - 20, _TOP + 14))
     return image
+
+
+def colours_of(sheet: Mapping[str, Any]) -> dict[str, Colour]:
+    """Return the colour of every method that is drawn, the strongest baselines among them."""
+    strongest = {method: _STRONGEST[t] for t, method in (sheet.get("baseline") or {}).items()}
+    return strongest | _COLOURS
 
 
 def headline(sheet: Mapping[str, Any]) -> str:
@@ -83,11 +96,11 @@ def _curve(
     sheet: Mapping[str, Any],
     method: str,
     key: str,
+    colour: Colour,
     *,
     lines: bool,
 ) -> None:
     """The band of a method (`lines` false) or its line with dots (`lines` true)."""
-    colour = _COLOURS[method]
     values = sheet["scores"][method][key]
     points = [
         (axes.column(s), axes.row(v))
@@ -122,12 +135,14 @@ def _band(
     cv2.addWeighted(layer, 0.18, image, 0.82, 0, dst=image)
 
 
-def _names(image: np.ndarray, methods: Sequence[str], words: str, at: tuple[int, int]) -> None:
+def _names(
+    image: np.ndarray, colours: Mapping[str, Colour], words: str, at: tuple[int, int]
+) -> None:
     column, row = at
-    for method in methods:
+    for method, colour in colours.items():
         width = 3 if method in _STRONG else 1
-        cv2.line(image, (column, row - 5), (column + 26, row - 5), _COLOURS[method], width)
-        cv2.circle(image, (column + 13, row - 5), width + 2, _COLOURS[method], -1, cv2.LINE_AA)
+        cv2.line(image, (column, row - 5), (column + 26, row - 5), colour, width)
+        cv2.circle(image, (column + 13, row - 5), width + 2, colour, -1, cv2.LINE_AA)
         canvas.text(image, method, (column + 34, row), size=0.52)
         row += 26
     for line, note in enumerate((words, "empty: 0 throughout, not drawn")):

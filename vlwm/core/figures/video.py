@@ -1,4 +1,4 @@
-"""A film of windows: past, true future, forecast and memory baseline from a fixed view above.
+"""A film of windows: past, true future, forecast and a baseline from a fixed view above.
 
 The camera is fixed over the place where the forecast is made (the last past pose, its heading
 up); the vehicle and its grid move. Every frame is placed by the true pose, as it is scored: a
@@ -25,7 +25,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 _SIDE, _GAP, _TOP, _BOTTOM = 420, 16, 84, 64  # pixels
 _OUT_OF_GRID = np.array([246, 240, 236], np.uint8)
 _RATE = 8  # pictures a second: players dislike fewer
-_NAMES = ("past", "true future", "forecast", "memory baseline")
+_NAMES = ("past", "true future", "forecast", "baseline")
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,21 @@ class Clip:
 
     Attributes:
         past: uint8 (F, X, Y, Z).
-        truth, forecast, memory: uint8 (H, X, Y, Z).
+        truth, forecast, baseline: uint8 (H, X, Y, Z).
         ego: float64 (F + H, 4): true ego frames.
         times_s: (F + H,) seconds, 0 at the last past frame.
-        forecast_name: what made the forecast.
+        forecast_name, baseline_name: methods that made them.
         title: place and window.
     """
 
     past: np.ndarray
     truth: np.ndarray
     forecast: np.ndarray
-    memory: np.ndarray
+    baseline: np.ndarray
     ego: np.ndarray
     times_s: np.ndarray
     forecast_name: str
+    baseline_name: str
     title: str
 
 
@@ -135,11 +136,12 @@ def _draw_panels(
     first_s = clip.times_s[now + 1]
     ahead = step - now - 1
     if ahead >= 0:
-        frames += [part[ahead] for part in (clip.truth, clip.forecast, clip.memory)]
+        frames += [part[ahead] for part in (clip.truth, clip.forecast, clip.baseline)]
     for number, name in enumerate(_NAMES):
         left = _GAP + number * (_SIDE + _GAP)
         axes = Axes(left, _TOP, _SIDE, _SIDE, (half, -half), (-half, half))
-        words = f"{name}: {clip.forecast_name}" if name == "forecast" else name
+        methods = {"forecast": clip.forecast_name, "baseline": clip.baseline_name}
+        words = f"{name}: {methods[name]}" if name in methods else name
         if number < len(frames):
             at = ego[min(step, now) if number == 0 else step]
             axes.paste(image, view_above(frames[number], at, grid, half, scale))

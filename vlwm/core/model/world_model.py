@@ -91,6 +91,7 @@ class WorldModel(nn.Module):
             model.pose_channels,
             model.pose_dof,
             context=model.channels[0] if model.use_tokens else 0,
+            ridge=model.pose_ridge,
         )
         layers = grid.shape[2]
         self.refinement_net = RefinementNet(
@@ -171,7 +172,10 @@ class WorldModel(nn.Module):
         past_ego = self.past_ego(batch.past(self.history))
         past, future = voxels.split([self.history, self.future], dim=1)
         ego = batch.plan(self.history).ego
-        self.memory.count_unseen(past, past_ego, future, ego, range(1, self.future, 2))
+        known = None
+        if batch.known is not None:
+            known = self.voxels(batch.known, batch.symmetry)[:, self.history :]
+        self.memory.count_unseen(past, past_ego, future, ego, range(1, self.future, 2), known)
 
     # Inputs
 

@@ -79,7 +79,8 @@ def training_charts(
             "Stage 2, IoU on validation", "step", "IoU",
             [Line("predicted track", _series(world, "val/iou"), orange, strong=True),
              Line("plan track", _series(world, "val/iou_plan"), blue, strong=True),
-             Line("memory baseline", _series(world, "val/iou_memory_baseline"), "#e69f00")],
+             Line("strongest baseline", _baseline_of(world, "iou_baseline"), "#e69f00"),
+             Line("of the plan track", _series(world, "val/iou_plan_baseline"), "#56b4e9")],
             (0.0, 1.0),
         ),
         Chart(
@@ -94,6 +95,11 @@ def training_charts(
         ),
     ]  # fmt: skip
     return [chart for chart in charts if any(line.points for line in chart.lines)]
+
+
+def _baseline_of(world: Sequence[Mapping[str, Any]], metric: str) -> list[tuple[float, float]]:
+    """Return the IoU of the baseline; the memory baseline's in runs that fitted no other."""
+    return _series(world, f"val/{metric}") or _series(world, "val/iou_memory_baseline")
 
 
 def _series(records: Iterable[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

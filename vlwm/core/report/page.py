@@ -53,6 +53,7 @@ class ReportContent:
         calibration: reliability and the like.
         training: curves of training.
         windows: of the viewer; empty for none.
+        forecasts: methods that the viewer can show, in this order.
         grid: JSON for the viewer.
         city: (svg, legend) of the map; ("", "") for none.
         facts: (name, value) of the provenance.
@@ -67,6 +68,7 @@ class ReportContent:
     calibration: Sequence[Chart] = ()
     training: Sequence[Chart] = ()
     windows: Sequence[ShownWindow] = ()
+    forecasts: Sequence[str] = tuple(_FORECASTS)
     grid: str = "{}"
     city: tuple[str, str] = ("", "")
     facts: Sequence[tuple[str, str]] = ()
@@ -172,7 +174,10 @@ def _viewer(content: ReportContent) -> str:
     choices = [
         f'<option value="{n}">{_text(w.words)}</option>' for n, w in enumerate(content.windows)
     ]
-    forecasts = [f'<option value="{k}">{_text(v)}</option>' for k, v in _FORECASTS.items()]
+    forecasts = [
+        f'<option value="{name}">{_text(_FORECASTS.get(name, name))}</option>'
+        for name in content.forecasts
+    ]
     stills = [
         f'<figure><img alt="{_text(w.words)}" src="data:image/png;base64,'
         f'{base64.b64encode(w.png).decode("ascii")}"><figcaption>{_text(w.words)}</figcaption>'

@@ -143,6 +143,7 @@ def _content(
     return replace(
         content,
         windows=[window for window, _ in shown],
+        forecasts=list(dict.fromkeys(name for _, found in shown for name in found.forecasts)),
         grid=_grid_json(subject, [found for _, found in shown]),
         city=(map_svg(_splits(run, subject), tracks), map_legend(tracks)),
     )

@@ -21,12 +21,10 @@ from numpy.typing import NDArray
 
 from vlwm.core.evaluation.evaluator import Subject
 from vlwm.core.evaluation.metrics import structure_mask
+from vlwm.core.evaluation.window_scorer import WindowScorer
 from vlwm.core.figures.window_figure import WindowFrames
 from vlwm.core.geometry.frames import relative_ego
 from vlwm.core.vocabulary import Track
-
-SHOWN: tuple[str, ...] = (*(track.value for track in Track), "memory_baseline")
-"""forecasts in the viewer, in this order, as far as they exist"""
 
 
 @dataclass(frozen=True)
@@ -84,12 +82,18 @@ class ReportWindow:
         }
 
 
+def shown_methods(scorer: WindowScorer) -> list[str]:
+    """Return the forecasts in the viewer: the model's, and the strongest baseline of each track."""
+    wanted = (*(track.value for track in Track), *scorer.baseline.values())
+    return [name for name in wanted if name in scorer.methods]
+
+
 @torch.inference_mode()
 def window_at(subject: Subject, index: int, kind: str = "window") -> ReportWindow:
     """Return one window of a subject with its forecasts, on the host."""
     scorer = subject.scorer
     (scored,) = scorer.forecasts(subject.batch([index]))
-    names = [name for name in SHOWN if name in scorer.methods]
+    names = shown_methods(scorer)
     planes: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in names}
     scores = []
     for frame in scored.frames:

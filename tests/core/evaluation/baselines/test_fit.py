@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.core.evaluation.street_sessions import config_of, write_session
+from vlwm.core.data.npz import read_occupancy, write_layers
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
@@ -37,7 +38,7 @@ def store(tmp_path_factory) -> PackedStore:
 
 def split_as(*counts: int) -> Splits:
     """The first sessions train, the next validation, the rest test."""
-    names = np.repeat(["train", "val", "test"], counts)
+    names = np.repeat(["train", "val", "test"][: len(counts)], counts)
     return Splits(None, 1.0, (), {DAY.format(i): str(n) for i, n in enumerate(names)})
 
 
@@ -115,3 +116,29 @@ def test_ridge_and_analogs_build_on_the_turn_rate_of_the_same_fit(fitted):
     assert isinstance(ridge, Ridge) and isinstance(analogs, Analogs)
     assert isinstance(ridge.base, TurnRate) and ridge.base is fitted.motions["turn_rate"]
     assert analogs.ridge is ridge
+
+
+def test_cells_of_unknown_truth_count_in_no_fit(tmp_path):
+    """The truth of the late frames, which are no window's past, differs where nobody knows it."""
+    config = config_of(tmp_path)
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    fits = []
+    for kind in ("one", "other"):
+        root = tmp_path / kind
+        for number in range(2):
+            write_session(root / DAY.format(number), grid, number, None)
+            for frame in range(14):
+                path = root / DAY.format(number) / "occupancy" / f"{frame:06d}_occupancy.npz"
+                cells, known = read_occupancy(path), np.ones(grid.shape, np.uint8)
+                if frame >= 8:
+                    known[:, :9] = 0
+                if kind == "other":
+                    cells = np.where(known > 0, cells, 1 - cells)
+                write_layers(path, {"occupancy": cells, "known": known})
+        store = PackedStore.open(root, grid)
+        assert "truth.known" in store.layers
+        fits.append(fit_baselines(store, split_as(1, 1), SHAPE, CPU))
+    one, other = fits
+    assert one.merits == other.merits and one.summary() == other.summary()
+    assert torch.equal(one.edges.counts, other.edges.counts) and one.edges.counts.sum() > 0
+    assert torch.equal(one.column, other.column)

@@ -53,14 +53,23 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_straight_walls_are_found_to_centimetres():
+    """A cell's centre is up to 0.4 m off the wall: through 40 of them a line is 3 cm off.
+
+    Corners are worse. A line that is off by 3 cm in the middle is off by 6 cm at its ends, two of
+    them meet there, and cells of the wall beyond the corner turn the short walls of this scene: the
+    middle corner is off by 15 cm. More rounds of refitting bring the worst one from 0.9 to 0.34 m,
+    the middle one to 14 cm, and the frame no nearer to the truth (IoU .976, and .984 with three).
+    """
     past = past_of()
     columns = tall_columns(past.occupancy.numpy(), EGO, GRID)
     walls = find_walls(columns, EGO, 0.8)
     assert 10 <= len(walls) <= 14
-    corners = CITY[2:, :, :2].reshape(-1, 2)
+    corners = np.unique(CITY[2:, :, :2].reshape(-1, 2).round(6), axis=0)
+    across = [np.sort(np.abs((corners - wall.centre) @ wall.normal))[:2] for wall in walls]
+    assert np.median(across) < 0.06
     ends = np.concatenate([wall.at(np.array([wall.start, wall.end])) for wall in walls])
-    off = np.linalg.norm(corners[:, None] - ends, axis=-1).min(axis=0)
-    assert np.median(off) < 0.2 and np.mean(off < 0.4) > 0.8
+    off = np.linalg.norm(corners[:, None] - ends, axis=-1).min(axis=1)
+    assert np.median(off) < 0.16 and np.mean(off < 0.5) > 0.9
 
 
 def test_planes_are_much_nearer_to_the_truth_than_the_mean():

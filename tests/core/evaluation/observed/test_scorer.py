@@ -16,6 +16,7 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
+from vlwm.core.evaluation.baselines.fitted import track_of
 from vlwm.core.evaluation.baselines.tri_state import METHODS
 from vlwm.core.evaluation.evaluator import evaluate
 from vlwm.core.geometry.grid import VoxelGrid
@@ -76,6 +77,21 @@ def test_the_sheet_scores_every_method_in_every_zone(store: PackedStore) -> None
     best = sheet["scores"]["true_pose_tri_state_prior"]["iou"][0]
     assert best > sheet["scores"]["true_pose_tri_state"]["iou"][0]
     assert sheet["tri_state"]["tri_state"]["threshold"]
+
+
+def test_the_baseline_of_an_observed_past_is_the_strongest_of_all_methods(
+    store: PackedStore,
+) -> None:
+    """Fault: the memory baselines, which take the unknown for free, so that any model is above."""
+    names = store.sessions
+    splits = Splits(None, 1.0, (), dict.fromkeys(names, "val"))
+    sheet = evaluate(None, None, store, splits, "val", CONFIG, max_windows=2)
+    merits = sheet["baseline_parameters"]["validation_merit"]
+    assert set(merits) == set(sheet["scores"])
+    for track, name in sheet["baseline"].items():
+        own = {m: v for m, v in merits.items() if track_of(m) == track}
+        assert own[name] == max(own.values())
+    assert set(sheet["baseline"].values()) & set(METHODS)
 
 
 def test_frames_that_nobody_observed_are_refused(tmp_path: Path) -> None:

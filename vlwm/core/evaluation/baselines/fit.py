@@ -1,7 +1,7 @@
 """Fit the baselines: motions on train windows, everything chosen on validation windows.
 
-The test split is never read. Validation windows are taken from every cluster of the split, so that
-thresholds do not depend on a few places.
+The test split is never read, and cells whose truth is unknown count nowhere. Validation windows are
+taken from every cluster of the split, so that thresholds do not depend on a few places.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from vlwm.core.data.batch import collate
-from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.datasets import KNOWN, WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, frame_rows, windows_of
 from vlwm.core.errors import DataError
-from vlwm.core.evaluation.baselines.fitted import MEMORY, FittedBaselines, track_of
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines, strongest
 from vlwm.core.evaluation.baselines.forecasts import BaselineForecasts
 from vlwm.core.evaluation.baselines.motions import (
     Analogs,
@@ -41,7 +41,7 @@ VALIDATION_WINDOWS = 64
 """validation windows that thresholds come from; more where there are more clusters"""
 _MOTION_WINDOWS = 20_000
 _EDGE_WINDOWS = 128
-_FEWEST_WINDOWS = 50
+FEWEST_WINDOWS = 50
 """train windows below which ridge and analogs are not fitted"""
 
 OnWindow = Callable[[int, int], None]
@@ -71,12 +71,12 @@ def fit_baselines(
     column = store.column_prior(rows)
     prior = ColumnPrior.of_shares(column, len(rows), store.grid)
     share = column if len(rows) else prior.layers
-    motions, best = _fit_motions(store, train, val, shape)
+    motions, best = fit_motions(store, train, val, shape)
     fitted = FittedBaselines(
         motions=motions,
         planes_motion=best,
         column=torch.as_tensor(share, dtype=torch.float32),
-        edges=_count_edges(_frames_of(store, train, shape), store, shape),
+        edges=fit_edges(_frames_of(store, train, shape), store, shape),
         windows={"train": len(train), "val": len(val)},
     )
     chosen = over_clusters(store, val, shape.history, max_windows)
@@ -86,7 +86,7 @@ def fit_baselines(
 
 
 def _frames_of(store: PackedStore, windows: Sequence[Window], shape: WindowShape) -> WindowDataset:
-    return WindowDataset(store, windows, shape.history, observed=shape.observed)
+    return WindowDataset(store, windows, shape.history, observed=shape.observed, layers=KNOWN)
 
 
 def _windows(store: PackedStore, splits: Splits, split: str, shape: WindowShape) -> list[Window]:
@@ -110,7 +110,7 @@ def motion_of(
     )
 
 
-def _fit_motions(
+def fit_motions(
     store: PackedStore, train: list[Window], val: list[Window], shape: WindowShape
 ) -> tuple[dict[str, MotionBaseline], str]:
     """Return the motions, and the name of the one with the lowest energy score on validation."""
@@ -130,14 +130,14 @@ def _fit_motions(
         "constant_twist": ConstantTwist.fit(past, future, horizons_s),
         "turn_rate": rate,
     }
-    if len(some) >= _FEWEST_WINDOWS:
+    if len(some) >= FEWEST_WINDOWS:
         ridge = Ridge.fit(rate, past, future, val_past, val_future)
         motions |= {"ridge": ridge, "analogs": Analogs.fit(ridge, past, future)}
     scores = {name: energy_score(m, val_past, val_future) for name, m in motions.items()}
     return motions, min(scores, key=lambda name: scores[name])
 
 
-def _count_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) -> Extrapolation:
+def fit_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) -> Extrapolation:
     """Count occupancy beyond the edge of the view on train windows, in every second frame."""
     edges = Extrapolation()
     for index in evenly(len(data), _EDGE_WINDOWS if len(data) else 0):
@@ -146,7 +146,8 @@ def _count_edges(data: WindowDataset, store: PackedStore, shape: WindowShape) ->
         for h in range(min(1, shape.future - 1), shape.future, 2):
             target = torch.as_tensor(window.future_ego[h])[None]
             unseen = unseen_columns(window.past.occupancy[None], ego, target, store.grid)
-            edges.count(unseen, window.truth[h : h + 1])
+            known = None if window.known is None else window.known[h : h + 1]
+            edges.count(unseen, window.truth[h : h + 1], known)
     return edges
 
 
@@ -174,8 +175,9 @@ def _calibrate(
         for h, (unknown, (given, _)) in enumerate(nearest):
             found = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
             found |= {name: cells.float() for name, cells in {**unknown, **given}.items()}
+            known = None if window.known is None else window.known[h]
             for method, probability in found.items():
-                swept[method].add(probability.contiguous(), window.truth[h], h)
+                swept[method].add(probability.contiguous(), window.truth[h], h, known)
         if on_window is not None:
             on_window(index + 1, len(data))
     for method, histogram in swept.items():
@@ -183,6 +185,4 @@ def _calibrate(
         if method in fitted.methods:
             fitted.thresholds[method] = best
     fitted.windows["thresholds"] = len(data)
-    for track, memory in MEMORY.items():
-        names = [method for method in swept if track_of(method) == track]
-        fitted.baseline[track] = max(names, key=lambda m: (fitted.merits[m], m == memory))
+    fitted.baseline = strongest(fitted.merits)

@@ -45,6 +45,19 @@ def track_of(method: str) -> str:
     return "plan" if method == Track.PLAN or method.startswith("true_pose_") else "predicted"
 
 
+def strongest(merits: Mapping[str, float]) -> dict[str, str]:
+    """Return track -> the method with the highest merit; of equals the memory baseline.
+
+    A track without any merit keeps its memory baseline.
+    """
+    found = dict(MEMORY)
+    for track, memory in MEMORY.items():
+        names = [method for method in merits if track_of(method) == track]
+        if names:
+            found[track] = max(names, key=lambda m: (merits[m], m == memory))
+    return found
+
+
 @dataclass
 class FittedBaselines:
     """Parameters of the baselines of one data set.

@@ -275,6 +275,11 @@ class Ridge(_WithErrors):
         motion.errors = _thinned(errors_of(motion.expected(past), future))
         return motion
 
+    def values(self) -> dict[str, Array]:
+        """Return everything that was fitted, by name, as `model.motion.ridge_motion` takes it."""
+        own = {name: getattr(self, name) for name in ("centre", "scale", "weights", "errors")}
+        return {"decay_s": np.array(self.base.decay_s), **own}
+
     def expected(self, past: PastMotion) -> Array:
         start = self.base.expected(past)
         rows = np.clip((features_of(past) - self.centre) / self.scale, -6.0, 6.0)

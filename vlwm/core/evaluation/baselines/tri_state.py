@@ -130,11 +130,14 @@ class TriState:
         layers: bool (Z,), layers that the column prior calls occupied.
         grid: the grid of all frames.
         parameters: of each variant; what a variant does not use is ignored.
+        merits: method without learning -> sum of IoU and structure IoU over the horizons, on
+            validation; empty without validation windows.
     """
 
     layers: np.ndarray
     grid: VoxelGrid
     parameters: dict[str, TriStateParameters] = field(default_factory=dict)
+    merits: dict[str, float] = field(default_factory=dict)
 
     def of(self, variant: str) -> TriStateParameters:
         """Return the parameters of a variant."""

@@ -124,7 +124,13 @@ class MemoryBranch(nn.Module):
 
     @torch.no_grad()
     def count_unseen(
-        self, past: Tensor, past_ego: Tensor, future: Tensor, ego: Tensor, horizons: range
+        self,
+        past: Tensor,
+        past_ego: Tensor,
+        future: Tensor,
+        ego: Tensor,
+        horizons: range,
+        known: Tensor | None = None,
     ) -> None:
         """Count what is in the columns of future frames that no past frame reaches.
 
@@ -134,7 +140,9 @@ class MemoryBranch(nn.Module):
             future: uint8 (B, H, X, Y, Z), the truth.
             ego: (B, H, 4), where it is.
             horizons: numbers of the future frames to count.
+            known: uint8 (B, H, X, Y, Z), cells whose truth is known; None: all of them.
         """
         for h in horizons:
             unseen = unseen_columns(past, past_ego, ego[:, h], self.grid)
-            self.extrapolation.count(unseen, future[:, h])
+            counted = None if known is None else known[:, h]
+            self.extrapolation.count(unseen, future[:, h], counted)

@@ -107,9 +107,16 @@ class Extrapolation(nn.Module):
         prior = _PRIOR_CELLS * torch.sigmoid(column)
         return torch.logit((occupied + prior) / (cells + _PRIOR_CELLS), eps=1e-4)
 
-    def count(self, unseen: UnseenColumns, truth: Tensor) -> None:
-        """Count the true cells uint8 (B, X, Y, Z) beyond the edge."""
+    def count(self, unseen: UnseenColumns, truth: Tensor, known: Tensor | None = None) -> None:
+        """Count the true cells uint8 (B, X, Y, Z) beyond the edge.
+
+        Args:
+            known: bool or uint8 (B, X, Y, Z), cells whose truth is known; None: all of them.
+        """
         code, occupied = unseen.code.flatten(), unseen.of(truth).flatten()
+        if known is not None:
+            counted = unseen.of(known).flatten() > 0
+            code, occupied = code[counted], occupied[counted]
         size = self.counts.shape[1]
         for row, found in zip(self.counts, (code, code[occupied > 0]), strict=True):
             row += torch.bincount(found, minlength=size)

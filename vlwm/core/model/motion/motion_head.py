@@ -5,6 +5,9 @@ constant twist between the last two poses and zero at the start, so an untrained
 constant twist. The place in the plane is a mixture of normal distributions; every other component
 has one log-sigma for each horizon. The uncertainty is used: a forecast is averaged over it.
 
+With `ridge`, a part of the draws comes from a ridge regression and its errors on train windows.
+Validation chooses the part, so that few windows make no worse motion than the regression alone.
+
 Per horizon: x, y (m), height of the body over the last terrain (m), yaw (rad); with six degrees of
 freedom also roll and pitch, and linear and angular velocity (m/s, rad/s).
 
@@ -26,6 +29,7 @@ from torch.nn import functional
 from vlwm.core.model.losses import gaussian_nll
 from vlwm.core.model.motion.planar_mixture import PlanarMixture, normal_draws
 from vlwm.core.model.motion.pose_features import FRAME_FEATURES, FeatureScale, pose_features
+from vlwm.core.model.motion.ridge_motion import RidgeMotion
 from vlwm.core.model.motion.vehicle_state import (
     constant_motion,
     motion_error,
@@ -34,7 +38,7 @@ from vlwm.core.model.motion.vehicle_state import (
     state_of,
     true_state,
 )
-from vlwm.core.model.torch_frames import quaternion_from_rpy
+from vlwm.core.model.torch_frames import quaternion_from_rpy, wrap_angle
 
 _START_LOG_SIGMA = -0.7
 _MEMBERS = 2
@@ -49,6 +53,12 @@ _SIGMA_SCALES = (0.05, 20.0)
 """bounds of `sigma_scale`"""
 _SPREAD_SCALES = (0.5, 4.0, 43)
 """candidates of `spread_scale`: first, last, count"""
+_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""candidates of `network_share`"""
+_SCORED_WINDOWS = 500
+"""validation windows that `network_share` is chosen on"""
+_YAW_M = 10.0
+"""metres that a radian of heading counts in the energy score: a wall 10 m away moves by so much"""
 _LEAST_LOG_SIGMA = -4.0
 """2 cm, or 1°: below the resolution of a grid, more certainty has no use"""
 
@@ -59,13 +69,15 @@ class Motion:
 
     Attributes:
         state: (B, H, D): x, y, z, yaw[, roll, pitch, vx, vy, vz, wx, wy, wz], the expectation.
-        planar: (B, H), the distribution of x, y and yaw.
+        planar: (B, H), the network's distribution of x, y and yaw.
         others: (B, H, R), log-sigmas of the other components.
+        ridge: float64 (B, H, 3), x, y and yaw that the regression expects; None without one.
     """
 
     state: Tensor
     planar: PlanarMixture
     others: Tensor
+    ridge: Tensor | None = None
 
     @cached_property
     def log_sigma(self) -> Tensor:
@@ -157,6 +169,9 @@ class MotionHead(nn.Module):
             overconfidence of a network fitted on few windows; 1 until `calibrate` has run.
         sigma_scale: (H, D), factor from the fitted sigma to the published one. The loss assumes
             normal errors; real ones have heavier tails. 1 until `calibrate` has run.
+        ridge: the regression; None without `ridge`.
+        network_share: (), share of the draws that come from the network; the others come from the
+            regression. 1 until `calibrate` has run. Absent without `ridge`.
 
     Args:
         history, future: frames.
@@ -164,6 +179,7 @@ class MotionHead(nn.Module):
         channels: width.
         dof: degrees of freedom, 3 or 6.
         context: width of a scene feature that may help (0: none).
+        ridge: mix the network with a ridge regression.
     """
 
     horizons_s: Tensor
@@ -171,9 +187,18 @@ class MotionHead(nn.Module):
     even: Tensor
     spread_scale: Tensor
     sigma_scale: Tensor
+    network_share: Tensor
 
     def __init__(
-        self, history: int, future: int, dt_s: float, channels: int, dof: int, context: int = 0
+        self,
+        history: int,
+        future: int,
+        dt_s: float,
+        channels: int,
+        dof: int,
+        context: int = 0,
+        *,
+        ridge: bool = False,
     ) -> None:
         super().__init__()
         self.history = history
@@ -202,6 +227,9 @@ class MotionHead(nn.Module):
         self.register_buffer("even", normal_draws(_DRAWS).float(), persistent=False)
         self.register_buffer("spread_scale", torch.ones(future))
         self.register_buffer("sigma_scale", torch.ones(future, self.size))
+        self.ridge = RidgeMotion(history, future, dt_s) if ridge else None
+        if ridge:
+            self.register_buffer("network_share", torch.ones(()))
 
     def split_output(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Return views (..., H, K, 10) and (..., H, 2, R) of a member's outputs (..., S).
@@ -243,8 +271,14 @@ class MotionHead(nn.Module):
             components[..., 6:9],
         ).together()  # (B, H), M · K components
         shift, log_sigma = rest.mean(dim=1).unbind(-2)  # (B, H, R) each
-        state = state_of(planar.expected(), others_of(constant) + shift * seconds)
-        return Motion(state, planar, _log_sigma(log_sigma, self.start))
+        expected, ridge = planar.expected(), None
+        if self.ridge is not None:
+            ridge = self.ridge(poses, ground_z)  # (B, H, 3)
+            off = ridge.to(expected) - expected
+            off = torch.cat([off[..., :2], wrap_angle(off[..., 2:])], dim=-1)
+            expected = expected + (1 - self.network_share) * off
+        state = state_of(expected, others_of(constant) + shift * seconds)
+        return Motion(state, planar, _log_sigma(log_sigma, self.start), ridge)
 
     def loss(self, motion: Motion, truth: Tensor) -> Tensor:
         """Return the negative log-likelihood per component of true states (B, H, D).
@@ -269,21 +303,45 @@ class MotionHead(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, windows: MotionWindows) -> None:
-        """Choose `spread_scale` and `sigma_scale` on windows that were not trained on."""
+        """Choose `spread_scale`, `network_share` and `sigma_scale` on windows that were not
+        trained on."""
         if not len(windows):
             return
         motion, truth = self._predicted(windows)
+        self._calibrate_spread(motion, truth)
+        if self.ridge is not None and bool(self.ridge.fitted):
+            self._choose_share(motion, truth)
+            motion, truth = self._predicted(windows)  # the expectation depends on the share
         # so that one sigma holds the share of the errors that it would of a normal distribution
         error = motion_error(motion.state, truth) / motion.log_sigma.exp()  # (N, H, D)
         self.sigma_scale.copy_(error.abs().quantile(_ONE_SIGMA, dim=0).clamp(*_SIGMA_SCALES))
-        # so that the mixture gives the true places the highest likelihood, for each horizon
+
+    def _calibrate_spread(self, motion: Motion, truth: Tensor) -> None:
+        """Choose `spread_scale` so that the mixture gives the true places the highest likelihood,
+        for each horizon."""
         low, high, count = _SPREAD_SCALES
-        factors = torch.logspace(0, 1, count, high / low).to(error) * low
+        factors = torch.logspace(0, 1, count, high / low).to(truth) * low
         likely = [
             motion.planar.widened(factor).log_likelihood(planar_of(truth)).mean(dim=0)
             for factor in factors
         ]
         self.spread_scale.copy_(factors[torch.stack(likely).argmax(dim=0)])
+
+    def _choose_share(self, motion: Motion, truth: Tensor) -> None:
+        """Choose `network_share` by the energy score of the draws.
+
+        E|X − y| − ½ E|X − X′| in metres (Gneiting and Raftery, JASA 102, 2007) is proper: a spread
+        that is too wide or too narrow costs as a wrong mean does.
+        """
+        some = torch.arange(0, len(truth), max(1, len(truth) // _SCORED_WINDOWS)).to(truth.device)
+        windows = some.repeat_interleave(self.future)
+        horizons = torch.arange(self.future, device=truth.device).repeat(len(some))
+        true = planar_of(truth)[windows, horizons][:, None]  # (R, 1, 3)
+        scores = [
+            energy_of(self._draws(motion, windows, horizons, share), true).mean()
+            for share in _SHARES
+        ]
+        self.network_share.fill_(_SHARES[int(torch.stack(scores).argmin())])
 
     @torch.no_grad()
     def moves(self, motion: Motion, windows: Tensor, horizons: Tensor) -> Tensor:
@@ -292,8 +350,40 @@ class MotionHead(nn.Module):
         Args:
             windows, horizons: int64 (R,), which future frame of which window each row is.
         """
+        share = 1.0 if self.ridge is None else float(self.network_share)
+        drawn = self._draws(motion, windows, horizons, share)
+        return drawn - planar_of(motion.state[windows, horizons])[:, None]
+
+    def _draws(self, motion: Motion, windows: Tensor, horizons: Tensor, share: float) -> Tensor:
+        """Return draws (R, N, 3) of x, y and yaw, a share of them from the network."""
         planar = motion.planar.at(windows, horizons).widened(self.spread_scale[horizons])
-        return planar.draws(self.even) - planar_of(motion.state[windows, horizons])[:, None]
+        own = 2 * round(share * len(self.even) / 2)  # a draw and its opposite stay together
+        drawn = planar.draws(self.even[:own])
+        if motion.ridge is None or own == len(self.even):
+            return drawn
+        assert self.ridge is not None
+        expected = motion.ridge[windows, horizons]
+        others = self.ridge.draws(expected, horizons, len(self.even) - own)
+        return torch.cat([drawn, others.to(drawn)], dim=1)
+
+
+def energy_of(draws: Tensor, truth: Tensor) -> Tensor:
+    """Return the energy score (R,) of draws (R, N, 3) of x, y (m) and yaw (rad), in metres.
+
+    Args:
+        truth: (R, 1, 3).
+    """
+
+    def apart(others: Tensor) -> Tensor:
+        off = draws - others
+        off = torch.cat([off[..., :2], _YAW_M * wrap_angle(off[..., 2:])], dim=-1)
+        return off.norm(dim=-1).mean(dim=-1)
+
+    # pairs of draws in a random order, the same for all rows: neighbours are of one component
+    order = torch.randperm(draws.shape[1], generator=torch.Generator().manual_seed(0))
+    draws = draws[:, order.to(draws.device)]
+    pairs = [apart(draws.roll(k, dims=1)) for k in (1, 2, 3)]
+    return apart(truth) - 0.5 * torch.stack(pairs).mean(dim=0)
 
 
 def _log_sigma(out: Tensor, start: Tensor) -> Tensor:

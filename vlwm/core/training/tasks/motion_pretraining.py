@@ -1,5 +1,7 @@
 """Pre-train the motion head on poses alone, and feed it extra windows in every step of stage 2.
 
+A ridge regression that the head mixes with is fitted first, in closed form.
+
 Loading poses is far cheaper than loading voxels, so a step can use hundreds of windows without
 frames in addition to the few of its batch.
 """
@@ -15,6 +17,9 @@ import torch
 from vlwm.core.config.schema import Config, OptimizerConfig
 from vlwm.core.data.batch import mirrored_poses
 from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.evaluation.baselines.fit import FEWEST_WINDOWS
+from vlwm.core.evaluation.baselines.motions import PastMotion, Ridge, TurnRate
+from vlwm.core.geometry.frames import ego_of
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.motion.motion_head import ExtraMotion, MotionHead, MotionWindows
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
@@ -100,6 +105,25 @@ class Motions:
         return windows.to(self.device)
 
 
+def fitted_ridge(
+    train: MotionWindows, val: MotionWindows, head: MotionHead
+) -> dict[str, torch.Tensor]:
+    """Return the values of `Ridge`, fitted to the train windows; validation chooses its penalty."""
+    horizons_s = head.dt_s * np.arange(1, head.future + 1)
+
+    def parted(windows: MotionWindows) -> tuple[PastMotion, np.ndarray]:
+        poses = windows.poses.double().cpu().numpy()
+        ground_z = windows.ground_z.double().cpu().numpy()
+        past, future = slice(head.history), slice(head.history, None)
+        ego = ego_of(poses[:, future], ground_z[:, future])
+        return PastMotion(poses[:, past], ground_z[:, past], head.dt_s), ego
+
+    past, future = parted(train)
+    rate = TurnRate.fit(past, future, horizons_s)
+    ridge = Ridge.fit(rate, past, future, *parted(val if len(val) else train))
+    return {name: torch.from_numpy(value) for name, value in ridge.values().items()}
+
+
 class MotionPretraining(PretrainingPhase):
     """Learns the scale of the features, then takes `data.motion_steps` steps on poses alone.
 
@@ -107,14 +131,22 @@ class MotionPretraining(PretrainingPhase):
         head: changed in place.
         motions: of the train split.
         config: steps.
+        unseen: windows of the validation split, for the penalty of the ridge regression.
     """
 
     name = Phase.MOTION
     prefix = "motion_head."
     lr = 5e-3
 
-    def __init__(self, head: MotionHead, motions: Motions, config: Config) -> None:
+    def __init__(
+        self,
+        head: MotionHead,
+        motions: Motions,
+        config: Config,
+        unseen: MotionWindows | None = None,
+    ) -> None:
         self.module: MotionHead = head
+        self.unseen = unseen
         self.motions = motions
         self.steps = config.data.motion_steps if motions.count else 0
         self._frozen: list[torch.nn.Parameter] = []
@@ -127,7 +159,11 @@ class MotionPretraining(PretrainingPhase):
         """Learn the scale; a frozen head that begins fresh is trained before it is frozen."""
         self._frozen = [p for p in self.module.parameters() if not p.requires_grad]
         self.module.requires_grad_(True)
-        self.module.learn_scale(*self.motions.evenly(_SCALED))
+        driven, mirrored = self.motions.evenly(_SCALED)
+        self.module.learn_scale(driven, mirrored)
+        if self.module.ridge is not None and len(driven) >= FEWEST_WINDOWS:
+            val = driven if self.unseen is None else self.unseen
+            self.module.ridge.take(fitted_ridge(driven, val, self.module))
 
     def optimizer_config(self, config: OptimizerConfig) -> OptimizerConfig:
         """Return settings whose weight decay falls as the windows grow: data replace a prior."""

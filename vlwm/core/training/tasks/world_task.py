@@ -96,7 +96,7 @@ class WorldTask:
     def phases(self) -> tuple[PretrainingPhase, ...]:
         """Return what is learned before the first step, in order."""
         counting = PriorCounting(self.module, self.data, self.train_set, self.device)
-        motion = MotionPretraining(self.module.motion_head, self.motions, self.config)
+        motion = MotionPretraining(self.module.motion_head, self.motions, self.config, self.unseen)
         if not self.config.model.use_memory:
             return counting, motion
         what = (self.objective, self.train_set, self.config, self.workers)
