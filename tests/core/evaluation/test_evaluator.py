@@ -113,8 +113,8 @@ def test_clips_hold_what_is_scored(data, fitted):
     config, store, splits = opened(data)
     subject = prepare_subject(None, store, splits, "test", config, fitted=fitted)
     clip = clip_of(subject, 0)
-    assert clip.forecast_name == "memory_baseline"
-    assert np.array_equal(clip.forecast, clip.memory)
+    assert clip.forecast_name == clip.baseline_name == subject.judge.baseline["predicted"]
+    assert np.array_equal(clip.forecast, clip.baseline)
     rows = subject.windows[0].rows
     assert np.array_equal(clip.truth[0], store.read_frame(int(rows[4])))
     assert np.allclose(clip.ego[3], 0.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vlwm.core.figures import canvas
-from vlwm.core.figures.score_curves import draw_curves, draw_reliability
+from vlwm.core.figures.score_curves import colours_of, draw_curves, draw_reliability
 from vlwm.core.figures.video import Clip, draw_clip, view_above, write_video
 from vlwm.core.figures.window_figure import (
     WindowFrames,
@@ -107,6 +107,21 @@ def test_charts_survive_scores_that_do_not_exist():
     assert draw_curves(sheet()).std() > 0
     assert draw_curves({**sheet(), "too_few_clusters": True}).std() > 0
     assert draw_reliability(sheet()).std() > 0
+
+
+def test_charts_show_the_strongest_baseline_of_each_track():
+    plain = colours_of({})
+    assert colours_of({"baseline": {"predicted": "memory_baseline"}}) == plain
+    chosen = {"predicted": "planes_analogs", "plan": "true_pose_planes"}
+    found = colours_of({"baseline": chosen})
+    assert set(found) - set(plain) == set(chosen.values())
+    assert len(set(found.values())) == len(found)
+    other = {**sheet(), "baseline": chosen}
+    other["scores"] = {**other["scores"], "planes_analogs": other["scores"]["model"]}
+    other["intervals"] = {**other["intervals"], "planes_analogs": other["intervals"]["model"]}
+    drawn, without = draw_curves(other), draw_curves(sheet())
+    colour = np.array(found["planes_analogs"])
+    assert (drawn == colour).all(-1).sum() > 100 > (without == colour).all(-1).sum()
 
 
 def test_fixed_view_places_a_frame_by_its_ego_frame():

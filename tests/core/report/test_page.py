@@ -81,3 +81,9 @@ def test_a_curve_is_drawn_where_its_numbers_are() -> None:
     (x0, y0), (x1, y1) = places
     assert x0 < x1 and y0 > y1
     assert Chart("t", "x", "y", [Line("a", [], "#000")]).svg() == ""
+
+
+def test_the_viewer_offers_the_forecasts_that_its_windows_hold() -> None:
+    page = render(content(forecasts=("model", "planes_analogs")))
+    values = [a.get("value") for tag, a in Reader(page).found if tag == "option"]
+    assert {"model", "planes_analogs"} <= set(values) and "memory_baseline" not in values
