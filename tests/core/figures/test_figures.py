@@ -121,7 +121,7 @@ def test_charts_show_the_strongest_baseline_of_each_track():
     other["intervals"] = {**other["intervals"], "planes_analogs": other["intervals"]["model"]}
     drawn, without = draw_curves(other), draw_curves(sheet())
     colour = np.array(found["planes_analogs"])
-    assert (drawn == colour).all(-1).sum() > 100 > (without == colour).all(-1).sum()
+    assert (drawn == colour).all(-1).sum() > 20 and not (without == colour).all(-1).any()
 
 
 def test_fixed_view_places_a_frame_by_its_ego_frame():
