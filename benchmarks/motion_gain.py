@@ -33,7 +33,7 @@ from vlwm.core.evaluation.baselines.fit import fit_edges, fit_motions
 from vlwm.core.evaluation.baselines.motions import MotionBaseline
 from vlwm.core.evaluation.baselines.planes import PlaneScene
 from vlwm.core.evaluation.baselines.scenes import Background, spread
-from vlwm.core.evaluation.calibration.thresholds import Cut, CutHistogram
+from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram, Thresholds
 from vlwm.core.evaluation.clusters import cluster_of, over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, evenly
 from vlwm.core.evaluation.eval_windows import JudgedWindow, windows_in
@@ -87,7 +87,7 @@ def each_window(folder: Folder, windows: list[Window]) -> Any:
         yield next(windows_in(collate([data[0, index]]), folder.shape.history, folder.store.grid))
 
 
-def counts_of(cut: Cut, probability: Tensor, truth: Tensor, horizon: int) -> np.ndarray:
+def counts_of(cut: Thresholds, probability: Tensor, truth: Tensor, horizon: int) -> np.ndarray:
     """Return int64 (2, 2): hits and union, of all cells and of structure."""
     cells, true = cut.occupied(probability, horizon) > 0, truth > 0
     structure = structure_mask(truth) > 0
@@ -115,7 +115,7 @@ def measured(folder: Folder, given: argparse.Namespace) -> dict[str, Any]:
     back = Background(torch.as_tensor(column, dtype=torch.float32), edges)
     every = {strongest: motions[strongest], "network": alone, "mixed": mixed}
     forecasts = Forecasts(folder, every, back)
-    swept = {name: CutHistogram(shape.future) for name in every}
+    swept = {name: ThresholdHistogram(shape.future) for name in every}
     for window in each_window(folder, over_clusters(store, val, shape.history, 1)):
         for h, found in enumerate(forecasts.of(window)):
             for name, probability in found.items():

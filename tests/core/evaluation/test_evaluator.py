@@ -113,7 +113,7 @@ def test_clips_hold_what_is_scored(data, fitted):
     config, store, splits = opened(data)
     subject = prepare_subject(None, store, splits, "test", config, fitted=fitted)
     clip = clip_of(subject, 0)
-    assert clip.forecast_name == clip.baseline_name == subject.judge.baseline["predicted"]
+    assert clip.forecast_name == clip.baseline_name == subject.scorer.baseline["predicted"]
     assert np.array_equal(clip.forecast, clip.baseline)
     rows = subject.windows[0].rows
     assert np.array_equal(clip.truth[0], store.read_frame(int(rows[4])))
