@@ -278,6 +278,7 @@ def _progress() -> Progress:
 def _print(scores: Scores) -> None:
     """The table for people; narrow terminals get fewer columns."""
     from vlwm.commands.shared.output import console, print_table
+    from vlwm.core.evaluation.scores.class_table import class_tables
     from vlwm.core.evaluation.scores.score_table import score_table
 
     table = score_table(scores, wide=console().width >= _WIDE)
@@ -285,3 +286,7 @@ def _print(scores: Scores) -> None:
     print_table(table.title, columns, table.rows)
     for sentence in table.sentences:
         console().print(sentence, markup=False)
+    for more in class_tables(scores):
+        print_table(more.title, more.columns, more.rows)
+        for sentence in more.sentences:
+            console().print(sentence, markup=False)

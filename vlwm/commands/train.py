@@ -217,6 +217,8 @@ def train(
     tags = tuple(t for word in [*(wandb_tags or []), *(more or [])] for t in word.split(",") if t)
     base = load_config(config, set_ or (), note)
     folder = local_data(data or base.data_root, packed_dir, fetch=not dry_run)
+    if data is not None:  # one folder in place of several
+        base = _changed(base, {"data": {"train": ()}})
     plan = _with_flags(
         base, stage, folder, batch_size, lr, epochs, seed, workers,
         amp, keep,
@@ -385,12 +387,13 @@ def _show_result(result: TrainResult, json_: bool, options: TrainOptions) -> Non
         )
         return
     if result.scores is not None:
+        from vlwm.core.evaluation.scores.class_table import class_tables
         from vlwm.core.evaluation.scores.score_table import score_table
 
-        table = score_table(result.scores)
-        print_table(table.title, table.columns, table.rows)
-        for sentence in table.sentences:
-            print(sentence)
+        for table in (score_table(result.scores), *class_tables(result.scores)):
+            print_table(table.title, table.columns, table.rows)
+            for sentence in table.sentences:
+                print(sentence)
     _write_report(result, options)
     for sentence in result.notes:
         note(sentence)

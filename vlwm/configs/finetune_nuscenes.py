@@ -1,4 +1,4 @@
-"""Ground-vehicle baseline: nuScenes with Occ3D labels, 200 x 200 x 16 cells, occupied or free."""
+"""Ground-vehicle baseline: nuScenes, 200 x 200 x 16 cells, occupied or free."""
 
 _base_ = "./finetune_tokyo.py"
 

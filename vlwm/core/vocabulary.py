@@ -1,4 +1,4 @@
-"""Name the words that several rooms share: stages, phases, splits, agents, tracks.
+"""Name the words that several rooms share: stages, phases, splits, agents, tracks, classes.
 
 Each is a string and is written to files as one. Python 3.10 has no `StrEnum`; `Word` behaves as
 one: a member equals its word, prints as it, and is written to JSON as it.
@@ -73,3 +73,20 @@ class Track(Word):
 
     PREDICTED = "model"
     PLAN = "model_plan"
+
+
+OCC3D_CLASSES = (
+    "others", "barrier", "bicycle", "bus", "car", "construction_vehicle", "motorcycle",
+    "pedestrian", "traffic_cone", "trailer", "truck", "driveable_surface", "other_flat",
+    "sidewalk", "terrain", "manmade", "vegetation", "free",
+)  # fmt: skip
+"""the classes of Occ3D-nuScenes by number; the last one is free space"""
+UNLABELLED = 255
+"""the class of a cell whose class is unknown"""
+
+
+def class_name(number: int, count: int) -> str:
+    """Return the name of a class among `count` ones, the last of which is free space."""
+    if count == len(OCC3D_CLASSES):
+        return OCC3D_CLASSES[number]
+    return "free" if number == count - 1 else f"class_{number}"

@@ -72,8 +72,8 @@ def test_users_file_in_full_vocabulary(tmp_path: Path) -> None:
 def test_every_preset_resolves_and_survives_json() -> None:
     names = {
         "finetune_tokyo", "finetune_nuscenes", "finetune_uavscenes", "finetune_6dof",
-        "finetune_nuscenes_6dof", "test_local", "tokyo_small", "finetune_tokyo_lidar",
-        "tokyo_small_lidar", "test_local_lidar",
+        "finetune_nuscenes_6dof", "finetune_nuscenes_classes", "test_local", "tokyo_small",
+        "finetune_tokyo_lidar", "tokyo_small_lidar", "test_local_lidar",
     }  # fmt: skip
     assert set(list_presets()) == names
     for name in names:

@@ -66,7 +66,7 @@ class Oracle:
         self.motion_head = SimpleNamespace(calibrate=lambda windows: None)
         self.vae = SimpleNamespace(
             tokenise=lambda frames: frames, embed=lambda found: found,
-            decode=lambda found: 8.0 * found.float() - 4.0,
+            decode_occupancy=lambda found: 8.0 * found.float() - 4.0,
         )  # fmt: skip
 
     def forecast(self, past, plan=None) -> SimpleNamespace:
@@ -79,7 +79,12 @@ class Oracle:
         poses[..., 6] = 1.0
         zeros = torch.zeros(len(self.cells), FUTURE, 4)
         return SimpleNamespace(
-            logits=logits, memory_logits=memory, ego=zeros, poses=poses, log_sigma=zeros
+            classes=None,
+            logits=logits,
+            memory_logits=memory,
+            ego=zeros,
+            poses=poses,
+            log_sigma=zeros,
         )
 
 

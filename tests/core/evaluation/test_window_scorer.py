@@ -59,7 +59,7 @@ class FakeModel:
         def embed(self, indices: Tensor) -> Tensor:
             return indices
 
-        def decode(self, z: Tensor) -> Tensor:
+        def decode_occupancy(self, z: Tensor) -> Tensor:
             return 8.0 * z.float() - 4.0
 
     vae = Vae()
@@ -76,7 +76,12 @@ class FakeModel:
         poses[..., 6] = 1.0
         logits, log_sigma = sign * (8.0 * last - 4.0), torch.zeros(len(last), FUTURE, 4)
         return SimpleNamespace(
-            logits=logits, memory_logits=logits, ego=ego, poses=poses, log_sigma=log_sigma
+            classes=None,
+            logits=logits,
+            memory_logits=logits,
+            ego=ego,
+            poses=poses,
+            log_sigma=log_sigma,
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -81,6 +83,26 @@ def test_window_picture_is_a_whole_png(tmp_path):
     image = cv2.imread(str(path))
     assert image.shape == draw_window(window_frames(), GRID, title="model").shape
     assert sorted(p.name for p in tmp_path.iterdir()) == ["window.png"]
+
+
+def test_unknown_columns_are_tinted_and_count_for_nobody():
+    frames = window_frames()
+    known = np.ones((10, *GRID.shape), bool)
+    known[:, : GRID.shape[0] // 2] = False
+    wrong = frames.forecast.copy()
+    wrong[:, : GRID.shape[0] // 2] = 1 - frames.truth[:, : GRID.shape[0] // 2]
+    masked = replace(frames, known=known)
+    scale = canvas.HeightScale.of(GRID, frames.truth)
+    empty = np.zeros(GRID.shape, np.uint8)
+    above = from_above(empty, GRID, scale, known[0])[::-1, ::-1]
+    assert tuple(above[0, 0]) == canvas.UNKNOWN and tuple(above[-1, 0]) == canvas.WHITE
+    cut = in_cut(empty, GRID, scale, 1, known[0])
+    assert tuple(cut[0, 0]) == canvas.UNKNOWN and tuple(cut[0, -1]) == canvas.WHITE
+    one, other = (draw_window(replace(masked, forecast=f), GRID, title="x") for f in
+                  (frames.forecast, wrong))  # fmt: skip
+    # only the row of the forecast itself differs: the difference row leaves unknown cells out
+    rows = np.flatnonzero((one != other).any(axis=(1, 2)))
+    assert len(rows) and rows.max() < one.shape[0] - 96 - 300
 
 
 def test_an_empty_window_can_be_drawn():

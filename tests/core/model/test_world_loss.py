@@ -7,9 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from tests.small_world import batch_of, model_of, small
+from tests.small_world import batch_of, grid_of, model_of, small
+from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
+from vlwm.core.model.bit_packing import pack_bits, unpack_bits
 from vlwm.core.model.loss_report import LossReport
+from vlwm.core.model.losses import token_loss, token_weight
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
 
@@ -175,3 +178,98 @@ def test_the_truth_of_unknown_cells_changes_no_term() -> None:
     assert torch.equal(losses[0].total, losses[1].total)
     plain = WorldLoss(model)(dataclasses.replace(batch, bits=poisoned))
     assert not torch.equal(plain.total, losses[0].total)
+
+
+def masked(config: Config, share: float = 0.4) -> Batch:
+    """Windows of which a part of the cells is known; unknown cells are empty, as in a store."""
+    batch = batch_of(config)
+    rng = torch.Generator().manual_seed(5)
+    voxels = unpack_bits(batch.bits, grid_of(config).shape)
+    known = (torch.rand(voxels.shape, generator=rng) < share).to(torch.uint8)
+    return dataclasses.replace(batch, bits=pack_bits(voxels & known), known=pack_bits(known))
+
+
+@pytest.mark.parametrize("more", [("model.use_tokens=False",), ("model.freeze_vae=False",)])
+def test_what_unknown_cells_hold_changes_no_term(more: tuple[str, ...]) -> None:
+    """Filled with anything, unknown cells of the future give the same loss, but for the tokens'."""
+    config = small(*more)
+    model, batch = model_of(config).eval(), masked(config)
+    assert batch.known is not None
+    history, shape = config.history_frames, grid_of(config).shape
+    voxels, known = unpack_bits(batch.bits, shape), unpack_bits(batch.known, shape)
+    voxels[:, history:] |= 1 - known[:, history:]
+    filled = dataclasses.replace(batch, bits=pack_bits(voxels))
+    one, other = (
+        {t.name: t.value.detach() for t in WorldLoss(model).terms(b)} for b in (batch, filled)
+    )
+    same = {"pose", "occupancy", "fusion"}
+    assert same <= set(one)
+    for name in same:
+        torch.testing.assert_close(one[name], other[name])
+    plain = dataclasses.replace(filled, known=None)
+    bare = {t.name: t.value.detach() for t in WorldLoss(model).terms(plain)}
+    assert abs(float(bare["occupancy"] - one["occupancy"])) > 1e-3  # the mask matters at all
+
+
+def test_unknown_cells_of_the_past_are_not_taken_for_free_space() -> None:
+    """Where nothing of the past is known, the forecast is the column prior, not empty space."""
+    config = small("model.use_tokens=False")
+    model, batch = model_of(config).eval(), batch_of(config, size=1)
+    history, shape = config.history_frames, grid_of(config).shape
+    known = torch.ones(1, config.window_frames, *shape, dtype=torch.uint8)
+    known[:, :history, : shape[0] // 2] = 0  # the half behind the vehicle
+    voxels = unpack_bits(batch.bits, shape) & known
+    still = dataclasses.replace(
+        batch, bits=pack_bits(voxels), known=pack_bits(known),
+        poses=batch.poses[:, history - 1 : history].expand_as(batch.poses).contiguous(),
+    )  # fmt: skip
+    forecast = model.forecast(still.past(history), still.plan(history)).memory_logits[0, 0]
+    prior = model.column_logit.expand(shape[0] // 2 - 1, shape[1], -1)
+    torch.testing.assert_close(forecast[: shape[0] // 2 - 1], prior)
+    full = dataclasses.replace(still, known=None)
+    naive = model.forecast(full.past(history), full.plan(history)).memory_logits[0, 0]
+    assert float(naive[: shape[0] // 2 - 1].max()) < float(prior.max()) - 2.0
+
+
+def test_a_token_counts_as_its_cells_are_known() -> None:
+    logits = torch.randn(2, 3, 7, 4, 5, requires_grad=True)
+    codes = torch.randint(0, 7, (2, 3, 4, 5))
+    known = torch.zeros(2, 3, 8, 10, 6, dtype=torch.uint8)
+    known[:, :, :4] = 1
+    weight = token_weight(known, (4, 5))
+    assert weight.unique().tolist() == [0.0, 1.0] and (weight[:, :, :2] == 1).all()
+    loss = token_loss(logits, codes, weight)
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[..., 2:, :].any() and logits.grad[..., :2, :].any()
+    half = token_loss(logits[..., :2, :], codes[..., :2, :])
+    torch.testing.assert_close(loss, half)
+    assert float(token_loss(logits, codes, torch.zeros_like(weight))) == 0.0
+
+
+def test_counts_beyond_the_edge_leave_unknown_cells_out() -> None:
+    config = small("model.use_tokens=False")
+    model, batch = model_of(config), masked(config)
+    assert batch.known is not None
+    model.count_unseen(batch)
+    counted = model.memory.extrapolation.counts.clone()
+    model.memory.extrapolation.counts.zero_()
+    model.count_unseen(dataclasses.replace(batch, known=None))
+    whole = model.memory.extrapolation.counts
+    assert 0 < counted[0].sum() < 0.6 * whole[0].sum()
+    assert counted[1].sum() == whole[1].sum()  # occupied cells are all known here
+
+
+def test_an_observed_past_learns_where_the_truth_is_known() -> None:
+    config = small("data.observed=True", "data.cache_tokens=False", "model.use_tokens=False")
+    model, batch = model_of(config).train(), masked(config)
+    assert batch.known is not None
+    history, shape = config.history_frames, grid_of(config).shape
+    voxels, known = unpack_bits(batch.bits, shape), unpack_bits(batch.known, shape)
+    seen = {"seen_occupied": pack_bits(voxels[:, :history]),
+            "seen_free": pack_bits(1 - voxels[:, :history])}  # fmt: skip
+    voxels[:, history:] |= 1 - known[:, history:]
+    filled = dataclasses.replace(batch, bits=pack_bits(voxels), **seen)
+    one = WorldLoss(model).fusion_term(dataclasses.replace(batch, **seen), 3)
+    other = WorldLoss(model).fusion_term(filled, 3)
+    torch.testing.assert_close(one.value, other.value)

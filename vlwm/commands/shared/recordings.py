@@ -190,6 +190,7 @@ class RecordingRequest:
     camera: bool
     strict: bool
     json: bool
+    workers: int = 1
 
     @property
     def asked(self) -> bool:
@@ -204,6 +205,7 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
     from vlwm.core.data.recordings.options import ConvertOptions
     from vlwm.core.errors import DataError
     from vlwm.core.geometry.grid import VoxelGrid
+    from vlwm.core.parallel import each
 
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     options = ConvertOptions(
@@ -214,14 +216,20 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         lidar=request.lidar,
         camera=request.camera,
     )
+    if request.lidar:
+        note("▲ --lidar has no effect: the scans stay in the recording")
     reports = []
-    for recording in open_recordings(request):
-        for line in recording.notes:
+    recordings = open_recordings(request)
+    told = [len(recording.notes) for recording in recordings]
+
+    def converted(number: int) -> ConvertReport:
+        return convert(recordings[number], target, grid, options, _Progress())
+
+    done = each(converted, range(len(recordings)), request.workers)
+    for recording, known, report in zip(recordings, told, done, strict=True):
+        for line in recording.notes[:known]:
             note(f"{recording.name}: {line}")
-        printed = len(recording.notes)
-        progress = _Progress()
-        report = convert(recording, target, grid, options, progress)
-        for line in recording.notes[printed:]:
+        for line in report.notes[known:]:
             note(f"▲ {recording.name}: {line}")
         for file, reason in report.damaged[:5]:
             note(f"▲ left out: {file}: {reason}")

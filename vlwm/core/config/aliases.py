@@ -114,6 +114,9 @@ def to_vlwm_keys(
     ignored: list[str] = []
     mapped: list[tuple[str, str]] = []
     for key, value in _flatten(_expand_switches(values)):
+        if key == "data.train" and _are_sources(value):
+            ours = merge(ours, nested(key, value))
+            continue
         target = MAPPED.get(key)
         if target:
             mapped.append((key, target))
@@ -171,6 +174,12 @@ def _fields(cls: type, prefix: str) -> Iterable[tuple[str, Any]]:
             yield from _fields(typing.cast(type, hint), f"{prefix}{name}.")
         else:
             yield prefix + name, hint
+
+
+def _are_sources(value: Any) -> bool:
+    """Return True for our list of data folders; other packages' data sets have no `root`."""
+    dicts = isinstance(value, list | tuple) and all(isinstance(v, Mapping) for v in value)
+    return dicts and (not value or any("root" in v for v in value))
 
 
 def _is_ours(key: str) -> bool:

@@ -87,7 +87,7 @@ class TokenizerConfig:
     expansion: int = 8
     """embedding channels of one height slice"""
     num_classes: int = 2
-    """2: empty and occupied; 18: Occ3D-nuScenes"""
+    """2: empty and occupied; 18: the classes of Occ3D-nuScenes, which the data must have"""
     vq_weight: float = 1.0
     """weight of the quantizer's loss"""
     commitment: float = 0.25
@@ -182,6 +182,8 @@ class LossConfig:
     """weight of the pose loss"""
     fusion_weight: float = 1.0
     """weight of the fused memory's cross-entropy"""
+    class_weight: float = 1.0
+    """weight of the cross-entropy of classes, where tokenizer.num_classes is above 2"""
 
     def __post_init__(self) -> None:
         good = self.mean_mode in ("relative", "absolute")
@@ -191,8 +193,26 @@ class LossConfig:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One of several data folders."""
+
+    root: str = ""
+    """folder of session folders"""
+    weight: float = 1.0
+    """how often a sample of this source is taken in an epoch: 2 is twice, 0.5 every other epoch"""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.root), "data.train.root", self.root, "give the folder of the sessions")
+        _require(self.weight > 0, "data.train.weight", self.weight, "use a number above 0")
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """The loader."""
+
+    train: tuple[SourceConfig, ...] = ()
+    """several data folders of one grid in place of data_root, each split by its own rule, as
+    [dict(root="data/a", weight=1.0), ...]"""
 
     samples_per_gpu: int = 3
     """windows in one step of stage 2, per GPU (batch size)"""
@@ -421,6 +441,8 @@ class Config:
         _require(good, "history_frames", self.history_frames, "use at least 2 past frames")
         good = self.future_frames >= 1
         _require(good, "future_frames", self.future_frames, "use at least 1 future frame")
+        good = not (self.semantic and self.data.observed)
+        _require(good, "data.observed", True, "with classes, use False: a sensor sees no classes")
         good = self.dataset in ("tokyo", "procedural", "nuscenes", "uavscenes", "any")
         _require(good, "dataset", self.dataset, "use tokyo, procedural, nuscenes, uavscenes or any")
         good = bool(self.model.fusion_channels or self.data.observed)
@@ -428,6 +450,16 @@ class Config:
         good = not self.model.completion_channels or self.data.observed
         value = self.model.completion_channels
         _require(good, "model.completion_channels", value, "without data.observed, use 0")
+
+    @property
+    def data_roots(self) -> tuple[str, ...]:
+        """Every data folder: those of data.train, else data_root."""
+        return tuple(source.root for source in self.data.train) or (self.data_root,)
+
+    @property
+    def semantic(self) -> bool:
+        """True where the classes of cells are forecast, not only that they are occupied."""
+        return self.tokenizer.num_classes > 2
 
     @property
     def window_frames(self) -> int:

@@ -43,6 +43,7 @@ class Past:
         believed: float32 (B, F, 13), poses as the vehicle believed them, in the ego frame of its
             last believed pose; None: the same as `poses`.
         believed_ground_z: float32 (B, F), metres above the terrain under that pose.
+        classes: uint8 (B, F, X, Y, Z), semantic classes; None without them.
     """
 
     bits: Tensor
@@ -54,6 +55,7 @@ class Past:
     seen_free: Tensor | None = None
     believed: Tensor | None = None
     believed_ground_z: Tensor | None = None
+    classes: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Past:
         return _to(self, device)

@@ -28,6 +28,8 @@ WINDOW_LAYERS = {
 """field of `Batch` -> layer of the store"""
 KNOWN = (WINDOW_LAYERS["known"],)
 """the layer that losses and scores ask for: cells whose truth is known"""
+WITH_CLASSES = (*KNOWN, WINDOW_LAYERS["classes"])
+"""the layers of a task with semantic classes"""
 SEEN_LAYERS = {name: WINDOW_LAYERS[name] for name in ("seen_occupied", "seen_free")}
 """field of `Batch` -> layer of the store, of an observed past"""
 FRAME_LAYERS = {name: WINDOW_LAYERS[name] for name in ("known", "classes")}
@@ -46,6 +48,22 @@ def wanted_layers(
     if unknown:
         raise ValueError(f"no field for the layers {sorted(unknown)}")
     return {field: n for field, n in fields.items() if n in layers and n in store.layers}
+
+
+def layers_of_task(store: PackedStore, *, semantic: bool) -> tuple[str, ...]:
+    """Return the layers that losses and scores ask for.
+
+    Raises:
+        DataError: classes are to be forecast, and no frame of the store has them.
+    """
+    if semantic and WINDOW_LAYERS["classes"] not in store.layers:
+        raise DataError(
+            "no frame has classes, and the config has tokenizer.num_classes above 2",
+            where=store.root,
+            remedy="put Occ3D's gts/ next to the tables and prepare again, or use a preset without "
+            "_classes",
+        )
+    return WITH_CLASSES if semantic else KNOWN
 
 
 def _random(seed: int, epoch: int, index: int) -> np.random.Generator:

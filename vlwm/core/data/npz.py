@@ -17,6 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError  # of a damaged header of an array
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
@@ -145,7 +146,7 @@ def _read_arrays(path: Path, wanted: tuple[str, ...]) -> dict[str, NDArray[Any]]
         ) from error
     except (
         OSError, ValueError, KeyError, EOFError, AttributeError, zlib.error, struct.error,
-        BadZipFile, NotImplementedError,
+        BadZipFile, NotImplementedError, SyntaxError, TokenError,
     ) as error:  # fmt: skip
         raise _damaged(path, str(error)) from error
     return arrays

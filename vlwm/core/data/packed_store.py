@@ -9,7 +9,7 @@ counted, or fatal with `strict`. Every frame agrees with its checksum when it is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class PackedStore:
         meta: `session.json` of each session as plain values.
         damaged: (file, reason) of frames that were left out.
         notes: sentences about guesses and missing values, each with its session's name.
+        roots: every data folder where there are several; `root` is the first.
+        source: int64 (S,), index into `roots` of each session.
     """
 
     root: Path
@@ -90,6 +92,8 @@ class PackedStore:
     _shards: list[Path]
     _layers: dict[str, _LayerRows]
     _files: ShardFiles = field(default_factory=ShardFiles)
+    roots: tuple[Path, ...] = ()
+    source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -97,7 +101,7 @@ class PackedStore:
     @classmethod
     def open(
         cls,
-        root: str | Path,
+        root: str | Path | Sequence[str | Path],
         grid: VoxelGrid,
         *,
         strict: bool = False,
@@ -107,6 +111,7 @@ class PackedStore:
         """Open the store of a data folder, packing session folders that are new or changed.
 
         Args:
+            root: a data folder, or several: their sessions are named `<folder>/<session>`.
             strict: a damaged frame is an error instead of left out.
             on_session: called with (name, done, total) for each session that is packed.
             workers: processes that pack, a session each.
@@ -115,19 +120,16 @@ class PackedStore:
             DataError: no sessions, another grid, a damaged shard, or, with `strict`, a damaged
                 frame.
         """
-        folder = Path(root)
-        shards = {path.name.removesuffix(SUFFIX): path for path in list_shards(folder)}
-        found = [p for p in find_sessions(folder) if p.name not in shards]
-        if not shards and not found:
-            raise no_sessions(folder)
-        indexes = dict(zip(shards, read_indexes(shards.values()), strict=True))
-        derived, notes = derived_folder(folder), list[str]()
-        if found:
-            packed, notes = pack_sessions(derived, found, grid, strict, on_session, workers)
-            indexes |= packed
-            shards |= {name: derived / f"{name}{SUFFIX}" for name in packed}
-        names = sorted(indexes)
-        return _load(cls, folder, grid, [(shards[n], indexes[n]) for n in names], notes)
+        roots = [Path(root)] if isinstance(root, str | Path) else [Path(r) for r in root]
+        parts = [_shards_of(folder, grid, strict, on_session, workers) for folder in roots]
+        notes = [note for _, found in parts for note in found]
+        shards = [shard for found, _ in parts for shard in found]
+        source = np.repeat(np.arange(len(roots)), [len(found) for found, _ in parts])
+        names = [path.name.removesuffix(SUFFIX) for path, _ in shards]
+        if len(roots) > 1:
+            labels = source_labels(roots)
+            names = [f"{labels[s]}/{name}" for s, name in zip(source, names, strict=True)]
+        return _load(cls, roots, grid, shards, notes, names, source)
 
     def read_bits(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return packed frames (len(rows), packed_bytes), the caller's own to write to.
@@ -160,6 +162,11 @@ class PackedStore:
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that some frame has."""
         return tuple(sorted(self._layers))
+
+    @property
+    def has_unknown(self) -> bool:
+        """True if some frame says which of its cells are known."""
+        return "truth.known" in self._layers
 
     @property
     def crc(self) -> NDArray[np.uint32]:
@@ -271,12 +278,45 @@ class PackedStore:
         return any(m.get("procedural") for m in self.meta)
 
 
+def source_labels(roots: Sequence[Path]) -> list[str]:
+    """Return a name for each data folder: that of the folder, with a number where it is taken."""
+    labels: list[str] = []
+    for root in roots:
+        name = root.resolve().name or "data"
+        taken = sum(label == name or label.startswith(f"{name}_") for label in labels)
+        labels.append(f"{name}_{taken + 1}" if taken else name)
+    return labels
+
+
+def _shards_of(
+    folder: Path,
+    grid: VoxelGrid,
+    strict: bool,
+    on_session: Callable[[str, int, int], None],
+    workers: int,
+) -> tuple[list[tuple[Path, ShardIndex]], list[str]]:
+    """Return the shards of a data folder by name, and notes; sessions are packed first."""
+    shards = {path.name.removesuffix(SUFFIX): path for path in list_shards(folder)}
+    found = [p for p in find_sessions(folder) if p.name not in shards]
+    if not shards and not found:
+        raise no_sessions(folder)
+    indexes = dict(zip(shards, read_indexes(shards.values()), strict=True))
+    derived, notes = derived_folder(folder), list[str]()
+    if found:
+        packed, notes = pack_sessions(derived, found, grid, strict, on_session, workers)
+        indexes |= packed
+        shards |= {name: derived / f"{name}{SUFFIX}" for name in packed}
+    return [(shards[name], indexes[name]) for name in sorted(indexes)], notes
+
+
 def _load(
     cls: type[PackedStore],
-    root: Path,
+    roots: list[Path],
     grid: VoxelGrid,
     shards: list[tuple[Path, ShardIndex]],
     notes: list[str],
+    sessions: list[str],
+    source: NDArray[np.int64],
 ) -> PackedStore:
     for path, index in shards:
         shape = tuple(index.header["grid"]["shape"])
@@ -288,8 +328,8 @@ def _load(
     believed = any("pose.believed" in i.tables for i in indexes)
     names = sorted({n for i in indexes for n in i.layers} & set(KINDS))
     return cls(
-        root=root,
-        derived=derived_folder(root),
+        root=roots[0],
+        derived=derived_folder(roots[0]),
         grid=grid,
         poses=_table(indexes, "pose.true"),
         ground_z=_table(indexes, "ground_z.true"),
@@ -299,12 +339,14 @@ def _load(
         ),
         session=np.repeat(np.arange(len(indexes)), counts),
         frame=_table(indexes, "number"),
-        sessions=[path.name.removesuffix(SUFFIX) for path, _ in shards],
+        sessions=sessions,
         meta=[h["meta"] for h in headers],
         damaged=[(f, r) for h in headers for f, r in h.get("damaged", ())],
         notes=[*notes, *(f"{p.stem}: {n}" for p, i in shards for n in i.header.get("notes", ()))],
         _shards=[path for path, _ in shards],
         _layers={name: _layer_rows(indexes, name, counts) for name in names},
+        roots=tuple(roots),
+        source=source,
     )
 
 

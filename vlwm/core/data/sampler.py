@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 
@@ -21,6 +22,7 @@ class EpochSampler(Sampler):
         first: samples of this epoch that were consumed already; a multiple of `batch`.
         shuffle: False keeps the order of the data set.
         most: samples of an epoch, another part of the data set in each; 0 takes all.
+        weights: float64 (count,), how often each sample is taken in an epoch; None: once.
     """
 
     def __init__(
@@ -35,15 +37,22 @@ class EpochSampler(Sampler):
         world_size: int = 1,
         shuffle: bool = True,
         most: int = 0,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         self.count, self.batch, self.seed, self.epoch = count, batch, seed, epoch
-        self.samples = min(count, most) if most else count
+        self.weights = weights
+        whole = count if weights is None else weighted_count(weights)
+        self.samples = min(whole, most) if most else whole
         self.first, self.rank, self.world_size, self.shuffle = first, rank, world_size, shuffle
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.count)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
+            rng = np.random.default_rng([self.seed, self.epoch])
+            if self.weights is None:
+                order = rng.permutation(self.count)
+            else:
+                order = _drawn(self.weights, rng)
         for start in range(self.first, self.samples, self.batch):
             whole = order[start : min(start + self.batch, self.samples)]
             cuts = np.linspace(0, len(whole), self.world_size + 1).round().astype(int)
@@ -52,3 +61,21 @@ class EpochSampler(Sampler):
 
     def __len__(self) -> int:
         return -(-(self.samples - self.first) // self.batch)
+
+
+def weighted_count(weights: NDArray[np.float64]) -> int:
+    """Return the samples of an epoch in which sample i is taken weights[i] (N,) times."""
+    return max(1, round(float(weights.sum())))
+
+
+def _drawn(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the samples of an epoch in random order, sample i floor or ceil of weights[i] times.
+
+    Systematic sampling over a random order: the number of samples is the same in every epoch.
+    """
+    order = rng.permutation(len(weights))
+    ends = np.cumsum(weights[order])
+    count = weighted_count(weights)
+    marks = (np.arange(count) + rng.random()) * (ends[-1] / count)
+    taken = np.minimum(np.searchsorted(ends, marks, side="right"), len(weights) - 1)
+    return np.asarray(rng.permutation(order[taken]))

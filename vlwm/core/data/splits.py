@@ -76,6 +76,8 @@ class Splits:
         regions: one for each split.
         sessions: session name → split, where sessions are dealt whole.
         note: sentence about splits that may show the same world; empty for splits by area.
+        sources: name of a data folder → its own splits, where there are several; their sessions are
+            named `<folder>/<session>`.
     """
 
     crs: str | None
@@ -83,19 +85,34 @@ class Splits:
     regions: tuple[Region, ...] = ()
     sessions: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    sources: dict[str, Splits] = field(default_factory=dict)
 
     def labels(self, store: PackedStore) -> NDArray[np.str_]:
-        """Return the split of every frame of a store, (N,): 'train', 'val', 'test' or 'none'."""
+        """Return the split of every frame of a store, (N,): 'train', 'val', 'test' or 'none'.
+
+        With several sources, a frame that could show a place which another source holds out
+        belongs to no split.
+        """
         out = np.full(len(store), NOWHERE, dtype="<U5")
         for index, name in enumerate(store.sessions):
             rows = np.flatnonzero(store.session == index)
             origin = store.meta[index].get("origin")
-            if name in self.sessions:
-                out[rows] = self.sessions[name]
-            elif origin and origin.get("crs") == self.crs:
+            own, bare = self._of_session(name)
+            if bare in own.sessions:
+                out[rows] = own.sessions[bare]
+            elif origin and origin.get("crs") == own.crs:
                 shift = np.array([origin["easting"], origin["northing"]])
-                out[rows] = self.of_places(store.poses[rows, :2] + shift)
-        return out
+                out[rows] = own.of_places(store.poses[rows, :2] + shift)
+        if not self.sources:
+            return out
+        from vlwm.core.data.source_splits import without_leaks
+
+        return without_leaks(out, store, 2 * self.margin_m)
+
+    def _of_session(self, name: str) -> tuple[Splits, str]:
+        """Return the splits that a session belongs to, and its name in there."""
+        label, slash, bare = name.partition("/")
+        return (self.sources[label], bare) if slash and label in self.sources else (self, name)
 
     def of_places(self, xy: NDArray[np.float64]) -> NDArray[np.str_]:
         """Return the split of points (N, 2) in `crs`."""
@@ -111,8 +128,11 @@ class Splits:
 
     def to_dict(self) -> dict[str, Any]:
         regions = [vars(r) for r in self.regions]
-        values = {"crs": self.crs, "margin_m": self.margin_m}
-        return {**values, "regions": regions, "sessions": self.sessions, "note": self.note}
+        values: dict[str, Any] = {"crs": self.crs, "margin_m": self.margin_m}
+        values |= {"regions": regions, "sessions": self.sessions, "note": self.note}
+        if self.sources:
+            values["sources"] = {label: own.to_dict() for label, own in self.sources.items()}
+        return values
 
     def write(self, path: Path) -> None:
         """Write `splits.json`."""
@@ -133,13 +153,24 @@ class Splits:
         if isinstance(value, dict):
             check_seal(value, path)
         try:
-            regions = tuple(Region(**r) for r in value["regions"])
-            margin_m, sessions = float(value["margin_m"]), dict(value["sessions"])
-            return cls(value["crs"], margin_m, regions, sessions, str(value.get("note", "")))
+            return cls.of_dict(value)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 "not a valid splits.json", where=path, remedy="delete it; prepare makes it again"
             ) from error
+
+    @classmethod
+    def of_dict(cls, value: Any) -> Splits:
+        """Return the splits of plain values.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: they are not those of `to_dict`.
+        """
+        regions = tuple(Region(**r) for r in value["regions"])
+        margin_m, sessions = float(value["margin_m"]), dict(value["sessions"])
+        sources = {label: cls.of_dict(own) for label, own in value.get("sources", {}).items()}
+        note = str(value.get("note", ""))
+        return cls(value["crs"], margin_m, regions, sessions, note, sources)
 
 
 def plan_regions(
@@ -275,9 +306,23 @@ def _longest_run(inside: NDArray[np.bool_]) -> int:
 def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
     """Return the splits of a data folder: its `splits.json`, or a plan that is written there.
 
+    Sessions that the file does not place, such as recorded ones next to made ones, are dealt whole
+    and added to it. Several data folders keep their own splits each.
+
     Raises:
         DataError: `vlwm prepare` has not finished this folder.
     """
+    from vlwm.core.data.source_splits import splits_of_sources, with_unplaced
+
+    if len(store.roots) > 1:
+        return splits_of_sources(store, margin_m, seed)
+    found = _own_splits(store, margin_m, seed)
+    whole = with_unplaced(store, found)
+    return found if whole is found else _written(whole, store)
+
+
+def _own_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
+    """Return the splits of one data folder as its file, its sources or a plan of ours has them."""
     for folder in (store.root, store.derived):
         if (folder / "splits.json").exists():
             return Splits.read(folder / "splits.json")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
+from vlwm.core.evaluation.classes import ClassTally
 from vlwm.core.evaluation.metrics import ZONES, Confusion, iou_of
 from vlwm.core.evaluation.observed.tally import ObservedTally
 from vlwm.core.evaluation.scores.strata import STRATA
@@ -104,6 +105,7 @@ class Tally:
         state: errors of the model's motion, and its own sigma.
         probabilities: of the model, all horizons together.
         observed: counts in the zones of an observed past; None where the past is the truth.
+        classes: counts of classes; None without them.
         window_structure: structure IoU of the first method a window, mean over the horizons that
             have structure; None without any.
     """
@@ -117,6 +119,7 @@ class Tally:
     state: StateErrors = field(default_factory=StateErrors)
     probabilities: ProbabilityHistogram = field(default_factory=ProbabilityHistogram)
     observed: ObservedTally | None = None
+    classes: ClassTally | None = None
     window_structure: list[float | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:

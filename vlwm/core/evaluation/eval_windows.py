@@ -71,6 +71,7 @@ class EvalWindow:
         last_pose: float64 (13,), the last past pose, as the vehicle believed it.
         seen: the past as a sensor saw it; None where the past is the truth.
         known: bool (H, X, Y, Z), cells whose truth is known; None: all of them.
+        classes: uint8 (F + H, X, Y, Z), of past and future frames; None without classes.
     """
 
     past: PastFrames
@@ -79,6 +80,7 @@ class EvalWindow:
     last_pose: np.ndarray
     seen: SeenPast | None = None
     known: Tensor | None = None
+    classes: Tensor | None = None
 
 
 def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[EvalWindow]:
@@ -105,4 +107,5 @@ def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[EvalWind
             believed.poses[b, -1].double().cpu().numpy(),
             seen,
             None if batch.known is None else unpack_bits(batch.known[b, history:], grid.shape) > 0,
+            None if batch.classes is None else batch.classes[b],
         )

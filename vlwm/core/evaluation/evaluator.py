@@ -15,7 +15,7 @@ import torch
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch, collate
-from vlwm.core.data.datasets import KNOWN, WindowDataset
+from vlwm.core.data.datasets import KNOWN, WindowDataset, layers_of_task
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
@@ -74,8 +74,9 @@ class Subject:
     def batch(self, indices: Sequence[int]) -> Batch:
         """Some windows on the device."""
         history = self.scorer.history
+        layers = layers_of_task(self.store, semantic=self.scorer.free_class is not None)
         data = WindowDataset(
-            self.store, self.windows, history, observed=self.observed, layers=KNOWN
+            self.store, self.windows, history, observed=self.observed, layers=layers
         )
         return collate([data[0, i] for i in indices]).to(self.device)
 
@@ -117,6 +118,7 @@ def prepare_subject(
     scorer = WindowScorer(
         store.grid, prior.layers, config.history_frames, config.future_frames,
         config.frame_dt_s, model, thresholds, fitted, _tri_state(store, splits, config, prior),
+        config.tokenizer.num_classes - 1 if config.semantic else None,
     )  # fmt: skip
     observed = config.data.observed
     return Subject(store, chosen, len(windows), prior, scorer, torch.device(device), observed)
@@ -234,6 +236,8 @@ def score_subject(
         "horizons_s": [float(s) for s in scorer.horizons_s],
         **score_sheet(tally, scorer.baseline),
     }
+    if tally.classes is not None:
+        sheet["classes"] = tally.classes.summary(scorer.horizons_s)
     if scorer.tri_state is not None:
         chosen = scorer.tri_state.parameters
         sheet["tri_state"] = {name: values.content() for name, values in chosen.items()}

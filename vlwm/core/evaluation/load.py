@@ -114,7 +114,7 @@ def open_run(path: Path, data: EvalData) -> Opened:
     config = config_from_dict(content["config"], where=str(checkpoint))
     run = RunFolder(checkpoint.parent)
     own_splits = run.splits_json if data.root is None else None
-    if data.root is None:
+    if data.root is None and not config.data.train:
         data = replace(data, root=run.find_data(config.data_root))
     store, splits = _open_data(config, data, own_splits)
     subject = prepare_subject(
@@ -147,7 +147,8 @@ def _open_data(
 ) -> tuple[PackedStore, Splits]:
     """Return the packed frames, and the run's own splits or else those of their folder."""
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
-    store = PackedStore.open(data.root or config.data_root, grid, on_session=data.on_session)
+    roots = config.data_roots if data.root is None else (str(data.root),)
+    store = PackedStore.open(roots, grid, on_session=data.on_session)
     if own_splits is not None and own_splits.exists():
         return store, Splits.read(own_splits)
     return store, open_splits(store, grid.horizontal_half_diagonal_m, config.seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.model.motion.vehicle_state import motion_error, true_state
+from vlwm.core.model.semantic import cells_with_class
 from vlwm.core.vocabulary import Track
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class LearnedForecasts:
             value.double().cpu().numpy()
             for value in (predicted.ego, error, predicted.log_sigma.exp())
         ]
-        self.plan_logits = model.forecast(past, batch.plan(history)).logits
+        planned = model.forecast(past, batch.plan(history))
+        self.plan_logits = planned.logits
+        self._classes = (predicted.classes, planned.classes)
 
     def motion(self, window: int) -> LearnedMotion:
         """The motion of a window, and how far it is from the true one."""
@@ -86,15 +89,37 @@ class LearnedForecasts:
         """float32 (X, Y, Z): the model's probability in the plan track."""
         return torch.sigmoid(self.plan_logits[window, horizon].float())
 
-    def planes(self, window: int, horizon: int, truth: Tensor) -> dict[str, Tensor]:
-        """uint8 (X, Y, Z) by method; `truth` uint8 (X, Y, Z) goes to the tokenizer alone."""
+    def planes(
+        self, window: int, horizon: int, truth: Tensor, classes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """uint8 (X, Y, Z) by method; the truth goes to the tokenizer alone.
+
+        Args:
+            truth: uint8 (X, Y, Z).
+            classes: uint8 (X, Y, Z), where there are some.
+        """
         planned = self.plan_probability(window, horizon)
-        probabilities = (self.probability(window, horizon), planned, self._round_trip(truth))
+        round_trip = self._round_trip(truth, classes)
+        probabilities = (self.probability(window, horizon), planned, round_trip)
         return {
             name: getattr(self.thresholds, name).occupied(p, horizon)
             for name, p in zip(LEARNED, probabilities, strict=True)
         }
 
-    def _round_trip(self, truth: Tensor) -> Tensor:
+    def class_planes(
+        self, window: int, horizon: int, planes: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return classes uint8 (X, Y, Z) of both tracks: free where `planes` is not occupied."""
+        found = {}
+        for method, classes in zip(LEARNED, self._classes, strict=False):
+            if classes is not None:
+                free = torch.full_like(planes[method], self.model.free_class)
+                found[method] = torch.where(planes[method] > 0, classes[window, horizon], free)
+        return found
+
+    def _round_trip(self, truth: Tensor, classes: Tensor | None) -> Tensor:
         vae = self.model.vae
-        return torch.sigmoid(vae.decode(vae.embed(vae.tokenise(truth[None])))[0].float())
+        cells = truth[None]
+        if classes is not None:
+            cells = cells_with_class(cells, classes[None], self.model.free_class)
+        return torch.sigmoid(vae.decode_occupancy(vae.embed(vae.tokenise(cells)))[0].float())

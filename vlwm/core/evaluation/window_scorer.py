@@ -7,7 +7,7 @@ the plan track is given, as the truth that all are compared with, and through th
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,8 @@ from vlwm.core.evaluation.baselines.warps import (
     predicted_ego,
     predicted_track,
 )
+from vlwm.core.evaluation.classes import METHODS as CLASS_METHODS
+from vlwm.core.evaluation.classes import ClassTally
 from vlwm.core.evaluation.eval_windows import EvalWindow, windows_in
 from vlwm.core.evaluation.metrics import MOST_FORECASTS, ZONES, count_zones, structure_mask
 from vlwm.core.evaluation.model_forecasts import (
@@ -37,6 +39,7 @@ from vlwm.core.evaluation.observed.scorer import ObservedFrame, observed_frames
 from vlwm.core.evaluation.observed.tally import ObservedTally, called_free
 from vlwm.core.evaluation.scores.strata import strata_of
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.semantic import cells_with_class, warped_classes
 from vlwm.core.vocabulary import Track
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class FrameForecasts:
         free: bool (X, Y, Z), cells that a method calls free, of methods with probabilities.
         observed: what an observed past adds; None where the past is the truth.
         known: bool (X, Y, Z), cells whose truth is known; None: all of them.
+        classes: uint8 (X, Y, Z) by method, and of the truth under ''; empty without classes.
     """
 
     horizon: int
@@ -66,6 +70,7 @@ class FrameForecasts:
     free: dict[str, Tensor]
     observed: ObservedFrame | None = None
     known: Tensor | None = None
+    classes: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class WindowScorer:
         thresholds: thresholds of its probabilities.
         fitted: baselines with parameters; None: only those without.
         tri_state: baselines of an observed past; None where the past is the truth.
+        free_class: the class of free space where classes are scored; None: they are not.
     """
 
     def __init__(
@@ -110,7 +116,9 @@ class WindowScorer:
         thresholds: TrackThresholds | None = None,
         fitted: FittedBaselines | None = None,
         tri_state: TriState | None = None,
+        free_class: int | None = None,
     ) -> None:
+        self.free_class = free_class
         self.tri_state = tri_state
         self.grid, self.prior, self.history, self.dt_s = grid, prior, history, dt_s
         self.horizons_s = dt_s * np.arange(1, future + 1)
@@ -133,6 +141,9 @@ class WindowScorer:
         tally = Tally(self.methods, horizons)
         if self.tri_state is not None:
             tally.observed = ObservedTally(self.methods, horizons)
+        if self.free_class is not None:
+            learned = LEARNED[:2] if self.model is not None else ()
+            tally.classes = ClassTally(learned + CLASS_METHODS, horizons, self.free_class)
         return tally
 
     @torch.inference_mode()
@@ -151,6 +162,9 @@ class WindowScorer:
                         frame.known,
                     )  # fmt: skip
                 self._add_observed(frame, cluster, tally)
+                if tally.classes is not None:
+                    truth = frame.classes[""]
+                    tally.classes.add(frame.horizon, frame.classes, truth, frame.known)
                 if frame.probability is not None:
                     cells = slice(None) if frame.known is None else frame.known
                     tally.probabilities.add(frame.probability[cells], frame.truth[cells])
@@ -209,7 +223,8 @@ class WindowScorer:
             if observed is not None:
                 planes.update(observed.planes)
             if learned is not None:
-                planes.update(learned.planes(b, h, truth))
+                kinds = None if window.classes is None else window.classes[self.history + h]
+                planes.update(learned.planes(b, h, truth, kinds))
                 probability = learned.probability(b, h)
                 if observed is not None:
                     planned_probability = learned.plan_probability(b, h)
@@ -221,4 +236,29 @@ class WindowScorer:
                 found = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}
                 planes.update(at_threshold(found, self.fitted, h))
             known = None if window.known is None else window.known[h]
-            yield FrameForecasts(h, planes, truth, seen, probability, free, observed, known)
+            classes = self._classes(window, b, h, learned, planes)
+            yield FrameForecasts(
+                h, planes, truth, seen, probability, free, observed, known, classes
+            )
+
+    def _classes(
+        self,
+        window: EvalWindow,
+        b: int,
+        h: int,
+        learned: LearnedForecasts | None,
+        planes: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """Return classes uint8 (X, Y, Z) by method, and of the truth under ''."""
+        if self.free_class is None or window.classes is None:
+            return {}
+        past = cells_with_class(
+            window.past.occupancy, window.classes[: self.history], self.free_class
+        )
+        last = past[-1:][None]  # (1, 1, X, Y, Z)
+        ego = predicted_ego(window.past.ego, self.dt_s, self.horizons_s[h : h + 1])
+        here, there = (torch.as_tensor(e, device=last.device) for e in (window.past.ego[-1:], ego))
+        moved = warped_classes(last, here[None], there, self.grid, self.free_class)
+        found = {"": window.classes[self.history + h]}
+        found |= dict(zip(CLASS_METHODS, (past[-1], moved[0, 0]), strict=True))
+        return found if learned is None else found | learned.class_planes(b, h, planes)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from vlwm.core.errors import DataError, UsageError
 
 _CC_BY = re.compile(r"CC[ -]BY((?:-NC|-SA|-ND)*)[ -](\d\.\d)", re.IGNORECASE)
+_UNSTATED = "not stated"
+_MADE_UP = "procedural city"
 _OWN = "apache-2.0"
 _OCCWORLD = "OccWorld's released weights, trained on nuScenes (CC BY-NC-SA 4.0)"
 
@@ -43,7 +45,8 @@ def licence_of(
 
     Args:
         attribution: of the training data, with its licence.
-        procedural: True where the city was made by `vlwm prepare` and owes nobody anything.
+        procedural: True where a city was made by `vlwm prepare` and owes nobody anything; other
+            sources of the same training are in the attribution.
         initial_weights: name of the file of the initial weights; None where there were none.
         stated: the operator's word, taken only where the sources do not name a licence.
 
@@ -51,19 +54,27 @@ def licence_of(
         DataError: a source does not name a licence and none was stated.
         UsageError: the stated licence is weaker than that of a source.
     """
-    sources = [] if procedural else [attribution or "training data without an attribution"]
+    real = "; ".join(p for p in attribution.split("; ") if not p.startswith(_MADE_UP))
+    sources = [real or "training data without an attribution"]
+    if procedural and not real:
+        sources = []
     if initial_weights is not None:
         occworld = "occworld" in initial_weights.lower()
         sources.append(_OCCWORLD if occworld else f"initial weights {initial_weights}")
-    found = [_CC_BY.search(source) for source in sources]
-    silent = [source for source, match in zip(sources, found, strict=True) if match is None]
+    # data of several sources are one string that names the licence of each
+    found = [list(_CC_BY.finditer(source)) for source in sources]
+    silent = [
+        source
+        for source, matches in zip(sources, found, strict=True)
+        if not matches or _UNSTATED in source
+    ]
     if silent and stated is None:
         raise DataError(
             "the licence of the weights is unknown",
             where="; ".join(silent),
             remedy="state it with --licence, such as --licence cc-by-4.0",
         )
-    named = [match for match in found if match is not None]
+    named = [match for matches in found for match in matches]
     required = _combined(named)
     if required is not None and stated is not None and stated.lower() != required:
         _refuse_weaker(stated.lower(), required, named)

@@ -31,6 +31,7 @@ MISSED: Colour = (178, 114, 0)  # blue
 FALSE: Colour = (0, 94, 213)  # vermilion
 CUT: Colour = (190, 60, 190)  # magenta
 AGREED: Colour = (205, 205, 205)
+UNKNOWN: Colour = (250, 238, 228)  # pale blue
 
 
 def blank(height: int, width: int) -> np.ndarray:

@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vlwm.core.data.batch import Batch
 from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.evaluation.evaluator import Scores, Subject
 from vlwm.core.figures.score_curves import write_curves, write_reliability
 from vlwm.core.figures.video import Clip, write_video
 from vlwm.core.figures.window_figure import WindowFrames, write_window_picture
 from vlwm.core.files import make_folder, write_json
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.vocabulary import Track
 
@@ -30,7 +33,8 @@ def shown_method(subject: Subject) -> str:
 def clip_of(subject: Subject, index: int) -> Clip:
     """One window with its forecasts, as arrays on the host."""
     scorer, method = subject.scorer, shown_method(subject)
-    (scored,) = scorer.forecasts(subject.batch([index]))
+    batch = subject.batch([index])
+    (scored,) = scorer.forecasts(batch)
     compared = scorer.baseline["predicted"]
     forecast, baseline = [], []
     for frame in scored.frames:
@@ -49,7 +53,16 @@ def clip_of(subject: Subject, index: int) -> Clip:
         forecast_name=method,
         baseline_name=compared,
         title=f"{where.session}, frame {where.start + scorer.history - 1}",
+        known=known_cells(batch, subject.store.grid),
     )
+
+
+def known_cells(batch: Batch, grid: VoxelGrid) -> np.ndarray | None:
+    """Return bool (F + H, X, Y, Z) of the first window of a batch; None: every cell is known."""
+    if batch.known is None:
+        return None
+    known: np.ndarray = unpack_bits(batch.known[0], grid.shape).cpu().numpy() > 0
+    return known
 
 
 def notes_of(subject: Subject) -> list[str]:
@@ -57,6 +70,8 @@ def notes_of(subject: Subject) -> list[str]:
     found = ["procedural city"] if subject.store.procedural else []
     if subject.store.attribution and not subject.store.procedural:
         found.append(subject.store.attribution)
+    if subject.store.has_unknown:
+        found.append("unknown cells are not counted")
     if subject.scorer.model is not None:
         found.append(subject.scorer.thresholds.model.words())
     return found
@@ -79,7 +94,7 @@ def write_picture(path: str | Path, subject: Subject, split: str) -> None:
     clip = clip_of(subject, telling_window(subject))
     past = len(clip.past)
     frames = WindowFrames(
-        clip.past, clip.truth, clip.forecast, clip.times_s[:past], clip.times_s[past:]
+        clip.past, clip.truth, clip.forecast, clip.times_s[:past], clip.times_s[past:], clip.known
     )
     title = f"{clip.forecast_name}: {clip.title}, split {split}"
     write_window_picture(path, frames, subject.store.grid, title=title, notes=notes_of(subject))

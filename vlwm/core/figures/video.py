@@ -39,6 +39,8 @@ class Clip:
         times_s: (F + H,) seconds, 0 at the last past frame.
         forecast_name, baseline_name: methods that made them.
         title: place and window.
+        known: bool (F + H, X, Y, Z), cells whose truth is known; None: all. Forecasts are drawn
+            and counted there alone.
     """
 
     past: np.ndarray
@@ -50,6 +52,7 @@ class Clip:
     forecast_name: str
     baseline_name: str
     title: str
+    known: np.ndarray | None = None
 
 
 CODECS = {".webm": "VP90", ".mp4": "mp4v"}
@@ -137,6 +140,8 @@ def _draw_panels(
     ahead = step - now - 1
     if ahead >= 0:
         frames += [part[ahead] for part in (clip.truth, clip.forecast, clip.baseline)]
+        if clip.known is not None:
+            frames[1:] = [frame * clip.known[step] for frame in frames[1:]]
     for number, name in enumerate(_NAMES):
         left = _GAP + number * (_SIDE + _GAP)
         axes = Axes(left, _TOP, _SIDE, _SIDE, (half, -half), (-half, half))

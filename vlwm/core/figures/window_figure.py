@@ -34,6 +34,7 @@ class WindowFrames:
         truth, forecast: uint8 (H, X, Y, Z).
         past_s: (F,) seconds, 0 at the last past frame.
         horizons_s: (H,) seconds.
+        known: bool (F + H, X, Y, Z), cells whose truth is known, of past and future; None: all.
     """
 
     past: np.ndarray
@@ -41,6 +42,7 @@ class WindowFrames:
     forecast: np.ndarray
     past_s: np.ndarray
     horizons_s: np.ndarray
+    known: np.ndarray | None = None
 
 
 def height_above(cells: np.ndarray, grid: VoxelGrid) -> np.ndarray:
@@ -50,16 +52,30 @@ def height_above(cells: np.ndarray, grid: VoxelGrid) -> np.ndarray:
     return np.where(cells.any(-1), height, np.nan)
 
 
-def from_above(cells: np.ndarray, grid: VoxelGrid, scale: HeightScale) -> np.ndarray:
-    """uint8 (X, Y, 3): the frame seen from above, ahead is up."""
-    return scale.colours(height_above(cells, grid))[::-1, ::-1]
+def from_above(
+    cells: np.ndarray, grid: VoxelGrid, scale: HeightScale, known: np.ndarray | None = None
+) -> np.ndarray:
+    """uint8 (X, Y, 3): the frame seen from above, ahead is up.
+
+    A column is unknown where nothing in it is occupied and none of its cells is `known`.
+    """
+    picture = scale.colours(height_above(cells, grid))
+    if known is not None:
+        picture[~(known.any(-1) | cells.any(-1))] = canvas.UNKNOWN
+    return picture[::-1, ::-1]
 
 
-def in_cut(cells: np.ndarray, grid: VoxelGrid, scale: HeightScale, row: int) -> np.ndarray:
+def in_cut(
+    cells: np.ndarray, grid: VoxelGrid, scale: HeightScale, row: int,
+    known: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """uint8 (Z, X, 3): the cut along the heading through cells [:, row]; up is up, ahead right."""
     height = grid.axis_centers()[2] + grid.cell_m[2] / 2
     solid = np.where(cells[:, row].T > 0, height[:, None], np.nan)
-    return scale.colours(solid)[::-1]
+    picture = scale.colours(solid)
+    if known is not None:
+        picture[~(known[:, row].T | (cells[:, row].T > 0))] = canvas.UNKNOWN
+    return picture[::-1]
 
 
 def row_of_cut(frames: WindowFrames) -> int:
@@ -160,7 +176,7 @@ def draw_window(
         canvas.text_upright(image, name, (16, middle), size=0.7)
         for number, panel in enumerate(panels):
             _draw_panel(image, layout, panel, row, number)
-    _legend(image, scale, (_LEFT, image.shape[0] - 28))
+    _legend(image, scale, (_LEFT, image.shape[0] - 28), masked=frames.known is not None)
     return image
 
 
@@ -197,19 +213,34 @@ def _rows(
 ) -> list[tuple[str, list[_Panel]]]:
     shown = np.unique(np.linspace(0, len(frames.horizons_s) - 1, _SHOWN).round().astype(int))
 
-    def plain(cells: np.ndarray, words: str) -> _Panel:
-        return _Panel(words, from_above(cells, grid, scale), in_cut(cells, grid, scale, cut))
+    count, known = len(frames.past), frames.known
+
+    def plain(cells: np.ndarray, words: str, seen: np.ndarray | None = None) -> _Panel:
+        above = from_above(cells, grid, scale, seen)
+        return _Panel(words, above, in_cut(cells, grid, scale, cut, seen))
+
+    def known_at(place: int) -> np.ndarray | None:
+        return None if known is None else known[place]
 
     def difference(h: int) -> _Panel:
         forecast, truth = frames.forecast[h], frames.truth[h]
+        seen = known_at(count + h)
+        if seen is not None:  # unknown cells count for nobody
+            forecast, truth = forecast * seen, truth * seen
         words = f"{frames.horizons_s[h]:+.1f} s   IoU {_iou(forecast, truth)}"
         above = difference_above(forecast, truth)
         return _Panel(words, above, difference_cut(forecast, truth, cut))
 
-    past = list(zip(frames.past, frames.past_s, strict=True))[-_SHOWN:]
+    past = list(enumerate(zip(frames.past, frames.past_s, strict=True)))[-_SHOWN:]
     return [
-        ("past", [plain(cells, f"{s:+.1f} s" if s else "now, 0 s") for cells, s in past]),
-        ("true future", [plain(frames.truth[h], _at(frames, h)) for h in shown]),
+        (
+            "past",
+            [plain(c, f"{s:+.1f} s" if s else "now, 0 s", known_at(k)) for k, (c, s) in past],
+        ),
+        (
+            "true future",
+            [plain(frames.truth[h], _at(frames, h), known_at(count + h)) for h in shown],
+        ),
         ("forecast", [plain(frames.forecast[h], _at(frames, h)) for h in shown]),
         ("difference", [difference(h) for h in shown]),
     ]
@@ -257,7 +288,7 @@ def _ticks(ends: tuple[float, float]) -> list[float]:
     return [step * n for n in range(first, int(np.floor(high / step - 0.1)) + 1)]
 
 
-def _legend(image: np.ndarray, scale: HeightScale, at: tuple[int, int]) -> None:
+def _legend(image: np.ndarray, scale: HeightScale, at: tuple[int, int], *, masked: bool) -> None:
     column, row = at
     canvas.text(image, "height above ground:", (column, row), size=0.52)
     canvas.height_bar(image, scale, (column + 190, row))
@@ -268,6 +299,8 @@ def _legend(image: np.ndarray, scale: HeightScale, at: tuple[int, int]) -> None:
         (canvas.MISSED, "missed (true, not forecast)"),
         (canvas.FALSE, "false (forecast, not true)"),
     ]
+    if masked:
+        entries.insert(2, (canvas.UNKNOWN, "unknown, not counted"))
     canvas.legend(image, entries, (column + 440, row))
 
 

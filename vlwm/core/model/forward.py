@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vlwm.core.data.batch import Past
-from vlwm.core.model.memory.branch import MemoryForecast
+from vlwm.core.model.memory.branch import MemoryForecast, TargetFrames
 from vlwm.core.model.motion.motion_head import Motion
 
 
@@ -26,12 +26,16 @@ class Scene:
         tokens: (B, F, C, h, w) of the same frames; None without tokens.
         free: uint8 (B, P, X, Y, Z), cells that the past frames saw free, if the past is observed;
             else None, and a cell of `voxels` that is not occupied is free.
+        known: uint8 (B, P, X, Y, Z), cells of a true past that are known; None: all of them.
+        classes: uint8 (B, F, X, Y, Z), as `voxels`; None without classes.
     """
 
     past: Past
     voxels: Tensor
     tokens: Tensor | None
     free: Tensor | None = None
+    known: Tensor | None = None
+    classes: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ class RefinementInput:
         memory: the forecast that it corrects.
         condition: float32 (R, D): horizon, planned or not, sigmas of the motion, ego frame.
         tokens: predicted token maps (R, C, h, w); None without tokens.
+        target: the target frames.
     """
 
     memory: MemoryForecast
     condition: Tensor
     tokens: Tensor | None
+    target: TargetFrames
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class Forecast:
         ego: (B, H, 4), predicted ego frames (also under a plan).
         poses: (B, H, 13), predicted.
         log_sigma: (B, H, D), of the predicted motion, calibrated on validation.
+        classes: uint8 (B, H, X, Y, Z), the likeliest class of each cell if it is occupied; None
+            without classes.
     """
 
     logits: Tensor
@@ -83,3 +91,4 @@ class Forecast:
     ego: Tensor
     poses: Tensor
     log_sigma: Tensor
+    classes: Tensor | None = None

@@ -228,9 +228,31 @@ def _focal_slope(logit: Tensor, truth: Tensor, config: LossConfig) -> Tensor:
     return sign * weight * wrong**config.focal_gamma * inner
 
 
-def token_loss(logits: Tensor, codes: Tensor) -> Tensor:
-    """Return the cross-entropy of codes int64 (B, F, h, w) under logits (B, F, K, h, w)."""
-    return functional.cross_entropy(wide(logits.flatten(0, 1)), codes.flatten(0, 1))
+def token_loss(logits: Tensor, codes: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the cross-entropy of codes int64 (B, F, h, w) under logits (B, F, K, h, w).
+
+    Args:
+        weight: (B, F, h, w), share of each code in the mean of its window; None: all the same. A
+            window without any weight adds 0.
+    """
+    flat, truth = wide(logits.flatten(0, 1)), codes.flatten(0, 1)
+    if weight is None:
+        return functional.cross_entropy(flat, truth)
+    each = functional.cross_entropy(flat, truth, reduction="none").view_as(weight)
+    # a mean for each window, so that the split into microbatches does not matter
+    counted = (each * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp(min=1e-6)
+    return counted.mean()
+
+
+def token_weight(known: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the share (B, F, h, w) of known cells in the columns that each code stands for.
+
+    Args:
+        known: uint8 (B, F, X, Y, Z) of 0 and 1.
+        size: h and w of a token map.
+    """
+    share = known.sum(dim=-1, dtype=torch.float32) / known.shape[-1]  # (B, F, X, Y)
+    return functional.adaptive_avg_pool2d(share, size)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from vlwm.core.data.batch import Batch
+from vlwm.core.data.batch import Batch, apply_symmetry
 from vlwm.core.model.forward import RefinementInput, Scene
 from vlwm.core.model.loss_report import LossReport, LossTerm
-from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss
+from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss, token_weight
 from vlwm.core.model.memory.fusion import fusion_loss
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.warp import resampled_memory
 from vlwm.core.model.motion.motion_head import ExtraMotion, Motion
 from vlwm.core.model.motion.vehicle_state import true_state
+from vlwm.core.model.semantic import class_loss, occupancy_logit
 from vlwm.core.model.world_model import WorldModel
 
 _FUSION_LAYERS = 32
@@ -80,24 +81,28 @@ class WorldLoss:
         model, weights = self.model, self.model.config.loss
         voxels = model.voxels(batch.bits, batch.symmetry)  # (B, F, X, Y, Z)
         known = self._known(batch)
+        classes = model.classes(batch.classes, voxels, batch.symmetry)
+        labels = None  # what has no label counts nowhere
+        if classes is not None and batch.classes is not None:
+            labels = apply_symmetry(batch.classes, batch.symmetry)
         # a frozen tokenizer's codes may come from the cache
         if codes is None and model.config.model.use_tokens:
-            codes = model.codes(voxels)
+            codes = model.codes(voxels if classes is None else classes)
         tokens = None if codes is None else model.embedded(codes)
         past = batch.past(model.history)
-        scene = Scene(past, voxels, tokens, model.free_space(past))
+        free = model.free_space(past)
+        scene = Scene(past, voxels, tokens, free, model.known_past(past), classes)
         seed = self._sample_seed(batch, step)
         horizons = self._horizons(seed, every=forecast is not None)  # (B, K)
         out = model(scene, batch.plan(model.history), planned_half(batch), horizons)
         pose = self._pose_loss(out.motion, batch, extra)
         yield LossTerm("pose", pose, weights.pose_weight)
         del pose  # else its graph would live as long as the frames'
-        frames: Iterator[Tensor]
         if forecast is None:
-            frames = (self._refined(inputs) for inputs in out.inputs)
+            yield from self._future_terms(scene, out.inputs, horizons, labels, known)
         else:
-            frames = iter(forecast.unbind(1))
-        yield from self._occupancy_terms(frames, horizons, voxels, known)
+            for horizon, logits in zip(horizons.unbind(1), forecast.unbind(1), strict=True):
+                yield self._occupancy_term(logits, horizon, horizons.shape[1], voxels, known)
         if model.config.model.use_memory:
             fusion = self._fusion_loss(voxels, batch, seed, known)
             yield LossTerm("fusion", fusion, weights.fusion_weight)
@@ -107,10 +112,10 @@ class WorldLoss:
                 yield LossTerm("completion", completion, weights.fusion_weight)
                 del completion
         if codes is not None and tokens is not None:
-            token = self._token_loss(codes, scene, out.ego)
+            token = self._token_loss(codes, scene, out.ego, known)
             yield LossTerm("token", token, weights.token_weight)
             if not model.config.model.freeze_vae:
-                yield LossTerm("round_trip", self._round_trip(voxels, seed, known))
+                yield LossTerm("round_trip", self._round_trip(scene, seed, labels, known))
 
     def _known(self, batch: Batch) -> Tensor | None:
         """Return uint8 (B, F, X, Y, Z), the cells whose truth is known; None: all of them."""
@@ -124,17 +129,40 @@ class WorldLoss:
             loss = (1 - extra.share) * loss + extra.share * head.loss_of_windows(extra.windows)
         return loss
 
-    def _occupancy_terms(
-        self, frames: Iterator[Tensor], horizons: Tensor, voxels: Tensor, known: Tensor | None
+    def _future_terms(
+        self,
+        scene: Scene,
+        inputs: Iterator[RefinementInput],
+        horizons: Tensor,
+        labels: Tensor | None,
+        known: Tensor | None,
     ) -> Iterator[LossTerm]:
-        """Yield a term for each future frame (B, X, Y, Z) of logits, at the horizons (B, K)."""
-        weights = self.model.config.loss
-        count = horizons.shape[1]
-        for horizon, logits in zip(horizons.unbind(1), frames, strict=True):
-            truth = _pick(voxels, self.model.history + horizon)  # (B, X, Y, Z)
-            mask = None if known is None else _pick(known, self.model.history + horizon)
-            loss = occupancy_loss(logits, truth, weights, mask)
-            yield LossTerm("occupancy", loss.total, count=count, numbers=_numbers(loss))
+        """Yield the terms of the future frames at the horizons (B, K): occupancy, then classes.
+
+        Args:
+            labels: uint8 (B, F, X, Y, Z), classes as the data have them; None without the task.
+            known: uint8 (B, F, X, Y, Z); None: every cell.
+        """
+        model, count = self.model, horizons.shape[1]
+        for horizon, given in zip(horizons.unbind(1), inputs, strict=True):
+            logits = self._refined(given)
+            yield self._occupancy_term(logits, horizon, count, scene.voxels, known)
+            del logits  # its graph is not needed while the classes are learned
+            if labels is not None:
+                kinds = _pick(labels, model.history + horizon)
+                mask = None if known is None else _pick(known, model.history + horizon)
+                logits = model.class_logits(scene, given)
+                loss = class_loss(logits, kinds, model.free_class, mask)
+                yield LossTerm("class", loss, model.config.loss.class_weight, count)
+
+    def _occupancy_term(
+        self, logits: Tensor, horizon: Tensor, count: int, voxels: Tensor, known: Tensor | None
+    ) -> LossTerm:
+        """Return the term of a future frame (B, X, Y, Z) of logits, at the horizon (B,)."""
+        truth = _pick(voxels, self.model.history + horizon)  # (B, X, Y, Z)
+        mask = None if known is None else _pick(known, self.model.history + horizon)
+        loss = occupancy_loss(logits, truth, self.model.config.loss, mask)
+        return LossTerm("occupancy", loss.total, count=count, numbers=_numbers(loss))
 
     def _sample_seed(self, batch: Batch, step: int) -> Tensor:
         """Return pseudo-random int64 (B,) of window, symmetry and, in training, step.
@@ -219,59 +247,71 @@ class WorldLoss:
         spaced = torch.arange(count, device=seed.device) * depth // count
         layers = (((seed >> 17) % depth)[:, None] + spaced) % depth  # (B, L)
         if model.config.data.observed:
-            return self._observed_fusion_loss(voxels, batch, horizon, layers)
+            return self._observed_fusion_loss(voxels, batch, horizon, layers, known)
         stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
         past = batch.past(model.history)
         below, memory, above = resampled_memory(
-            voxels[:, : model.history], model.past_ego(past), ego, model.grid, torch.cat(stacked, 1)
-        ).split(count)
-        # the same layers of the truth
-        truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
-        truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
+            voxels[:, : model.history], model.past_ego(past), ego, model.grid,
+            torch.cat(stacked, 1), model.known_past(past),
+        ).split(count)  # fmt: skip
+        truth = _layers(_pick(voxels, model.history + horizon), layers)  # (B, L, X, Y)
         logits = model.memory.fusion(memory, (below.mean(), above.mean()))  # (B, L, X, Y)
         counted = memory.seen()
         if known is not None:
-            mask = _pick(known, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
-            mask = mask.gather(1, layers[..., None, None].expand(-1, -1, *mask.shape[2:]))
-            counted = counted & (mask > 0)
+            counted = counted & (_layers(_pick(known, model.history + horizon), layers) > 0)
         return fusion_loss(logits, truth, counted)
 
     def _observed_fusion_loss(
-        self, voxels: Tensor, batch: Batch, horizon: Tensor, layers: Tensor
+        self, voxels: Tensor, batch: Batch, horizon: Tensor, layers: Tensor, known: Tensor | None
     ) -> Tensor:
         """Return the loss of the fusion of an observed past on layers int64 (B, L) of a frame."""
         model = self.model
         past = batch.past(model.history)
         free = model.free_space(past)
         assert free is not None  # the branch is that of an observed past
-        truth = _pick(voxels, model.history + horizon).permute(0, 3, 1, 2)  # (B, Z, X, Y)
-        truth = truth.gather(1, layers[..., None, None].expand(-1, -1, *truth.shape[2:]))
+        truth = _layers(_pick(voxels, model.history + horizon), layers)  # (B, L, X, Y)
+        counted = None if known is None else _layers(_pick(known, model.history + horizon), layers)
         ego = _pick(batch.plan(model.history).ego, horizon)
         occupied = voxels[:, : model.history]
         branch = model.observed_branch()
-        return branch.loss(occupied, free, model.past_ego(past), ego, layers, truth)
+        return branch.loss(occupied, free, model.past_ego(past), ego, layers, truth, counted)
 
-    def _round_trip(self, voxels: Tensor, seed: Tensor, known: Tensor | None) -> Tensor:
+    def _round_trip(
+        self, scene: Scene, seed: Tensor, labels: Tensor | None, known: Tensor | None
+    ) -> Tensor:
         """Return the tokenizer's own loss, on one frame of each window, another in each step."""
         vae, config = self.model.vae, self.model.config
-        frame = (seed >> 3) % voxels.shape[1]
-        truth = _pick(voxels, frame)
-        quantized = vae.quantize(vae.encode(truth))
+        frame = (seed >> 3) % scene.voxels.shape[1]
+        truth = _pick(scene.voxels, frame)
+        classes = None if scene.classes is None else _pick(scene.classes, frame)
+        quantized = vae.quantize(vae.encode(truth if classes is None else classes))
         mask = None if known is None else _pick(known, frame)
-        occupancy = occupancy_loss(vae.decode(quantized.z_q), truth, config.loss, mask)
-        return occupancy.total + config.tokenizer.vq_weight * quantized.vq_loss
+        logits = vae.decode(quantized.z_q)
+        total: Tensor = config.tokenizer.vq_weight * quantized.vq_loss
+        if labels is not None:
+            wanted = _pick(labels, frame)
+            kinds = class_loss(logits[..., :-1], wanted, self.model.free_class, mask)
+            total = total + config.loss.class_weight * kinds
+            logits = occupancy_logit(logits)
+        return total + occupancy_loss(logits, truth, config.loss, mask).total
 
-    def _token_loss(self, codes: Tensor, scene: Scene, ego: Tensor) -> Tensor:
+    def _token_loss(
+        self, codes: Tensor, scene: Scene, ego: Tensor, known: Tensor | None = None
+    ) -> Tensor:
         """Return the cross-entropy of each frame's codes, predicted from the true ones before it.
 
         Args:
             codes: int64 (B, F, h, w) of all frames.
             ego: (B, H, 4), where the future frames are.
+            known: uint8 (B, F, X, Y, Z); a code counts as its cells are known. None: all the same.
         """
         assert scene.tokens is not None
         track = torch.cat([self.model.past_ego(scene.past), ego], dim=1)  # (B, F, 4)
         logits, _ = self.model.transform(scene.tokens[:, :-1], track)
-        return token_loss(logits, codes[:, 1:])  # frame f predicts the codes of frame f + 1
+        weight = None
+        if known is not None:
+            weight = token_weight(known[:, 1:], (codes.shape[2], codes.shape[3]))
+        return token_loss(logits, codes[:, 1:], weight)  # frame f predicts the codes of frame f + 1
 
 
 def planned_half(batch: Batch) -> Tensor:
@@ -284,6 +324,12 @@ def planned_half(batch: Batch) -> Tensor:
 def _pick(values: Tensor, place: Tensor) -> Tensor:
     """Return the one of values (B, F, …) at each window's place (B,)."""
     return values[torch.arange(len(values), device=values.device), place]
+
+
+def _layers(frames: Tensor, layers: Tensor) -> Tensor:
+    """Return the height layers int64 (B, L) of frames (B, X, Y, Z): (B, L, X, Y)."""
+    planes = frames.permute(0, 3, 1, 2)  # (B, Z, X, Y)
+    return planes.gather(1, layers[..., None, None].expand(-1, -1, *planes.shape[2:]))
 
 
 def _numbers(loss: OccupancyLoss) -> dict[str, Tensor]:

@@ -29,6 +29,7 @@ from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSp
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.refinement_net import RefinementNet
 from vlwm.core.model.motion.motion_head import Motion, MotionHead
+from vlwm.core.model.semantic import ClassHead, cells_with_class, warped_classes
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.torch_frames import ego_of, step_features
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
@@ -110,6 +111,9 @@ class WorldModel(nn.Module):
                 if config.data.observed
                 else MemoryBranch(*sizes)
             )
+        self.free_class = config.tokenizer.num_classes - 1
+        if config.semantic:
+            self.class_head = ClassHead(self.history, self.free_class, layers)
         self.register_buffer("residual_weight", torch.ones(2))
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
@@ -190,8 +194,34 @@ class WorldModel(nn.Module):
     def scene(self, past: Past) -> Scene:
         """Unpack and tokenise a past."""
         voxels = self.voxels(past.bits, past.symmetry)
-        tokens = self.embedded(self.codes(voxels)) if self.config.model.use_tokens else None
-        return Scene(past, voxels, tokens, self.free_space(past))
+        classes = self.classes(past.classes, voxels, past.symmetry)
+        tokens = None
+        if self.config.model.use_tokens:
+            tokens = self.embedded(self.codes(voxels if classes is None else classes))
+        free, known = self.free_space(past), self.known_past(past)
+        return Scene(past, voxels, tokens, free, known, classes)
+
+    def classes(self, classes: Tensor | None, voxels: Tensor, symmetry: Tensor) -> Tensor | None:
+        """Return classes uint8 (B, F, X, Y, Z) as the voxels are turned; None without the task.
+
+        Raises:
+            DataError: the model forecasts classes, and the frames have none.
+        """
+        if not self.config.semantic:
+            return None
+        if classes is None:
+            raise DataError(
+                "this model forecasts classes, and the frames have none",
+                where="classes",
+                remedy="give the class of each cell, or take a model of occupied and free cells",
+            )
+        return cells_with_class(voxels, apply_symmetry(classes, symmetry), self.free_class)
+
+    def known_past(self, past: Past) -> Tensor | None:
+        """Return uint8 (B, P, X, Y, Z), the known cells of a true past; None: all, or observed."""
+        if self.config.data.observed or past.known is None:
+            return None
+        return self.voxels(past.known, past.symmetry)
 
     def free_space(self, past: Past) -> Tensor | None:
         """Return uint8 (B, P, X, Y, Z) of what an observed past saw free; None for a true one.
@@ -212,7 +242,7 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def codes(self, voxels: Tensor) -> Tensor:
-        """Return codes int64 (B, F, h, w) of frames (B, F, X, Y, Z)."""
+        """Return codes int64 (B, F, h, w) of frames (B, F, X, Y, Z): voxels, or classes."""
         return self.vae.tokenise(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
 
     @torch.no_grad()
@@ -234,15 +264,21 @@ class WorldModel(nn.Module):
         out = self(scene, plan, planned, every, frames_at_once(windows, device))
         memory: list[Tensor] = []
         refined: list[Tensor] = []
+        classes: list[Tensor] = []
         for inputs in out.inputs:
             memory.append(inputs.memory.logits)
             if weight:  # without any weight the net need not run
                 refined.append(inputs.memory.logits + weight * self._residual(inputs))
+            if self.config.semantic:
+                classes.append(self.class_logits(scene, inputs).argmax(dim=-1).to(torch.uint8))
         memory_logits = _frames_of(memory, windows)
         logits = _frames_of(refined, windows) if weight else memory_logits
         motion = out.motion
         log_sigma = motion.log_sigma + torch.log(self.motion_head.sigma_scale)
-        return Forecast(logits, memory_logits, motion.ego, motion.poses, log_sigma)
+        kinds = None
+        if classes:
+            kinds = torch.cat([c.unflatten(0, (windows, -1)) for c in classes], dim=1)
+        return Forecast(logits, memory_logits, motion.ego, motion.poses, log_sigma, kinds)
 
     def forward(
         self, scene: Scene, plan: Plan | None, planned: Tensor, horizons: Tensor, chunk: int = 1
@@ -343,7 +379,7 @@ class WorldModel(nn.Module):
             else:
                 assert tokens is not None  # the config refuses a model without both
                 memory = self._decoded(tokens)
-            yield RefinementInput(memory, self._condition(target, motion, along), tokens)
+            yield RefinementInput(memory, self._condition(target, motion, along), tokens, target)
 
     def _fused(self, scene: Scene, past_ego: Tensor) -> Tensor | None:
         """Return an observed past, fused once for all horizons; None for a true one."""
@@ -374,13 +410,13 @@ class WorldModel(nn.Module):
         if fused is not None:
             branch = self.observed_branch()
             return branch.read_fused(scene.voxels, fused, target, self.column_logit, spread)
-        return self.memory(scene.voxels, target, self.column_logit, spread)
+        return self.memory(scene.voxels, target, self.column_logit, spread, scene.known)
 
     def _decoded(self, tokens: Tensor) -> MemoryForecast:
         """Decode token maps (R, C, h, w) where there is no memory; a trained decoder learns."""
         learns = torch.is_grad_enabled() and not self.config.model.freeze_vae
         with torch.set_grad_enabled(learns):
-            return MemoryForecast(self.vae.decode(tokens).permute(0, 3, 1, 2), None)
+            return MemoryForecast(self.vae.decode_occupancy(tokens).permute(0, 3, 1, 2), None)
 
     def _condition(self, target: TargetFrames, motion: Motion, along: Tensor) -> Tensor:
         """Return the vector (R, D) that holds for a whole target frame."""
@@ -394,6 +430,19 @@ class WorldModel(nn.Module):
     def refined(self, inputs: RefinementInput) -> Tensor:
         """Return logits (R, X, Y, Z) with all of the residual, as training uses them."""
         return (inputs.memory.logits + self._residual(inputs)).permute(0, 2, 3, 1)
+
+    def class_logits(self, scene: Scene, inputs: RefinementInput) -> Tensor:
+        """Return logits (R, X, Y, Z, C) of the class that a cell of the target frames has."""
+        assert scene.classes is not None
+        target, free = inputs.target, self.free_class
+        past = scene.classes[:, : self.history][target.window]  # (R, P, X, Y, Z)
+        moved = warped_classes(past, target.past_ego, target.ego, self.grid, free)
+        decoded = None
+        if inputs.tokens is not None:
+            with torch.no_grad():
+                decoded = self.vae.decode(inputs.tokens)[..., :free]
+        logits: Tensor = self.class_head(moved, decoded)
+        return logits
 
     def _residual(self, inputs: RefinementInput) -> Tensor:
         """Return the correction (R, Z, X, Y) of the memory's logits."""

@@ -17,6 +17,7 @@ from vlwm import __version__
 from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.evaluator import Scores, Subject
+from vlwm.core.evaluation.scores.class_table import class_tables
 from vlwm.core.evaluation.scores.score_table import score_table
 from vlwm.core.figures.canvas import HeightScale
 from vlwm.core.figures.eval_figures import notes_of
@@ -128,7 +129,7 @@ def _content(
             *_lead(sheet),
             *(s for s in table.sentences if not attribution or attribution not in s),
         ],
-        tables=[(table.title, table.columns, table.rows)],
+        tables=[(t.title, t.columns, t.rows) for t in (table, *class_tables(sheet))],
         scores=score_charts(sheet),
         calibration=[] if calibration is None else [calibration],
         training=training_charts(world, tokenizer),

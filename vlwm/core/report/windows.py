@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from vlwm.core.evaluation.evaluator import Subject
 from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.evaluation.window_scorer import WindowScorer
+from vlwm.core.figures.eval_figures import known_cells
 from vlwm.core.figures.window_figure import WindowFrames
 from vlwm.core.geometry.frames import relative_ego
 from vlwm.core.vocabulary import Track
@@ -41,6 +42,8 @@ class ReportWindow:
         predicted_ego: (H, 4) of the model; None without a model.
         times_s: (P + H,), 0 at the last past frame.
         score: mean structure IoU of the first forecast over the horizons; NaN without structure.
+        known: bool (P + H, X, Y, Z), cells whose truth is known, where forecasts are shown; None:
+            all of them.
     """
 
     kind: str
@@ -52,11 +55,13 @@ class ReportWindow:
     predicted_ego: NDArray[np.float64] | None
     times_s: NDArray[np.float64]
     score: float
+    known: NDArray[np.bool_] | None = None
 
     def figure(self) -> WindowFrames:
         """Return the frames of the picture shown where the viewer cannot run."""
         past, first = len(self.past), next(iter(self.forecasts.values()))
-        return WindowFrames(self.past, self.truth, first, self.times_s[:past], self.times_s[past:])
+        times = (self.times_s[:past], self.times_s[past:])
+        return WindowFrames(self.past, self.truth, first, *times, self.known)
 
     def packed(self, shape: tuple[int, int, int]) -> dict[str, Any]:
         """Return plain values for the page.
@@ -92,14 +97,16 @@ def shown_methods(scorer: WindowScorer) -> list[str]:
 def window_at(subject: Subject, index: int, kind: str = "window") -> ReportWindow:
     """Return one window of a subject with its forecasts, on the host."""
     scorer = subject.scorer
-    (scored,) = scorer.forecasts(subject.batch([index]))
+    batch = subject.batch([index])
+    (scored,) = scorer.forecasts(batch)
     names = shown_methods(scorer)
     planes: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in names}
     scores = []
     for frame in scored.frames:
         for name in names:
-            planes[name].append(frame.planes[name].cpu().numpy().astype(np.uint8))
-        scores.append(_structure_iou(frame.planes[names[0]], frame.truth))
+            plane = frame.planes[name] if frame.known is None else frame.planes[name] * frame.known
+            planes[name].append(plane.cpu().numpy().astype(np.uint8))
+        scores.append(_structure_iou(frame.planes[names[0]], frame.truth, frame.known))
     window, where = scored.window, subject.windows[index]
     past = len(window.past.ego)
     ego = np.concatenate([window.past.ego, window.future_ego])
@@ -115,12 +122,17 @@ def window_at(subject: Subject, index: int, kind: str = "window") -> ReportWindo
         predicted_ego=predicted,
         times_s=np.concatenate([scorer.dt_s * np.arange(1 - past, 1), scorer.horizons_s]),
         score=float(np.mean(scores)),
+        known=known_cells(batch, subject.store.grid),
     )
 
 
-def _structure_iou(forecast: torch.Tensor, truth: torch.Tensor) -> float:
-    """Return the IoU over the cells above the true ground; NaN without any."""
+def _structure_iou(
+    forecast: torch.Tensor, truth: torch.Tensor, known: torch.Tensor | None
+) -> float:
+    """Return the IoU over the known cells above the true ground; NaN without any."""
     mask = structure_mask(truth).bool()
+    if known is not None:
+        mask = mask & known
     p, t = forecast.bool() & mask, truth.bool() & mask
     union = int((p | t).sum())
     return int((p & t).sum()) / union if union else float("nan")

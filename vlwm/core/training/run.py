@@ -33,7 +33,7 @@ from vlwm.core.training.startup.initial_weights import (
 )
 from vlwm.core.training.startup.resume import goes_on, is_finished, locate_data, set_aside
 from vlwm.core.training.startup.train_data import TrainData, open_data
-from vlwm.core.training.telemetry.provenance import non_commercial
+from vlwm.core.training.telemetry.provenance import attribution_with, non_commercial
 from vlwm.core.vocabulary import Phase, Split, Stage
 
 log = logging.getLogger("vlwm.training")
@@ -128,8 +128,8 @@ def _steps(run: Run, data: TrainData) -> dict[str, int]:
         Phase.COMPLETION: run.config.data.completion_steps,
     }
     samples = {
-        Stage.TOKENIZER: (len(data.train_rows), run.config.tokenizer.epoch_samples),
-        Stage.WORLD: (len(data.train), run.config.data.epoch_samples),
+        Stage.TOKENIZER: (data.samples_of(Stage.TOKENIZER), run.config.tokenizer.epoch_samples),
+        Stage.WORLD: (data.samples_of(Stage.WORLD), run.config.data.epoch_samples),
     }
     for stage, (whole, chosen) in samples.items():
         settings = StageSettings.of(run.config, stage, run.ranks.size)
@@ -149,17 +149,22 @@ def _judge(run: Run, data: TrainData) -> TrainResult:
             raise
         note = f"not evaluated: {error}"
         log.warning("%s", note)
-        return TrainResult(run.folder.path, checkpoint, None, (note, *_licence_notes(data)))
+        return TrainResult(run.folder.path, checkpoint, None, (note, *_licence_notes(run, data)))
     write_json(run.folder.scores_json, scores)
-    return TrainResult(run.folder.path, checkpoint, scores, _licence_notes(data))
+    return TrainResult(run.folder.path, checkpoint, scores, _licence_notes(run, data))
 
 
-def _licence_notes(data: TrainData) -> tuple[str, ...]:
-    """Return a sentence where the licence of the data restricts the weights."""
-    attribution = data.store.attribution
+def _licence_notes(run: Run, data: TrainData) -> tuple[str, ...]:
+    """Return a sentence where the licence of data or initial weights restricts the weights."""
+    attribution = attribution_with(
+        data.store.attribution, run.config, from_scratch=run.options.from_scratch
+    )
     if not non_commercial(attribution):
         return ()
-    return (f"the training data are for non-commercial use, and so are the weights: {attribution}",)
+    return (
+        "what the weights were made of is for non-commercial use, and so are the weights: "
+        f"{attribution}",
+    )
 
 
 def _scores(run: Run, data: TrainData, checkpoint: Path) -> Scores:

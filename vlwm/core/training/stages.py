@@ -34,7 +34,7 @@ from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 from vlwm.core.training.tasks.world_task import WorldTask
 from vlwm.core.training.telemetry.health import Watch
 from vlwm.core.training.telemetry.metric_log import MetricLog, close_log_file, open_log_file
-from vlwm.core.training.telemetry.provenance import identity
+from vlwm.core.training.telemetry.provenance import attribution_with, identity
 from vlwm.core.vocabulary import Phase, Stage
 
 log = logging.getLogger("vlwm.training")
@@ -175,7 +175,10 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
         first_microbatch(run.device, settings.batch_size // run.ranks.size, data.grid.num_cells),
         run.ranks,
     )
-    origin = identity(config.seed, data.data_hash, data.store.attribution)
+    attribution = attribution_with(
+        data.store.attribution, config, from_scratch=run.options.from_scratch
+    )
+    origin = identity(config.seed, data.data_hash, attribution)
     state = RunState(task, stepper, config, Watch(config.health), origin)
     metrics = MetricLog(folder, task.stage, run.sinks, writes=run.ranks.lead)
     trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
+from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation.frame_jobs import Scene
 from vlwm.core.data.recordings.pose_track import PoseTrack
@@ -21,6 +22,24 @@ GRID = VoxelGrid.from_range((-24.0, -24.0, -2.0, 24.0, 24.0, 28.0), (0.8, 0.8, 2
 MOUNT = np.array([[0.0, -1.0, 0.0, 0.1], [1.0, 0.0, 0.0, 0.2], [0.0, 0.0, 1.0, -0.3], [0, 0, 0, 1]])
 """sensor to body: a quarter turn to the left and a short way off, so that no inverse fits"""
 SMALL = replace(LIDARS["VLP-16"], azimuths=360)
+
+
+@lru_cache(maxsize=4)
+def _city(seed: int) -> City:
+    return procedural_city(260.0, seed)
+
+
+@lru_cache(maxsize=4)
+def _scene(seed: int) -> Scene:
+    city = _city(seed)
+    return Scene(TriangleTiles.build(city.triangles), city, GRID, "surface")
+
+
+@lru_cache(maxsize=4)
+def _caster(seed: int) -> RayCaster:
+    city = _city(seed)
+    ground = city.terrain.triangles((-250.0, -250.0, 250.0, 250.0))
+    return RayCaster(np.concatenate([city.triangles, ground]))
 
 
 @dataclass(frozen=True)
@@ -44,18 +63,17 @@ class KnownCity:
     turn_rad_s: float = 0.5
     weave_rad: float = 0.0
 
-    @cached_property
-    def city(self):
-        return procedural_city(260.0, self.seed)
+    @property
+    def city(self) -> City:
+        return _city(self.seed)
 
-    @cached_property
+    @property
     def scene(self) -> Scene:
-        return Scene(TriangleTiles.build(self.city.triangles), self.city, GRID, "surface")
+        return _scene(self.seed)
 
-    @cached_property
+    @property
     def caster(self) -> RayCaster:
-        ground = self.city.terrain.triangles((-250.0, -250.0, 250.0, 250.0))
-        return RayCaster(np.concatenate([self.city.triangles, ground]))
+        return _caster(self.seed)
 
     def poses(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 3) and quaternions (N, 4) of the body: an arc that sways and tilts."""

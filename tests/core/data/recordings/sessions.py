@@ -15,6 +15,8 @@ from vlwm.core.data.session import Session
 
 CITY = KnownCity(seconds=2.4, scan_hz=5.0, pattern=replace(SMALL, azimuths=240))
 """a short recording that all readers are tested with"""
+STILL = replace(CITY, blocks=1)
+"""the same with scans of one instant, as sources have them that compensate for the motion"""
 OPTIONS = ConvertOptions(window_s=0.5)
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.archive import AnyPath
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.vocabulary import Agent
 
@@ -48,10 +48,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture on disk and its time stamp in seconds."""
+    """A picture on disk or in an archive, and its time stamp in seconds."""
 
     time_s: float
-    path: Path
+    path: AnyPath
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.archive import AnyPath
 from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.data.session import write_pose
 from vlwm.core.files import atomic_path, make_folder
@@ -47,7 +48,7 @@ def write_images(
         row = int(np.abs(stamps - times[number]).argmin())
         if abs(stamps[row] - times[number]) > _IMAGE_NEAR_S:
             continue
-        pixels = cv2.imread(str(recording.images[row].path))
+        pixels = _read_picture(recording.images[row].path)
         if pixels is None:
             recording.damaged.append((str(recording.images[row].path), "not a readable picture"))
             continue
@@ -55,3 +56,12 @@ def write_images(
         file = folder / "images" / f"{number:06d}_CAM_FRONT.jpg"
         with atomic_path(file, flush=False) as temporary:
             temporary.write_bytes(encoded.tobytes())
+
+
+def _read_picture(path: AnyPath) -> NDArray[np.uint8] | None:
+    """Return the pixels of a picture, or None where it is missing or damaged."""
+    try:
+        raw = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    except OSError:
+        return None
+    return None if not len(raw) else cv2.imdecode(raw, cv2.IMREAD_COLOR)

@@ -84,7 +84,12 @@ class MemoryBranch(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, voxels: Tensor, target: TargetFrames, prior: Tensor, spread: MotionSpread | None
+        self,
+        voxels: Tensor,
+        target: TargetFrames,
+        prior: Tensor,
+        spread: MotionSpread | None,
+        known: Tensor | None = None,
     ) -> MemoryForecast:
         """Return the target frames, as sure as their motion is.
 
@@ -96,11 +101,12 @@ class MemoryBranch(nn.Module):
             target: the frames to forecast.
             prior: logits (Z,) of the column prior.
             spread: of the predicted motions; None where every target frame is planned.
+            known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them.
         """
         past = voxels[:, : target.past_ego.shape[1]]
         unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
         logits, reach = self.fusion.read(
-            voxels, target.window, target.past_ego, target.ego, self.grid, prior
+            voxels, target.window, target.past_ego, target.ego, self.grid, prior, known
         )
         # where no past frame reaches, the column's state at the edge decides
         unseen.put(logits, self.extrapolation(unseen, prior))

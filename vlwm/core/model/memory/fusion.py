@@ -94,6 +94,7 @@ class FrameFusion(nn.Module):
         ego: Tensor,
         grid: VoxelGrid,
         otherwise: Tensor,
+        known: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return some future frames as the past frames have them.
 
@@ -104,13 +105,15 @@ class FrameFusion(nn.Module):
             ego: (R, 4), in the same frame.
             grid: the grid of all frames.
             otherwise: logits (Z,) where no past frame contains a cell.
+            known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them. The
+                kernels of a GPU have no such mask: the plain operations run then.
 
         Returns:
             logits float32 (R, Z, X, Y), and the share of past frames (R, 1, X, Y) that reach the
             lowest layer.
         """
         past = past_ego.shape[1]
-        if self._fits_kernels(voxels):
+        if known is None and self._fits_kernels(voxels):
             # on a GPU: the same, in three kernels that keep the intermediate values in registers
             here = relative_ego(past_ego.double(), ego.double()[:, None])
             lift = here[..., 2] / grid.cell_m[2]
@@ -124,7 +127,8 @@ class FrameFusion(nn.Module):
             )
             scale = (2 * READING_SCALE, TIE_BIAS - READING_SCALE)
             return kernels.fused_logits(maps, mean, self.conv_out, scale, otherwise), reach
-        memory = resampled_memory(voxels[window, :past], past_ego, ego, grid)
+        certain = None if known is None else known[window]
+        memory = resampled_memory(voxels[window, :past], past_ego, ego, grid, known=certain)
         unseen = otherwise[:, None, None]
         logits = torch.where(memory.seen(), self(memory).float(), unseen)
         return logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True)

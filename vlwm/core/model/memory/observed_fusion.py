@@ -202,6 +202,7 @@ class ObservedBranch(MemoryBranch):
         ego: Tensor,
         layers: Tensor,
         truth: Tensor,
+        known: Tensor | None = None,
     ) -> Tensor:
         """Return the cross-entropy of the fusion where there is evidence.
 
@@ -211,12 +212,16 @@ class ObservedBranch(MemoryBranch):
             ego: (B, 4), of a future frame of each window.
             layers: int64 (B, L), height layers of it to learn from.
             truth: uint8 (B, L, X, Y).
+            known: uint8 of the same shape, cells whose truth is known; None: all of them.
         """
         depth, count = occupied.shape[-1], layers.shape[1]
         stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
         seen = self._read(occupied, free, past_ego, ego, torch.cat(stacked, dim=1), margin=False)
         below, here, above = (seen.layers(k * count, (k + 1) * count) for k in range(3))
-        return fusion_loss(self.fusion(here, below, above), truth, here.evidence() > 0.5)
+        counted = here.evidence() > 0.5
+        if known is not None:
+            counted = counted & (known > 0)
+        return fusion_loss(self.fusion(here, below, above), truth, counted)
 
     def completion_loss(
         self,

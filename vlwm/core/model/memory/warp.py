@@ -75,7 +75,7 @@ def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGr
             # whole layers by which the target is higher; beyond ±z nothing is left to read
             shifts = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).clamp(-z, z).tolist()
             for h, shift in enumerate(shifts):
-                to, of = _layers(int(shift), z)
+                to, of = layer_slices(int(shift), z)
                 found = table.index_select(0, rows[h])
                 occupied[b, h, :, to] += found[:, of]
                 contained[b, h, :, to] += inside[h, :, None]
@@ -91,15 +91,20 @@ class Resampled:
 
     Attributes:
         occupied: float32 (B, P, Z, X, Y) in [0, 1], 0 where a frame's grid does not reach.
-        inside: uint8 (B, P, Z, X, Y), 1 where a frame's grid contains the cell's centre, else 0.
+        inside: uint8 (B, P, Z, X, Y), 1 where a frame's grid contains the cell's centre and knows
+            it, else 0.
+        blank: the mean where no frame contains a cell.
     """
 
     occupied: Tensor
     inside: Tensor
+    blank: float = 0.0
 
     def mean(self) -> Tensor:
-        """Return the mean over the containing frames (B, Z, X, Y); 0 where there is none."""
-        return self.occupied.sum(1) / self.inside.sum(1, dtype=torch.float32).clamp(min=1.0)
+        """Return the mean over the containing frames (B, Z, X, Y); `blank` where there is none."""
+        count = self.inside.sum(1, dtype=torch.float32)
+        mean = self.occupied.sum(1) / count.clamp(min=1.0)
+        return mean if not self.blank else mean.masked_fill_(count == 0, self.blank)
 
     def seen(self) -> Tensor:
         """Return bool (B, Z, X, Y): cells that at least one frame contains."""
@@ -108,7 +113,7 @@ class Resampled:
     def split(self, layers: int) -> tuple[Resampled, ...]:
         """Return groups of `layers` layers, in their order."""
         parts = (self.occupied.split(layers, dim=2), self.inside.split(layers, dim=2))
-        return tuple(Resampled(*part) for part in zip(*parts, strict=True))
+        return tuple(Resampled(*part, self.blank) for part in zip(*parts, strict=True))
 
 
 @torch.no_grad()
@@ -118,6 +123,7 @@ def resampled_memory(
     target_ego: Tensor,
     grid: VoxelGrid,
     layers: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Resampled:
     """Interpolate the past frames at the cell centres of a target frame.
 
@@ -129,25 +135,44 @@ def resampled_memory(
         target_ego: (B, 4), in the same frame.
         grid: the grid of all frames.
         layers: int64 (B, L), height layers of the target frame to compute; None: all Z.
+        known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them. A cell of
+            which less than half is known counts as not contained, and unknown is not empty.
     """
     batch, frames, x, y, z = past.shape
     here = relative_ego(past_ego.double(), target_ego.double()[:, None]).flatten(0, 1)
     index_x, index_y = source_places(here, grid)  # (B · P, X, Y), in cells
     # grid_sample takes places from −1 to 1, y first since maps are (X, Y)
     corners = torch.stack([2 * index_y / y - 1, 2 * index_x / x - 1], dim=-1).float()
-    maps = past.flatten(0, 1).permute(0, 3, 1, 2).float()
     with torch.autocast(past.device.type, enabled=False):
-        flat = functional.grid_sample(maps, corners, padding_mode="border", align_corners=False)
         # the layers are mixed by one small matrix for each past frame
         lift, reached = _layer_weights(here[:, 2] / grid.cell_m[2], z)
         if layers is not None:
             wanted = layers.repeat_interleave(frames, dim=0)
             lift = lift.gather(1, wanted[..., None].expand(-1, -1, z))
             reached = reached.gather(1, wanted)
-        lifted = torch.bmm(lift, flat.flatten(2)).view(batch, frames, -1, x, y)
+        lifted = _interpolated(past if known is None else past & known, corners, lift)
+        sure = None if known is None else _interpolated(known, corners, lift)
     inside = within(index_x, index_y, grid)[:, None] & reached[:, :, None, None]
-    inside = inside.view(batch, frames, -1, x, y).to(torch.uint8)
-    return Resampled(lifted.mul_(inside), inside)
+    inside = inside.view(batch, frames, -1, x, y)
+    if sure is None:
+        return Resampled(lifted.mul_(inside), inside.to(torch.uint8))
+    inside = inside & (sure >= 0.5)
+    # the mean over the known cells around, as unknown ones add nothing to either sum
+    lifted = lifted.div_(sure.clamp_(min=0.5)).mul_(inside)
+    return Resampled(lifted, inside.to(torch.uint8), blank=0.5)
+
+
+def _interpolated(frames: Tensor, corners: Tensor, lift: Tensor) -> Tensor:
+    """Return frames (B, P, X, Y, Z) read at places: float32 (B, P, L, X, Y).
+
+    Args:
+        corners: (B · P, X, Y, 2), places as grid_sample takes them.
+        lift: (B · P, L, Z), the mixing of layers.
+    """
+    maps = frames.flatten(0, 1).permute(0, 3, 1, 2).float()
+    flat = functional.grid_sample(maps, corners, padding_mode="border", align_corners=False)
+    mixed = torch.bmm(lift, flat.flatten(2))
+    return mixed.view(*frames.shape[:2], -1, *frames.shape[2:4])
 
 
 @torch.no_grad()
@@ -285,7 +310,7 @@ def within(place_x: Tensor, place_y: Tensor, grid: VoxelGrid) -> Tensor:
     return (place_x >= 0) & (place_x < x) & (place_y >= 0) & (place_y < y)
 
 
-def _layers(shift: int, layers: int) -> tuple[slice, slice]:
+def layer_slices(shift: int, layers: int) -> tuple[slice, slice]:
     """Return target layers and the source layers they read, for a target `shift` layers higher."""
     to = slice(max(0, -shift), layers - max(0, shift))
     return to, slice(max(0, shift), layers - max(0, -shift))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlwm.core.config.schema import TokenizerConfig
+from vlwm.core.model.semantic import occupancy_logit
 from vlwm.core.model.tokenizer.conv_blocks import (
     Decoder,
     Encoder,
@@ -93,6 +94,11 @@ class Tokenizer(nn.Module):
         logits = torch.einsum("nzexy,ce->nxyzc", slices, self.class_embeds.weight)
         return logits[..., 1] - logits[..., 0] if self.config.num_classes == 2 else logits
 
+    def decode_occupancy(self, z_q: Tensor) -> Tensor:
+        """Return logits (N, X, Y, Z) that a cell is occupied, with classes or without."""
+        logits = self.decode(z_q)
+        return logits if self.config.num_classes == 2 else occupancy_logit(logits)
+
     def _fold_out(self, hidden: Tensor) -> Tensor:
         conv = self.decoder.conv_out
         # the logit is a difference of two classes: only that difference is convolved
@@ -118,9 +124,33 @@ class Tokenizer(nn.Module):
         Args:
             rate: share of occupied cells, one number or (Z,), kept within 1e-5 of 0 and 1.
         """
-        apart = self.class_embeds.weight[1] - self.class_embeds.weight[0]
-        rates = torch.as_tensor(rate, dtype=torch.float32, device=apart.device)
-        logits = torch.logit(rates.expand(self.shape[2]).clamp(1e-5, 1 - 1e-5))
-        bias = logits[:, None] * apart / apart.pow(2).sum().clamp(min=1e-6)
+        embeds = self.class_embeds.weight
+        rates = torch.as_tensor(rate, dtype=torch.float32, device=embeds.device)
+        logits = torch.logit(rates.expand(self.shape[2]).clamp(1e-5, 1 - 1e-5))  # (Z,)
+        if self.config.num_classes == 2:
+            apart = embeds[1] - embeds[0]
+            bias = logits[:, None] * apart / apart.pow(2).sum().clamp(min=1e-6)
+        else:
+            bias = _bias_of_classes(embeds, logits)
         bias_of(self.decoder.conv_out).copy_(bias.reshape(-1))
         self.decoder.conv_out.weight.mul_(1.0 / math.sqrt(2.0))
+
+
+def _bias_of_classes(embeds: Tensor, logits: Tensor) -> Tensor:
+    """Return features (Z, E) whose class logits say that a cell is occupied at `logits` (Z,).
+
+    Args:
+        embeds: (C + 1, E), of the classes, free space last.
+    """
+    wanted = torch.zeros(len(embeds), 1, device=embeds.device)
+    wanted[-1] = 1.0
+    along = torch.linalg.lstsq(embeds.float(), wanted).solution[:, 0]  # (E,), raises free space
+    response = embeds.float() @ along  # (C + 1,)
+    low = torch.full_like(logits, -400.0)
+    high = -low
+    for _ in range(50):  # the logit falls along this direction: bisect for its length
+        middle = (low + high) / 2
+        too_high = occupancy_logit(middle[:, None] * response) > logits
+        low = torch.where(too_high, middle, low)
+        high = torch.where(too_high, high, middle)
+    return high[:, None] * along

@@ -11,7 +11,9 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from vlwm.core.data.batch import collate
@@ -63,6 +65,7 @@ def epoch_batches(
     ranks: Ranks,
     workers: int,
     most: int = 0,
+    weights: NDArray[np.float64] | None = None,
 ) -> DataLoader[Any]:
     """Return this process's share of the global batches of an epoch.
 
@@ -70,6 +73,7 @@ def epoch_batches(
         batch: samples of a global batch.
         place: epoch, and samples of it that are done.
         most: samples of an epoch; 0 takes all.
+        weights: float64 (N,), how often each sample is taken in an epoch; None: once.
     """
     epoch, first = place
     sampler = EpochSampler(
@@ -81,6 +85,7 @@ def epoch_batches(
         rank=ranks.rank,
         world_size=ranks.size,
         most=most,
+        weights=weights,
     )
     return make_loader(dataset, sampler, workers=workers, pin=torch.cuda.is_available())
 

@@ -37,8 +37,15 @@ def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None
     Raises:
         DataError: the folder holds none, and nobody is going to make them.
     """
+    for source in config.data.train:
+        if not holds_sessions(Path(source.root)):
+            raise DataError(
+                "this source has no sessions to train on",
+                where=source.root,
+                remedy="vlwm prepare makes them; or take it out of data.train",
+            )
     root = Path(config.data_root)
-    if holds_sessions(root) or config.prepare.source == "procedural":
+    if config.data.train or holds_sessions(root) or config.prepare.source == "procedural":
         return
     if config.dataset in _SETS:
         raise DataError(

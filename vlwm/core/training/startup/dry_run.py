@@ -67,7 +67,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
         "config": config.name,
         "work_dir": str(folder.path),
         "begins": "resumes" if on else ("moves the run there aside" if _runs(folder) else "fresh"),
-        "data_root": config.data_root,
+        "data_root": ", ".join(config.data_roots),
         "data": _data(config),
         "weights": _weights(config, options),
         "stages": stages,
@@ -198,13 +198,14 @@ def _data(config: Config) -> dict[str, Any]:
     made = "a procedural city is made first"
     if config.prepare.source != "procedural":
         made = f"prepared first from {config.prepare.input}"
-    state = "prepared" if holds_sessions(Path(config.data_root)) else made
+    every = all(holds_sessions(Path(root)) for root in config.data_roots)
+    state = "prepared" if every else made
     return {"state": state, "train_sessions": len(frames), "train_frames": sum(frames)}
 
 
 def _train_frames(config: Config) -> list[int]:
     """Frames of each session that trains."""
-    sessions = sorted(Path(config.data_root).glob("*/occupancy"))
+    sessions = [s for r in config.data_roots for s in sorted(Path(r).glob("*/occupancy"))]
     if not sessions:
         dealt = deal_sessions(config.prepare.sessions)
         return [config.prepare.frames for split in dealt if split == Split.TRAIN]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.sampler import weighted_count
 from vlwm.core.data.splits import Splits, open_splits
 from vlwm.core.data.windows import Window, frame_rows, windows_of
+from vlwm.core.errors import DataError
 from vlwm.core.evaluation.clusters import over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, evenly
 from vlwm.core.geometry.grid import VoxelGrid
@@ -22,7 +23,7 @@ from vlwm.core.training.startup.data_on_demand import (
     prepare_data,
     refuse_what_is_missing,
 )
-from vlwm.core.vocabulary import Split
+from vlwm.core.vocabulary import Split, Stage
 
 log = logging.getLogger("vlwm.training")
 
@@ -43,6 +44,9 @@ class TrainData:
         rate: share of occupied cells in the train split.
         column: (Z,) share of occupied cells by height in the train split.
         data_hash: of frames, poses and sums.
+        window_weights: float64 (len(train),), how often each window is taken in an epoch; None:
+            once.
+        frame_weights: float64 (len(train_rows),), the same of single frames.
     """
 
     store: PackedStore
@@ -55,6 +59,16 @@ class TrainData:
     rate: float
     column: NDArray[np.float64]
     data_hash: str
+    window_weights: NDArray[np.float64] | None = None
+    frame_weights: NDArray[np.float64] | None = None
+
+    def samples_of(self, stage: Stage) -> int:
+        """Return the samples of a whole epoch of a stage, each as often as its source weighs."""
+        tokens = stage == Stage.TOKENIZER
+        weights = self.frame_weights if tokens else self.window_weights
+        if weights is not None:
+            return weighted_count(weights)
+        return len(self.train_rows) if tokens else len(self.train)
 
     @property
     def grid(self) -> VoxelGrid:
@@ -71,8 +85,7 @@ def open_data(config: Config, tick: Tick, *, from_raw: bool = False) -> TrainDat
     Raises:
         DataError: no data, another grid, an empty split, or a data set whose reader is missing.
     """
-    root = Path(config.data_root)
-    if is_to_be_prepared(config, from_raw=from_raw):
+    if not config.data.train and is_to_be_prepared(config, from_raw=from_raw):
         prepare_data(config, tick)
     refuse_what_is_missing(config)
 
@@ -81,7 +94,7 @@ def open_data(config: Config, tick: Tick, *, from_raw: bool = False) -> TrainDat
         tick()
 
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
-    store = PackedStore.open(root, grid, on_session=packed)
+    store = PackedStore.open(config.data_roots, grid, on_session=packed)
     for file, reason in store.damaged:
         log.warning("left out: %s, %s", file, reason)
     splits = open_splits(store, grid.horizontal_half_diagonal_m, config.seed)
@@ -104,6 +117,7 @@ def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
     train_rows, val_rows = (frame_rows(store, splits, name) for name in (Split.TRAIN, Split.VAL))
     column = store.column_prior(train_rows[evenly(len(train_rows), MOST_FRAMES)])
     most = config.evaluation.max_windows
+    window_weights, frame_weights = _weights(store, config, train, train_rows)
     data = TrainData(
         store=store,
         splits=splits,
@@ -115,11 +129,40 @@ def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
         rate=float(column.mean()),
         column=column,
         data_hash=store.data_hash,
+        window_weights=window_weights,
+        frame_weights=frame_weights,
     )
     log.info(
         "data: %d frames of %d sessions in %s; %d windows to train on, %d to validate with; "
         "%.2f %% occupied%s",
-        len(store), len(store.sessions), store.root, len(train), len(data.val), 100 * data.rate,
+        len(store), len(store.sessions), ", ".join(config.data_roots), len(train), len(data.val),
+        100 * data.rate,
         "; procedural city, not a real one" if store.procedural else "",
     )  # fmt: skip
     return data
+
+
+def _weights(
+    store: PackedStore, config: Config, train: list[Window], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Return how often each window and each frame is taken in an epoch; None where once.
+
+    Raises:
+        DataError: a source has nothing in the train split.
+    """
+    if not config.data.train:
+        return None, None
+    source = store.source[store.session]  # (N,), of each frame
+    own = np.array([source[w.rows[0]] for w in train])
+    for number, wanted in enumerate(config.data.train):
+        frames, windows = int((source[rows] == number).sum()), int((own == number).sum())
+        log.info("data: %s, weight %g: %d windows and %d frames to train on",
+                 wanted.root, wanted.weight, windows, frames)  # fmt: skip
+        if not windows:
+            raise DataError(
+                "this source has no window in the train split",
+                where=wanted.root,
+                remedy="prepare more sessions or longer ones, or take it out of data.train",
+            )
+    each = np.array([s.weight for s in config.data.train])
+    return each[own], each[source[rows]]

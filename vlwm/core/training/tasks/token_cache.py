@@ -147,8 +147,13 @@ class FrameCodes:
     @torch.no_grad()
     def _compute(self, batch: Batch, b: int, f: int) -> NDArray[np.integer[Any]]:
         """Compute the codes (h, w) of one frame by itself, so that no batch can change them."""
-        voxels = self.model.voxels(batch.bits[b : b + 1, f : f + 1], batch.symmetry[b : b + 1])
-        return self.model.vae.tokenise(voxels[:, 0])[0].cpu().numpy()
+        one, frame = slice(b, b + 1), slice(f, f + 1)
+        symmetry = batch.symmetry[one]
+        voxels = self.model.voxels(batch.bits[one, frame], symmetry)
+        labels = None if batch.classes is None else batch.classes[one, frame]
+        classes = self.model.classes(labels, voxels, symmetry)
+        cells = voxels if classes is None else classes
+        return self.model.vae.tokenise(cells[:, 0])[0].cpu().numpy()
 
     def _open(self, device: torch.device) -> None:
         """Open the file at the first batch: only then the precision is known."""

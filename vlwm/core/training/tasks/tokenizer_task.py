@@ -16,12 +16,13 @@ from torch import Tensor
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import FrameBatch, apply_symmetry
-from vlwm.core.data.datasets import KNOWN, FrameDataset
+from vlwm.core.data.datasets import FrameDataset, layers_of_task
 from vlwm.core.evaluation.calibration.histogram import ProbabilityHistogram
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.model.losses import occupancy_loss
+from vlwm.core.model.semantic import cells_with_class, class_loss, occupancy_logit
 from vlwm.core.model.tokenizer.quantizer import CodebookHealth
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.training.loop.data_loader import epoch_batches, share_of
@@ -62,14 +63,16 @@ class TokenizerTask:
     ) -> None:
         self.module = model
         self.config, self.device, self.workers, self.ranks = config, device, workers, ranks
-        self.shape = data.grid.shape
+        self.data, self.shape = data, data.grid.shape
+        self.free_class = config.tokenizer.num_classes - 1
+        layers = layers_of_task(data.store, semantic=config.semantic)
         # quarter turns need a square plane
         square = self.shape[0] == self.shape[1] and config.data.symmetries
         self.train_set = FrameDataset(
             data.store, data.train_rows, symmetries=8 if square else 1, seed=config.seed,
-            layers=KNOWN,
+            layers=layers,
         )  # fmt: skip
-        self.val_set = FrameDataset(data.store, data.val_rows, layers=KNOWN)
+        self.val_set = FrameDataset(data.store, data.val_rows, layers=layers)
         size = config.tokenizer
         self.codebook = CodebookHealth(model.vqvae, size.ema_decay, size.revive_below, config.seed)
         self.fresh = fresh
@@ -82,7 +85,8 @@ class TokenizerTask:
 
     def samples(self) -> int:
         """Return the frames of an epoch."""
-        return min(len(self.train_set), self.config.tokenizer.epoch_samples or len(self.train_set))
+        whole = self.data.samples_of(Stage.TOKENIZER)
+        return min(whole, self.config.tokenizer.epoch_samples or whole)
 
     def batches(self, epoch: int, first_sample: int) -> Any:
         """Return the frames of one epoch in its own order."""
@@ -94,6 +98,7 @@ class TokenizerTask:
             self.ranks,
             self.workers,
             self.config.tokenizer.epoch_samples,
+            self.data.frame_weights,
         )
 
     def begin_step(self, step: int) -> None:
@@ -109,7 +114,7 @@ class TokenizerTask:
     def loss_terms(self, batch: FrameBatch, step: int) -> Iterator[LossTerm]:
         """Yield one term: the composite of the round trip and the quantizer's share a graph."""
         truth = apply_symmetry(unpack_bits(batch.bits, self.shape), batch.symmetry)
-        z = self.module.encode(truth)  # (N, C, h, w)
+        z = self.module.encode(self._cells(batch, truth))  # (N, C, h, w)
         quantized = self.module.quantize(z)
         if self.module.training:
             # kept for `end_step`: the codebook follows the global batch, not a microbatch
@@ -117,8 +122,16 @@ class TokenizerTask:
             self._outputs.append((flat, quantized.indices.reshape(-1)))
         logits = self.module.decode(quantized.z_q)
         known = _known(batch, self.shape)
+        more: dict[str, Tensor] = {}
+        if self.config.semantic:
+            more["loss/class"] = class_loss(
+                logits[..., :-1], self._labels(batch), self.free_class, known
+            )
+            logits = occupancy_logit(logits)
         occupancy = occupancy_loss(logits, truth, self.config.loss, known)
         total = occupancy.total + self.config.tokenizer.vq_weight * quantized.vq_loss
+        if more:
+            total = total + self.config.loss.class_weight * more["loss/class"]
         numbers = {
             "loss/occupancy": occupancy.total,
             "loss/focal": occupancy.focal,
@@ -126,8 +139,20 @@ class TokenizerTask:
             "loss/mean": occupancy.mean,
             "loss/vq": quantized.vq_loss,
             **occupancy.statistics(),
+            **more,
         }
         yield LossTerm("round_trip", total, numbers=numbers)
+
+    def _labels(self, batch: FrameBatch) -> Tensor:
+        """Return the classes uint8 (N, X, Y, Z) of a batch, turned as its voxels are."""
+        assert batch.classes is not None
+        return apply_symmetry(batch.classes, batch.symmetry)
+
+    def _cells(self, batch: FrameBatch, voxels: Tensor) -> Tensor:
+        """Return what the tokenizer reads: voxels, or classes where there is the task."""
+        if not self.config.semantic:
+            return voxels
+        return cells_with_class(voxels, self._labels(batch), self.free_class)
 
     def exchange(self) -> None:
         """Gather encoder outputs and codes of the global batch, in the same order everywhere."""
@@ -151,8 +176,8 @@ class TokenizerTask:
         def score(batch: FrameBatch) -> None:
             batch = batch.to(self.device)
             truth = unpack_bits(batch.bits, self.shape)
-            quantized = self.module.quantize(self.module.encode(truth))
-            logits = self.module.decode(quantized.z_q)
+            quantized = self.module.quantize(self.module.encode(self._cells(batch, truth)))
+            logits = self.module.decode_occupancy(quantized.z_q)
             known = _known(batch, self.shape)
             loss = occupancy_loss(logits, truth, self.config.loss, known).total
             loss = loss + self.config.tokenizer.vq_weight * quantized.vq_loss

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
-from vlwm.core.data.datasets import KNOWN, WindowDataset
+from vlwm.core.data.datasets import WindowDataset, layers_of_task
 from vlwm.core.evaluation.baselines.fit import VALIDATION_WINDOWS, fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.calibration.thresholds import Thresholds
@@ -68,12 +68,13 @@ class WorldTask:
         self.config, self.device, self.data, self.workers = config, device, data, workers
         self.ranks = ranks
         history = config.history_frames
+        layers = layers_of_task(data.store, semantic=config.semantic)
         self.train_set = WindowDataset(
             data.store, data.train, history, mirror=config.data.mirror, seed=config.seed,
-            observed=config.data.observed, layers=KNOWN,
+            observed=config.data.observed, layers=layers,
         )  # fmt: skip
         self.val_set = WindowDataset(
-            data.store, data.val, history, observed=config.data.observed, layers=KNOWN
+            data.store, data.val, history, observed=config.data.observed, layers=layers
         )
         self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
         # codes can be kept only while the tokenizer does not change
@@ -107,7 +108,8 @@ class WorldTask:
 
     def samples(self) -> int:
         """Return the windows of an epoch."""
-        return min(len(self.train_set), self.config.data.epoch_samples or len(self.train_set))
+        whole = self.data.samples_of(Stage.WORLD)
+        return min(whole, self.config.data.epoch_samples or whole)
 
     def batches(self, epoch: int, first_sample: int) -> Any:
         """Return the windows of one epoch in its own order."""
@@ -119,6 +121,7 @@ class WorldTask:
             self.ranks,
             self.workers,
             self.config.data.epoch_samples,
+            self.data.window_weights,
         )
 
     def loss_terms(self, batch: Batch, step: int) -> Iterator[LossTerm]:

@@ -10,7 +10,12 @@ from typing import Any
 import numpy
 import torch
 
+from vlwm.core.config.schema import Config
+from vlwm.core.errors import CheckpointError
+from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.version import __version__
+
+_OCCWORLD = "initial weights of OccWorld, trained on nuScenes, CC BY-NC-SA 4.0"
 
 
 def identity(seed: int, data_hash: str, attribution: str = "") -> dict[str, Any]:
@@ -37,6 +42,23 @@ def identity(seed: int, data_hash: str, attribution: str = "") -> dict[str, Any]
 def non_commercial(attribution: str) -> bool:
     """Return True where the training data, and so the weights, are for non-commercial use."""
     return "-NC" in attribution.upper() or "non-commercial" in attribution.lower()
+
+
+def attribution_with(data: str, config: Config, *, from_scratch: bool) -> str:
+    """Return the attribution of the training data and of the initial weights, if there are any."""
+    path = config.load_from
+    if path is None or from_scratch or not Path(path).exists():
+        return data
+    weights = _OCCWORLD if "occworld" in path.lower() else _attribution_of(Path(path))
+    return "; ".join(dict.fromkeys(part for part in (data, weights) if part))
+
+
+def _attribution_of(checkpoint: Path) -> str:
+    """Return what a checkpoint of ours was trained on; nothing for other files."""
+    try:
+        return str(load_checkpoint(checkpoint).get("attribution") or "")
+    except CheckpointError:
+        return ""
 
 
 def git_revision() -> str | None:

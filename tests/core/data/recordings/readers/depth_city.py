@@ -22,6 +22,7 @@ class DepthCity:
         first: float, step: int, ahead_m: float = 0.0,
     ) -> None:  # fmt: skip
         self.city, self.shape, self.ahead_m = city, shape, ahead_m
+        self.pictures: dict[float, np.ndarray] = {}
         self.rows = np.arange(step // 2, shape[0], step)
         self.columns = np.arange(step // 2, shape[1], step)
         down, right = np.meshgrid(
@@ -32,7 +33,12 @@ class DepthCity:
         self.rays = np.stack([np.ones_like(right), right, down], axis=-1)  # forward, right, down
 
     def depth(self, time_s: float) -> np.ndarray:
-        """The depth picture, sky where nothing was cast or met."""
+        """The depth picture, sky where nothing was cast or met; cast once for each time."""
+        if time_s not in self.pictures:
+            self.pictures[time_s] = self._cast(time_s)
+        return self.pictures[time_s]
+
+    def _cast(self, time_s: float) -> np.ndarray:
         place, turn = self.city.poses(np.array([time_s]))
         world = Rotation.from_quat(turn[0])
         start = place[0] + world.apply([self.ahead_m, 0.0, 0.0])
@@ -44,11 +50,13 @@ class DepthCity:
         picture[np.ix_(self.rows, self.columns)] = np.where(np.isfinite(found), found, SKY)
         return picture
 
-    def recording(self, times: np.ndarray, agent: str = "drone") -> Recording:
-        """The same without any file: points in a forward-left-up sensor."""
+    def recording(
+        self, times: np.ndarray, seen: slice = slice(None), agent: str = "drone"
+    ) -> Recording:
+        """The same without any file: points in a forward-left-up sensor at `times[seen]`."""
         zero = float(times[0])
         scans = []
-        for t in times:
+        for t in times[seen]:
             depth = self.depth(float(t))[np.ix_(self.rows, self.columns)]
             points = (self.rays * depth[..., None])[depth < 100.0] @ FRD
             scans.append(Scan(float(t) - zero, points.astype(np.float32)))

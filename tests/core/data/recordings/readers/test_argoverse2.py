@@ -11,6 +11,7 @@ import pytest
 from tests.core.data.recordings.known_city import MOUNT
 from tests.core.data.recordings.sessions import (
     CITY,
+    STILL,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -22,7 +23,6 @@ from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.errors import VlwmError
 
 feather = pytest.importorskip("pyarrow.feather", reason="needs the extra vlwm[argoverse2]")
-STILL = replace(CITY, blocks=1)
 
 
 def table(path: Path, **columns: object) -> None:
@@ -32,9 +32,9 @@ def table(path: Path, **columns: object) -> None:
     feather.write_feather(pyarrow.table(columns), str(path))
 
 
-def write(root: Path, recording: Recording) -> Path:
+def write(root: Path, recording: Recording, name: str = "log") -> Path:
     """Points in the body frame; the upper lidar is where the known city's lidar is."""
-    log = root / "log"
+    log = root / name
     track = recording.poses
     names = dict(zip(("tx_m", "ty_m", "tz_m"), track.positions.T, strict=True))
     names |= dict(zip(("qx", "qy", "qz", "qw"), track.quaternions.T, strict=True))

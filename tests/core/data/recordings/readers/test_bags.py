@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.core.data.recordings.formats import offsets
-from tests.core.data.recordings.known_city import MOUNT
+from tests.core.data.recordings.known_city import MOUNT, KnownCity
 from tests.core.data.recordings.sessions import CITY, session_of, share_of_equal_cells
 from vlwm.core.data.recordings.readers.bags import BagSource, read_bag, read_bags
 from vlwm.core.data.recordings.readers.ros_messages import livox_points, point_cloud
@@ -22,6 +22,8 @@ from vlwm.core.errors import VlwmError
 pytest.importorskip("rosbags", reason="ROS bags need the extra vlwm[bags]")
 RECORDING = CITY.recording
 RULE = "=" * 80 + "\n"
+LOG_AHEAD_NS = 1_700_000_000 * 10**9
+"""the clock of the recorder, other than that of the time stamps"""
 LIVOX_MSG = (
     "std_msgs/Header header\nuint64 timebase\nuint32 point_num\nuint8 lidar_id\nuint8[3] rsvd\n"
     "livox_ros_driver2/CustomPoint[] points\n"
@@ -154,17 +156,22 @@ class Store:
 Rows = Iterable[tuple[str, str, float, Any]]
 
 
-def messages(store: Store, points: str = "cloud", poses: str = "odom") -> Rows:
+def messages(
+    store: Store, points: str = "cloud", poses: str = "odom", city: KnownCity = CITY
+) -> Rows:
     """Topic, type, time and message of the known city."""
-    static = store.transform(CITY.start_s, "base_link", "lidar", MOUNT[:3, 3], quaternion(MOUNT))
-    yield "/tf_static", "tf2_msgs/msg/TFMessage", CITY.start_s, static
-    track = RECORDING.poses
-    for t, p, q in zip(track.times_s, track.positions, track.quaternions, strict=True):
+    static = store.transform(city.start_s, "base_link", "lidar", MOUNT[:3, 3], quaternion(MOUNT))
+    yield "/tf_static", "tf2_msgs/msg/TFMessage", city.start_s, static
+    track = city.recording.poses
+    times = np.round(track.times_s, 6) + 0.0
+    for t, p, q in zip(times, track.positions, track.quaternions, strict=True):
+        if t < 0:  # before a simulation begins
+            continue
         if poses == "odom":
             yield "/odom", "nav_msgs/msg/Odometry", t, store.odometry(t, p, q)
         else:
             yield "/tf", "tf2_msgs/msg/TFMessage", t, store.transform(t, "odom", "base_link", p, q)
-    for scan in CITY.scans:
+    for scan in city.scans:
         kind = {"cloud": "sensor_msgs/msg/PointCloud2"}.get(
             points, "livox_ros_driver2/msg/CustomMsg"
         )
@@ -172,7 +179,9 @@ def messages(store: Store, points: str = "cloud", poses: str = "odom") -> Rows:
         yield "/points", kind, scan.time_s, message
 
 
-def write_rosbags(path: Path, distro: str, plugin: str, points: str, poses: str) -> Path:
+def write_rosbags(
+    path: Path, distro: str, plugin: str, points: str, poses: str, city: KnownCity = CITY
+) -> Path:
     """With the writers of rosbags."""
     from rosbags import rosbag1, rosbag2
 
@@ -184,11 +193,12 @@ def write_rosbags(path: Path, distro: str, plugin: str, points: str, poses: str)
         bag = rosbag2.Writer(path, version=9, storage_plugin=kind)
     with bag:
         found: dict[str, Any] = {}
-        for topic, kind, time_s, message in messages(store, points, poses):
+        for topic, kind, time_s, message in messages(store, points, poses, city):
             if topic not in found:
                 found[topic] = bag.add_connection(topic, kind, typestore=store.store)
             encode = store.store.serialize_ros1 if store.ros1 else store.store.serialize_cdr
-            bag.write(found[topic], round(time_s * 1e9), bytes(encode(message, kind)))
+            stamp = round(time_s * 1e9) + LOG_AHEAD_NS
+            bag.write(found[topic], stamp, bytes(encode(message, kind)))
     return path
 
 
@@ -331,3 +341,14 @@ def test_a_folder_of_bags_gives_one_recording_each(tmp_path: Path) -> None:
     first = write_rosbags(tmp_path / "a.bag", "ROS1_NOETIC", "", "cloud", "odom")
     shutil.copy(first, tmp_path / "b.bag")
     assert [r.name for r in read_bags(tmp_path)] == ["a", "b"]
+
+
+def test_simulated_time_begins_at_zero(tmp_path: Path) -> None:
+    """The first message of a simulation is at 0 s, not at the time of the log."""
+    city = replace(CITY, start_s=0.0, seconds=1.0)
+    bag = write_rosbags(tmp_path / "sim.bag", "ROS1_NOETIC", "", "cloud", "odom", city)
+    (recording,) = read_bags(bag)
+    times = [scan.time_s for scan in recording.scans()]
+    np.testing.assert_allclose(times, city.scan_times, atol=1e-6)
+    assert recording.poses.times_s[0] == 0.0 and recording.poses.times_s[-1] < 2.0
+    assert session_of(recording, tmp_path / "out")[1].frames >= 2

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.core.data.recordings.known_city import KnownCity
 from tests.core.data.recordings.readers.depth_city import DepthCity, ned_poses
 from tests.core.data.recordings.sessions import (
     CITY,
@@ -22,48 +23,53 @@ from vlwm.core.data.recordings.readers.tartanair import read_tartanair
 from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.errors import VlwmError
 
-TIMES = CITY.start_s + np.arange(16) * 0.1
 SEEN = slice(0, None, 3)  # pictures that are written: depth need not exist at every pose
 
 
-def tartan(root: Path, version: int) -> tuple[Path, Recording]:
+def times_of(city: KnownCity) -> np.ndarray:
+    """The poses of a trajectory at 10 Hz, without the last 0.8 s of the city's recording."""
+    return city.start_s + np.arange(round(10 * (city.seconds - 0.8))) * 0.1
+
+
+def tartan(root: Path, version: int, known: KnownCity = CITY) -> tuple[Path, Recording]:
+    times = times_of(known)
     first = 0.5 if version == 2 else 0.0
     shape, centre = ((640, 640), (320, 320)) if version == 2 else ((480, 640), (320, 240))
-    city = DepthCity(CITY, shape, 320.0, centre, first, 3)
+    city = DepthCity(known, shape, 320.0, centre, first, 3)
     name = "lcam_front" if version == 2 else "left"
     folder = root / "town/Data_easy/P001"
     (folder / f"depth_{name}").mkdir(parents=True)
-    places, turns = ned_poses(*CITY.poses(TIMES))
+    places, turns = ned_poses(*known.poses(times))
     np.savetxt(folder / f"pose_{name}.txt", np.concatenate([places, turns], axis=1))
-    for k in range(len(TIMES))[SEEN]:
-        depth = city.depth(float(TIMES[k])).astype("<f4")
+    for k in range(len(times))[SEEN]:
+        depth = city.depth(float(times[k])).astype("<f4")
         if version == 2:
             file = folder / f"depth_{name}/{k:06d}_{name}_depth.png"
             cv2.imwrite(str(file), depth.view(np.uint8).reshape(*shape, 4))
         else:
             np.save(folder / f"depth_{name}/{k:06d}_{name}_depth.npy", depth)
-    direct = city.recording(TIMES)
-    scans = list(direct.scans())[SEEN]
-    return root, replace(direct, scans=lambda: iter(scans))
+    return root, city.recording(times, SEEN)
 
 
-def midair(root: Path) -> tuple[Path, Recording]:
+def midair(root: Path, known: KnownCity = CITY, climate: str = "sunny") -> tuple[Path, Recording]:
     """Poses at 100 Hz, pictures at 25 Hz of which each fifth is written."""
-    city = DepthCity(CITY, (1024, 1024), 512.0, (512.0, 512.0), 0.5, 5, ahead_m=0.5)
-    depth = root / "sunny/depth/trajectory_0007"
+    city = DepthCity(known, (1024, 1024), 512.0, (512.0, 512.0), 0.5, 5, ahead_m=0.5)
+    depth = root / climate / "depth/trajectory_0007"
     depth.mkdir(parents=True)
-    times = CITY.start_s + np.arange(151) * 0.01
-    places, turns = ned_poses(*CITY.poses(times))
-    with h5py.File(root / "sunny/sensor_records.hdf5", "w") as out:
+    seconds = times_of(known)[-1] - known.start_s
+    times = known.start_s + np.arange(round(seconds * 100) + 1) * 0.01
+    places, turns = ned_poses(*known.poses(times))
+    with h5py.File(root / climate / "sensor_records.hdf5", "w") as out:
         truth = out.create_group("trajectory_0007/groundtruth")
         truth["position"], truth["attitude"] = places, turns[:, [3, 0, 1, 2]]
         out.create_group("trajectory_0008/groundtruth")
-    seen = np.arange(0, 38, 5)
+    seen = np.arange(0, len(times) // 4 + 1, 5)
+    seen = seen[4 * seen < len(times)]
     for k in seen:
         picture = city.depth(float(times[4 * k])).astype(np.float16)
         cv2.imwrite(str(depth / f"{k:06d}.PNG"), picture.view(np.uint16))
     direct = city.recording(times[4 * seen])
-    places, turns = CITY.poses(times)
+    places, turns = known.poses(times)
     from vlwm.core.data.recordings.pose_track import PoseTrack
 
     return root, replace(direct, poses=PoseTrack.of(times - times[0], places, turns))

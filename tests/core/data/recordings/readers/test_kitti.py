@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.data.recordings.sessions import (
     CITY,
+    STILL,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -22,11 +23,11 @@ TR = np.array([[0, -1, 0, 0.01], [0, 0, -1, -0.08], [1, 0, 0, -0.27], [0, 0, 0, 
 """Velodyne to camera 0: axes of a camera, and a short way"""
 
 
-def write(root: Path, recording: Recording) -> None:
+def write(root: Path, recording: Recording, name: str = "07") -> Path:
     """A sequence whose camera world is the first camera, as KITTI has it."""
-    folder = root / "sequences/07"
+    folder = root / f"sequences/{name}"
     (folder / "velodyne").mkdir(parents=True)
-    (root / "poses").mkdir()
+    (root / "poses").mkdir(exist_ok=True)
     scans = list(recording.scans())
     places, turns, _ = recording.poses.at([s.time_s for s in scans])
     body = [
@@ -35,25 +36,18 @@ def write(root: Path, recording: Recording) -> None:
     level = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
     start = matrix_of(places[0], [0, 0, 0, 1.0])  # z up, as on a level road
     camera = [level @ np.linalg.inv(start) @ m @ np.linalg.inv(TR) for m in body]
-    np.savetxt(root / "poses/07.txt", [m[:3].ravel() for m in camera])
+    np.savetxt(root / f"poses/{name}.txt", [m[:3].ravel() for m in camera])
     np.savetxt(folder / "times.txt", [s.time_s - scans[0].time_s for s in scans])
     rows = " ".join(f"{v:.12e}" for v in TR[:3].ravel())
     (folder / "calib.txt").write_text(f"P0: {rows}\nTr: {rows}\n")
     for k, scan in enumerate(scans):
         cloud = np.column_stack([scan.points, scan.intensity]).astype("<f4")
         (folder / f"velodyne/{k:06d}.bin").write_bytes(cloud.tobytes())
-
-
-def instantaneous() -> Recording:
-    """The known city with scans of one instant: KITTI's are compensated."""
-    from dataclasses import replace
-
-    still = replace(CITY, blocks=1)
-    return still.recording
+    return root
 
 
 def test_a_known_city_comes_back(tmp_path: Path) -> None:
-    recording = instantaneous()
+    recording = STILL.recording
     write(tmp_path / "kitti", recording)
     (found,) = read_kitti(tmp_path / "kitti")
     scans = [
@@ -93,7 +87,7 @@ def test_real_poses_lay_a_real_scan_on_the_one_before(shared_data: Path) -> None
 def test_faults_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(VlwmError, match="no KITTI sequence with poses here"):
         read_kitti(tmp_path)
-    write(tmp_path / "k", instantaneous())
+    write(tmp_path / "k", STILL.recording)
     folder = tmp_path / "k/sequences/07"
     whole = (folder / "calib.txt").read_text()
     (folder / "calib.txt").write_text("Tr: 1 2 3\n")

@@ -11,8 +11,8 @@ import pytest
 
 from tests.core.data.recordings.known_city import GRID, MOUNT
 from tests.core.data.recordings.sessions import (
-    CITY,
     OPTIONS,
+    STILL,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -31,8 +31,6 @@ from vlwm.core.data.session import Session
 from vlwm.core.errors import VlwmError
 from vlwm.core.geometry.grid import VoxelGrid
 
-STILL = replace(CITY, blocks=1)
-
 
 def wxyz(matrix: np.ndarray) -> list[float]:
     from scipy.spatial.transform import Rotation
@@ -41,12 +39,12 @@ def wxyz(matrix: np.ndarray) -> list[float]:
     return [w, x, y, z]
 
 
-def write(root: Path, recording: Recording) -> Path:
+def write(root: Path, recording: Recording, name: str = "scene-0916") -> Path:
     """A scene whose every fifth half-second scan is a key frame."""
     (root / "samples/LIDAR_TOP").mkdir(parents=True)
     (root / "v1.0-mini").mkdir()
     tables: dict[str, list[dict]] = {
-        "scene": [{"token": "s", "name": "scene-0916"}],
+        "scene": [{"token": "s", "name": name}],
         "sensor": [{"token": "l", "channel": "LIDAR_TOP"}, {"token": "c", "channel": "CAM_FRONT"}],
         "calibrated_sensor": [
             {"token": "cl", "sensor_token": "l", "translation": MOUNT[:3, 3].tolist(),

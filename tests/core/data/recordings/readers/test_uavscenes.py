@@ -12,6 +12,7 @@ import pytest
 
 from tests.core.data.recordings.sessions import (
     CITY,
+    STILL,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -21,15 +22,14 @@ from vlwm.core.data.recordings.readers.uavscenes import camera_from_lidar, read_
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import VlwmError
 
-STILL = replace(CITY, blocks=1)
 CAMERA = np.array([[0, -1, 0, 0.01], [0, 0, -1, 0.06], [1, 0, 0, -0.05], [0, 0, 0, 1.0]])
 """lidar to camera, about as published"""
 DOWN = np.array([[0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, -1, 0], [0, 0, 0, 1.0]])
 """camera that looks down to a body: the top of the picture is ahead"""
 
 
-def write(root: Path, recording: Recording) -> Path:
-    run = root / "interval5_CAM_LIDAR/interval5_CAM_LIDAR/interval5_AMtown02"
+def write(root: Path, recording: Recording, name: str = "AMtown02") -> Path:
+    run = root / f"interval5_CAM_LIDAR/interval5_CAM_LIDAR/interval5_{name}"
     (run / "interval5_LIDAR").mkdir(parents=True)
     (run / "interval5_CAM").mkdir()
     table = {"used_by": {"AMtown01-03": "A", "other": "B"},

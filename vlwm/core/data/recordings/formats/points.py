@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # of a damaged header of .npy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,9 @@ def read_points(path: Path) -> Points:
         )
     try:
         return reader(path)
-    except (OSError, ValueError, KeyError, EOFError, IndexError, OverflowError) as error:
+    except (
+        OSError, ValueError, KeyError, EOFError, IndexError, OverflowError, SyntaxError, TokenError
+    ) as error:  # fmt: skip
         raise DataError(
             f"a damaged point file: {error}",
             where=path,

@@ -6,6 +6,7 @@ Livox's `CustomMsg` is decoded here. Time stamps are those of the headers, simul
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
@@ -24,11 +26,11 @@ from vlwm.core.data.recordings.readers.ros_messages import (
     LIVOX,
     POINT_CLOUD,
     frame_of,
+    header_time,
     livox_points,
     point_cloud,
     pose_row,
     scan_of,
-    stamp_of,
 )
 from vlwm.core.data.recordings.readers.tf_tree import TransformTree
 from vlwm.core.data.recordings.recording import Recording, Scan
@@ -47,6 +49,12 @@ _POSES = (
 _TRANSFORMS = ("tf2_msgs/msg/TFMessage", "tf/msg/tfMessage")
 _DISTROS = ("ROS2_HUMBLE", "ROS2_FOXY")
 SUFFIXES = (".bag", ".mcap", ".db3")
+_DAMAGE = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, AssertionError,
+    OverflowError, MemoryError, RuntimeError, RecursionError, SyntaxError, struct.error,
+    sqlite3.Error, zstandard.ZstdError,
+)  # fmt: skip
+"""what a cut or flipped file raises in rosbags and in the decompressors behind it"""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ def read_bag(source: BagSource) -> Recording:
         points = _choose(source, bag, (POINT_CLOUD, *LIVOX), source.topic_points, "points")
         tree = _transforms(bag)
         frame = _frame_of_points(bag, points, source.path)
+        stamped = _is_stamped(bag, points)
         track, body, notes = _poses(source, bag, tree)
     mount = _mount(source, tree, frame, body)
     if source.body_frame not in (None, body) and source.poses is None:
@@ -115,7 +124,7 @@ def read_bag(source: BagSource) -> Recording:
     return Recording(
         name=source.path.stem,
         agent=source.agent,
-        scans=lambda: _scans(source.path, topics, damaged),
+        scans=lambda: _scans(source.path, topics, damaged, stamped),
         poses=to_standard(track, axes),
         extrinsics={"LIDAR": mount_to_standard(mount, axes)},
         notes=notes,
@@ -134,7 +143,10 @@ def _opened(path: Path) -> Iterator[Any]:
     """
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.rosbag1 import ReaderError as Ros1Error
+        from rosbags.rosbag2 import ReaderError as Ros2Error
         from rosbags.typesys import Stores, get_typestore
+        from rosbags.typesys.base import TypesysError
     except ImportError as error:
         raise MachineError(
             "reading ROS bags needs rosbags", where=path, remedy="pip install 'vlwm[bags]'"
@@ -146,13 +158,22 @@ def _opened(path: Path) -> Iterator[Any]:
             yield reader
     except FileNotFoundError as error:
         raise DataError("no such bag", where=path, remedy="check --points") from error
-    except (AnyReaderError, OSError, struct.error, ValueError, KeyError) as error:
+    except (AnyReaderError, Ros1Error, Ros2Error, TypesysError, *_DAMAGE, *_of_sqlite()) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"the bag cannot be read: {reason}",
             where=path,
             remedy="copy it again, or restore its index with rosbag reindex or ros2 bag reindex",
         ) from error
+
+
+def _of_sqlite() -> tuple[type[Exception], ...]:
+    """Return the errors of the SQLite library that newer versions of rosbags bring."""
+    try:
+        import apsw
+    except ImportError:
+        return ()
+    return (apsw.Error,)
 
 
 def _has_index(folder: Path) -> bool:
@@ -198,6 +219,23 @@ def _frame_of_points(bag: Any, points: list[Any], path: Path) -> str:
     raise DataError("the topic of points is empty", where=path, remedy="name another one")
 
 
+def _is_stamped(bag: Any, connections: list[Any]) -> bool:
+    """Return True if one of the first messages has a time stamp in its header.
+
+    Simulated time begins at 0, so a stamp of 0 alone does not say that there is none.
+    """
+    for count, (connection, _, raw) in enumerate(bag.messages(connections)):
+        if connection.msgtype in LIVOX:
+            stamp = livox_points(raw, bag.is2)[0]
+        else:
+            stamp = header_time(bag.deserialize(raw, connection.msgtype).header)
+        if stamp > 0:
+            return True
+        if count >= 2:
+            break
+    return False
+
+
 def _poses(source: BagSource, bag: Any, tree: TransformTree) -> tuple[PoseTrack, str, list[str]]:
     """Return the poses, the frame that they are of, and sentences about them."""
     wanted = source.body_frame or "base_link"
@@ -213,9 +251,10 @@ def _poses(source: BagSource, bag: Any, tree: TransformTree) -> tuple[PoseTrack,
         return tree.track(wanted, world), wanted, [f"poses of {wanted} in {world}, from /tf"]
     topics = _choose(source, bag, _POSES, source.topic_pose, "poses")
     rows, child = [], ""
+    stamped = _is_stamped(bag, topics)
     for connection, stamp, raw in bag.messages(topics):
         message = bag.deserialize(raw, connection.msgtype)
-        child, row = pose_row(message, connection.msgtype, stamp)
+        child, row = pose_row(message, connection.msgtype, 0 if stamped else stamp)
         rows.append(row)
     table = np.array(rows)
     table = table[np.isfinite(table).all(axis=1) & (np.linalg.norm(table[:, 4:], axis=1) > 1e-6)]
@@ -246,17 +285,30 @@ def _between(tree: TransformTree, source: str, target: str, path: Path) -> Float
     return found
 
 
-def _scans(path: Path, topics: list[str], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
+def _scans(
+    path: Path, topics: list[str], damaged: list[tuple[str, str]], stamped: bool
+) -> Iterator[Scan]:
+    """Yield the scans of a bag; where it breaks off, what was read before counts."""
     damaged.clear()
+    try:
+        yield from _readable_scans(path, topics, damaged, stamped)
+    except DataError as error:
+        damaged.append((str(path), f"the rest of the bag: {error.what}"))
+
+
+def _readable_scans(
+    path: Path, topics: list[str], damaged: list[tuple[str, str]], stamped: bool
+) -> Iterator[Scan]:
     with _opened(path) as bag:
         points = [c for c in bag.connections if c.topic in topics]
         for number, (connection, stamp, raw) in enumerate(bag.messages(points)):
             try:
                 if connection.msgtype in LIVOX:
                     stamp_s, _, cloud = livox_points(raw, bag.is2)
-                    yield scan_of(cloud, stamp_s or stamp * 1e-9)
-                    continue
-                message = bag.deserialize(raw, connection.msgtype)
-                yield scan_of(point_cloud(message), stamp_of(message.header, stamp))
+                else:
+                    message = bag.deserialize(raw, connection.msgtype)
+                    stamp_s, cloud = header_time(message.header), point_cloud(message)
             except ValueError as error:
                 damaged.append((f"{path}: message {number} of {connection.topic}", str(error)))
+                continue
+            yield scan_of(cloud, stamp_s if stamped else stamp * 1e-9)

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,7 @@ def _scene(
         frame_times_s=np.array([k["timestamp"] for k in keys]) * 1e-6,
         labels=labels,
         split=split_of(tables.version, scene["name"]),
-        attribution=f"{ATTRIBUTION}; {OCC3D}" if labels else ATTRIBUTION,
+        attribution=f"{ATTRIBUTION}, {OCC3D}" if labels else ATTRIBUTION,
         licence=LICENCE,
         notes=notes,
         damaged=damaged,
@@ -194,7 +195,10 @@ def read_occ3d(path: Path) -> NDArray[np.uint8] | None:
     try:
         with np.load(path, allow_pickle=False) as opened:
             classes = opened["semantics"]
-    except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+    except (
+        OSError, ValueError, KeyError, EOFError, SyntaxError, TokenError, NotImplementedError,
+        zlib.error, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise DataError(
             f"not an Occ3D frame: {error}", where=path, remedy="unpack Occ3D's gts again"
         ) from error

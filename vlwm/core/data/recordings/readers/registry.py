@@ -21,6 +21,8 @@ _READERS: Mapping[str, str] = {
 """data set → module and function of its reader, imported when it is asked for"""
 
 DATASETS = tuple(_READERS)
+_ARCHIVES = ("uavscenes",)
+"""data sets whose .zip is read member by member"""
 
 
 def read_dataset(name: str, root: Path) -> list[Recording]:
@@ -39,6 +41,10 @@ def read_dataset(name: str, root: Path) -> list[Recording]:
         )
     if not root.exists():
         raise DataError("no such folder", where=root, remedy="check --input")
+    if root.suffix.lower() == ".zip" and name not in _ARCHIVES:
+        raise DataError(
+            f"{name} is read from a folder", where=root, remedy="unpack the archive first"
+        )
     module, function = place.split(".")
     reader: Callable[[Path], list[Recording]] = getattr(
         import_module(f"vlwm.core.data.recordings.readers.{module}"), function

@@ -95,10 +95,15 @@ def scan_of(points: Points, stamp_s: float) -> Scan:
     return Scan(stamp_s, points.xyz, "LIDAR", points.intensity, times)
 
 
+def header_time(header: Any) -> float:
+    """Return the time stamp of a header in seconds; 0 where it has none."""
+    return float(header.stamp.sec + header.stamp.nanosec * 1e-9)
+
+
 def stamp_of(header: Any, log_ns: int) -> float:
     """Return the time stamp of a header in seconds; that of the log where the header has none."""
-    seconds = header.stamp.sec + header.stamp.nanosec * 1e-9
-    return float(seconds) if seconds > 0 else log_ns * 1e-9
+    seconds = header_time(header)
+    return seconds if seconds > 0 else log_ns * 1e-9
 
 
 def frame_of(name: str) -> str:

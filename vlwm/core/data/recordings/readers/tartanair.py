@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError  # of a damaged header of .npy
 
 import cv2
 import numpy as np
@@ -130,7 +131,7 @@ def _scans(files: list[Path], layout: _Layout, damaged: list[tuple[str, str]]) -
         try:
             number = int(path.stem.split("_")[0])
             points = layout.camera.points(layout.read(path))
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
             damaged.append((str(path), str(error)))
             continue
         yield Scan(number * STEP_S, points)

@@ -6,11 +6,14 @@ it covers five times as many frames, so poses are matched by name. X_cam = R · 
 calibration that the source's own table assigns to a run; an R that is not a rotation is refused.
 The
 body is level with the camera: where it looks down, the top of its picture is ahead. No real scan
-was at hand: the layout is that of the documentation, the calibrations are the published ones.
+was at hand: the layout is that of the documentation, the calibrations are the published ones. The
+downloaded .zip is read as it is, member by member.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.formats.archive import AnyPath, ArchivePath
 from vlwm.core.data.recordings.formats.extrinsic import checked, inverse
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
@@ -41,19 +45,20 @@ _AHEAD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 
 
 def read_uavscenes(root: Path) -> list[Recording]:
-    """Return one recording for each run below a folder.
+    """Return one recording for each run below a folder, or in a .zip file.
 
     Raises:
         DataError: there is none, or a run has no usable calibration or no poses.
     """
-    files = sorted(root.rglob("sampleinfos_interpolated.json"))
+    place: AnyPath = ArchivePath.open(root) if root.suffix.lower() == ".zip" else root
+    files = sorted(place.rglob("sampleinfos_interpolated.json"))
     found = [_run(path.parent, root) for path in files]
     if not found:
         raise DataError("no UAVScenes run here", where=root, remedy=_LAYOUT)
     return found
 
 
-def _run(folder: Path, root: Path) -> Recording:
+def _run(folder: AnyPath, root: Path) -> Recording:
     run = re.sub(r"^interval\d+_", "", folder.name)
     mount = camera_from_lidar(run, _calibrations(root))
     times, matrices = _camera_poses(folder / "sampleinfos_interpolated.json")
@@ -123,15 +128,15 @@ def _expanded(row: str) -> list[str]:
     return [f"{stem}{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
 
 
-def _camera_poses(path: Path) -> tuple[Floats, Floats]:
+def _camera_poses(path: AnyPath) -> tuple[Floats, Floats]:
     """Return times (N,) and matrices (N, 4, 4) camera → world by the names of the pictures."""
     try:
         rows = [
             (float(Path(str(r["OriginalImageName"])).stem), np.array(r["T4x4"], dtype=np.float64))
-            for r in read_json(path)
+            for r in _json(path)
         ]
         matrices = np.stack([m.reshape(4, 4) for _, m in rows])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
             f"the list of camera poses is damaged: {error}", where=path, remedy=_LAYOUT
         ) from error
@@ -140,7 +145,11 @@ def _camera_poses(path: Path) -> tuple[Floats, Floats]:
     return times[kept], matrices[kept]
 
 
-def _scan_files(folder: Path) -> list[tuple[float, Path]]:
+def _json(path: AnyPath) -> Any:
+    return read_json(path) if isinstance(path, Path) else json.loads(path.read_text())
+
+
+def _scan_files(folder: AnyPath) -> list[tuple[float, AnyPath]]:
     found = []
     for path in folder.glob("interval*_LIDAR/*.txt"):
         match = _NAME.match(path.stem)
@@ -150,17 +159,18 @@ def _scan_files(folder: Path) -> list[tuple[float, Path]]:
     return sorted(found)
 
 
-def _images(folder: Path) -> list[Image]:
+def _images(folder: AnyPath) -> list[Image]:
     files = sorted(folder.glob("interval*_CAM/*.jpg"))
     named = [(p.stem, p) for p in files if re.fullmatch(r"\d+\.?\d*", p.stem)]
     return [Image(float(stem), path) for stem, path in named]
 
 
-def _scans(files: list[tuple[float, Path]], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
+def _scans(files: list[tuple[float, AnyPath]], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
     damaged.clear()
     for time_s, path in files:
         try:
-            points = np.loadtxt(path, dtype=np.float32, ndmin=2)
+            text = io.StringIO(path.read_text(encoding="utf-8"))
+            points = np.loadtxt(text, dtype=np.float32, ndmin=2)
             if points.shape[1] < 3:
                 raise ValueError(f"rows of {points.shape[1]} numbers instead of x y z")
         except (OSError, ValueError) as error:

@@ -1,0 +1,200 @@
+"""How often `vlwm prepare --check` finds a fault, and how often it speaks on clean sessions.
+
+    python benchmarks/check_sessions.py [--sessions 20] [--real ../shared/data] [--json FILE]
+
+Made sessions: `vlwm prepare` on a procedural city, 40 frames each, the first N that turn by 30
+degrees and more, and as a third group those that fly straight. Each fault is put into a copy of the
+session's poses, its meta or its time stamps. Real sessions: KITTI odometry (six scans), Argoverse 2
+(two sweeps) and TartanAir (ten pictures), converted at 10 Hz by their readers.
+
+    found      the sentence of the fault is among those of the check
+    other      the check speaks, but names another fault
+    silent     it says nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlwm.core.city.procedural import procedural_city
+from vlwm.core.config.load import load_config
+from vlwm.core.data.generation.prepare import PreparePlan, prepare
+from vlwm.core.data.recordings.check import SessionCheck, check_session
+from vlwm.core.data.recordings.convert import convert
+from vlwm.core.data.recordings.options import ConvertOptions
+from vlwm.core.data.recordings.readers.registry import read_dataset
+from vlwm.core.data.session import Session, list_sessions
+from vlwm.core.geometry.frames import ego_of, multiply_quaternions, quaternion_from_heading
+from vlwm.core.geometry.grid import VoxelGrid
+
+GRID = ("point_cloud_range=[-24,-24,-2,24,24,28]", "voxel_size=[0.8,0.8,2.5]")
+TURNS_DEG = 30.0
+Change = Callable[[Session], None]
+
+
+def poses(change: Callable[[np.ndarray], None]) -> Change:
+    """A fault of the poses (N, 13)."""
+
+    def put(session: Session) -> None:
+        change(session.poses)
+
+    return put
+
+
+def _w_first(p: np.ndarray) -> None:
+    p[:, 3:7] = p[:, [6, 3, 4, 5]]
+
+
+def _flip(axis: int) -> Callable[[np.ndarray], None]:
+    def change(p: np.ndarray) -> None:
+        p[:, axis] *= -1.0
+
+    return change
+
+
+def _mount(p: np.ndarray) -> None:
+    """The cells are turned by 5 degrees and 1 m ahead of where the poses say."""
+    turn = quaternion_from_heading(np.radians(5.0))
+    heading = ego_of(p, np.zeros(len(p)))[:, 3]
+    p[:, 0] += np.cos(heading)
+    p[:, 1] += np.sin(heading)
+    p[:, 3:7] = multiply_quaternions(p[:, 3:7], turn)
+
+
+def _twice(p: np.ndarray) -> None:
+    """Poses of which the true ones are the ego transform applied twice."""
+    ego = ego_of(p, np.zeros(len(p)))
+    half = ego[:, 3] / 2
+    # x_once + R(yaw_once) x_once = x_twice, so the single transform is solved for
+    cos, sin = np.cos(half), np.sin(half)
+    for k in range(len(p)):
+        matrix = np.array([[1 + cos[k], -sin[k]], [sin[k], 1 + cos[k]]])
+        p[k, :2] = np.linalg.solve(matrix, p[k, :2])
+    p[:, 3:7] = quaternion_from_heading(half)
+
+
+def _delay(p: np.ndarray) -> None:
+    later = np.concatenate([p[1:], p[-1:]])
+    sign = np.sign((p[:, 3:7] * later[:, 3:7]).sum(axis=1, keepdims=True))
+    p[:, :3] = (p[:, :3] + later[:, :3]) / 2
+    p[:, 3:7] += sign * later[:, 3:7]
+    p[:, 3:7] /= np.linalg.norm(p[:, 3:7], axis=1, keepdims=True)
+
+
+def _no_rotation(session: Session) -> None:
+    matrix = np.eye(4)
+    matrix[0, 1] = 0.05
+    session.meta = replace(session.meta, sensors={"LIDAR": {"matrix": matrix.tolist()}})
+
+
+def _milliseconds(session: Session) -> None:
+    session.timestamps = session.timestamps * 1e3
+
+
+FAULTS: dict[str, tuple[Change, str]] = {
+    "flipped axis": (poses(_flip(0)), "x is mirrored"),
+    "w-first quaternion": (poses(_w_first), "written w first"),
+    "wrong extrinsic (5 degrees, 1 m)": (poses(_mount), "the mount of the sensor is off"),
+    "extrinsic no rotation": (_no_rotation, "is no rotation"),
+    "ego transform twice": (poses(_twice), "ego transform was applied twice"),
+    "time in the wrong unit": (_milliseconds, "in milliseconds"),
+    "lidar-pose delay of half a frame": (poses(_delay), "by half a frame"),
+    "mirrored y": (poses(_flip(1)), "y is mirrored"),
+}
+
+
+def made(root: Path, count: int) -> list[Path]:
+    """Prepare sessions of a procedural city until `count` of them turn."""
+    config = load_config("test_local", GRID)
+    plan = PreparePlan(
+        frames=40, sessions=count + count // 2, agents=("drone", "rover"), patterns=("mix",),
+        seed=7, fill="surface", workers=1, dt_s=0.5,
+    )  # fmt: skip
+    prepare(procedural_city(800.0, 7), config, root, plan)
+    return list_sessions(root)
+
+
+def turn_of(session: Session) -> float:
+    """Degrees that a session turns in all."""
+    heading = np.unwrap(ego_of(session.poses, session.ground_z)[:, 3])
+    return float(np.degrees(np.abs(np.diff(heading)).sum()))
+
+
+def verdict(found: SessionCheck, words: str) -> str:
+    if any(words in sentence for sentence in found.faults):
+        return "found"
+    if found.faults:
+        return "other"
+    return "cannot tell" if found.cannot_tell else "silent"
+
+
+def real(root: Path) -> dict[str, str]:
+    """What the check says of clean real sessions at 10 Hz, one frame a scan."""
+    grids = {
+        "kitti": ("kitti_odometry", VoxelGrid((-40, -40, -3), (0.4, 0.4, 0.4), (200, 200, 25))),
+        "argoverse2": ("argoverse2", VoxelGrid((-40, -40, -3), (0.4, 0.4, 0.4), (200, 200, 25))),
+        "tartanair": ("tartanair", VoxelGrid((-8, -8, -3), (0.1, 0.1, 0.1), (160, 160, 60))),
+    }  # fmt: skip
+    found = {}
+    for name, (folder, grid) in grids.items():
+        (recording,) = read_dataset(name, root / folder)
+        with tempfile.TemporaryDirectory() as out:
+            options = ConvertOptions(rate_hz=10.0, window_s=0.04, remove_moving=False)
+            report = convert(recording, Path(out), grid, options)
+            check = check_session(Session(Path(out) / report.session), grid)
+        words = "; ".join(check.faults) or "silent"
+        more = f" (cannot tell: {'; '.join(check.cannot_tell)})" if check.cannot_tell else ""
+        found[name] = f"{check.frames} frames: {words}{more}"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--real", type=Path)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    grid = VoxelGrid.from_range((-24, -24, -2, 24, 24, 28), (0.8, 0.8, 2.5))
+    table: dict[str, Any] = {}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        every = [Session(path) for path in made(Path(place), given.sessions)]
+        turning = [s.path for s in every if turn_of(s) >= TURNS_DEG][: given.sessions]
+        print(f"{len(every)} sessions made, {len(turning)} of them turn; "
+              f"{time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+        clean = [check_session(Session(path), grid) for path in turning]
+        table["clean"] = dict(Counter("silent" if not c.faults else "speaks" for c in clean))
+        print("clean", table["clean"], [c.faults for c in clean if c.faults], flush=True)
+        for name, (change, words) in FAULTS.items():
+            counts: Counter[str] = Counter()
+            for path in turning:
+                session = Session(path)
+                change(session)
+                counts[verdict(check_session(session, grid), words)] += 1
+            table[name] = dict(counts)
+            print(name, table[name], f"{time.monotonic() - started:.0f} s", flush=True)
+        straight = Session(turning[0])
+        straight.poses[:, 3:7] = [0, 0, 0, 1]
+        straight.poses[:, 1] = straight.poses[0, 1]
+        straight.poses[:, 0] = 2.0 * np.arange(len(straight.poses))
+        table["straight flight"] = check_session(straight, grid).cannot_tell
+        print("straight", table["straight flight"], flush=True)
+    if given.real is not None:
+        table["real"] = real(given.real)
+        print(json.dumps(table["real"], indent=1), flush=True)
+    if given.json is not None:
+        given.json.write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
