@@ -261,7 +261,9 @@ class WorldModel(nn.Module):
         device = scene.voxels.device
         planned = torch.full((windows,), plan is not None, device=device)
         every = torch.arange(self.future, device=device).expand(windows, -1)  # (B, H)
-        out = self(scene, plan, planned, every, frames_at_once(windows, device))
+        # an observed past is fused once, and all frames are read from it together
+        chunk = self.future if scene.free is not None else frames_at_once(windows, device)
+        out = self(scene, plan, planned, every, chunk)
         memory: list[Tensor] = []
         refined: list[Tensor] = []
         classes: list[Tensor] = []

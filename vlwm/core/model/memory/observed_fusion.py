@@ -31,8 +31,10 @@ from vlwm.core.model.memory.branch import (
 from vlwm.core.model.memory.completion_net import CompletionNet, completion_loss
 from vlwm.core.model.memory.extrapolation import unseen_columns
 from vlwm.core.model.memory.fusion import fusion_loss
+from vlwm.core.model.memory.observed_kernels import evidence_columns, read_columns
 from vlwm.core.model.memory.warp import resampled_memory
 from vlwm.core.model.tokenizer.conv_blocks import bias_of
+from vlwm.core.model.torch_frames import relative_ego
 
 MARGIN = 8
 """cells kept around the window's frame: corners of past frames that are turned against it"""
@@ -145,23 +147,37 @@ class ObservedBranch(MemoryBranch):
             past_ego: (B, P, 4).
             prior: logits (Z,) of the column prior.
         """
-        seen = self._read(occupied, free, past_ego, past_ego[:, -1])
-        logits, evidence = self._fused(seen, prior)
+        logits, evidence = self._fused(occupied, free, past_ego, past_ego[:, -1], prior)
         if self.completion is not None:
             logits = logits + self.completion(logits, evidence)
-        planes = torch.stack([logits - prior[:, None, None], evidence], dim=1)  # (B, 2, Z, X, Y)
-        return planes.permute(0, 1, 3, 4, 2)
+        above_prior = logits - prior[:, None, None]
+        # height innermost, next to the kind: a column of both is read at once
+        kinds = [values.permute(0, 2, 3, 1) for values in (above_prior, evidence)]
+        return torch.stack(kinds, dim=3).permute(0, 3, 1, 2, 4)
 
     @torch.no_grad()
-    def _fused(self, seen: Seen, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and evidence float32 (B, Z, X, Y) before they are completed."""
+    def _fused(
+        self, occupied: Tensor, free: Tensor, past_ego: Tensor, ego: Tensor, prior: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and evidence float32 (B, Z, X, Y) at `ego` (B, 4), not yet completed."""
+        if not self.fusion.channels and occupied.device.type == "cpu":
+            hit, miss = self.fusion.odds.tolist()
+            columns = torch.stack(
+                [
+                    evidence_columns(*of_window, self.grid, MARGIN, (hit, miss))
+                    for of_window in zip(occupied, free, past_ego, ego, strict=True)
+                ]
+            )  # (B, X, Y, 2, Z)
+            odds, evidence = columns.permute(0, 3, 4, 1, 2).unbind(1)
+            return odds + (1 - evidence) * prior[:, None, None], evidence
+        seen = self._read(occupied, free, past_ego, ego)
         depth = seen.occupied.shape[2]
-        odds = []
+        parts = []
         for first in range(0, depth, _LAYERS_AT_ONCE):  # few layers stay in a processor's cache
             last = min(first + _LAYERS_AT_ONCE, depth)
-            odds.append(self.fusion(*_with_neighbours(seen, first, last)))
+            parts.append(self.fusion(*_with_neighbours(seen, first, last)))
         evidence = seen.evidence()
-        return torch.cat(odds, dim=1) + (1 - evidence) * prior[:, None, None], evidence
+        return torch.cat(parts, dim=1) + (1 - evidence) * prior[:, None, None], evidence
 
     @torch.no_grad()
     def read_fused(
@@ -181,11 +197,7 @@ class ObservedBranch(MemoryBranch):
             prior: logits (Z,) of the column prior.
             spread: of the predicted motions; None where every target frame is planned.
         """
-        anchor = target.past_ego[:, -1:].expand(-1, 2, -1)  # (R, 2, 4)
-        planes = fused[target.window]  # (R, 2, X, Y, Z)
-        # Both planes are read like frames whose grids are the wide one.
-        memory = resampled_memory(planes, anchor, target.ego, self.wide_grid).occupied
-        above_prior, evidence = _inner(memory).unbind(1)  # each (R, Z, X, Y)
+        above_prior, evidence = self._read_map(fused, target).unbind(1)  # each (R, Z, X, Y)
         logits = above_prior + prior[:, None, None]
         past = voxels[:, : target.past_ego.shape[1]]
         unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
@@ -193,6 +205,25 @@ class ObservedBranch(MemoryBranch):
         if spread is not None:
             logits = self._averaged(logits, target.ego, spread)
         return MemoryForecast(logits, evidence)
+
+    def _read_map(self, fused: Tensor, target: TargetFrames) -> Tensor:
+        """Return both planes of `fused` (B, 2, X, Y, Z) at the target frames: (R, 2, Z, X, Y)."""
+        anchor = target.past_ego[:, -1]  # (R, 4)
+        if fused.device.type == "cpu":
+            here = relative_ego(anchor.double(), target.ego.double())  # (R, 4)
+            if len(fused) == 1:
+                read = read_columns(fused[0].permute(1, 2, 0, 3), here, self.grid, MARGIN)
+                return read.permute(0, 1, 4, 2, 3)
+            read = here.new_zeros(len(here), 2, *self.grid.shape, dtype=torch.float32)
+            for window, planes in enumerate(fused):
+                rows = (target.window == window).nonzero()[:, 0]
+                columns = planes.permute(1, 2, 0, 3)  # (X, Y, 2, Z)
+                read[rows] = read_columns(columns, here[rows], self.grid, MARGIN)
+            return read.permute(0, 1, 4, 2, 3)
+        planes = fused[target.window]  # (R, 2, X, Y, Z)
+        # both planes are read like frames whose grids are the wide one
+        anchors = anchor[:, None].expand(-1, 2, -1)
+        return _inner(resampled_memory(planes, anchors, target.ego, self.wide_grid).occupied)
 
     def loss(
         self,
@@ -245,7 +276,7 @@ class ObservedBranch(MemoryBranch):
         """
         assert self.completion is not None
         # no gradient reaches the fusion: it has a loss of its own
-        logits, evidence = self._fused(self._read(occupied, free, past_ego, ego), prior)
+        logits, evidence = self._fused(occupied, free, past_ego, ego, prior)
         completed = _inner(logits + self.completion(logits, evidence))  # (B, Z, X, Y)
         counted = None if known is None else known.permute(0, 3, 1, 2) > 0
         return completion_loss(completed, truth.permute(0, 3, 1, 2), counted)
