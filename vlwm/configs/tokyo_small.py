@@ -20,6 +20,7 @@ model = dict(
     layers_per_level=1,
     use_tokens=False,  # on a CPU they cost more than they give (docs/decisions.md)
     memory_channels=32,
+    pose_ridge=True,  # with few sessions the network alone is worse (docs/benchmarks.md)
 )
 optimizer = dict(lr=2e-3)
 lr_config = dict(warmup_iters=20)

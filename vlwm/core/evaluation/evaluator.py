@@ -145,10 +145,12 @@ def _tri_state(
         assert window.seen is not None
         found.append(ValidationWindow(window.seen, window.truth, window.future_ego))
     fitted = fit_tri_state(found, prior.layers, grid, history, config.future_frames)
-    return replace(fitted, merits=_merits(fitted, batches, config))
+    return replace(fitted, merits=validation_merits(fitted, batches, config))
 
 
-def _merits(tri_state: TriState, batches: Sequence[Batch], config: Config) -> dict[str, float]:
+def validation_merits(
+    tri_state: TriState, batches: Sequence[Batch], config: Config
+) -> dict[str, float]:
     """Return the sum of IoU and structure IoU of every method without learning on some windows."""
     scorer = WindowScorer(
         tri_state.grid, tri_state.layers, config.history_frames, config.future_frames,

@@ -11,14 +11,16 @@ import torch
 
 from tests.core.data.small_data import OBSERVED, SENSORS, make_in
 from vlwm.core.config.load import load_config
+from vlwm.core.data.batch import collate
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
-from vlwm.core.evaluation.baselines.fitted import track_of
-from vlwm.core.evaluation.baselines.tri_state import METHODS
-from vlwm.core.evaluation.evaluator import evaluate
+from vlwm.core.evaluation.baselines.fitted import MEMORY, track_of
+from vlwm.core.evaluation.baselines.tri_state import METHODS, TriState
+from vlwm.core.evaluation.evaluator import evaluate, validation_merits
+from vlwm.core.evaluation.window_scorer import WindowScorer
 from vlwm.core.geometry.grid import VoxelGrid
 
 CONFIG = load_config("test_local_lidar")
@@ -83,15 +85,21 @@ def test_the_baseline_of_an_observed_past_is_the_strongest_of_all_methods(
     store: PackedStore,
 ) -> None:
     """Fault: the memory baselines, which take the unknown for free, so that any model is above."""
-    names = store.sessions
-    splits = Splits(None, 1.0, (), dict.fromkeys(names, "val"))
-    sheet = evaluate(None, None, store, splits, "val", CONFIG, max_windows=2)
-    merits = sheet["baseline_parameters"]["validation_merit"]
-    assert set(merits) == set(sheet["scores"])
-    for track, name in sheet["baseline"].items():
+    batch = collate([windows(store)[0, 0]])
+    fitted = TriState(np.arange(GRID.shape[2]) == GRID.ground_slice, GRID)
+    merits = validation_merits(fitted, [batch], CONFIG)
+    scorer = WindowScorer(
+        GRID, fitted.layers, CONFIG.history_frames, CONFIG.future_frames, 0.5,
+        tri_state=dataclasses.replace(fitted, merits=merits),
+    )  # fmt: skip
+    assert set(merits) == set(scorer.methods) > set(METHODS)
+    tally = scorer.new_tally()
+    scorer.add(batch, ["here"], tally)
+    for track, name in scorer.baseline.items():
         own = {m: v for m, v in merits.items() if track_of(m) == track}
-        assert own[name] == max(own.values())
-    assert set(sheet["baseline"].values()) & set(METHODS)
+        assert own[name] == max(own.values()) > own[MEMORY[track]]
+        scores = tally.total.scores(name)
+        assert merits[name] == pytest.approx(sum(scores["iou"] + scores["iou_structure"]))
 
 
 def test_frames_that_nobody_observed_are_refused(tmp_path: Path) -> None:
