@@ -146,3 +146,25 @@ def test_without_samples_only_the_scale_is_learnt() -> None:
     learn_motion(module, motions, config(0))
     assert not torch.equal(module.scale.matrix, torch.eye(88))
     assert not any(member.out.weight.any() for member in module.members)
+
+
+@pytest.mark.parametrize(("count", "fitted"), [(WINDOWS, False), (120, True)])
+def test_the_regression_is_fitted_to_the_train_windows_before_the_first_step(
+    count: int, fitted: bool
+) -> None:
+    plain = config(0, mirror=False)
+    motions = Motions(windows(count), replace(plain, data=replace(plain.data, motion_samples=4)), 1,
+                      torch.device("cpu"))  # fmt: skip
+    unseen = motions_of(windows(20), 20)
+    heads = []
+    for share in (1.0, 2.0):  # other windows of the validation split choose a penalty alone
+        head = MotionHead(4, 6, 0.5, 16, 3, ridge=True)
+        val = replace(unseen, poses=unseen.poses * share)
+        phase = MotionPretraining(head, motions, plain, val)
+        phase.prepare()
+        phase.finish()
+        assert head.ridge is not None and bool(head.ridge.fitted) is fitted
+        heads.append(head.ridge)
+    assert torch.equal(heads[0].errors[..., 0].isnan(), torch.zeros(64, 6, dtype=torch.bool))
+    assert torch.equal(heads[0].centre, heads[1].centre)
+    assert bool(heads[0].weights.any()) is fitted
