@@ -40,7 +40,7 @@ class Pair:
 
 
 def straight(heading_rad: float, speed_m_s: float, horizons_s: np.ndarray) -> np.ndarray:
-    """Ego frames float64 (H, 4) of going straight on from the anchor under a heading."""
+    """Return ego frames float64 (H, 4) of going straight on from the anchor under a heading."""
     way = speed_m_s * horizons_s
     cos, sin = np.cos(heading_rad), np.sin(heading_rad)
     return np.stack(
@@ -100,7 +100,7 @@ def _along(
 
 
 def _read(plane: np.ndarray, x: np.ndarray, y: np.ndarray, grid: VoxelGrid) -> np.ndarray:
-    """Values of a plane (X, Y) at places in metres; 0 outside."""
+    """Return values of a plane (X, Y) at places in metres; 0 outside."""
     row = np.floor((x - grid.lower_m[0]) / grid.cell_m[0]).astype(np.int64)
     column = np.floor((y - grid.lower_m[1]) / grid.cell_m[1]).astype(np.int64)
     inside = (row >= 0) & (row < plane.shape[0]) & (column >= 0) & (column < plane.shape[1])
@@ -109,7 +109,7 @@ def _read(plane: np.ndarray, x: np.ndarray, y: np.ndarray, grid: VoxelGrid) -> n
 
 
 def in_the_way(probability: Tensor, plan: np.ndarray, height_m: float, grid: VoxelGrid) -> float:
-    """The highest predicted occupancy that the vehicle meets along a straight plan.
+    """Return the highest predicted occupancy that the vehicle meets along a straight plan.
 
     Each frame is read from where the vehicle is in it back to where it was in the frame before.
 
@@ -146,7 +146,7 @@ def met_by(model: WorldModel, batch: Batch, history: int, pair: Pair) -> tuple[f
 
 
 def pair_in(batch: Batch, model: WorldModel, horizons_s: np.ndarray, history: int) -> Pair | None:
-    """The pair of a window (a batch of one)."""
+    """Return the pair of a window (a batch of one)."""
     last = history - 1
     frame = model.voxels(batch.bits[:, last:history], batch.symmetry)[0, 0].cpu().numpy()
     pose, terrain = batch.poses[0, last].double().cpu().numpy(), float(batch.ground_z[0, last])

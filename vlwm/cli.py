@@ -74,7 +74,7 @@ app.command("monitor", rich_help_panel="Watching")(monitor)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     debug = "--debug" in sys.argv
     sys.argv[1:] = [a for a in sys.argv[1:] if a != "--debug"]
     _replace_what_cannot_be_shown()

@@ -247,7 +247,7 @@ def _announcement(opened: Opened, split: str) -> str:
 
 
 def _now_and_then(every_s: float = 10.0) -> Callable[[], bool]:
-    """True at most once in `every_s` seconds, first after that time."""
+    """Return True at most once in `every_s` seconds, first after that time."""
     last = time.monotonic()
 
     def due() -> bool:
@@ -262,7 +262,7 @@ def _now_and_then(every_s: float = 10.0) -> Callable[[], bool]:
 
 
 def _progress() -> Progress:
-    """A line on stderr now and then."""
+    """Print a line on stderr now and then."""
     from vlwm.commands.shared.output import note
 
     start, due = time.monotonic(), _now_and_then()
@@ -276,7 +276,7 @@ def _progress() -> Progress:
 
 
 def _print(scores: Scores) -> None:
-    """The table for people; narrow terminals get fewer columns."""
+    """Print the table for people; narrow terminals get fewer columns."""
     from vlwm.commands.shared.output import console, print_table
     from vlwm.core.evaluation.scores.class_table import class_tables
     from vlwm.core.evaluation.scores.score_table import score_table

@@ -392,7 +392,7 @@ def _agents(text: str | None) -> tuple[str, ...] | None:
 
 
 def _patterns(given: list[str] | None) -> tuple[str, ...]:
-    """Names as they were given, repeated or with commas between."""
+    """Return names as they were given, repeated or with commas between."""
     from vlwm.core.config.schema import PATTERNS
     from vlwm.core.errors import UsageError
 
@@ -464,7 +464,7 @@ def _train_command(target: str | Path, config: str) -> str:
 
 @contextmanager
 def frame_progress(total: int) -> Iterator[OnFrames]:
-    """A bar with rate and ETA on a terminal; plain lines at a steady pace elsewhere."""
+    """Show a bar with rate and ETA on a terminal; plain lines at a steady pace elsewhere."""
     if sys.stderr.isatty():
         with _bar(total) as report:
             yield report

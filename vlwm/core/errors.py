@@ -90,6 +90,6 @@ class InterruptedRunError(VlwmError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like `word`, or None where nothing is near."""
+    """Return the known word most like `word`, or None where nothing is near."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None

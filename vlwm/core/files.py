@@ -113,7 +113,7 @@ def flush_folder(folder: Path) -> None:
 
 
 def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataError:
-    """An operating-system error on `path` as one sentence with its remedy."""
+    """Return an operating-system error on `path` as one sentence with its remedy."""
     if error.errno in _FULL:
         free = free_bytes(Path(path).parent) / 1e9
         return MachineError(
@@ -222,7 +222,7 @@ def read_text(path: str | Path) -> str:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Return the hex SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         for block in iter(lambda: handle.read(1 << 20), b""):
@@ -231,7 +231,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def free_bytes(path: str | Path) -> int:
-    """Bytes free for this user on the disk that holds `path` or its nearest existing parent."""
+    """Return bytes free for this user on the disk of `path` or its nearest existing parent."""
     folder = Path(path).absolute()
     while not folder.exists():
         folder = folder.parent

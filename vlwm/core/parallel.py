@@ -28,7 +28,7 @@ _stopping: Any = None  # an event that workers share with their parent
 def each(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, *, chunk: int = 1
 ) -> Iterator[Result]:
-    """`function` of every item, in order; at once in up to `workers` forked processes.
+    """Yield `function` of every item, in order, from up to `workers` forked processes.
 
     Args:
         function: may be a closure: it is inherited, not sent. Items and results are sent.
@@ -79,5 +79,5 @@ def _run(item: Any) -> Any:
 
 
 def default_workers() -> int:
-    """Cores this process may use."""
+    """Return cores this process may use."""
     return len(os.sched_getaffinity(0))

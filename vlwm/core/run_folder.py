@@ -51,7 +51,7 @@ class RunFolder:
         return self.path / "opening.pth"
 
     def epoch(self, number: int) -> Path:
-        """Periodic checkpoint of an epoch (counted from 1)."""
+        """Return periodic checkpoint of an epoch (counted from 1)."""
         return self.path / f"epoch_{number}.pth"
 
     @property
@@ -119,7 +119,7 @@ class RunFolder:
         return self
 
     def checkpoints(self) -> list[Path]:
-        """Checkpoints that exist: periodic ones by epoch, then best, then last."""
+        """Return checkpoints that exist: periodic ones by epoch, then best, then last."""
         periodic = [p for p in self.path.glob("epoch_*.pth") if _EPOCH.search(p.name)]
         periodic.sort(key=lambda p: int(_EPOCH.search(p.name).group(1)))  # type: ignore[union-attr]
         return periodic + [p for p in (self.best, self.last) if p.exists()]
@@ -134,7 +134,7 @@ class RunFolder:
         write_json(self.status_json, status)
 
     def read_status(self) -> dict[str, Any] | None:
-        """The newest status, or None before the first one."""
+        """Return the newest status, or None before the first one."""
         if not self.status_json.exists():
             return None
         return read_json(self.status_json)

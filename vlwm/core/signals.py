@@ -37,12 +37,12 @@ class StopRequested(Exception):
 
 
 def last_signal() -> int | None:
-    """The first signal that stopped this process, or None."""
+    """Return the first signal that stopped this process, or None."""
     return _received[0] if _received else None
 
 
 def exit_code(number: int | None) -> int:
-    """130 after Ctrl-C, 75 after every other signal."""
+    """Return 130 after Ctrl-C, 75 after every other signal."""
     return INTERRUPTED if number in (signal.SIGINT, None) else STOPPED
 
 
@@ -127,7 +127,7 @@ class SignalListener:
             time.sleep(60.0)
 
     def first(self) -> None:
-        """Called on the listening thread after the first signal."""
+        """Act on the first signal, on the listening thread."""
 
     def again(self, number: int) -> None:
         """End the process: its children, its temporary files and its locks go first."""
@@ -199,7 +199,7 @@ def kill_tree(pid: int) -> None:
 
 
 def as_a_worker() -> None:
-    """Signals of a forked worker: the terminal's go to its parent, SIGTERM ends it in order."""
+    """Set a forked worker's signals: the terminal's go to its parent, SIGTERM ends it in order."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_worker)

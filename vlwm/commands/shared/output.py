@@ -24,7 +24,7 @@ def note(text: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console on stdout (or stderr); honours NO_COLOR and pipes."""
+    """Return a rich console on stdout (or stderr); honours NO_COLOR and pipes."""
     from rich.console import Console
 
     return Console(stderr=stderr, highlight=False)

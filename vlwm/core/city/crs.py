@@ -65,7 +65,7 @@ def _degrees_of(crs: str) -> str:
 
 
 def project(lat_lon_h: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-    """Latitude, longitude (degrees), height (m) → easting, northing, height (m); (N, 3) float64.
+    """Convert latitude, longitude (degrees), height (m) to easting, northing, height (m); (N, 3).
 
     Heights are passed through: both systems share T.P. heights.
     """
@@ -75,13 +75,13 @@ def project(lat_lon_h: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
 
 
 def unproject(xy: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-    """Easting, northing (m) → latitude, longitude (degrees); (N, 2) float64."""
+    """Convert easting, northing (m) to latitude, longitude (degrees); (N, 2) float64."""
     longitude, latitude = _transformer(crs, _degrees_of(crs)).transform(xy[:, 0], xy[:, 1])
     return np.column_stack([latitude, longitude])
 
 
 def reproject(points: NDArray[np.float64], source: str, target: str) -> NDArray[np.float64]:
-    """Easting, northing, height (m) of one metric system in another; (N, 3) float64."""
+    """Convert easting, northing, height (m) of one metric system to another; (N, 3) float64."""
     if source == target:
         return points
     east, north = _transformer(source, target).transform(points[:, 0], points[:, 1])
@@ -89,7 +89,7 @@ def reproject(points: NDArray[np.float64], source: str, target: str) -> NDArray[
 
 
 def from_earth_centered(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Earth-centred metres (EPSG:4978) → latitude, longitude (degrees), ellipsoidal height (m).
+    """Convert earth-centred metres (EPSG:4978) to latitude, longitude (°), ellipsoidal height.
 
     WGS 84 and JGD2011 are taken as one: they differ by centimetres.
     """
@@ -115,7 +115,7 @@ class Zone:
     stated: list[str] = field(default_factory=list)
 
     def place_degrees(self, lat_lon_h: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Latitude, longitude, height (N, 3) → easting, northing, height in the city's system.
+        """Convert latitude, longitude, height (N, 3) to the city's easting, northing, height.
 
         The median place settles the system: one stray coordinate does not choose it.
         """
@@ -128,7 +128,7 @@ class Zone:
         return project(lat_lon_h, self.crs)
 
     def place_metres(self, points: NDArray[np.float64], crs: str) -> NDArray[np.float64]:
-        """Easting, northing, height (N, 3) in a file's metric system → in the city's system."""
+        """Convert a file's easting, northing, height (N, 3) to the city's system."""
         if self.crs is None or self.guessed:
             self.crs, self.guessed = crs, False
         if crs not in self.stated:

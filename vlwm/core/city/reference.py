@@ -60,7 +60,7 @@ class Reference:
     area: tuple[float, float, float, float]
 
     def degrees(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Coordinates (N, 3) of the file → latitude, longitude (degrees, JGD2011), height (m)."""
+        """Convert the file's coordinates (N, 3) to latitude, longitude (°, JGD2011), height (m)."""
         height = points[:, 2] * self.height_scale
         if self.kind == "earth":
             return from_earth_centered(points)
@@ -71,7 +71,7 @@ class Reference:
         return np.column_stack([latitude, longitude, height])
 
     def metres(self, points: NDArray[np.float64], zone: Zone) -> NDArray[np.float64]:
-        """Coordinates (N, 3) of the file → easting, northing, height (m) in the city's system."""
+        """Convert the file's coordinates (N, 3) to the city's easting, northing, height (m)."""
         if self.kind != "metric":
             return zone.place_degrees(self.degrees(points))
         east, north = (points[:, 1], points[:, 0]) if self.swapped else (points[:, 0], points[:, 1])

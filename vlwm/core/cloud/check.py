@@ -22,5 +22,5 @@ class Check:
     """commands that `--fix` may run, in turn"""
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` shows it."""
+        """Return plain values for `--json`."""
         return {"name": self.name, "status": self.status, "detail": self.detail, "fix": self.fix}

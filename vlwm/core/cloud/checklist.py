@@ -71,7 +71,7 @@ class Findings:
         return all(check.status != "fail" for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """As `--json` shows it."""
+        """Return plain values for `--json`."""
         return {
             "provider": self.provider.name,
             "instance": self.provider.instance,
@@ -88,7 +88,7 @@ def look(
     ask_gpus: Callable[[], GpuReport] = read_gpus,
     ask_build: Callable[[], TorchBuild] = ask_torch,
 ) -> Findings:
-    """Everything; the slow questions (torch, hosts, driver) run side by side."""
+    """Run all checks; the slow ones (torch, hosts, driver) in parallel."""
     machine = question.machine
     with ThreadPoolExecutor(3) as pool:
         build = pool.submit(ask_build)

@@ -48,7 +48,7 @@ def _gpu_words(gpu: Gpu) -> str:
 
 
 def _held_bytes(gpu: Gpu) -> int | None:
-    """VRAM in use, where it is more than a driver takes for itself."""
+    """Check the VRAM in use, where it is more than a driver takes for itself."""
     used, total = gpu.memory_used_bytes, gpu.memory_total_bytes
     return used if used is not None and total and used > _HELD_SHARE * total else None
 
@@ -112,7 +112,7 @@ def _on_gpu(build: TorchBuild, report: GpuReport, gpu: Gpu) -> Check:
 
 
 def _wheel(driver: int | None, capability: tuple[int, int] | None) -> str:
-    """The command that installs a torch for this driver and GPU."""
+    """Return the command that installs a torch for this driver and GPU."""
     old = capability is not None and capability < (7, 5)
     if old or (driver is not None and driver < 560):
         build = "cu126" if old or (driver or 0) >= least_driver("12") else "cu118"

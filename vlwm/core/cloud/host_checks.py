@@ -13,7 +13,7 @@ _WANTED_WORKERS = 8
 
 
 def cpu_check(host: Host, advice: Advice) -> Check:
-    """Processors granted, which are often fewer than processors shown."""
+    """Check the processors granted, which are often fewer than processors shown."""
     usable = host.usable_cpus
     if usable is None:
         return Check("cpu", "warn", "unknown", "look with nproc")
@@ -27,7 +27,7 @@ def cpu_check(host: Host, advice: Advice) -> Check:
 
 
 def ram_check(host: Host) -> Check:
-    """Memory granted."""
+    """Check the memory granted."""
     usable = host.usable_ram_bytes
     if usable is None:
         return Check("ram", "warn", "unknown", "look with free -g")
@@ -41,7 +41,7 @@ def ram_check(host: Host) -> Check:
 
 
 def shm_check(host: Host, advice: Advice) -> Check:
-    """Room for the loader's workers, who hand over batches in /dev/shm."""
+    """Check the room for the loader's workers, which hand over batches in /dev/shm."""
     if host.shm_bytes is None:
         return Check("shm", "warn", "/dev/shm is missing", "vlwm train --workers 0")
     size = host.shm_bytes / GIB

@@ -74,7 +74,7 @@ def _copy_away(provider: Provider) -> str:
 
 
 def disk_check(data: Path, work: Path, machine: Machine) -> Check:
-    """Free space on the folders' own disks against what data and checkpoints need."""
+    """Compare free space on the folders' own disks with what data and checkpoints need."""
     needs: dict[int, tuple[int, int]] = {}
     for path, need in ((data, DATA_BYTES), (work, CHECKPOINTS_BYTES)):
         space = disk_space(path, machine)
@@ -179,7 +179,7 @@ def network_check(found: Sequence[Reached] | None) -> Check:
 
 
 def clock_check(found: Sequence[Reached] | None) -> Check:
-    """A clock that is far off breaks TLS and the order of files."""
+    """Check the clock: one that is far off breaks TLS and the order of files."""
     ahead = [one.clock_ahead_s for one in found or () if one.clock_ahead_s is not None]
     if ahead and min(abs(a) for a in ahead) > _CLOCK_S:
         return Check(

@@ -66,7 +66,7 @@ class Provider:
 
 
 def detect(machine: Machine) -> Provider:
-    """The provider of this machine; plain Linux or a container where there is no sign of one."""
+    """Return the provider of this machine; plain Linux or a container without a sign of one."""
     found, sources = known_variables(machine)
     name, signal = _by_variables(found) or ("", "")
     source = sources.get(signal, "")
@@ -76,7 +76,7 @@ def detect(machine: Machine) -> Provider:
 
 
 def known_variables(machine: Machine) -> tuple[dict[str, str], dict[str, str]]:
-    """Variables of `_READ` from every place, and where each was found first."""
+    """Return variables of `_READ` from every place, and where each was found first."""
     values: dict[str, str] = {}
     sources: dict[str, str] = {}
     places = [("environment", dict(machine.environ))]
@@ -89,7 +89,7 @@ def known_variables(machine: Machine) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _parse(place: str, text: str) -> dict[str, str]:
-    """NAME=value pairs, by NUL in /proc, else one a line, quoted or exported or not."""
+    """Parse NAME=value pairs, by NUL in /proc, else one a line, quoted or exported or not."""
     if place.startswith("/proc"):
         lines = text.split("\0")
     else:
@@ -106,7 +106,7 @@ def _unquoted(line: str) -> str:
 
 
 def _by_variables(found: Mapping[str, str]) -> tuple[str, str] | None:
-    """Provider and the variable that gives it away. Kaggle's images carry Colab's variables."""
+    """Return the provider and the variable that names it (Kaggle's images carry Colab's)."""
     ports = next((name for name in found if name.startswith("VAST_TCP_PORT_")), None)
     for name, signal in (
         ("kaggle", "KAGGLE_KERNEL_RUN_TYPE"),

@@ -22,7 +22,7 @@ _SPECIFIER = re.compile(r"^([^;]+)")
 
 
 def python_check(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
-    """The interpreter."""
+    """Check the version of Python."""
     words = ".".join(map(str, version))
     if version[:2] < _LEAST_PYTHON:
         fix = "take Python 3.10 or newer (torch's older versions load checkpoints unsafely)"
@@ -31,7 +31,7 @@ def python_check(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
 
 
 def parts_check(required: list[str] | None = None) -> Check:
-    """Every Python part that the package asks for is installed."""
+    """Check that every package that vlwm requires is installed."""
     required = _required() if required is None else required
     missing = [spec for spec in required if not _installed(spec)]
     if not missing:
@@ -66,7 +66,7 @@ def _installed(spec: str) -> bool:
 
 
 def tools_check(machine: Machine) -> Check:
-    """Programs of the shell that a long run on a rented machine wants."""
+    """Check the programs of the shell that a long run on a rented machine needs."""
     there = [tool for tool in (*_SCREENS, *_TOOLS) if _which(tool, machine) is not None]
     needed = [tool for tool in _TOOLS if tool not in there]
     if not set(_SCREENS) & set(there):
@@ -77,7 +77,7 @@ def tools_check(machine: Machine) -> Check:
 
 
 def _by_apt(tools: list[str], machine: Machine) -> tuple[str, tuple[Command, ...]]:
-    """The command that installs tools, and whether it can be run from here."""
+    """Return the command that installs tools, and whether it can be run from here."""
     root = os.geteuid() == 0
     sudo: Command = () if root else ("sudo",)
     update: Command = (*sudo, "apt-get", "update", "-q")
@@ -126,7 +126,7 @@ def wandb_check(machine: Machine) -> Check:
 
 
 def hub_check(machine: Machine, lasting: str | None) -> Check:
-    """Login and cache of the Hugging Face Hub."""
+    """Check login and cache of the Hugging Face Hub."""
     home = machine.environ.get("HF_HOME") or f"{_home(machine)}/.cache/huggingface"
     known = bool(machine.environ.get("HF_TOKEN")) or machine.exists(f"{home}/token")
     words = "logged in" if known else "no login: public data needs none; else `hf auth login`"

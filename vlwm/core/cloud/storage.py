@@ -66,7 +66,7 @@ def _judge(mount: Mount, provider: Provider) -> tuple[str, str]:
 
 
 def _is_volume(mount: Mount) -> bool:
-    """A file system of its own, mounted as a folder for data."""
+    """Return whether a mount is a file system of its own, meant for data."""
     kinds = mount.network or mount.kind in _FILE_SYSTEMS or mount.kind.split(".")[0] == "fuse"
     system = any(mount.point == top or mount.point.startswith(top + "/") for top in _SYSTEM)
     return mount.point != "/" and kinds and not system and not mount.container_layer
@@ -117,7 +117,7 @@ def _container(mount: Mount, volume: bool) -> tuple[str, str]:
 
 
 def lasting_folder(machine: Machine, provider: Provider) -> str | None:
-    """A mounted folder that outlives the machine, or at least a stop; None where there is none."""
+    """Return a mounted folder that outlives the machine, or at least a stop; None without one."""
     found = []
     for mount in read_mounts(machine):
         if not _is_volume(mount) or mount.read_only or not machine.path(mount.point).is_dir():

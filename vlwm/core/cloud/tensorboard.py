@@ -23,12 +23,12 @@ class Board:
     note: str | None = None
 
     def to_dict(self) -> dict[str, str | None]:
-        """Plain values for `--json`."""
+        """Return plain values for `--json`."""
         return asdict(self)
 
 
 def board_of(run: str, machine: Machine, provider: Provider) -> Board:
-    """TensorBoard over a run folder.
+    """Return how to show a run folder in TensorBoard.
 
     A provider's proxy or open port needs `--bind_all`; through an SSH tunnel it does not.
     """
@@ -49,7 +49,7 @@ def board_of(run: str, machine: Machine, provider: Provider) -> Board:
 
 
 def _ssh(machine: Machine, provider: Provider) -> str:
-    """Arguments of ssh that bring the port home."""
+    """Return the arguments of ssh that bring the port home."""
     values, user = provider.variables, machine.environ.get("USER") or "root"
     port = values.get("VAST_TCP_PORT_22") or values.get("RUNPOD_TCP_PORT_22")
     connection = (machine.environ.get("SSH_CONNECTION") or "").split()

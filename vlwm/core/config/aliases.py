@@ -153,7 +153,7 @@ def _expand_switches(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Dotted leaves, but no deeper than a key that one of the lists names whole."""
+    """Yield dotted leaves, but no deeper than a key that one of the lists names whole."""
     for key, value in values.items():
         full = prefix + str(key)
         whole = full in MAPPED or full in IGNORED or _foreign_part(full)
@@ -164,7 +164,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
 
 
 def known_keys() -> dict[str, Any]:
-    """Every dotted key of Config with its type."""
+    """Return every dotted key of Config with its type."""
     return dict(_fields(Config, ""))
 
 
@@ -207,7 +207,7 @@ def _unknown(key: str, where: str) -> ConfigError:
 
 
 def nested(key: str, value: Any) -> dict[str, Any]:
-    """`nested('a.b', 1)` is `{'a': {'b': 1}}`."""
+    """Return `{'a': {'b': 1}}` for `nested('a.b', 1)`."""
     for part in reversed(key.split(".")):
         value = {part: value}
     return value

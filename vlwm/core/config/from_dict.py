@@ -16,7 +16,7 @@ from vlwm.core.errors import ConfigError, nearest
 
 
 def build(cls: type, values: Mapping[str, Any], prefix: str, where: str) -> Any:
-    """An instance of the dataclass `cls`.
+    """Return an instance of the dataclass `cls`.
 
     Args:
         values: of its fields, by name; fields that are dataclasses take mappings.
@@ -36,7 +36,7 @@ def build(cls: type, values: Mapping[str, Any], prefix: str, where: str) -> Any:
 
 
 def unknown_key(full: str, prefix: str, known: Iterable[str], where: str) -> ConfigError:
-    """The error for a key nobody knows, naming the nearest known one."""
+    """Return the error for a key nobody knows, naming the nearest known one."""
     close = nearest(full.removeprefix(prefix), known)
     remedy = f"did you mean {prefix}{close}?" if close else "remove it; docs/training.md lists all"
     return ConfigError(f"unknown config key {full}", where=where, remedy=remedy)

@@ -27,7 +27,7 @@ def config_from_dict(values: Mapping[str, Any], *, where: str = "config") -> Con
 
 
 def list_presets() -> list[str]:
-    """Names of the presets that ship with the package."""
+    """Return names of the presets that ship with the package."""
     folder = Path(__file__).parents[2] / "configs"
     return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
 
@@ -37,7 +37,7 @@ def load_config(
     overrides: Iterable[str] = (),
     on_note: Callable[[str], None] | None = None,
 ) -> Config:
-    """The resolved config of a preset (by name) or a users' file (by path), with overrides.
+    """Return the resolved config of a preset (name) or a user's file (path), with overrides.
 
     Args:
         name_or_path: 'finetune_tokyo', 'config/finetune_tokyo.py' or a path to any such file;

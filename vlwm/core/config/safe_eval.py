@@ -65,7 +65,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
 
 
 def resolve_config_path(name_or_path: str | Path, presets: Sequence[str]) -> Path:
-    """The file that a name or path means: itself, or the preset of that stem.
+    """Return the file that a name or path means: itself, or the preset of that stem.
 
     Raises:
         ConfigError: neither exists; the nearest preset is named.
@@ -127,7 +127,7 @@ def _find_base(path: Path, base: str) -> Path:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of `above` over `below`, dicts merged key by key; `_delete_=True` replaces a dict."""
+    """Merge `above` over `below`, dicts key by key; `_delete_=True` replaces a dict."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -206,7 +206,7 @@ class _Evaluator:
             raise self._refuse(target)
 
     def value(self, node: ast.expr) -> Any:
-        """The value of an expression.
+        """Return the value of an expression.
 
         Raises:
             ConfigError: the expression is more than data, or fails; its line is named.
@@ -372,7 +372,7 @@ def _check_repeat(left: Any, right: Any) -> None:
 
 
 def _ignored(node: ast.stmt) -> bool:
-    """Docstrings, `pass`, `import os`/`sys`/`pathlib`, and `sys.path` lines."""
+    """Return True for docstrings, `pass`, `import os`/`sys`/`pathlib`, and `sys.path` lines."""
     if isinstance(node, ast.Pass):
         return True
     if isinstance(node, ast.Import):

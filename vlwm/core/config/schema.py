@@ -467,7 +467,7 @@ class Config:
         return self.history_frames + self.future_frames
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; tuples become lists."""
+        """Return plain JSON values; tuples become lists."""
         return _plain(dataclasses.asdict(self))
 
 

@@ -126,7 +126,7 @@ class Batch:
         return Past(symmetry=self.symmetry, **first)
 
     def plan(self, history: int) -> Plan:
-        """The true motion of the frames after `history`."""
+        """Return the true motion of the frames after `history`."""
         poses = self.poses[:, history:]  # (B, H, 13)
         ground = self.ground_z[:, history:]  # (B, H)
         yaw = _heading_of(poses[..., ORIENTATION])
@@ -190,7 +190,7 @@ def _transformed(occupancy: Tensor, code: int) -> Tensor:
 
 
 def mirrored_poses(poses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Poses (..., 13) with left and right exchanged (y → −y); turns are pseudo-vectors."""
+    """Return poses (..., 13) with left and right exchanged (y → −y); turns are pseudo-vectors."""
     signs = np.ones(13)
     signs[[1, 3, 5, 8, 10, 12]] = -1.0  # y; qx, qz; vy; wx, wz
     return poses * signs

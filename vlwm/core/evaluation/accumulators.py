@@ -41,7 +41,7 @@ class PoseErrors:
         self.degrees.append(np.degrees(np.abs(error[:, 3])).astype(np.float32))
 
     def summary(self) -> dict[str, Any]:
-        """Mean and median over the windows, per horizon; means of each stratum."""
+        """Return the mean and median over the windows, per horizon; means of each stratum."""
         metres, degrees = (np.asarray(v, np.float64) for v in (self.metres, self.degrees))
         return {
             "m": metres.mean(0).tolist(),
@@ -57,7 +57,7 @@ class PoseErrors:
     def _of(
         self, metres: np.ndarray, degrees: np.ndarray, stratum: tuple[str, str]
     ) -> dict[str, Any]:
-        """Windows of a stratum, and means per horizon where there are any."""
+        """Return windows of a stratum, and means per horizon where there are any."""
         here = np.array([stratum in found for found in self.strata], bool)
         means = [v[here].mean(0).tolist() if here.any() else None for v in (metres, degrees)]
         return {"n_windows": int(here.sum()), "m": means[0], "deg": means[1]}
@@ -81,7 +81,7 @@ class StateErrors:
         self.within.append(np.abs(error) <= sigma)
 
     def summary(self) -> dict[str, Any]:
-        """Mean size of each component's error, and the share within one sigma, per horizon."""
+        """Return each component's mean absolute error and share within one sigma, per horizon."""
         errors, within = np.asarray(self.errors, np.float64), np.asarray(self.within)
         names = STATE_NAMES[: errors.shape[-1]]
         return {

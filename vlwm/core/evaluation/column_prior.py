@@ -35,7 +35,7 @@ class ColumnPrior:
 
     @classmethod
     def of_shares(cls, share: np.ndarray, frames: int, grid: VoxelGrid) -> ColumnPrior:
-        """From the occupied share per layer (Z,) over some frames.
+        """Return the prior of the occupied share per layer (Z,) over some frames.
 
         Without any frame: the layer that holds z = 0, the ground by the convention of the ego
         frame.
@@ -53,7 +53,7 @@ class ColumnPrior:
 
 
 def train_prior(store: PackedStore, splits: Splits) -> ColumnPrior:
-    """The prior of the train split of a data folder."""
+    """Return the prior of the train split of a data folder."""
     from vlwm.core.data.windows import frame_rows
 
     rows = frame_rows(store, splits, Split.TRAIN)
@@ -62,7 +62,7 @@ def train_prior(store: PackedStore, splits: Splits) -> ColumnPrior:
 
 
 def evenly(items: int, most: int) -> np.ndarray:
-    """At most `most` indices (0: all) spread evenly over `items`, without repetition."""
+    """Return at most `most` indices (0: all) spread evenly over `items`, without repetition."""
     if most <= 0 or items <= most:
         return np.arange(items)
     return np.floor((np.arange(most) + 0.5) * items / most).astype(np.int64)

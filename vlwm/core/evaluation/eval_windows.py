@@ -44,7 +44,7 @@ class WindowShape:
 
 
 def past_frames(bits: Tensor, poses: Tensor, ground_z: Tensor, grid: VoxelGrid) -> PastFrames:
-    """The past of one window.
+    """Return the past of one window.
 
     Args:
         bits: uint8 (F, packed_bytes).
@@ -84,7 +84,7 @@ class EvalWindow:
 
 
 def windows_in(batch: Batch, history: int, grid: VoxelGrid) -> Iterator[EvalWindow]:
-    """The windows of a batch, unpacked one at a time; the first `history` frames are the past."""
+    """Yield a batch's windows, unpacked one at a time; the first `history` frames are the past."""
     if bool(batch.symmetry.any()):
         raise ValueError("windows are scored as they are, not mirrored")
     believed = batch.past(history)

@@ -67,12 +67,12 @@ class Subject:
     observed: bool = False
 
     def batches(self, size: int) -> Iterator[Batch]:
-        """The windows in order, on the device, never mirrored."""
+        """Yield the windows in order, on the device, never mirrored."""
         for start in range(0, len(self.windows), size):
             yield self.batch(range(start, min(start + size, len(self.windows))))
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Some windows on the device."""
+        """Return some windows on the device."""
         history = self.scorer.history
         layers = layers_of_task(self.store, semantic=self.scorer.free_class is not None)
         data = WindowDataset(
@@ -214,7 +214,7 @@ def score_subject(
     batch_size: int = 1,
     progress: Progress | None = None,
 ) -> Scores:
-    """The score sheet of a prepared subject; see `evaluate`."""
+    """Return the score sheet of a prepared subject; see `evaluate`."""
     scorer, tally, done = subject.scorer, subject.scorer.new_tally(), 0
     try:
         for batch in subject.batches(batch_size):

@@ -51,7 +51,7 @@ def _quiet(name: str, done: int, total: int) -> None:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file of a run folder (best.pth, else last.pth), or the file itself.
+    """Return the checkpoint file of a run folder (best.pth, else last.pth), or the file itself.
 
     Raises:
         CheckpointError: there is none.

@@ -32,7 +32,7 @@ SCORES = {
 
 
 def structure_mask(truth: Tensor) -> Tensor:
-    """Cells above the lowest occupied cell of their column; empty columns count whole.
+    """Return cells above the lowest occupied cell of their column; empty columns count whole.
 
     The bare ground is most of what is occupied and proves nothing about foresight; what stands
     on it does.
@@ -57,7 +57,7 @@ def count_zones(
     structure: Tensor,
     known: Tensor | None = None,
 ) -> np.ndarray:
-    """Exact counts of every forecast in every zone, from one pass over the cells.
+    """Count every forecast in every zone, exactly, in one pass over the cells.
 
     Each cell is written as a code of its bits (one per forecast, then truth, seen, structure);
     the histogram of the codes holds every count that is asked for.
@@ -97,20 +97,20 @@ def _counts_of_codes(histogram: np.ndarray, methods: int) -> np.ndarray:
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """float64 quotient, NaN where the denominator is zero."""
+    """Return the quotient, float64, NaN where the denominator is zero."""
     quotient = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
     np.divide(numerator, denominator, out=quotient, where=np.asarray(denominator) != 0)
     return quotient
 
 
 def iou_of(counts: np.ndarray) -> np.ndarray:
-    """Intersection over union of counts (..., Q); NaN where neither side has an occupied cell."""
+    """Return intersection over union of counts (..., Q); NaN where no cell is occupied."""
     union = counts[..., PREDICTED] + counts[..., TRUE] - counts[..., HIT]
     return ratio(counts[..., HIT], union)
 
 
 def none_for_nan(values: np.ndarray) -> list:
-    """A nested list for JSON in which NaN ("does not occur") is None."""
+    """Return a nested list for JSON in which NaN ("does not occur") is None."""
     if values.ndim > 1:
         return [none_for_nan(row) for row in values]
     return [None if np.isnan(v) else float(v) for v in values]
@@ -147,7 +147,7 @@ class Confusion:
         self.windows += 1
 
     def scores(self, method: str) -> dict[str, list[float | None]]:
-        """The method's block of scores.json: one list over horizons per key; None = no score."""
+        """Return the method's block of scores.json: a list over horizons per key."""
         counts = self.counts[self.methods.index(method)]  # (H, Z, Q)
         block = {key: iou_of(counts[:, ZONES.index(zone)]) for key, zone in SCORES.items()}
         everywhere = counts[:, ZONES.index("all")]

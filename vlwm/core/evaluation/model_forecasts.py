@@ -78,21 +78,21 @@ class LearnedForecasts:
         self._classes = (predicted.classes, planned.classes)
 
     def motion(self, window: int) -> LearnedMotion:
-        """The motion of a window, and how far it is from the true one."""
+        """Return the motion of a window, and how far it is from the true one."""
         return LearnedMotion(*(value[window] for value in self._motion))
 
     def probability(self, window: int, horizon: int) -> Tensor:
-        """float32 (X, Y, Z): the model's probability in the predicted track."""
+        """Return float32 (X, Y, Z): the model's probability in the predicted track."""
         return torch.sigmoid(self.logits[window, horizon].float())
 
     def plan_probability(self, window: int, horizon: int) -> Tensor:
-        """float32 (X, Y, Z): the model's probability in the plan track."""
+        """Return float32 (X, Y, Z): the model's probability in the plan track."""
         return torch.sigmoid(self.plan_logits[window, horizon].float())
 
     def planes(
         self, window: int, horizon: int, truth: Tensor, classes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """uint8 (X, Y, Z) by method; the truth goes to the tokenizer alone.
+        """Return uint8 (X, Y, Z) by method; the truth goes to the tokenizer alone.
 
         Args:
             truth: uint8 (X, Y, Z).

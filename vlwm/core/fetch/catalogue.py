@@ -51,7 +51,7 @@ class Entry:
     how: str | None = None
 
     def path(self, data_dir: Path) -> Path:
-        """The place of the file in (or, for weights, next to) the data folder."""
+        """Return the place of the file in (or, for weights, next to) the data folder."""
         root = data_dir.parent if self.file.startswith("pretrained/") else data_dir
         return root / self.file
 

@@ -57,7 +57,7 @@ def _file_of(row: Mapping[str, Any]) -> str | None:
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Newest year first, then the finer level of detail, then without textures."""
+    """Return the sort key: newest year, then the finer level of detail, then without textures."""
     year, lod = whole_number(str(row.get("year"))), whole_number(str(row.get("lod")))
     return year or 0, lod or 0, 0 if row.get("texture") else 1
 

@@ -35,7 +35,7 @@ UNKNOWN: Colour = (250, 238, 228)  # pale blue
 
 
 def blank(height: int, width: int) -> np.ndarray:
-    """A white image."""
+    """Return a white image."""
     return np.full((height, width, 3), 255, np.uint8)
 
 
@@ -67,7 +67,7 @@ def text_upright(image: np.ndarray, words: str, at: tuple[int, int], *, size: fl
 
 @lru_cache(maxsize=1)
 def height_colours() -> np.ndarray:
-    """uint8 (256, 3): from the ground (pale) up (dark violet over green to yellow)."""
+    """Return uint8 (256, 3): from the ground (pale) up (dark violet over green to yellow)."""
     ramp = np.arange(256, dtype=np.uint8)[:, None]
     return cv2.applyColorMap(ramp, cv2.COLORMAP_VIRIDIS)[:, 0]
 
@@ -86,7 +86,7 @@ class HeightScale:
 
     @classmethod
     def of(cls, grid: VoxelGrid, *frames: np.ndarray) -> HeightScale:
-        """A scale up to the highest occupied cell of uint8 (..., X, Y, Z), in steps of 10 m.
+        """Return a scale up to the highest occupied cell of uint8 (..., X, Y, Z), in steps of 10 m.
 
         Ground is what is within the layer of z = 0, and at least up to 2 m.
         """
@@ -98,7 +98,7 @@ class HeightScale:
         return cls(max(2.0, ground), max(10.0, 10.0 * float(np.ceil(highest / 10.0))))
 
     def colours(self, height_m: np.ndarray) -> np.ndarray:
-        """uint8 (..., 3) for heights in metres; ground is grey, NaN is white."""
+        """Return uint8 (..., 3) for heights in metres; ground is grey, NaN is white."""
         share = np.nan_to_num(height_m) / self.top_m
         picture = height_colours()[np.clip(share * 255, 0, 255).astype(np.uint8)]
         low = (height_m <= self.ground_m)[..., None]
@@ -129,11 +129,11 @@ class Axes:
     y: tuple[float, float]
 
     def column(self, value: float) -> int:
-        """Pixel column of a value on the horizontal axis."""
+        """Return the pixel column of a value on the horizontal axis."""
         return self.left + round((value - self.x[0]) / (self.x[1] - self.x[0]) * self.width)
 
     def row(self, value: float) -> int:
-        """Pixel row of a value on the vertical axis."""
+        """Return the pixel row of a value on the vertical axis."""
         share = (value - self.y[0]) / (self.y[1] - self.y[0])
         return self.top + self.height - round(share * self.height)
 
@@ -168,7 +168,7 @@ class Axes:
             text(image, form.format(value), (self.left - 7, row + 4), size=size, anchor="right")
 
     def scale_bar(self, image: np.ndarray, length: float, words: str) -> None:
-        """A bar of `length` on the horizontal axis in the lower right corner, on white."""
+        """Draw a bar of `length` on the horizontal axis in the lower right corner, on white."""
         pixels = abs(self.column(self.x[0] + length) - self.column(self.x[0]))
         right, row = self.left + self.width - 8, self.top + self.height - 8
         cv2.rectangle(image, (right - pixels - 5, row - 21), (right + 5, row + 5), WHITE, -1)
@@ -179,7 +179,7 @@ class Axes:
 def legend(
     image: np.ndarray, entries: Sequence[tuple[Colour, str]], at: tuple[int, int], gap: int = 24
 ) -> int:
-    """Coloured squares with words in one line from (column, row); returns the end column."""
+    """Draw coloured squares with words in one line from (column, row); return the end column."""
     column, row = at
     for colour, words in entries:
         cv2.rectangle(image, (column, row - 10), (column + 12, row + 2), colour, -1)
@@ -192,7 +192,7 @@ def legend(
 def height_bar(
     image: np.ndarray, scale: HeightScale, at: tuple[int, int], width: int = 200
 ) -> None:
-    """The height colours from the ground to the top with labels, from (column, row)."""
+    """Draw the height colours from the ground to the top with labels, from (column, row)."""
     column, row = at
     heights = np.linspace(0.0, scale.top_m, width)[None].repeat(12, axis=0)
     image[row - 10 : row + 2, column : column + width] = scale.colours(heights)

@@ -54,7 +54,7 @@ class Track:
 def draw_map(
     city: City, splits: Splits, tracks: Sequence[Track], notes: Sequence[str]
 ) -> np.ndarray:
-    """The map, uint8 (rows, columns, 3).
+    """Return the map, uint8 (rows, columns, 3).
 
     Args:
         splits: regions in the CRS of the city; without regions none are drawn.
@@ -79,7 +79,7 @@ def draw_map(
 
 
 def _axes(city: City, splits: Splits) -> Axes:
-    """The frame of the map: everything built and every region, and some metres around."""
+    """Return the frame of the map: everything built and every region, and some metres around."""
     x0, y0, x1, y1 = city.bounds_xy
     east, north = city.origin.easting, city.origin.northing
     for r in splits.regions:
@@ -92,7 +92,7 @@ def _axes(city: City, splits: Splits) -> Axes:
 
 
 def _pixels(xy: np.ndarray, axes: Axes) -> np.ndarray:
-    """int32 (..., 2) columns and rows of points (..., 2), in 1/16 pixel."""
+    """Return int32 (..., 2) columns and rows of points (..., 2), in 1/16 pixel."""
     per_metre = axes.width / (axes.x[1] - axes.x[0])
     column = axes.left + (xy[..., 0] - axes.x[0]) * per_metre
     row = axes.top + (axes.y[1] - xy[..., 1]) * per_metre
@@ -100,7 +100,7 @@ def _pixels(xy: np.ndarray, axes: Axes) -> np.ndarray:
 
 
 def _height_scale(city: City) -> HeightScale:
-    """Up to what all but one in two hundred of the features reach, in steps of 10 m."""
+    """Return the height that all but one in two hundred of the features reach, in steps of 10 m."""
     corners = city.mesh.triangles()
     above = corners[:, :, 2].max(axis=1) - city.terrain.height(corners[:, :, :2].mean(axis=1))
     tops = np.full(len(city.feature_ids), -np.inf)
@@ -110,7 +110,7 @@ def _height_scale(city: City) -> HeightScale:
 
 
 def _cut_to(image: np.ndarray, axes: Axes) -> np.ndarray:
-    """White outside the frame."""
+    """Clear everything outside the frame to white."""
     inside = np.s_[axes.top : axes.top + axes.height, axes.left : axes.left + axes.width]
     out = canvas.blank(*image.shape[:2])
     out[inside] = image[inside]
@@ -118,7 +118,7 @@ def _cut_to(image: np.ndarray, axes: Axes) -> np.ndarray:
 
 
 def _ground(image: np.ndarray, city: City, axes: Axes) -> float | None:
-    """Paper, and a line where the ground crosses a multiple of 2, 5, 10 … m; that number, or None
+    """Draw paper and contours at multiples of 2, 5, 10 … m; return that number, or None
     for level ground."""
     x = axes.x[0] + (np.arange(axes.width) + 0.5) * (axes.x[1] - axes.x[0]) / axes.width
     y = axes.y[1] - (np.arange(axes.height) + 0.5) * (axes.y[1] - axes.y[0]) / axes.height
@@ -140,7 +140,7 @@ def _roads(image: np.ndarray, city: City, axes: Axes) -> None:
 
 
 def _buildings(image: np.ndarray, city: City, axes: Axes, scale: HeightScale) -> None:
-    """Seen from above: what is higher covers what is lower."""
+    """Draw buildings seen from above: what is higher covers what is lower."""
     corners = city.mesh.triangles()
     top = corners[:, :, 2].max(axis=1)
     above = top - city.terrain.height(corners[:, :, :2].mean(axis=1))
@@ -151,7 +151,7 @@ def _buildings(image: np.ndarray, city: City, axes: Axes, scale: HeightScale) ->
 
 
 def _regions(image: np.ndarray, splits: Splits, city: City, axes: Axes) -> None:
-    """Each region's border, its margin tinted, and the border of where its poses are."""
+    """Draw each region's border, its margin tinted, and the border of where its poses are."""
     shift = np.array([city.origin.easting, city.origin.northing])
     for r in splits.regions:
         colour = _SPLITS.get(r.split, canvas.INK)
@@ -170,13 +170,13 @@ def _regions(image: np.ndarray, splits: Splits, city: City, axes: Axes) -> None:
 
 
 def _box(corners: np.ndarray, axes: Axes) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Upper left and lower right pixel of south-west and north-east corners (2, 2)."""
+    """Return the upper left and lower right pixel of south-west and north-east corners (2, 2)."""
     (x0, y0), (x1, y1) = corners
     return (axes.column(x0), axes.row(y1)), (axes.column(x1), axes.row(y0))
 
 
 def _track(image: np.ndarray, track: Track, number: int, axes: Axes) -> None:
-    """Dark on white so that it shows on every colour; drones are solid, rovers dotted in white."""
+    """Draw a path dark on white, visible on every colour; drones solid, rovers dotted in white."""
     points = _pixels(track.xy, axes)[:, None]
     colour = _SPLITS.get(track.split, canvas.INK)
     cv2.polylines(image, [points], False, canvas.WHITE, 5, cv2.LINE_AA, _SHIFT)
@@ -220,7 +220,7 @@ def _words(
 
 
 def _below(image: np.ndarray, axes: Axes, scale: HeightScale, step: float | None) -> None:
-    """The legend below the frame."""
+    """Draw the legend below the frame."""
     row = axes.top + axes.height + 30
     canvas.text(image, "height above the ground", (axes.left, row), size=0.5)
     canvas.height_bar(image, scale, (axes.left + 210, row))

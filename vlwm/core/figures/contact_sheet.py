@@ -43,7 +43,7 @@ class SheetRow:
 def draw_sheet(
     rows: Sequence[SheetRow], grid: VoxelGrid, title: str, notes: Sequence[str]
 ) -> np.ndarray:
-    """The sheet, uint8 (rows, columns, 3)."""
+    """Return the sheet, uint8 (rows, columns, 3)."""
     scale = HeightScale.of(grid, *(row.frames for row in rows))
     shown = max(len(row.frames) for row in rows)
     step_x = _PANEL * 16 // 9 + _GAP
@@ -91,7 +91,7 @@ def _put(image: np.ndarray, panel: np.ndarray, left: int, top: int) -> None:
 
 
 def _vehicle(image: np.ndarray, x: int, y: int) -> None:
-    """A triangle that looks ahead."""
+    """Draw a triangle that points ahead."""
     points = np.array([[x, y - 7], [x + 5, y + 5], [x - 5, y + 5]], np.int32)
     cv2.fillPoly(image, [points], canvas.FALSE, cv2.LINE_AA)
     cv2.polylines(image, [points], True, canvas.WHITE, 1, cv2.LINE_AA)

@@ -51,7 +51,7 @@ def write_preview(city: City, folder: Path, grid: VoxelGrid, file: Path) -> list
 
 
 def _track(session: Session, city: City, splits: Splits) -> Track:
-    """A session's path in the city's frame, and its caption."""
+    """Return a session's path in the city's frame, and its caption."""
     origin, meta = session.meta.origin, session.meta
     shift = np.zeros(2)
     if origin is not None:

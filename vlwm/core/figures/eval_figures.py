@@ -24,14 +24,14 @@ _CANDIDATES = 64
 
 
 def shown_method(subject: Subject) -> str:
-    """The forecast that is shown: the model's, or the strongest baseline's where there is none."""
+    """Return the forecast to show: the model's, or without a model the strongest baseline's."""
     scorer = subject.scorer
     return Track.PREDICTED.value if scorer.model is not None else scorer.baseline["predicted"]
 
 
 @torch.inference_mode()
 def clip_of(subject: Subject, index: int) -> Clip:
-    """One window with its forecasts, as arrays on the host."""
+    """Return one window with its forecasts, as arrays on the host."""
     scorer, method = subject.scorer, shown_method(subject)
     batch = subject.batch([index])
     (scored,) = scorer.forecasts(batch)
@@ -78,7 +78,7 @@ def notes_of(subject: Subject) -> list[str]:
 
 
 def telling_window(subject: Subject) -> int:
-    """Of windows spread over the split, the one whose last past frame holds most.
+    """Return the window, of some spread over the split, whose last past frame holds most.
 
     A full frame shows more than an empty square; the forecast has no part in the choice.
     """
@@ -90,7 +90,7 @@ def telling_window(subject: Subject) -> int:
 
 
 def write_picture(path: str | Path, subject: Subject, split: str) -> None:
-    """One window of the split as a PNG, not chosen by its score (`telling_window`)."""
+    """Write one window of the split as a PNG, not chosen by its score (`telling_window`)."""
     clip = clip_of(subject, telling_window(subject))
     past = len(clip.past)
     frames = WindowFrames(
@@ -101,7 +101,7 @@ def write_picture(path: str | Path, subject: Subject, split: str) -> None:
 
 
 def write_film(path: str | Path, subject: Subject, *, windows: int = 12) -> int:
-    """Windows evenly spaced over the split as a video; returns the number of pictures."""
+    """Write windows evenly spaced over the split as a video; return the number of pictures."""
 
     def clips() -> Iterator[Clip]:
         for index in evenly(len(subject.windows), windows):

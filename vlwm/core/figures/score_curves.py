@@ -38,7 +38,7 @@ _LEFT, _TOP, _GAP, _LEGEND = 70, 76, 70, 300
 
 
 def draw_curves(sheet: Mapping[str, Any]) -> np.ndarray:
-    """IoU and structure IoU over the horizon, 95 % intervals as bands.
+    """Draw IoU and structure IoU over the horizon, 95 % intervals as bands.
 
     Drawn are the model, the strongest baseline of each track and the baselines without parameters.
     """
@@ -100,7 +100,7 @@ def _curve(
     *,
     lines: bool,
 ) -> None:
-    """The band of a method (`lines` false) or its line with dots (`lines` true)."""
+    """Draw the band of a method (`lines` false) or its line with dots (`lines` true)."""
     values = sheet["scores"][method][key]
     points = [
         (axes.column(s), axes.row(v))
@@ -151,7 +151,7 @@ def _names(
 
 
 def draw_reliability(sheet: Mapping[str, Any]) -> np.ndarray:
-    """Observed share of occupied cells against predicted probability, and how many cells."""
+    """Draw the observed share of occupied cells against predicted probability, with counts."""
     diagram, threshold = sheet["reliability"], sheet["threshold"]
     image = canvas.blank(_TOP + 420 + 200, _LEFT + 420 + 40)
     canvas.text(image, "Reliability of the model", (_LEFT, 28), size=0.65, bold=True)
@@ -183,7 +183,7 @@ def draw_reliability(sheet: Mapping[str, Any]) -> np.ndarray:
 
 
 def _cells_bars(image: np.ndarray, axes: Axes, cells: Sequence[int]) -> None:
-    """Number of cells per bin on a logarithmic scale, below the diagram."""
+    """Draw the number of cells per bin on a logarithmic scale, below the diagram."""
     base = axes.top + axes.height + 150
     canvas.text(image, "cells per bin (log)", (axes.left, base - 82), size=0.45)
     top = np.log10(max(max(cells), 10))

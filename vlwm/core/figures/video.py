@@ -113,7 +113,7 @@ def write_video(
 def draw_clip(
     clip: Clip, grid: VoxelGrid, notes: Sequence[str] = ()
 ) -> Iterable[tuple[np.ndarray, int]]:
-    """The pictures of a clip, each with how often it is repeated (now and the end stay longer)."""
+    """Yield a clip's pictures, each with its number of repeats (now and the end stay longer)."""
     now = len(clip.past) - 1
     ego = relative_ego(clip.ego[now], clip.ego)
     half = _half_view_m(ego, grid)
@@ -170,7 +170,7 @@ def _draw_panels(
 def view_above(
     cells: np.ndarray, ego: np.ndarray, grid: VoxelGrid, half_m: float, scale: HeightScale
 ) -> np.ndarray:
-    """A frame in the fixed view, uint8 (side, side, 3); outside its grid a pale tint.
+    """Return a frame in the fixed view, uint8 (side, side, 3); outside its grid a pale tint.
 
     Args:
         cells: uint8 (X, Y, Z).
@@ -186,7 +186,7 @@ def view_above(
 def _heights_in_view(
     cells: np.ndarray, ego: np.ndarray, grid: VoxelGrid, half_m: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Height of what is seen from above (side, side), NaN where nothing is; where the grid is."""
+    """Return heights seen from above (side, side), NaN where empty, and the grid's mask."""
     offset = half_m * (1.0 - (2.0 * np.arange(_SIDE) + 1.0) / _SIDE)
     x, y = np.meshgrid(offset, offset, indexing="ij")  # rows go back, columns go right
     points = to_ego(np.stack([x, y, np.full_like(x, ego[2])], -1), ego)
@@ -209,7 +209,7 @@ def _true_outlines(
 
 
 def _half_view_m(ego: np.ndarray, grid: VoxelGrid) -> float:
-    """Half the side of a square view that holds the grid of every frame but its corners."""
+    """Return half the side of a square view that holds the grid of every frame but its corners."""
     reach = max(abs(v) for v in (*grid.lower_m[:2], *grid.upper_m[:2]))
     return float(np.abs(ego[:, :2]).max() + reach)
 

@@ -46,7 +46,7 @@ class WindowFrames:
 
 
 def height_above(cells: np.ndarray, grid: VoxelGrid) -> np.ndarray:
-    """float64 (X, Y): height of the top of the highest occupied cell, metres; NaN where empty."""
+    """Return float64 (X, Y): top of the highest occupied cell, metres; NaN where empty."""
     top = cells.shape[-1] - 1 - np.argmax(cells[..., ::-1] > 0, axis=-1)
     height = (top + 1) * grid.cell_m[2] + grid.lower_m[2]
     return np.where(cells.any(-1), height, np.nan)
@@ -55,7 +55,7 @@ def height_above(cells: np.ndarray, grid: VoxelGrid) -> np.ndarray:
 def from_above(
     cells: np.ndarray, grid: VoxelGrid, scale: HeightScale, known: np.ndarray | None = None
 ) -> np.ndarray:
-    """uint8 (X, Y, 3): the frame seen from above, ahead is up.
+    """Return uint8 (X, Y, 3): the frame seen from above, ahead is up.
 
     A column is unknown where nothing in it is occupied and none of its cells is `known`.
     """
@@ -69,7 +69,7 @@ def in_cut(
     cells: np.ndarray, grid: VoxelGrid, scale: HeightScale, row: int,
     known: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """uint8 (Z, X, 3): the cut along the heading through cells [:, row]; up is up, ahead right."""
+    """Return uint8 (Z, X, 3): the cut along the heading through cells [:, row]."""
     height = grid.axis_centers()[2] + grid.cell_m[2] / 2
     solid = np.where(cells[:, row].T > 0, height[:, None], np.nan)
     picture = scale.colours(solid)
@@ -79,7 +79,7 @@ def in_cut(
 
 
 def row_of_cut(frames: WindowFrames) -> int:
-    """Index along y, in the inner half, where the true frames hold most occupied cells."""
+    """Return the index along y, in the inner half, with the most truly occupied cells."""
     held = frames.past.sum(axis=(0, 1, 3), dtype=np.int64)
     held = held + frames.truth.sum(axis=(0, 1, 3), dtype=np.int64)
     edge = len(held) // 4
@@ -87,12 +87,12 @@ def row_of_cut(frames: WindowFrames) -> int:
 
 
 def difference_above(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """uint8 (X, Y, 3): each column in the mixture of what its cells are: agreed, missed, false."""
+    """Return uint8 (X, Y, 3): each column in the mix of its cells: agreed, missed, false."""
     return _mixture(forecast > 0, truth > 0)[::-1, ::-1]
 
 
 def difference_cut(forecast: np.ndarray, truth: np.ndarray, row: int) -> np.ndarray:
-    """uint8 (Z, X, 3): agreed, missed and false cells of the cut."""
+    """Return uint8 (Z, X, 3): agreed, missed and false cells of the cut."""
     p, t = forecast[:, row].T > 0, truth[:, row].T > 0
     return _mixture(p[..., None], t[..., None])[::-1]
 
@@ -156,7 +156,7 @@ class _Layout:
 def draw_window(
     frames: WindowFrames, grid: VoxelGrid, *, title: str, notes: Sequence[str] = ()
 ) -> np.ndarray:
-    """The picture, uint8 (rows, columns, 3).
+    """Return the picture, uint8 (rows, columns, 3).
 
     Args:
         frames: the window.
@@ -263,7 +263,7 @@ def _vehicle(image: np.ndarray, axes: Axes) -> None:
 
 
 def _label(image: np.ndarray, above: Axes, cut: Axes, *, first: bool, last: bool) -> None:
-    """Ticks on the outer edges only; scale bars on the first panel of the last row."""
+    """Draw ticks on the outer edges only; scale bars on the first panel of the last row."""
     if first:
         above.ticks_y(image, _ticks(above.y))
         cut.ticks_y(image, _ticks(cut.y))

@@ -81,6 +81,7 @@ def to_cells(grid: VoxelGrid, ego: ArrayLike | None, points: Floats) -> Floats:
     Raises:
         ValueError: numbers that are not finite, or points over 1e9 cells away.
     """
+    # rays in the grid's own frame: an ego frame of zeros moves nothing
     frame = np.zeros(4) if ego is None else np.ascontiguousarray(ego, dtype=np.float64)
     if frame.shape != (4,) or not np.isfinite(frame).all():
         raise ValueError(f"an ego frame is four finite numbers, not {frame.tolist()}")
@@ -94,6 +95,7 @@ def to_cells(grid: VoxelGrid, ego: ArrayLike | None, points: Floats) -> Floats:
 @compiled
 def _to_cells(points: Floats, ego: Floats, lower: Floats, cell: Floats, out: Floats) -> None:
     """Write points (N, 3) of the outer frame to `out`, in cells of the grid at `ego`."""
+    # the inverse of the ego frame's turn: by −yaw
     cosine, sine = math.cos(ego[3]), math.sin(ego[3])
     for k in range(len(points)):
         x, y = points[k, 0] - ego[0], points[k, 1] - ego[1]
@@ -126,6 +128,7 @@ def carve_cells(
             x, y, z = math.floor(ends[k, 0]), math.floor(ends[k, 1]), math.floor(ends[k, 2])
             if 0 <= x < free.shape[0] and 0 <= y < free.shape[1] and 0 <= z < free.shape[2]:
                 occupied[x, y, z] = 1
+    # without a branch: a cell keeps its free mark unless it is occupied
     solid = occupied.reshape(-1)
     for i in range(len(flat)):
         flat[i] &= 1 - solid[i]
@@ -157,10 +160,12 @@ def _step(o: Point, d: Point, first: Index, last: Index, shape: Index, free: Cel
     ax, ay, az = (1 if dx > 0 else 0), (1 if dy > 0 else 0), (1 if dz > 0 else 0)
     # Steps left to the last cell of each axis; an axis without any is never the next to step.
     left_x, left_y, left_z = sx * (last[0] - ix), sy * (last[1] - iy), sz * (last[2] - iz)
+    # times of the next plane of each axis, as parts of the segment
     fx, fy, fz = _inverse(dx), _inverse(dy), _inverse(dz)
     tx = (ix + ax - ox) * fx if left_x > 0 else math.inf
     ty = (iy + ay - oy) * fy if left_y > 0 else math.inf
     tz = (iz + az - oz) * fz if left_z > 0 else math.inf
+    # index of the cell in the flat array, and its change for a step in x and in y
     at = (ix * ny + iy) * nz + iz
     jx, jy = sx * ny * nz, sy * nz
     inside = 0 <= ix < nx and 0 <= iy < ny and 0 <= iz < nz
@@ -246,6 +251,7 @@ def _entry(start: Floats, end: Floats, shape: Index) -> float:
             if o < 0.0 or o >= n:
                 return 2.0
             continue
+        # times at which the line passes the two planes that bound this axis
         t0, t1 = -o / d, (n - o) / d
         enter, leave = max(enter, min(t0, t1)), min(leave, max(t0, t1))
     if enter > leave + _ENTRY_SLACK:

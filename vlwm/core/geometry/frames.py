@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 
 def wrap_angle(angle: ArrayLike) -> Array:
     """Return the same angle in (-π, π]."""
+    # mod gives [0, 2π): reflected, so that −π becomes π and not the other way round
     turned = np.pi - np.asarray(angle, dtype=np.float64)
     return np.pi - np.mod(turned, 2 * np.pi)
 
@@ -86,6 +87,7 @@ def rotate(quaternion: ArrayLike, vectors: ArrayLike) -> Array:
     """Return vectors (..., 3) turned by unit quaternions (..., 4); leading axes broadcast."""
     quaternion = np.asarray(quaternion, dtype=np.float64)
     vectors = np.asarray(vectors, dtype=np.float64)
+    # v + 2 w (q × v) + 2 q × (q × v): half the products of q v q*
     axis, scalar = quaternion[..., :3], quaternion[..., 3:]
     twice = 2.0 * np.cross(axis, vectors)
     return vectors + scalar * twice + np.cross(axis, twice)
@@ -94,9 +96,11 @@ def rotate(quaternion: ArrayLike, vectors: ArrayLike) -> Array:
 def rotation_vector(quaternion: ArrayLike) -> Array:
     """Return axis times angle (..., 3), radians: the shorter rotation of quaternions (..., 4)."""
     quaternion = np.asarray(quaternion, dtype=np.float64)
+    # q and −q are one rotation; w ≥ 0 gives the shorter way
     quaternion = np.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
     sine = np.linalg.norm(quaternion[..., :3], axis=-1, keepdims=True)
     angle = 2.0 * np.arctan2(sine, quaternion[..., 3:])
+    # angle / sine is 0 / 0 near the identity: its series there
     scale = np.where(sine < _SMALL_ANGLE, 2.0 + sine**2 / 3.0, angle / np.maximum(sine, 1e-300))
     return scale * quaternion[..., :3]
 
@@ -126,6 +130,7 @@ def turn_vectors(vectors: ArrayLike, yaw: ArrayLike) -> Array:
     vectors = np.asarray(vectors, dtype=np.float64)
     cos, sin = np.cos(yaw), np.sin(yaw)
     x, y = vectors[..., 0], vectors[..., 1]
+    # z stays: the axis of the turn
     turned = np.broadcast_arrays(cos * x - sin * y, sin * x + cos * y, vectors[..., 2])
     return np.stack(turned, axis=-1)
 
@@ -172,6 +177,7 @@ def anchor_poses(poses: ArrayLike, ground_z: ArrayLike, anchor: int) -> tuple[Ar
     """
     poses = np.asarray(poses, dtype=np.float64)
     ground = np.asarray(ground_z, dtype=np.float64)
+    # (..., 1, 4), the ego frame that everything is turned back into
     ego = ego_of(poses[..., anchor, :], ground[..., anchor])[..., None, :]
     back = -ego[..., 3]
     parts = [
@@ -224,9 +230,11 @@ def constant_twist(
     last = np.asarray(ego_last, dtype=np.float64)
     step = relative_ego(ego_prev, last)
     ratio = np.asarray(horizons_s, dtype=np.float64) / dt_s  # (H,)
+    # path length in the vehicle's own axes (..., H, 2) and turn (..., H), both linear in time
     along = _turn_from_arc(step[..., :2], step[..., 3])[..., None, :] * ratio[:, None]
     yaw = step[..., 3:] * ratio
     planar = _arc_from_turn(along, yaw)
+    # height 0 relative to the last frame: the terrain ahead is unknown
     relative = np.concatenate([planar, np.zeros_like(yaw)[..., None], yaw[..., None]], axis=-1)
     return compose_ego(last[..., None, :], relative)
 
@@ -253,11 +261,14 @@ def finite_difference_velocity(
     count = len(positions)
     if count < 2:
         return np.zeros((count, 3)), np.zeros((count, 3))
+    # (N,), seconds since the first frame
     times = np.concatenate([[0.0], np.cumsum(np.broadcast_to(dt_s, count - 1))])
     here = np.arange(count)
+    # frames before and after each, (N,); at an end the frame itself takes the missing place
     start = np.maximum(here - 1, 0)
     end = np.minimum(here + 1, count - 1) if kind == "central" else np.maximum(here, 1)
     span = (times[end] - times[start])[:, None]
+    # rotation from the start to the end of the span, in the outer frame
     turn = multiply_quaternions(quaternions[end], conjugate(quaternions[start]))
     return (positions[end] - positions[start]) / span, rotation_vector(turn) / span
 
@@ -265,8 +276,10 @@ def finite_difference_velocity(
 def _arc_factors(yaw: Array) -> tuple[Array, Array]:
     """Return sin θ / θ and (1 - cos θ) / θ."""
     small = np.abs(yaw) < _SMALL_ANGLE
+    # both branches of `where` are computed: 1 keeps the unused one finite
     safe = np.where(small, 1.0, yaw)
     sine = np.where(small, 1.0 - yaw**2 / 6.0, np.sin(safe) / safe)
+    # 1 − cos θ as 2 sin²(θ / 2), which keeps its digits for small θ
     versine = np.where(small, yaw / 2.0, 2.0 * np.sin(safe / 2.0) ** 2 / safe)
     return sine, versine
 
@@ -282,5 +295,6 @@ def _turn_from_arc(displacement: Array, yaw: Array) -> Array:
     """Return inverse of `_arc_from_turn` for |yaw| ≤ π."""
     sine, versine = _arc_factors(yaw)
     x, y = displacement[..., 0], displacement[..., 1]
+    # `_arc_from_turn` is a turn times a stretch: its inverse is the transpose over the square
     norm = sine**2 + versine**2
     return np.stack([(sine * x + versine * y) / norm, (sine * y - versine * x) / norm], axis=-1)

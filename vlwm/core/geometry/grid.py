@@ -49,6 +49,7 @@ class VoxelGrid:
                 where="point_cloud_range, voxel_size",
                 remedy="such as [-40, -40, -2, 40, 40, 150] and [0.4, 0.4, 1.25]",
             )
+        # x, y, z each
         lower, upper, cell = numbers[:3], numbers[3:6], numbers[6:]
         if min(cell) <= 0:
             raise ConfigError(
@@ -56,6 +57,7 @@ class VoxelGrid:
                 where="voxel_size",
                 remedy="such as [0.4, 0.4, 1.25]",
             )
+        # whole cells only: the rest of the range is cut off
         shape = [
             math.floor((hi - lo) / size + _WHOLE_CELL_TOLERANCE)
             for lo, hi, size in zip(lower, upper, cell, strict=True)
@@ -149,5 +151,6 @@ class VoxelGrid:
         """
         if bits.shape != (self.packed_bytes,):
             raise ValueError(f"bits of shape {bits.shape}, not ({self.packed_bytes},)")
+        # `count` drops the padding bits of the last byte
         cells = np.unpackbits(bits, count=self.num_cells, bitorder="little")
         return cells.reshape(self.shape)

@@ -24,6 +24,7 @@ def compiled(function: Function) -> Function:
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError as error:
+        # neither cache folder can be written: any other error is a real one
         if "no locator available" not in str(error):
             raise
         return numba.njit(**options)(function)

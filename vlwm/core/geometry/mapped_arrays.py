@@ -49,10 +49,12 @@ class Scratch:
         """
         kind = np.dtype(dtype)
         count = math.prod(shape) if isinstance(shape, tuple) else shape
+        # a file of zero bytes cannot be mapped
         if not count:
             return np.zeros(shape, kind)
         try:
             with self.file() as file:
+                # reserve the space: a write into a hole on a full disk would be a SIGBUS
                 os.posix_fallocate(file.fileno(), 0, count * kind.itemsize)
                 return _mapped(file, shape, kind)
         except OSError as error:
@@ -93,6 +95,7 @@ class Rows:
         Raises:
             MachineError: the disk is full.
         """
+        # (N, *shape); a single row is one of N = 1
         added = np.ascontiguousarray(rows, dtype=self.dtype).reshape(-1, *self.shape)
         self._count += len(added)
         self._pending += added.tobytes()
@@ -103,6 +106,7 @@ class Rows:
         """Return a copy of rows `start` to `stop`."""
         self.flush()
         size = (stop - start) * self._row_bytes
+        # pread leaves the position alone, at which `flush` appends
         raw = os.pread(self._file.fileno(), size, start * self._row_bytes)
         return np.frombuffer(raw, self.dtype).reshape(-1, *self.shape)
 
@@ -127,6 +131,7 @@ class Rows:
             MachineError: the disk is full.
         """
         try:
+            # a write may take less than it was given
             while self._pending:
                 del self._pending[: self._file.write(self._pending)]
         except OSError as error:
@@ -149,6 +154,7 @@ def pieces(array: NDArray[Any], rows: int | None = None) -> Iterator[tuple[int, 
 def let_go(*arrays: NDArray[Any]) -> None:
     """Take the pages of mapped arrays out of this process; they come back when they are read."""
     for array in arrays:
+        # follow the views down to the buffer that they share
         base: Any = array
         while isinstance(base, np.ndarray):
             base = base.base

@@ -79,6 +79,7 @@ def concatenate(meshes: Sequence[TriangleMesh]) -> TriangleMesh:
     """Return all faces of several meshes of one frame, in their order."""
     if not meshes:
         return TriangleMesh.empty()
+    # number of each mesh's first vertex in the joined array
     starts = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
     faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=True)]
     return TriangleMesh(

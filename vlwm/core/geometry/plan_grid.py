@@ -66,15 +66,19 @@ def nodes_under(triangles: NDArray[np.float64], grid: PlanGrid) -> Iterator[Hits
 
 def _under(triangles: NDArray[np.float64], grid: PlanGrid) -> Iterator[Hits]:
     size = np.array(grid.shape)
+    # (T, 3, 2) corners in plan, in nodes
     scaled = (triangles[:, :, :2] - (grid.x0, grid.y0)) / grid.spacing_m
+    # lowest and highest node (T, 2) of each box; last < first where it holds none
     first = np.clip(np.ceil(scaled.min(axis=1) - _EDGE), 0, size).astype(np.int64)
     last = np.clip(np.floor(scaled.max(axis=1) + _EDGE), -1, size - 1).astype(np.int64)
     wide = np.maximum(last - first + 1, 0)
+    # (T,) nodes in each box
     counts = wide[:, 0] * wide[:, 1]
     ends = np.cumsum(counts)
     start = 0
     while start < len(triangles):
         before = int(ends[start - 1]) if start else 0
+        # as many triangles as have `_NODES_AT_ONCE` nodes together, and one at least
         stop = int(np.searchsorted(ends, before + _NODES_AT_ONCE, side="right"))
         stop = max(stop, start + 1)
         chosen = slice(start, stop)
@@ -93,19 +97,24 @@ def _test(
     counts: NDArray[np.int64],
     offset: int,
 ) -> Hits:
+    # (K,) triangle of each candidate, and its number within the box of that triangle
     owner = np.repeat(np.arange(len(counts)), counts)
     at = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     i = first[owner, 0] + at // np.maximum(high[owner], 1)
     j = first[owner, 1] + at % np.maximum(high[owner], 1)
+    # corner a and the two sides from it; their cross product is twice the area
     a, b, c = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
     flat = np.abs(area) < _EDGE
+    # NaN makes every test of a flat triangle false
     inverse = np.where(flat, np.nan, 1.0 / np.where(flat, 1.0, area))
     x, y = i - a[owner, 0], j - a[owner, 1]
+    # barycentric coordinates of the node: a + s · b + t · c
     s = (x * c[owner, 1] - y * c[owner, 0]) * inverse[owner]
     t = (y * b[owner, 0] - x * b[owner, 1]) * inverse[owner]
     inside = (s >= -_EDGE) & (t >= -_EDGE) & (s + t <= 1 + _EDGE)
     owner, i, j, s, t = owner[inside], i[inside], j[inside], s[inside], t[inside]
+    # (K, 3) heights of the corners, weighted as the node is
     h = heights[owner]
     z = h[:, 0] + s * (h[:, 1] - h[:, 0]) + t * (h[:, 2] - h[:, 0])
     return Hits(owner + offset, i, j, z)

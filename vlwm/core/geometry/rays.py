@@ -66,6 +66,7 @@ class RayCaster:
         """
         start = np.asarray(origin, dtype=np.float64)
         along = np.ascontiguousarray(directions, dtype=np.float64)
+        # one query for all rays; `tfar` is Embree's distance in float32
         found = self._scene.run(
             np.broadcast_to(start.astype(np.float32), along.shape),
             along.astype(np.float32),
@@ -95,12 +96,15 @@ def _measure(
         if faces[k] < 0:
             continue
         a, b, c = triangles[faces[k], 0], triangles[faces[k], 1], triangles[faces[k], 2]
+        # two sides of the face, and their cross product: its normal, not of unit length
         ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
         vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
         nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        # distance = (a − origin) · n / (direction · n)
         slant = nx * directions[k, 0] + ny * directions[k, 1] + nz * directions[k, 2]
         away = nx * (a[0] - origin[0]) + ny * (a[1] - origin[1]) + nz * (a[2] - origin[2])
         distance = away / slant
+        # an edge-on face: its plane is met far away or nowhere (NaN), so Embree's value stays
         if not abs(distance - seen[k]) <= _SLACK_M:
             distance = float(seen[k])
         if distance > reach:

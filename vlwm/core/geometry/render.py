@@ -73,6 +73,7 @@ def render(
     if corners.ndim != 3 or corners.shape[1:] != (3, 3):
         raise ValueError(f"triangles must have shape (T, 3, 3), not {corners.shape}")
     size = (camera.height, camera.width)
+    # 1 / depth is linear in the picture, and the reach is its lowest value that counts
     inverse = np.full(size, 1.0 / reach_m, dtype=np.float32)
     face = np.full(size, -1, dtype=np.int32)
     start, turned = np.asarray(origin, np.float64), np.ascontiguousarray(axes, np.float64)
@@ -99,6 +100,7 @@ def _fill(
     edges = np.empty((4, 3))  # three sides, then the inverse depth: each a·u + b·v + c
     for t in range(len(triangles)):
         for k in range(3):
+            # corner k in the camera's axes
             dx = triangles[t, k, 0] - origin[0]
             dy = triangles[t, k, 1] - origin[1]
             dz = triangles[t, k, 2] - origin[2]
@@ -107,6 +109,7 @@ def _fill(
         top, bottom = _rows(p, fy, cy, height)
         if top > bottom or not _set_edges(p, fx, fy, cx, cy, edges):
             continue
+        # in row v each side bounds u from the left or from the right
         for v in range(top, bottom + 1):
             left, right = 0.0, width - 1.0
             for k in range(3):
@@ -115,11 +118,13 @@ def _fill(
                     left = max(left, -rest / slope)
                 elif slope < 0.0:
                     right = min(right, -rest / slope)
+                # a side parallel to the row, and the row outside of it
                 elif rest < 0.0:
                     right = -1.0
             rest = edges[3, 1] * v + edges[3, 2]
             first = int(np.ceil(min(left, width)))
             for u in range(first, int(np.floor(max(right, -1.0))) + 1):
+                # larger inverse depth: nearer than what the pixel shows so far
                 value = np.float32(edges[3, 0] * u + rest)
                 if value > inverse[v, u]:
                     inverse[v, u] = value
@@ -134,6 +139,7 @@ def _rows(p: NDArray[np.float64], fy: float, cy: float, height: int) -> tuple[in
         y, z = p[k, 1], p[k, 2]
         if z >= _NEAR_M:
             low, high = min(low, y / z), max(high, y / z)
+        # a side that crosses the near plane counts up to its crossing
         following = (k + 1) % 3
         other = p[following, 2]
         if (z < _NEAR_M) != (other < _NEAR_M):  # where the side passes the near plane
@@ -142,6 +148,7 @@ def _rows(p: NDArray[np.float64], fy: float, cy: float, height: int) -> tuple[in
             low, high = min(low, slope), max(high, slope)
     if low > high:
         return 0, -1
+    # rows with a little slack; the sides decide exactly
     top = np.ceil(max(fy * low + cy - 1e-6, 0.0))
     bottom = np.floor(min(fy * high + cy + 1e-6, height - 1.0))
     return int(top), int(bottom)
@@ -164,9 +171,11 @@ def _set_edges(
     edges[3] = 0.0
     for k in range(3):
         a, b = p[(k + 1) % 3], p[(k + 2) % 3]
+        # normal of the plane through the camera and the side: a × b
         x = a[1] * b[2] - a[2] * b[1]
         y = a[2] * b[0] - a[0] * b[2]
         z = a[0] * b[1] - a[1] * b[0]
+        # normal · ((u − cx) / fx, (v − cy) / fy, 1), sorted by u, v and 1
         edges[k, 0], edges[k, 1] = x / fx, y / fy
         edges[k, 2] = z - x * (cx / fx) - y * (cy / fy)
         if k == 0:
@@ -174,7 +183,9 @@ def _set_edges(
     if volume == 0.0:
         return False
     for axis in range(3):
+        # 1 / depth over the picture: the three sides' functions add up to volume / depth
         edges[3, axis] = (edges[0, axis] + edges[1, axis] + edges[2, axis]) / volume
+    # seen from behind: turn the sides so that inside is positive again
     if volume < 0.0:
         edges[:3] = -edges[:3]
     return True

@@ -26,14 +26,17 @@ def shells_of_faces(
     """
     if not len(faces):
         return np.zeros(0, dtype=np.int64), 0
+    # vertices in one cell of 5 mm are one corner; clipped, since int64 must hold the number
     cells = np.round(vertices / SAME_CORNER_M)
     keys = np.clip(cells, -_MOST_CELLS, _MOST_CELLS).astype(np.int64)  # (V, 3)
     _, corner = np.unique(keys, axis=0, return_inverse=True)
     corners = corner.reshape(-1)[faces]  # (F, 3)
+    # two links for a face join its three corners
     links = (np.repeat(corners[:, 0], 2), corners[:, 1:].reshape(-1))
     size = int(corners.max()) + 1
     graph = coo_matrix((np.ones(len(links[0]), dtype=bool), links), shape=(size, size))
     _, label = connected_components(graph, directed=False)
+    # number the shells in the order in which the faces use them first
     _, first, owner = np.unique(label[corners[:, 0]], return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

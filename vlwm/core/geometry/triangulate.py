@@ -51,8 +51,10 @@ class Polygons:
         if not len(self.ring_sizes):
             return np.zeros((0, 3))
         starts = self.ring_starts
+        # from each ring's first point: coordinates of 10⁵ m would lose the area's digits
         arms = self.points - np.repeat(self.points[starts], self.ring_sizes, axis=0)
         following = np.arange(1, len(arms) + 1)
+        # the last point of a ring is followed by its first
         following[starts + self.ring_sizes - 1] = starts
         turns: Floats = np.cross(arms, arms[following])
         return np.add.reduceat(turns, starts, axis=0)
@@ -60,6 +62,7 @@ class Polygons:
     def areas(self) -> Floats:
         """Return the area (N,), m²: the outer ring's less its holes'."""
         signed = np.linalg.norm(self.normals(), axis=1) / 2
+        # holes count negative
         signed[np.setdiff1d(np.arange(len(signed)), self.first_rings)] *= -1
         owner = np.repeat(np.arange(len(self.polygon_rings)), self.polygon_rings)
         return np.bincount(owner, signed, len(self.polygon_rings)).astype(np.float64)
@@ -74,6 +77,7 @@ def triangulate(polygons: Polygons) -> tuple[Indices, Indices]:
     normals = polygons.normals()[polygons.first_rings]
     sizes = polygons.ring_sizes[polygons.first_rings]
     starts = polygons.ring_starts[polygons.first_rings]
+    # by shape: triangles and quads without holes in array operations, the rest one by one
     whole = polygons.polygon_rings == 1
     three = np.flatnonzero(whole & (sizes == 3))
     four = np.flatnonzero(whole & (sizes == 4))
@@ -96,6 +100,7 @@ def triangulate(polygons: Polygons) -> tuple[Indices, Indices]:
     ]
     owners = [three, np.repeat(four[cut], 2), np.repeat(rest, [len(c) for c in clipped])]
     owner = np.concatenate(owners).astype(np.int64)
+    # back into the order of the polygons
     order = np.argsort(owner, kind="stable")
     return np.concatenate(triangles).astype(np.int64)[order], owner[order]
 
@@ -110,11 +115,13 @@ def _cut_quads(
     points: Floats, starts: Indices, normals: Floats
 ) -> tuple[Indices, NDArray[np.bool_]]:
     """Return two triangles (Q, 2, 3) of each quad, and True where a diagonal is inside."""
+    # (Q, 4, 3), and the two ways to cut a quad: (2, 2, 3) corner numbers
     corners = points[starts[:, None] + np.arange(4)]
     ways = np.array([[[0, 1, 2], [0, 2, 3]], [[1, 2, 3], [1, 3, 0]]])
     inside = []
     for way in ways:
         a, b, c = (corners[:, way[:, k]] for k in range(3))
+        # a diagonal is inside if both triangles wind as the quad does
         turns = np.einsum("qtk,qk->qt", np.cross(b - a, c - a), normals)
         inside.append((turns >= 0).all(axis=1))
     choice = np.where(inside[0], 0, 1)
@@ -126,6 +133,7 @@ def _clip(points: Floats, start: int, sizes: Indices, normal: Floats) -> Indices
     axis = int(np.argmax(np.abs(normal)))
     if abs(normal[axis]) < _FLAT_M2:
         return _fan(start, int(sizes[0]))
+    # drop the axis along which the polygon is thinnest, keeping the order of the other two
     plane = [(axis + 1) % 3, (axis + 2) % 3]
     corners = points[start : start + int(sizes.sum())]
     flat = np.ascontiguousarray((corners - corners[0])[:, plane])
@@ -133,6 +141,7 @@ def _clip(points: Floats, start: int, sizes: Indices, normal: Floats) -> Indices
     triangles = found.astype(np.int64).reshape(-1, 3)
     if not len(triangles):
         return _fan(start, int(sizes[0]))
+    # earcut chooses the winding itself: turn it to that of the outer ring
     turned = _twice_area(flat, triangles) * normal[axis] < 0
     return start + (triangles[:, ::-1] if turned else triangles)
 

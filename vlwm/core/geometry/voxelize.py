@@ -52,6 +52,7 @@ def fill_solid(occupancy: NDArray[np.uint8]) -> NDArray[np.uint8]:
     not count as a way out, so a building whose cellar is below the grid is filled; one that a side
     of the grid cuts open is not.
     """
+    # components of empty cells, (X, Y, Z); those that touch the top or a side are outside
     labels, count = ndimage.label(occupancy == 0)
     outside = np.zeros(count + 1, dtype=bool)
     for face in (labels[0], labels[-1], labels[:, 0], labels[:, -1], labels[:, :, -1]):
@@ -101,10 +102,12 @@ class TriangleTiles:
         large, origin, end = _large_and_extent(boxes, parts, tile_m)
         if len(large) == len(corners):
             return cls._all_large(corners, tile_m)
+        # larger tiles where the city would need more than `_MOST_TILES`
         tile_m = max(tile_m, math.sqrt(float(np.prod(end - origin)) / _MOST_TILES))
         size = np.floor((end - origin) / tile_m).astype(int) + 1
         shape = (int(size[0]), int(size[1]))
         zeros = np.zeros if scratch is None else scratch.zeros
+        # first pass: tiles of each triangle, and how many triangles each tile has
         first, last = (zeros((len(corners), 2), np.int32) for _ in range(2))
         starts = zeros(shape[0] * shape[1] + 1, np.int64)
         for part in parts:
@@ -113,9 +116,11 @@ class TriangleTiles:
             )
             if len(large):
                 apart = large[slice(*np.searchsorted(large, (part.start, part.stop)))]
+                # last < first: a large triangle is counted in no tile
                 first[apart], last[apart] = 0, -1
             count_tiles(first[part], last[part], shape[1], starts[1:])
             let_go(first, last)
+        # counts become the begin of each tile's run; second pass: fill the runs
         np.cumsum(starts, out=starts)
         items, free = zeros(int(starts[-1]), np.int32), starts.copy()
         for part in parts:
@@ -159,8 +164,10 @@ class TriangleTiles:
             for row in range(tx0 * self.shape[1], (tx1 + 1) * self.shape[1], self.shape[1])
             if ty0 <= ty1
         ]
+        # a triangle of several tiles is found several times
         found = np.unique(np.concatenate([self.large, *runs])).astype(np.int64)
         plan = self.triangles[found][:, :, :2]
+        # nearest point of each plan box to the centre, (K, 2)
         nearest = np.clip(center, plan.min(axis=1), plan.max(axis=1))
         return found[np.linalg.norm(nearest - center, axis=1) <= radius_m]
 
@@ -184,6 +191,7 @@ class TriangleTiles:
         frame = np.ascontiguousarray(ego, dtype=np.float64)
         if frame.shape != (4,) or not np.isfinite(frame).all():
             raise ValueError(f"an ego frame is four finite numbers, not {frame.tolist()}")
+        # tiles under the turned grid's bounding box
         corners = from_ego(_plan_corners(grid), frame)[:, :2]
         window = self._window(corners.min(axis=0), corners.max(axis=0))
         occupancy = _writable(grid, out, keep)
@@ -245,6 +253,7 @@ def _large_and_extent(
     origin, end = np.full(2, np.inf), np.full(2, -np.inf)
     for part in parts:
         lowest, highest = boxes.of(part)
+        # about the number of tiles under each box
         large = np.prod((highest - lowest) / tile_m + 1, axis=1) > _LARGE
         numbers.append(np.flatnonzero(large) + part.start)
         origin = np.minimum(origin, lowest[~large].min(axis=0, initial=np.inf))

@@ -33,6 +33,7 @@ _OPEN = 1e-10  # of a cell: how far below its value an end that is not reached c
 @compiled
 def mark_triangles(triangles: Floats, lower: Floats, cell: Floats, out: Cells) -> None:
     """Set the cells of `out` (X, Y, Z) met by triangles (T, 3, 3) in the grid's frame, metres."""
+    # z interval of each row (Y,), shared scratch of all triangles: empty is +inf, −inf
     low = np.full(out.shape[1], np.inf)
     high = np.full(out.shape[1], -np.inf)
     for index in range(triangles.shape[0]):
@@ -134,12 +135,14 @@ def _mark_moved(
     b = _in_cells(corners[1], origin, cos, sin, lower, cell)
     c = _in_cells(corners[2], origin, cos, sin, lower, cell)
     nx, ny, nz = out.shape
+    # outside of the grid on some axis: nothing to do
     if max(a[0], b[0], c[0]) < 0.0 or min(a[0], b[0], c[0]) >= nx:
         return
     if max(a[1], b[1], c[1]) < 0.0 or min(a[1], b[1], c[1]) >= ny:
         return
     if max(a[2], b[2], c[2]) < 0.0 or min(a[2], b[2], c[2]) >= nz:
         return
+    # sort the corners by x
     if b[0] < a[0]:
         a, b = b, a
     if c[0] < b[0]:
@@ -168,11 +171,13 @@ def _mark_sorted(a: Point, b: Point, c: Point, out: Cells, low: Floats, high: Fl
 
     `low`, `high` (Y,) are scratch: +inf and -inf before and after.
     """
+    # within one layer no interval is needed: the outline's rows are enough
     layer = math.floor(min(a[2], b[2], c[2]))
     if layer != math.floor(max(a[2], b[2], c[2])):
         layer = -1
     first = int(max(a[0], 0.0))
     last = int(min(c[0], out.shape[0] - 1.0))
+    # where the triangle starts left of the grid, its first slab begins with a cut
     cut_left = a[0] < first
     left = (a[1], a[2], a[1], a[2])
     if cut_left:
@@ -183,6 +188,7 @@ def _mark_sorted(a: Point, b: Point, c: Point, out: Cells, low: Floats, high: Fl
         if cut_right:
             right = _section(ix + 1.0, a, b, c)
         _mark_slab(ix, left, cut_left, right, cut_right, b, layer, out, low, high)
+        # the right cut of a slab is the left cut of the next
         left, cut_left = right, True
 
 
@@ -225,10 +231,12 @@ def _mark_slab(
     `b` is the middle corner; `layer` the only layer of cells the triangle is in, or -1.
     """
     ny = out.shape[1]
+    # the chain a-b-c bends inside this slab
     bend = ix <= b[0] and b[0] < ix + 1
     y_min, y_max = min(left[0], left[2], right[0], right[2]), max(left[0], left[2])
     if bend:
         y_min, y_max = min(y_min, b[1]), max(y_max, b[1])
+    # rows of the slab: an end on the open right side counts only up to just below its value
     if cut_right:
         top = max(math.floor(y_max), math.ceil(max(right[0], right[2])) - 1.0)
     else:
@@ -240,6 +248,7 @@ def _mark_slab(
         for iy in range(row0, row1 + 1):
             out[ix, iy, layer] = 1
         return
+    # the outline of the piece: long side, chain (bent or not), and both cuts
     _walk(left[0], left[1], right[0], right[1], cut_right, row0, row1, low, high)
     if bend:
         _walk(left[2], left[3], b[1], b[2], False, row0, row1, low, high)
@@ -270,6 +279,7 @@ def _walk(
     `open_end`: the second end is on the open side of the slab, and is not reached.
     """
     open0, open1 = 0.0, _OPEN if open_end else 0.0
+    # walk upwards in y, whichever way the side is given
     if y1 < y0:
         y0, z0, y1, z1 = y1, z1, y0, z0
         open0, open1 = open1, open0
@@ -289,6 +299,7 @@ def _walk(
             low[row] = min(low[row], z1)
             high[row] = max(high[row], z1 - open1)
             break
+        # the open end of the stretch lowers the interval only where it is the upper one
         if z_next > z:
             low[row] = min(low[row], z)
             high[row] = max(high[row], z_next - open_next)
@@ -326,6 +337,7 @@ def _write_rows(ix: int, row0: int, row1: int, low: Floats, high: Floats, out: C
     """Set the cells of each row's z interval, and empty the intervals."""
     nz = out.shape[2]
     for iy in range(row0, row1 + 1):
+        # an interval that ends at an open side may be empty: it still marks its lowest cell
         bottom = low[iy]
         top = max(high[iy], bottom)
         if bottom < nz and top >= 0.0:

@@ -72,7 +72,7 @@ class Advice:
         return " ".join(words)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
+        """Return plain values for `--json`."""
         return {**vars(self), "command": self.command}
 
 
@@ -105,7 +105,7 @@ def advise(gpus: tuple[Gpu, ...], host: Host) -> Advice:
 
 
 def largest_batch(free_gib: float | None) -> tuple[int, float | None]:
-    """Largest batch whose table entry is at most 0.95 of free VRAM, and the entry.
+    """Return the largest batch whose table entry is at most 0.95 of free VRAM, and the entry.
 
     Where none fits, or the free VRAM is unknown: a batch of one and None.
     """
@@ -126,7 +126,7 @@ def _why(free: float | None, batch: int, entry: float | None) -> str:
 
 
 def guide_hours(gpu: Gpu) -> tuple[str | None, float | None]:
-    """The guide's row for a card and its hours: by name, else by memory."""
+    """Return the guide's row for a card and its hours: by name, else by memory."""
     name = (gpu.name or "").upper().replace("-", " ")
     gib = (gpu.memory_total_bytes or 0) / GIB
     for row, row_gib, hours in HOURS_TABLE:
@@ -141,7 +141,7 @@ def guide_hours(gpu: Gpu) -> tuple[str | None, float | None]:
 
 
 def loader_workers(host: Host, batch: int | None, gpus: int) -> int:
-    """Loader processes for each GPU: at most 8, within the CPU quota and /dev/shm."""
+    """Return loader processes for each GPU: at most 8, within the CPU quota and /dev/shm."""
     cpus = host.usable_cpus
     fit = _MOST_WORKERS if cpus is None else int(cpus) // max(gpus, 1) - 1
     if host.shm_bytes is not None:

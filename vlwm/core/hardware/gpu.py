@@ -90,7 +90,7 @@ class GpuReader:
         self._failed: GpuReport | None = None
 
     def read(self) -> GpuReport:
-        """The newest values; a first failure is final, so that nothing is asked again and again."""
+        """Return the newest values; a first failure is final, so a dead driver is asked once."""
         if self._failed is not None:
             return self._failed
         if self._nvml is None:
@@ -139,7 +139,7 @@ def _report(nvml: Any) -> GpuReport:
 
 
 def _handles(nvml: Any) -> Iterator[tuple[Any, Any]]:
-    """Every GPU, or the instances of a GPU in MIG mode with their parent."""
+    """Yield every GPU, or the instances of a GPU in MIG mode with their parent."""
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
         if handle is None:  # a GPU that fell off the bus
@@ -155,7 +155,7 @@ def _handles(nvml: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _gpu(nvml: Any, handle: Any, parent: Any) -> Gpu:
-    """Values of one handle; what an instance does not know comes from its parent."""
+    """Return values of one handle; what an instance does not know comes from its parent."""
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     load = _ask(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
     whole = handle if parent is None else parent
@@ -197,7 +197,7 @@ def _slowed_by(nvml: Any, handle: Any) -> tuple[str, ...]:
 
 
 def _ask(nvml: types.ModuleType, question: Callable[..., T], *args: Any) -> T | None:
-    """The driver's answer, or None where it has none."""
+    """Return the driver's answer, or None where it has none."""
     try:
         return question(*args)
     except nvml.NVMLError:
@@ -205,7 +205,7 @@ def _ask(nvml: types.ModuleType, question: Callable[..., T], *args: Any) -> T | 
 
 
 def visible(report: GpuReport, environ: Mapping[str, str]) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA programs started from this shell can use, in CUDA's order.
+    """Return the GPUs that CUDA programs started from this shell can use, in CUDA's order.
 
     CUDA_VISIBLE_DEVICES lists numbers, or (beginnings of) UUIDs; like CUDA, the list ends at the
     first entry that does not exist, and a program gets one MIG instance at most. NVML and CUDA
@@ -224,7 +224,7 @@ def visible(report: GpuReport, environ: Mapping[str, str]) -> tuple[Gpu, ...]:
 
 
 def chosen(gpus: tuple[Gpu, ...], numbers: tuple[int, ...]) -> tuple[Gpu, ...]:
-    """The GPUs of these numbers, the one with the least free memory first; all where none is given.
+    """Return these GPUs, the one with the least free memory first; all where none is given.
 
     A batch that is the same for all of them has to fit the fullest one.
     """
@@ -242,14 +242,14 @@ def _named(gpus: tuple[Gpu, ...], word: str) -> Gpu | None:
 
 
 def kernel_driver(machine: Machine) -> str | None:
-    """Version of the loaded kernel module, known even where its library does not answer."""
+    """Return the version of the loaded kernel module, known even if its library is silent."""
     words = (machine.text("/proc/driver/nvidia/version") or "").split()
     versions = [w for w in words if w[:1].isdigit() and w.count(".") >= 1 and w[-1:].isdigit()]
     return versions[0] if versions else None
 
 
 def gpus_on_the_bus(machine: Machine) -> int:
-    """NVIDIA graphics or compute devices on the PCI bus, driver or not."""
+    """Return NVIDIA graphics or compute devices on the PCI bus, driver or not."""
     folder = machine.path("/sys/bus/pci/devices")
     count = 0
     for device in sorted(folder.glob("*")) if folder.is_dir() else []:

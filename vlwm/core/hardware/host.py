@@ -69,7 +69,7 @@ def read_host(machine: Machine) -> Host:
 
 
 def usable_workers(machine: Machine | None = None) -> int:
-    """Cores that this process is granted, at least one: a quota is less than what a box shows."""
+    """Return the cores granted to this process, at least one: a quota may be lower."""
     return max(1, int(read_host(machine or Machine()).usable_cpus or 1))
 
 
@@ -82,7 +82,7 @@ def _cpus(machine: Machine) -> int | None:
 
 
 def _count(ranges: str) -> int | None:
-    """Numbers in a list such as 0-3,8."""
+    """Return numbers in a list such as 0-3,8."""
     total = 0
     for part in ranges.split(","):
         first, _, last = part.partition("-")
@@ -93,7 +93,7 @@ def _count(ranges: str) -> int | None:
 
 
 def _folders(machine: Machine, controller: str) -> list[str]:
-    """Folders of the process's control group and its parents, for one controller."""
+    """Return folders of the process's control group and its parents, for one controller."""
     found = [_GROUPS, f"{_GROUPS}/{controller}", f"{_GROUPS}/unified"]
     for line in (machine.text("/proc/self/cgroup") or "").splitlines():
         _, names, path = (*line.split(":", 2), "", "")[:3]
@@ -108,7 +108,7 @@ def _folders(machine: Machine, controller: str) -> list[str]:
 
 
 def _least(machine: Machine, controller: str, names: tuple[str, ...]) -> int | None:
-    """The smallest limit among the group's own and its parents' files."""
+    """Return the smallest limit among the group's own and its parents' files."""
     limits = [
         value
         for folder in _folders(machine, controller)
@@ -191,7 +191,7 @@ class CpuMeter:
         self._last: tuple[float, float] | None = None
 
     def read(self) -> float | None:
-        """None at the first look and where it is unknown."""
+        """Return the share in use; None at the first look and where it is unknown."""
         now = self._busy()
         last, self._last = self._last, now
         if now is None or last is None or now[1] <= last[1]:
@@ -199,7 +199,7 @@ class CpuMeter:
         return min(1.0, max(0.0, (now[0] - last[0]) / (now[1] - last[1])))
 
     def _busy(self) -> tuple[float, float] | None:
-        """Busy and available processor seconds so far."""
+        """Return busy and available processor seconds so far."""
         quota = _cpu_quota(self._machine)
         group = self._group_seconds() if quota is not None else None
         if quota is not None and group is not None:

@@ -31,14 +31,14 @@ class Machine:
         return self.root / str(absolute).lstrip("/")
 
     def text(self, absolute: str | Path) -> str | None:
-        """A small file's text, or None where it cannot be read."""
+        """Return a small file's text, or None where it cannot be read."""
         try:
             return self.path(absolute).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
 
     def number(self, absolute: str | Path) -> int | None:
-        """The whole number that a file holds, or None where it holds none."""
+        """Return the whole number that a file holds, or None where it holds none."""
         try:
             return int((self.text(absolute) or "").strip())
         except ValueError:

@@ -63,13 +63,13 @@ class DiskSpace:
 
 
 def read_mounts(machine: Machine) -> tuple[Mount, ...]:
-    """The mount table in the order of mounting; empty where it cannot be read."""
+    """Return the mount table in the order of mounting; empty where it cannot be read."""
     text = machine.text("/proc/self/mountinfo") or ""
     return tuple(m for line in text.splitlines() if (m := _mount(line)) is not None)
 
 
 def _mount(line: str) -> Mount | None:
-    """One line of mountinfo (proc(5)): fields, optional fields, a hyphen, three more."""
+    """Parse one line of mountinfo (proc(5)): fields, optional fields, a hyphen, three more."""
     left, hyphen, right = line.partition(" - ")
     fields, rest = left.split(" "), right.split(" ")
     if not hyphen or len(fields) < 6 or len(rest) < 3:
@@ -110,7 +110,7 @@ def mount_of(path: str | Path, mounts: tuple[Mount, ...]) -> Mount | None:
 
 
 def resolved(path: str | Path, machine: Machine) -> str:
-    """An absolute path of the machine with its symbolic links followed."""
+    """Return an absolute path of the machine with its symbolic links followed."""
     absolute = Path(path) if Path(path).is_absolute() else Path.cwd() / path
     if machine.real:
         return os.path.realpath(absolute)
@@ -119,7 +119,7 @@ def resolved(path: str | Path, machine: Machine) -> str:
 
 
 def existing_folder(path: str | Path, machine: Machine) -> Path:
-    """`path` or its nearest parent that is there, links followed."""
+    """Return `path` or its nearest parent that is there, links followed."""
     folder = machine.path(resolved(path, machine))
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -127,7 +127,7 @@ def existing_folder(path: str | Path, machine: Machine) -> Path:
 
 
 def disk_space(path: str | Path, machine: Machine) -> DiskSpace | None:
-    """Space on the disk of `path` or its nearest existing parent."""
+    """Return space on the disk of `path` or its nearest existing parent."""
     try:
         usage = shutil.disk_usage(existing_folder(path, machine))
     except OSError:

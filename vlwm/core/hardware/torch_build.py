@@ -99,5 +99,5 @@ def runs_on(build: TorchBuild, capability: tuple[int, int]) -> bool:
 
 
 def least_driver(cuda: str) -> int:
-    """Oldest driver branch that runs a CUDA version: r580 for 13, r525 for 12, r450 for 11."""
+    """Return the oldest driver branch for a CUDA version: r580 for 13, r525 for 12, r450 for 11."""
     return {11: 450, 12: 525}.get(int(cuda.split(".")[0]), 580)

@@ -12,6 +12,7 @@ from torch import Tensor
 @lru_cache(maxsize=8)
 def _table(device: torch.device) -> Tensor:
     """Return int64 (256,): the eight bits of each byte as eight bytes, low bit first."""
+    # (256, 8) of 0 and 1; eight of them are the bytes of one int64
     rows = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return torch.from_numpy(rows).view(torch.int64).reshape(256).to(device)
 

@@ -74,6 +74,7 @@ class LossReport:
 
     def add(self, term: LossTerm, contribution: Tensor) -> None:
         """Add a term; a detached `contribution` keeps its graph out of the total."""
+        # starts with the first term: its device and dtype are those of the total
         self._total = contribution if self._total is None else self._total + contribution
         for name, value in term.logged().items():
             self._values.setdefault(name, []).append(value.detach())

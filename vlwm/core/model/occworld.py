@@ -133,6 +133,7 @@ class OccWorld(nn.Module):
             tokens: of the past, as in `predict`; steps and modes as many at least.
             horizon: frames to predict; with the past at most `frames` + 1.
         """
+        # tokens (B, past, C, h, w) grow by one frame with each step
         past = tokens.shape[1]
         steps, found = steps[:, :past], list[Predicted]()
         # each predicted frame is tokenised codes again: it joins the past of the next
@@ -153,6 +154,7 @@ class OccWorld(nn.Module):
 
 def commands(modes: Tensor, past: int, frames: int) -> Tensor:
     """Return commands (B, frames, M): those of the past, then its last one repeated."""
+    # (B, past, M); later commands are never read
     known = modes[:, :past]
     return torch.cat([known, known[:, -1:].expand(-1, frames - past, -1)], dim=1)
 

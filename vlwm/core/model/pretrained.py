@@ -93,6 +93,7 @@ def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
     state, whole = read_weights(path)
     state = _named_as(state, stage)
     own = model.state_dict()
+    # a tokenizer's file need not have a transformer
     parts = _PARTS[stage] if whole else [p for p in _PARTS[stage] if p != "transformer."]
     for part in parts:
         if any(n.startswith(part) for n in own) and not any(n.startswith(part) for n in state):

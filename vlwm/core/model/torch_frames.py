@@ -47,6 +47,7 @@ def rpy_of(quaternion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def quaternion_from_rpy(roll: Tensor, pitch: Tensor, yaw: Tensor) -> Tensor:
     """Return unit quaternions (..., 4): roll about x, then pitch about y, then yaw about z."""
+    # half angles of roll, pitch, yaw
     cr, cp, cy = (torch.cos(a / 2) for a in (roll, pitch, yaw))
     sr, sp, sy = (torch.sin(a / 2) for a in (roll, pitch, yaw))
     parts = [
@@ -63,6 +64,7 @@ def turn_plane(x: Tensor, y: Tensor, yaw: Tensor) -> tuple[Tensor, Tensor]:
 
     Takes and returns the components apart: half of the callers have them so, and none needs z.
     """
+    # addcmul fuses the product and the sum: one pass over memory less
     cos = torch.cos(yaw)
     sin = torch.sin(yaw)
     return torch.addcmul(cos * x, sin, y, value=-1), torch.addcmul(cos * y, sin, x)
@@ -90,6 +92,7 @@ def step_features(ego: Tensor) -> Tensor:
     Each step is given in the frame that it starts from: metres ahead over 5 (about the spread of a
     step), metres to the left, metres up, sine and cosine of the turn.
     """
+    # steps in the outer frame, then turned into the frame each starts from
     shift = ego[:, 1:, :3] - ego[:, :-1, :3]  # (B, F − 1, 3)
     yaw = ego[:, :-1, 3]
     ahead, left = turn_plane(shift[..., 0], shift[..., 1], -yaw)

@@ -138,7 +138,7 @@ def _screen(painter: Painter) -> Iterator[None]:
 
 
 def _window_size(console: Console) -> ConsoleDimensions:
-    """Of the window itself: COLUMNS and LINES of a shell do not follow when it is resized."""
+    """Return the size of the window itself: a shell's COLUMNS and LINES do not follow a resize."""
     try:
         return ConsoleDimensions(*os.get_terminal_size(sys.stdout.fileno()))
     except (OSError, ValueError):

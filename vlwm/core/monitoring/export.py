@@ -14,7 +14,7 @@ from vlwm.core.run_status import finite as number
 
 
 def to_dict(snapshot: Snapshot) -> dict[str, Any]:
-    """Plain values; numbers that are not finite become None."""
+    """Return plain values; numbers that are not finite become None."""
     status = dataclasses.asdict(snapshot.status)
     return _plain(
         {
@@ -61,7 +61,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_line(snapshot: Snapshot) -> str:
-    """One line for a log: time, state, place, the numbers that matter."""
+    """Return one line for a log: time, state, place, the numbers that matter."""
     status, stage = snapshot.status, snapshot.stage
     words = [time.strftime("%H:%M:%S", time.localtime(snapshot.now))]
     words.append(state_of(snapshot, ASCII).word)

@@ -68,13 +68,13 @@ def terminal_glyphs() -> Glyphs:
 
 
 def clean(text: str, glyphs: Glyphs = UNICODE) -> str:
-    """Text from a file made safe for a terminal: no control characters, one line."""
+    """Return text from a file made safe for a terminal: no control characters, one line."""
     plain = "".join(c if c.isprintable() else " " for c in text)
     return plain.encode("ascii", "replace").decode() if glyphs.ascii_only else plain
 
 
 def short(value: float | None, digits: int = 3, none: str = "-") -> str:
-    """A number in few characters: 0.00812, 3.14, 1234, 1.2e-06."""
+    """Return a number in few characters: 0.00812, 3.14, 1234, 1.2e-06."""
     if value is None or not math.isfinite(value):
         return none
     if value == 0:
@@ -87,7 +87,7 @@ def short(value: float | None, digits: int = 3, none: str = "-") -> str:
 
 
 def percent(share: float | None, none: str = "-") -> str:
-    """A share in percent; one place below 10 %."""
+    """Return a share in percent; one place below 10 %."""
     if share is None or not math.isfinite(share):
         return none
     value = 100.0 * share
@@ -95,7 +95,7 @@ def percent(share: float | None, none: str = "-") -> str:
 
 
 def size(value: float | None, none: str = "-") -> str:
-    """Bytes in decimal units, as disks and `ls -h --si` count."""
+    """Return bytes in decimal units, as disks and `ls -h --si` count."""
     if value is None:
         return none
     for unit in ("B", "kB", "MB", "GB"):
@@ -106,7 +106,7 @@ def size(value: float | None, none: str = "-") -> str:
 
 
 def gib(value: float | None, none: str = "-") -> str:
-    """Bytes in GiB without the unit, as memory is counted."""
+    """Return bytes in GiB without the unit, as memory is counted."""
     if value is None:
         return none
     amount = value / (1 << 30)
@@ -114,7 +114,7 @@ def gib(value: float | None, none: str = "-") -> str:
 
 
 def span(seconds: float | None, none: str = "-") -> str:
-    """A time span in its two largest units."""
+    """Return a time span in its two largest units."""
     if seconds is None or not math.isfinite(seconds):
         return none
     whole = round(seconds)

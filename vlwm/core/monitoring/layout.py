@@ -41,7 +41,7 @@ def frame(
 
 
 def boxed(title: Text | str, lines: list[Text], room: Room) -> Panel:
-    """Lines in a frame of exactly the room's size."""
+    """Return lines in a frame of exactly the room's size."""
     style = box.ASCII if room.glyphs.ascii_only else box.ROUNDED
     return Panel(
         Group(*lines[: room.height - 2]),
@@ -60,7 +60,7 @@ def _inside(room: Room) -> Room:
 
 
 def _split(width: int, *shares: int) -> list[int]:
-    """Widths in proportion to shares, together `width`."""
+    """Return widths in proportion to shares, together `width`."""
     widths = [width * share // sum(shares) for share in shares]
     widths[-1] += width - sum(widths)
     return widths
@@ -105,7 +105,7 @@ def log_tail(snapshot: Snapshot, room: Room) -> list[Text]:
 
 
 def _top_row(snapshot: Snapshot, room: Room) -> tuple[Table, int]:
-    """Progress and machine, and the height that they need."""
+    """Return progress and machine, and the height that they need."""
     widths = _split(room.width, 8, 7)
     left, right = (Room(width - 4, 12, room.glyphs) for width in widths)
     progress = [*panels.progress(snapshot, left), Text(), *panels.pace(snapshot, left)]

@@ -35,12 +35,12 @@ class Room:
 
 
 def line(*pieces: str | tuple[str, str]) -> Text:
-    """One line of plain and styled pieces that is cut, never wrapped."""
+    """Return one line of plain and styled pieces that is cut, never wrapped."""
     return Text.assemble(*pieces, no_wrap=True, overflow="crop")
 
 
 def spread(left: Text, right: Text, width: int) -> Text:
-    """Two texts at the two ends of a line; the left one is cut where there is no room."""
+    """Return two texts at the two ends of a line; the left one is cut where there is no room."""
     gap = width - left.cell_len - right.cell_len
     if gap < 1:
         left = left.copy()
@@ -50,7 +50,7 @@ def spread(left: Text, right: Text, width: int) -> Text:
 
 
 def packed(items: Sequence[Text], width: int, gap: str = "   ") -> list[Text]:
-    """Items one after another, as many on a line as fit."""
+    """Return items one after another, as many on a line as fit."""
     lines: list[Text] = []
     for item in items:
         if lines and lines[-1].cell_len + len(gap) + item.cell_len <= width:
@@ -62,18 +62,18 @@ def packed(items: Sequence[Text], width: int, gap: str = "   ") -> list[Text]:
 
 
 def named(name: str, value: str, style: str = "bold") -> Text:
-    """A value behind its name."""
+    """Return a value behind its name."""
     return line((f"{name} ", LABEL), (value, style))
 
 
 def gauge(share: float | None, width: int, glyphs: Glyphs, colour: str = "cyan") -> Text:
-    """A bar."""
+    """Return a bar."""
     filled, empty = bar(share, width, ascii_only=glyphs.ascii_only)
     return line((filled, colour), (empty, "on grey23" if not glyphs.ascii_only else FAINT))
 
 
 def trend(snapshot: Snapshot, name: str, width: int, glyphs: Glyphs) -> Text:
-    """Sparkline of the newest half of a metric."""
+    """Return a sparkline of the newest half of a metric."""
     values = snapshot.stage.series(name).values
     shown = values[len(values) // 2 :] if len(values) > 2 * width else values
     return line((sparkline(shown, width, ascii_only=glyphs.ascii_only), "cyan"))
@@ -325,7 +325,7 @@ def health(snapshot: Snapshot, room: Room) -> list[Text]:
 
 
 def _sign(sign: HealthSign, room: Room) -> list[Text]:
-    """The warning and its remedy; on two lines where one is too short."""
+    """Return the warning and its remedy; on two lines where one is too short."""
     glyphs = room.glyphs
     mark = glyphs.bad if sign.level == "fail" else glyphs.warn
     colour = _LEVELS.get(sign.level, "yellow")

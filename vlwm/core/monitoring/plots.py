@@ -61,7 +61,7 @@ def _plot(series: Sequence[Sequence[Point]], room: Room, log: bool | None) -> li
 
 
 def _labels(chart: LineChart, height: int) -> dict[int, str]:
-    """Values at the top, middle and bottom row, with as many digits as tell them apart."""
+    """Return values at the top, middle and bottom row, with as many digits as tell them apart."""
     middle = (height - 1) // 2
     shares = {0: 1.0, height - 1: 0.0, middle: 1.0 - (middle + 0.5) / height}
     for digits in (2, 3, 4):

@@ -139,7 +139,7 @@ class RunReader:
         return sum(metrics.behind for metrics in self._metrics.values())
 
     def _scores(self) -> Mapping[str, Any] | None:
-        """The test scores of an ended run."""
+        """Return the test scores of an ended run."""
         if self._status.state not in ENDED or not self.folder.scores_json.exists():
             return None
         try:
@@ -174,7 +174,7 @@ class RunReader:
         return "stalled" if here else "silent"
 
     def _stall_limit_s(self) -> float:
-        """The run's own `health.stalled_seconds`."""
+        """Return the run's own `health.stalled_seconds`."""
         if self._stalled_s is None:
             try:
                 health = read_json(self.folder.config_json).get("health", {})
@@ -239,7 +239,7 @@ class _LogTail:
 
 
 def _checkpoints(folder: RunFolder, now: float) -> tuple[CheckpointFile, ...]:
-    """Checkpoints of both stages, newest first."""
+    """Return checkpoints of both stages, newest first."""
     found = []
     for path in folder.tokenizer.checkpoints() + folder.checkpoints():
         try:

@@ -68,7 +68,7 @@ class MachineSampler:
 
 
 def take_snapshot(folder: RunFolder) -> Snapshot:
-    """One look at run and machine, in this thread."""
+    """Take one look at run and machine, in this thread."""
     machine = MachineSampler(folder)
     time.sleep(_CPU_LOOK_S)
     try:

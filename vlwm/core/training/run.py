@@ -63,9 +63,11 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
     config = locate_data(config, options)
     refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     with join_ranks() as ranks:
+        # the launcher passes one signal on to all: a second copy of it must not end the run
         stop.repeat_s = _REPEAT_OF_RANKS_S if ranks.size > 1 else stop.repeat_s
         device = choose_device(options.gpu_id) if ranks.size == 1 else ranks.device()
         with ExitStack() as held:
+            # only the lead locks and moves files; the others wait for it and fail with it
             lock = folder_lock(options.work_dir, "vlwm train", log.warning)
             ranks.lead_does(lambda: held.enter_context(lock))
             ranks.lead_does(lambda: _make_way(config, options))
@@ -83,6 +85,7 @@ def _train(run: Run) -> TrainResult:
         if not run.options.trains(Stage.WORLD):
             return TrainResult(run.folder.path, find_checkpoint(run.folder.tokenizer.path), None)
         train_world(run, data)
+    # all processes leave stage 2 before the lead evaluates alone
     run.ranks.wait()
     if run.ranks.lead:
         return _judge(run, data)
@@ -108,6 +111,7 @@ def _open_data(run: Run) -> TrainData:
     """Open the data; the lead process makes and packs missing data before the others open it."""
     run.status.update(phase=Phase.PREPARE)
     auto = run.options.auto is not None
+    # the lead packs; the others then find everything packed
     data = run.ranks.lead_does(lambda: open_data(run.config, run.tick, from_raw=auto))
     if data is None:
         data = open_data(run.config, run.tick)
@@ -145,6 +149,7 @@ def _judge(run: Run, data: TrainData) -> TrainResult:
     try:
         scores = _scores(run, data, checkpoint)
     except DataError as error:
+        # a test split without a frame is a small data set, not a fault
         if data.splits.counts(data.store)[Split.TEST]:
             raise
         note = f"not evaluated: {error}"

@@ -41,7 +41,7 @@ class Run:
     ranks: Ranks
 
     def tick(self, **fields: object) -> None:
-        """Between pieces of long work: write the status, and leave when a signal has come."""
+        """Write the status between pieces of long work, and leave when a signal has come."""
         self.status.beat(**fields)
         if self.stop:
             raise StopRequested
@@ -51,10 +51,11 @@ class Run:
         error = self.stop.error(self.options.command)
         self.status.update(state="stopped", exit_code=error.exit_code)
         log.warning("%s", error)
+        # from another thread: sys.exit would only end that thread
         os._exit(error.exit_code)
 
     def workers(self) -> int:
-        """Loader processes: those of the config, no more than the cores that are granted."""
+        """Return loader processes: those of the config, no more than the cores that are granted."""
         return min(self.config.data.workers_per_gpu, usable_workers())
 
 
@@ -74,11 +75,13 @@ def open_run_context(
         processes=ranks.size, command=options.command, cwd=os.getcwd(),
         price_per_h=options.price_per_h, spent_s=_spent_s(folder),
     )  # fmt: skip
+    # only the lead writes files; every process answers signals
     handler = open_log_file(folder.path) if ranks.lead else None
     wandb = WandbSink(folder, options.wandb, config) if options.wandb and ranks.lead else None
     sinks = () if wandb is None else (wandb,)
     links = {} if wandb is None or wandb.url is None else {"W&B": wandb.url}
     ended: dict[str, object] = {"state": "failed", "exit_code": 1}
+    # what a second signal does: the status tells how the run ended
     stop.last_act = lambda code: _write_last_status(status, code)
     stop.last_words = f"{stop.last_words}: resume with: {options.command}"
     try:
@@ -104,6 +107,7 @@ def open_run_context(
         stop.last_act = None
         if wandb is not None:
             wandb.close(failed=ended["exit_code"] != 0)
+        # also after an error: the dashboard must not show a dead run as running
         status.update(**ended)
         if handler is not None:
             close_log_file(handler)
@@ -123,6 +127,7 @@ def _plan_of(
         if memory and config.data.observed and config.model.completion_channels:
             memory.append(Phase.COMPLETION)
         parts += [Phase.MOTION, *memory, Phase.WORLD, Phase.EVAL]
+    # a pace holds for one config, grid, batch and device
     batches = (config.tokenizer.samples_per_gpu, config.data.samples_per_gpu, ranks.size)
     shape = (config.point_cloud_range, config.voxel_size, config.data.horizons, batches)
     key = f"{config.name} {shape} {describe(device)}"
@@ -146,7 +151,7 @@ def _write_last_status(status: StatusWriter, code: int) -> None:
 
 
 def choose_device(gpu_id: int | None) -> torch.device:
-    """The GPU asked for, else the first one, else the CPU.
+    """Return the requested GPU, else the first one, else the CPU.
 
     Raises:
         MachineError: the requested GPU does not exist.
@@ -159,5 +164,5 @@ def choose_device(gpu_id: int | None) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, for people."""
+    """Return the device in words, for people."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

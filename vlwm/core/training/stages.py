@@ -106,6 +106,7 @@ def train_world(run: Run, data: TrainData) -> Path:
         given = initial_weights(run.config, run.options, model, Stage.WORLD)
         _pretrain(run, data, task, given)
         if not given.covers("vae."):
+            # loaded weights without a tokenizer: take the one that stage 1 trained
             task.thresholds["tokenizer_round_trip"] = _take_tokenizer(run, model)
         task.train_fresh(given.fresh)
     else:
@@ -184,12 +185,14 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
     trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)
     try:
         if source is None:
+            # before the first checkpoint, so that it holds the microbatch that fits
             _probe(run, state, settings, grow=True)
             trainer.begin()
         else:
             trainer.resume(source.content, source.path)
             log.info("%s: resuming at step %d from %s", task.stage, state.at.step, source.path)
             _note_other_data(source, data)
+            # a resumed run keeps its microbatch if it still fits
             _probe(run, state, settings, grow=False)
         if run.options.compile:
             _compile(run, state, settings)

@@ -65,7 +65,7 @@ def make_sessions(
 
 
 def _quiet(session: str, done: int, frames: int) -> None:
-    """Nobody hears a worker."""
+    """Ignore the report: nobody reads a worker's progress."""
 
 
 def make_session(
@@ -101,7 +101,7 @@ def make_session(
 
 
 def _extras(plan: PreparePlan) -> list[str]:
-    """Folders of the sensors that the plan asks for."""
+    """Return folders of the sensors that the plan asks for."""
     return [n for n, asked in (("lidar", plan.lidar is not None), ("images", plan.camera)) if asked]
 
 

@@ -45,7 +45,7 @@ _LONGEST_COMMENT = 65_533
 def paint(
     triangles: NDArray[np.float64], features: NDArray[np.int32], plants: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """Lit colours (T, 2, 3), red, green, blue, of both sides of triangles (T, 3, 3).
+    """Return lit colours (T, 2, 3), red, green, blue, of both sides of triangles (T, 3, 3).
 
     Args:
         features: (T,), number of the building; -1 for the ground.
@@ -80,12 +80,12 @@ class CameraView:
         self._clear = (np.exp(-2.0 * far) * (1.0 - far**4)).astype(np.float32)
 
     def depth(self, body: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Metres (H, W) along the optical axis at a body's pose (13,); inf where nothing is."""
+        """Return metres (H, W) along the optical axis at a body's pose (13,); inf for the sky."""
         place, axes = self.mount.pose(body)
         return render(self.triangles, place, axes, self.camera, REACH_M)[0]
 
     def picture(self, body: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """Red, green, blue (H, W, 3) at a body's pose (13,)."""
+        """Return red, green, blue (H, W, 3) at a body's pose (13,)."""
         place, axes = self.mount.pose(body)
         depth, face = render(self.triangles, place, axes, self.camera, REACH_M)
         lens = (self.camera.fx, self.camera.fy, self.camera.cx, self.camera.cy)
@@ -137,7 +137,7 @@ def _shade(
 
 @compiled
 def _side(triangle: NDArray[np.float64], place: NDArray[np.float64]) -> int:
-    """0 where `place` sees a triangle's front (counter-clockwise), 1 where it sees its back."""
+    """Return 0 where `place` sees a triangle's front (counter-clockwise), 1 for its back."""
     a, b, c = triangle[0], triangle[1], triangle[2]
     ux, uy, uz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
     vx, vy, vz = c[0] - a[0], c[1] - a[1], c[2] - a[2]
@@ -164,7 +164,7 @@ def write_picture(path: Path, picture: NDArray[np.uint8], comment: str = "") -> 
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Red, green, blue (H, W, 3) of a picture file.
+    """Return red, green, blue (H, W, 3) of a picture file.
 
     Raises:
         DataError: the file is missing or no whole picture.

@@ -39,7 +39,7 @@ class LidarScanner:
     def scan(
         self, body: NDArray[np.float64], number: int, *, noise: bool = True
     ) -> NDArray[np.float32]:
-        """Returns (N, 4) of frame `number` at a body's pose (13,), in the order of firing."""
+        """Return the scan (N, 4) of frame `number` at a body's pose (13,), in firing order."""
         place, axes = self.mount.pose(body)
         nearest, farthest = self.pattern.range_m
         along = np.empty_like(self._rays)
@@ -56,7 +56,7 @@ class LidarScanner:
 
 @compiled
 def _turn(rays: NDArray[np.float64], axes: NDArray[np.float64], along: NDArray[np.float64]) -> None:
-    """Rays (N, 3) of the sensor frame, whose axes are the rows of `axes`, in the outer frame."""
+    """Turn rays (N, 3) of the sensor frame to the outer frame; the rows of `axes` are its axes."""
     for k in range(len(rays)):
         for axis in range(3):
             along[k, axis] = (
@@ -95,7 +95,7 @@ def write_lidar(path: Path, points: NDArray[np.float32]) -> None:
 
 
 def read_lidar(path: Path) -> NDArray[np.float32]:
-    """The scan (N, 4) of a file.
+    """Return the scan (N, 4) of a file.
 
     Raises:
         DataError: the file is missing, damaged, or holds something else.

@@ -45,7 +45,7 @@ class Surfaces:
 def surfaces_in(
     buildings: TriangleTiles, city: City, window: tuple[float, float, float, float]
 ) -> Surfaces:
-    """Everything whose plan box meets a window (x from, y from, x to, y to) of the city's frame."""
+    """Return triangles whose plan box meets a window (x from, y from, x to, y to) of the city."""
     low, high = np.array(window[:2]), np.array(window[2:])
     near = buildings.near((low + high) / 2, float(np.linalg.norm(high - low)) / 2)
     plan = buildings.triangles[near][:, :, :2]

@@ -56,7 +56,7 @@ class LidarPattern:
         return self.azimuths * len(self.elevations_deg)
 
     def directions(self) -> NDArray[np.float64]:
-        """Unit vectors (beams, 3) in the sensor frame, in the order of firing."""
+        """Return unit vectors (beams, 3) in the sensor frame, in the order of firing."""
         azimuth = -2 * np.pi * np.arange(self.azimuths) / self.azimuths
         a, e = np.meshgrid(azimuth, np.radians(self.elevations_deg), indexing="ij")
         rays = np.stack([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)], axis=-1)

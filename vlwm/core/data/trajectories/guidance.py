@@ -33,10 +33,10 @@ class Wishes(Protocol):
     """A source of wishes."""
 
     def next(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Wished (speed, turn rate, climb) for the next half second, from a state (7,)."""
+        """Return wished (speed, turn rate, climb) for the next half second, from a state (7,)."""
 
     def lost(self) -> None:
-        """The last wishes led into a dead end."""
+        """Note that the last wishes led into a dead end."""
 
 
 class RandomWishes:
@@ -139,7 +139,7 @@ class PathWishes:
 
 
 def _towards(target: NDArray[np.float64], state: NDArray[np.float64]) -> tuple[float, float]:
-    """Angle from the heading to a point (2,), in (-pi, pi], and its distance."""
+    """Return the angle from the heading to a point (2,), in (-pi, pi], and its distance."""
     dx, dy = target - state[:2]
     angle = np.arctan2(dy, dx) - state[3]
     return float(np.arctan2(np.sin(angle), np.cos(angle))), float(np.hypot(dx, dy))

@@ -49,11 +49,11 @@ class Obstacles:
     scratch: Scratch | None = None
 
     def zeros(self, dtype: DTypeLike) -> NDArray[Any]:
-        """Another map (nx, ny) of the place."""
+        """Return a map (nx, ny) of zeros of the place."""
         return (np.zeros if self.scratch is None else self.scratch.zeros)(self.tops.shape, dtype)
 
     def top(self, xy: NDArray[np.float64], *, planning: bool = False) -> NDArray[np.float32]:
-        """Highest surface within the margin of points (..., 2), metres.
+        """Return the highest surface within the margin of points (..., 2), metres.
 
         +inf outside the window and, while planning, where nothing is near enough for a visit.
         """
@@ -74,7 +74,7 @@ class Obstacles:
     def squares(
         self, xy: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Squares of points, those outside put on the border, and which points are inside."""
+        """Return squares of points, clamped to the border, and which points are inside."""
         i = np.floor((xy[..., 0] - self.x0) / self.cell_m).astype(np.int64)
         j = np.floor((xy[..., 1] - self.y0) / self.cell_m).astype(np.int64)
         nx, ny = self.tops.shape
@@ -89,7 +89,7 @@ def obstacles_in(
     cell_m: float = CELL_M,
     scratch: Scratch | None = None,
 ) -> Obstacles:
-    """Tops over a window (x from, y from, x to, y to), every surface widened by `margin_m`.
+    """Return tops over a window (x from, y from, x to, y to), every surface widened by `margin_m`.
 
     A square is charged with every triangle whose plan touches it or comes within the margin, and
     a square more, which covers the filler's rounding.
@@ -130,7 +130,7 @@ def _paint(
     margin_m: float,
     cell_m: float,
 ) -> None:
-    """The highest surface over each square of a window."""
+    """Write the highest surface over each square of a window."""
     x0, y0, x1, y1 = window
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)
     reach = margin_m + SLACK_M + 2 * cell_m
@@ -146,7 +146,7 @@ def _paint(
 def _largest_piece(
     mask: NDArray[np.bool_], labels: NDArray[np.int32], out: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """The largest 4-connected piece of a mask, in `out`; empty where the mask is."""
+    """Return the largest 4-connected piece of a mask, in `out`; empty where the mask is."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.view(np.uint8), labels=labels, connectivity=4
     )

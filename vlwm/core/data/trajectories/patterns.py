@@ -52,7 +52,7 @@ class Pattern:
     on_streets: bool = False
 
     def vehicle(self, agent: str) -> Vehicle:
-        """The vehicle with the pattern's own ranges."""
+        """Return the vehicle with the pattern's own ranges."""
         vehicle = VEHICLES[agent]
         if agent != Agent.DRONE:
             return vehicle
@@ -102,7 +102,7 @@ assert tuple(BY_NAME) == PATTERNS
 
 
 def pattern_of(names: Sequence[str], agent: str, turn: int) -> str:
-    """The pattern of an agent's session number `turn`: those that suit it, one after the other.
+    """Return the pattern of an agent's session number `turn`: those that suit it, in turn.
 
     Raises:
         UsageError: none of the names is for this agent.

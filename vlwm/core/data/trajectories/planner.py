@@ -73,7 +73,7 @@ def plan_trajectory(
     pattern: str = RANDOM,
     roads: Roads | None = None,
 ) -> Trajectory:
-    """A collision-free path of `frames` frames inside `region`.
+    """Return a collision-free path of `frames` frames inside `region`.
 
     Args:
         terrain: ground of the city.
@@ -107,7 +107,7 @@ def plan_trajectory(
 
 
 def _start(world: World, style: Pattern, rng: np.random.Generator) -> NDArray[np.float64] | None:
-    """A free state with free space ahead, for a vehicle on the ground in the streets, or None."""
+    """Return a free state with free space ahead (in a street for a ground vehicle), or None."""
     region, vehicle = world.region, world.vehicle
     on_street = vehicle.climb_m_s == 0.0 or style.on_streets
     for _ in range(_START_TRIES):
@@ -130,7 +130,7 @@ def _drive(
     steps: int,
     rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
-    """States (steps, 7) at `STEP_S`, or None where every way ends."""
+    """Return states (steps, 7) at `STEP_S`, or None where every way ends."""
     per_decision = round(DECISION_S / STEP_S)
     decisions = -(-steps // per_decision)
     pieces: list[NDArray[np.float64]] = []
@@ -154,7 +154,7 @@ def _drive(
 
 
 def _fan(vehicle: Vehicle, speed: float) -> NDArray[np.float64]:
-    """Commands (K, 3) worth looking at from a speed."""
+    """Return the commands (K, 3) to consider at a speed."""
     low, high = vehicle.speed_m_s
     reach = vehicle.acceleration_m_s2 * 2.0
     speeds = np.unique(np.clip(speed + reach * np.array([-1.0, -0.4, 0.0, 0.4, 1.0]), low, high))
@@ -172,7 +172,7 @@ def _choose(
     wish: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
-    """The feasible command nearest to the wish, or None."""
+    """Return the feasible command nearest to the wish, or None."""
     if world.turns_off and _feasible(world, state, wish[None])[0]:
         return wish
     commands = np.concatenate([wish[None], _fan(world.vehicle, state[4])])
@@ -212,7 +212,7 @@ def _roll(
     count: int,
     step_s: float,
 ) -> NDArray[np.float64]:
-    """States (count, ..., 7) from `state` on under commands (..., 3); the first is `state`."""
+    """Return states (count, ..., 7) under commands (..., 3); the first one is `state`."""
     vehicle = world.vehicle
     now = np.broadcast_to(state, (*command.shape[:-1], 7)).copy()
     out = np.empty((count, *now.shape))
@@ -225,7 +225,7 @@ def _roll(
 
 
 def _rounded(states: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The path with its corners of acceleration rounded off: what is flown, and checked again."""
+    """Return the path with its acceleration smoothed: this one is flown, and checked again."""
     return smooth(states, round(_ROUNDING_S / STEP_S))[round(_ROUNDING_S / STEP_S) :]
 
 

@@ -23,7 +23,7 @@ _HOME_M = 20.0
 
 
 def straight(*corners: Points) -> Points:
-    """Points (N, 2), about `POINT_M` apart, from corner to corner (2,)."""
+    """Return points (N, 2), about `POINT_M` apart, from corner to corner (2,)."""
     pieces = []
     for a, b in itertools.pairwise(corners):
         count = max(1, round(float(np.linalg.norm(b - a)) / POINT_M))
@@ -92,7 +92,7 @@ class Lines:
         return self.rest
 
     def _block(self, state: Points) -> Points:
-        """A block that begins near the vehicle and reaches towards the region's middle."""
+        """Return a block that begins near the vehicle and reaches towards the region's middle."""
         region, rng = self.world.region, self.rng
         low = np.array([region.x0, region.y0]) + _TURN_M
         high = np.maximum(np.array([region.x1, region.y1]) - _TURN_M, low + 1.0)
@@ -129,7 +129,7 @@ class Orbits:
         self.tall = np.argwhere((self.half > 3.0) & (tops > ground + 5.0))
 
     def height(self, xy: Points, level: float) -> float:
-        """Around the roof that is circled, from half of its height to above it."""
+        """Return the heights of the circle, from half of the roof's height to above it."""
         low, high = self.world.vehicle.height_m
         return float(np.clip((0.5 + 0.8 * level) * self.roof_m + 5.0, low, high))
 
@@ -149,7 +149,7 @@ class Orbits:
         return rings[best]
 
     def _ring(self, middle: Points, square: NDArray[np.int64], state: Points) -> Points:
-        """One to two rounds, from the vehicle's side on, the way it is heading."""
+        """Return one to two rounds, from the vehicle's side on, the way it is heading."""
         radius = float(self.half[tuple(square)]) + self.rng.uniform(10.0, 30.0)
         start = state[:2] - middle
         angle = float(np.arctan2(start[1], start[0]))

@@ -49,7 +49,7 @@ class Streets:
     net: csr_matrix
 
     def nearest(self, xy: NDArray[np.float64], reach_m: float = 8.0) -> int | None:
-        """The node nearest to a point (2,), or None where none is within reach."""
+        """Return the node nearest to a point (2,), or None where none is within reach."""
         reach = int(np.ceil(reach_m / NODE_M))
         i, j = (int(np.rint((xy[k] - c) / NODE_M)) for k, c in enumerate((self.x0, self.y0)))
         near = self.number[max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1]
@@ -59,7 +59,7 @@ class Streets:
         return int(found[np.linalg.norm(self.places[found] - xy, axis=1).argmin()])
 
     def ways(self, start: int, reach: float) -> Ways:
-        """Every way from a node up to a cost of `reach`, in metres of open road."""
+        """Find every way from a node up to a cost of `reach`, in metres of open road."""
         cost, before = dijkstra(
             self.net, indices=start, limit=reach, return_predecessors=True, directed=False
         )
@@ -76,12 +76,12 @@ class Ways:
     before: NDArray[np.int32]
 
     def between(self, least: float, most: float) -> NDArray[np.int64]:
-        """Nodes on roads whose ways cost from `least` to `most`."""
+        """Return nodes on roads whose ways cost from `least` to `most`."""
         near = (self.cost >= least) & (self.cost <= most) & self.streets.on_road
         return np.flatnonzero(near)
 
     def to(self, node: int) -> NDArray[np.float64]:
-        """The way (K, 2) from the start to a node within reach, `NODE_M` apart and rounded off."""
+        """Return the way (K, 2) from the start to a node within reach, `NODE_M` apart, smoothed."""
         rows = [node]
         while rows[-1] != self.start:
             rows.append(int(self.before[rows[-1]]))
@@ -90,7 +90,7 @@ class Ways:
 
 
 def _rounded(way: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A way without the steps of the net: means of five nodes, the ends kept."""
+    """Return a way without the steps of the net: means of five nodes, the ends kept."""
     padded = np.pad(way, ((2, 2), (0, 0)), mode="edge")
     mean = np.mean([padded[k : k + len(way)] for k in range(5)], axis=0)
     mean[0], mean[-1] = way[0], way[-1]
@@ -98,7 +98,7 @@ def _rounded(way: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def streets_of(obstacles: Obstacles, roads: Roads | None = None) -> Streets:
-    """The net of an obstacle map's streets."""
+    """Return the net of an obstacle map's streets."""
     shape = tuple(max(1, int(n * obstacles.cell_m / NODE_M)) for n in obstacles.streets.shape)
     x0, y0 = obstacles.x0 + NODE_M / 2, obstacles.y0 + NODE_M / 2
     grid = PlanGrid(x0, y0, NODE_M, (shape[0], shape[1]))
@@ -113,12 +113,12 @@ def streets_of(obstacles: Obstacles, roads: Roads | None = None) -> Streets:
 
 
 def _bands(nodes: NDArray[Any]) -> list[NDArray[Any]]:
-    """Rows of a grid, some at a time: what is asked of each node takes memory for those alone."""
+    """Yield rows of a grid, some at a time, to bound the memory of work on each node."""
     return np.array_split(nodes, -(-len(nodes) // _BAND))
 
 
 def _cost(obstacles: Obstacles, places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Cost (N,) of a metre of way at nodes (N, 2): more next to a wall."""
+    """Return the cost (N,) of a metre of way at nodes (N, 2): more next to a wall."""
     free, walls = obstacles.streets.view(np.uint8), obstacles.zeros(np.float32)
     cv2.distanceTransform(free, cv2.DIST_L2, 3, dst=walls)
     i, j, _ = obstacles.squares(places)
@@ -127,7 +127,7 @@ def _cost(obstacles: Obstacles, places: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _on_road(roads: Roads | None, grid: PlanGrid) -> NDArray[np.bool_]:
-    """Nodes (nx, ny) on roads; all where roads are unknown here."""
+    """Return nodes (nx, ny) on roads; all where roads are unknown here."""
     if roads is not None and len(roads):
         found = roads.mask(grid)
         if found.sum() * grid.spacing_m**2 >= _LEAST_ROADS_M2:
@@ -141,7 +141,7 @@ def _net(
     nodes: NDArray[np.float64],
     cost: NDArray[np.float64],
 ) -> csr_matrix:
-    """Neighbours, eight to a node, that see each other over free ground."""
+    """Return neighbours, eight to a node, that see each other over free ground."""
     rows, columns, weights = [], [], []
     for step in _STEPS:
         for a, b, middle in _pairs(number, nodes, *step):
@@ -158,7 +158,7 @@ def _net(
 def _pairs(
     number: NDArray[np.int32], nodes: NDArray[np.float64], di: int, dj: int
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]]]:
-    """Numbers (K,) of nodes and of those a step away, and the places (K, 2) halfway."""
+    """Yield numbers (K,) of nodes and of those a step away, and the places (K, 2) halfway."""
     nx, ny = number.shape
     for start in range(0, nx - di, _BAND):
         stop = min(start + _BAND, nx - di)

@@ -58,7 +58,7 @@ VEHICLES: dict[str, Vehicle] = {
 def step(
     state: NDArray[np.float64], command: NDArray[np.float64], vehicle: Vehicle, step_s: float
 ) -> NDArray[np.float64]:
-    """One step of the unicycle: rates follow the command with a lag, within their limits."""
+    """Take one step of the unicycle: rates follow the command with a lag, within their limits."""
     new = state.copy()
     speed, turn, climb = state[..., 4], state[..., 5], state[..., 6]
     limit = np.minimum(vehicle.turn_rad_s, vehicle.lateral_m_s2 / np.maximum(speed, 0.1))
@@ -80,7 +80,7 @@ def step(
 
 
 def _within(values: NDArray[np.float64], low: ArrayLike, high: ArrayLike) -> NDArray[np.float64]:
-    """`np.clip` without its checks, which cost more than the work on a fan of commands."""
+    """Clip as `np.clip` without its checks, which cost more than the work on a fan of commands."""
     return np.asarray(np.minimum(np.maximum(values, low), high))
 
 
@@ -110,7 +110,7 @@ def _rate(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def smooth(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """Mean of the last `width` rows along the first axis, the start held; knows no future."""
+    """Return the mean of the last `width` rows along the first axis; the first row is repeated."""
     padded = np.pad(values, ((width - 1, 0), (0, 0)), mode="edge")
     sums = np.cumsum(np.concatenate([np.zeros((1, values.shape[1])), padded]), axis=0)
     return (sums[width:] - sums[:-width]) / width

@@ -66,13 +66,13 @@ class BaselineForecasts:
         }
 
     def _moved(self, scene: str, motion: str, horizon: int) -> Tensor:
-        """The scene at the expected motion, averaged over the spread of its errors."""
+        """Return the scene at the expected motion, averaged over the spread of its errors."""
         ego = self.ego[motion][horizon]
         here = self._scene(scene).read(ego)
         return spread(here, ego, self._draws[motion][:, horizon], self.grid).permute(1, 2, 0)
 
     def _scene(self, kind: str) -> Scene:
-        """The scene of a kind, made when first asked for: planes take the longest."""
+        """Return the scene of a kind, made at first use: planes take the longest."""
         if kind not in self._scenes:
             device = self.past.occupancy.device
             background = self.fitted.background(device, edges=kind != "mean")

@@ -328,7 +328,7 @@ class Analogs(MotionBaseline):
         return cls(ridge, keys, errors)
 
     def _found(self, past: PastMotion) -> Array:
-        """Errors (N, M, H, 3) of the neighbours."""
+        """Return errors (N, M, H, 3) of the neighbours."""
         _, rows = self._tree.query(_keys(self.ridge, past), k=self.neighbours)
         return self.errors[rows.reshape(len(past.poses), -1)]
 

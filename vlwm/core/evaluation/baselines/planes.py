@@ -68,7 +68,7 @@ class Wall:
         return np.array([-self.along[1], self.along[0]])
 
     def at(self, s: float | Array) -> Array:
-        """Points (..., 2) at `s` metres along the line."""
+        """Return points (..., 2) at `s` metres along the line."""
         return self.centre + np.asarray(s)[..., None] * self.along
 
 

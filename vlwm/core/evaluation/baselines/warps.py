@@ -78,7 +78,7 @@ class WarpedFrame:
 
 
 def predicted_ego(ego: np.ndarray, dt_s: float, horizons_s: np.ndarray) -> np.ndarray:
-    """Future ego frames by constant body twist between the last two past ones.
+    """Return future ego frames by constant body twist between the last two past ones.
 
     Args:
         ego: float64 (F, 4).
@@ -94,7 +94,7 @@ def predicted_ego(ego: np.ndarray, dt_s: float, horizons_s: np.ndarray) -> np.nd
 def warped_past(
     past: PastFrames, future_ego: np.ndarray, prior: np.ndarray, grid: VoxelGrid
 ) -> Iterator[WarpedFrame]:
-    """The past moved into each future ego frame, one horizon at a time (memory stays bounded).
+    """Yield the past moved into each future ego frame, one horizon at a time to bound memory.
 
     Args:
         past: the past frames.
@@ -116,7 +116,7 @@ def warped_past(
 
 
 def ground_forecast(prior: np.ndarray, grid: VoxelGrid, device: torch.device) -> Tensor:
-    """uint8 (X, Y, Z): the column prior everywhere."""
+    """Return uint8 (X, Y, Z): the column prior everywhere."""
     layers = torch.as_tensor(prior, dtype=torch.uint8, device=device)
     return layers.expand(grid.shape).contiguous()
 
@@ -124,7 +124,7 @@ def ground_forecast(prior: np.ndarray, grid: VoxelGrid, device: torch.device) ->
 def predicted_track(
     past: PastFrames, prior: np.ndarray, grid: VoxelGrid, dt_s: float, horizons_s: np.ndarray
 ) -> Iterator[dict[str, Tensor]]:
-    """Forecasts from the past alone, one dict of uint8 (X, Y, Z) by method per horizon."""
+    """Yield forecasts from the past alone, one dict of uint8 (X, Y, Z) by method per horizon."""
     device = past.occupancy.device
     still = {
         "empty": torch.zeros(grid.shape, dtype=torch.uint8, device=device),
@@ -139,7 +139,7 @@ def predicted_track(
 def plan_track(
     past: PastFrames, future_ego: np.ndarray, prior: np.ndarray, grid: VoxelGrid
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Forecasts that are given the true future motion, and the mask of what was seen.
+    """Yield forecasts that get the true future motion, and the mask of what was seen.
 
     The mask is the zone `seen` of every method: cells inside the grid of at least one past frame
     under true poses.

@@ -39,7 +39,7 @@ class ProbabilityHistogram:
         self.counts += counts.reshape(2, BINS)
 
     def best_threshold(self) -> tuple[float, float | None]:
-        """The threshold with the highest pooled IoU, and that IoU.
+        """Return the threshold with the highest pooled IoU, and that IoU.
 
         The sweep is over all inner bin edges; where several are equal the middle one is taken.
         Without an occupied cell there is nothing to choose: (0.5, None).
@@ -55,7 +55,7 @@ class ProbabilityHistogram:
         return edge / BINS, float(iou.max())
 
     def reliability(self) -> dict[str, list]:
-        """Predicted probability, observed share and number of cells in 16 equal bins.
+        """Return predicted probability, observed share and number of cells in 16 equal bins.
 
         A bin without a cell has None. `predicted` is the mean of the fine bins' centres.
         """
@@ -75,7 +75,7 @@ class ProbabilityHistogram:
 
 
 def bins_of(probability: Tensor) -> Tensor:
-    """int16 (N,): the bin of each of N probabilities of any shape.
+    """Return int16 (N,): the bin of each of N probabilities of any shape.
 
     Raises:
         ValueError: one is NaN.

@@ -51,7 +51,7 @@ class Thresholds:
         return cls(content["threshold"], tuple(content["ground"]), tuple(content["above"]))
 
     def words(self) -> str:
-        """For a line under a picture."""
+        """Return the thresholds in words, for a line under a picture."""
         if not self.ground:
             return f"threshold {self.threshold:.2f}"
         parts = (f"{min(x):.2f}-{max(x):.2f}" for x in (self.ground, self.above))
@@ -63,7 +63,7 @@ class Thresholds:
         return {"threshold": self.threshold, **lists}
 
     def occupied(self, probability: Tensor, horizon: int) -> Tensor:
-        """uint8 (X, Y, Z) of the probabilities (X, Y, Z) of future frame number `horizon`."""
+        """Return uint8 (X, Y, Z) of probabilities (X, Y, Z) of future frame number `horizon`."""
         if not self.ground:
             return (probability >= self.threshold).view(torch.uint8)
         ground, above = self.ground[horizon], self.above[horizon]
@@ -72,7 +72,7 @@ class Thresholds:
 
 
 def above_ground(probability: Tensor) -> Tensor:
-    """bool (X, Y, Z): cells above the ground of their column as the forecast has it."""
+    """Return bool (X, Y, Z): cells above the ground of their column as the forecast has it."""
     likely = probability >= probability.amax(-1, keepdim=True) / 2
     ground = likely.view(torch.uint8).argmax(-1, keepdim=True)  # the first of equal maxima
     return torch.arange(probability.shape[-1], device=probability.device) > ground
@@ -107,7 +107,7 @@ class ThresholdHistogram:
         self.counts[horizon] += counts.reshape(2, 2, 2, BINS)
 
     def pooled(self) -> ProbabilityHistogram:
-        """All horizons and cells together."""
+        """Return the sum over all horizons and cells."""
         histogram = ProbabilityHistogram()
         histogram.counts = self.counts.sum(axis=(0, 1, 2))
         return histogram

@@ -37,12 +37,12 @@ class Interval:
 
 
 def tile_of(easting_m: float, northing_m: float, side_m: float = TILE_M) -> tuple[int, int]:
-    """Index of the world tile that holds a position (half-open tiles)."""
+    """Return the index of the world tile that holds a position (half-open tiles)."""
     return int(np.floor(easting_m / side_m)), int(np.floor(northing_m / side_m))
 
 
 def resampled_iou(counts: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Pooled IoU of each resample.
+    """Return the pooled IoU of each resample.
 
     Args:
         counts: int64 (clusters, ..., Q) as `metrics.count_zones` orders the quantities.
@@ -67,7 +67,7 @@ def resampled_iou(counts: np.ndarray, *, resamples: int = RESAMPLES, seed: int =
 
 
 def interval_of(samples: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
-    """Percentile interval over the first axis; NaN where any resample has no score."""
+    """Return the percentile interval over the first axis; NaN where any resample has no score."""
     tail = 50.0 * (1.0 - confidence)
     low, high = np.percentile(samples, [tail, 100.0 - tail], axis=0)
     return Interval(low, high)

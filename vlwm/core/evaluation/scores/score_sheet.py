@@ -82,7 +82,7 @@ def _observed(tally: Tally, seed: int) -> dict[str, Any]:
 
 
 def _ends(samples: np.ndarray | None, horizons: int) -> list[list[float] | None]:
-    """[low, high] per horizon from (R, H) samples; None where there is no interval."""
+    """Return [low, high] per horizon from (R, H) samples; None where there is no interval."""
     if samples is None:
         return [None] * horizons
     interval = interval_of(samples)
@@ -152,7 +152,7 @@ def _strata(tally: Tally) -> dict[str, dict[str, Any]]:
 
 
 def _zones(tally: Tally) -> dict[str, dict[str, list]]:
-    """Per zone and horizon: share of all cells, true occupied share, frames without the class."""
+    """Return per zone and horizon: share of cells, occupied share, frames without the class."""
     counts = tally.total.counts[0]  # (H, Z, Q): truth and cells are the same for every method
     every = np.maximum(counts[:, :1, CELLS], 1)
     return {

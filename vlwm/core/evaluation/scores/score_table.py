@@ -42,7 +42,7 @@ class ScoreTable:
 
 
 def score_table(sheet: Mapping[str, Any], *, wide: bool = False) -> ScoreTable:
-    """The table of a score sheet: both tracks, at 1, 2 and 3 s, with words of warning.
+    """Return the table of a score sheet: both tracks, at 1, 2 and 3 s, with words of warning.
 
     Args:
         sheet: content of scores.json.
@@ -104,7 +104,7 @@ def _zone_keys(sheet: Mapping[str, Any]) -> dict[str, str]:
 
 
 def number(value: float | None) -> str:
-    """A score in three digits; a score that does not exist is a dash."""
+    """Return a score in three digits; a score that does not exist is a dash."""
     return "–" if value is None else f"{value:.3f}"
 
 
@@ -183,7 +183,7 @@ def _stronger(sheet: Mapping[str, Any], track: str) -> str | None:
 
 
 def _certainty(intervals: Sequence[Sequence[float] | None]) -> str:
-    """At how many horizons the interval of the difference excludes zero."""
+    """Return the number of horizons at which the interval of the difference excludes zero."""
     present = [ends for ends in intervals if ends is not None]
     if not present:
         return ""

@@ -21,12 +21,12 @@ STRATA = {
 
 
 def past_yaw_rate_deg_s(ego: np.ndarray, dt_s: float) -> float:
-    """Size of the yaw rate between the last two past ego frames (F, 4), degrees per second."""
+    """Return the absolute yaw rate between the last two past ego frames (F, 4), degrees/s."""
     return float(np.degrees(np.abs(wrap_angle(ego[-1, 3] - ego[-2, 3]))) / dt_s)
 
 
 def past_acceleration_m_s2(ego: np.ndarray, dt_s: float) -> float | None:
-    """Size of the horizontal acceleration over the last three past ego frames (F, 4), m/s².
+    """Return the horizontal acceleration over the last three past ego frames (F, 4), m/s².
 
     None with fewer than three frames.
     """
@@ -37,7 +37,7 @@ def past_acceleration_m_s2(ego: np.ndarray, dt_s: float) -> float | None:
 
 
 def strata_of(ego: np.ndarray, dt_s: float) -> list[tuple[str, str]]:
-    """(stratum, bin) pairs of a window with past ego frames float64 (F, 4)."""
+    """Return (stratum, bin) pairs of a window with past ego frames float64 (F, 4)."""
     found = [("yaw_rate_deg_s", past_yaw_rate_deg_s(ego, dt_s), YAW_RATE_DEG_S)]
     acceleration = past_acceleration_m_s2(ego, dt_s)
     if acceleration is not None:

@@ -12,6 +12,7 @@ def mean_over_draws(
     N: tl.constexpr, DEPTH: tl.constexpr, COLUMNS: tl.constexpr, DRAWS: tl.constexpr,
 ):  # fmt: skip
     """Write means (R, C, depth) of the columns of `table` (R, C, DEPTH) at `places` (R, 6, N)."""
+    # one program per target frame and group of columns; pointers move to the frame's part
     frame = tl.program_id(1)
     columns = x_cells * y_cells
     layers = tl.arange(0, DEPTH)
@@ -24,6 +25,7 @@ def mean_over_draws(
         total = tl.zeros((DRAWS, DEPTH), tl.float32)
         for first in range(0, N, DRAWS):
             n = first + tl.arange(0, DRAWS)
+            # the last step may be short: loads beyond N are masked
             known = n < N
             a = tl.load(places + n, mask=known, other=0.0)
             b = tl.load(places + N + n, mask=known, other=0.0)
@@ -31,11 +33,13 @@ def mean_over_draws(
             d = tl.load(places + 3 * N + n, mask=known, other=0.0)
             e = tl.load(places + 4 * N + n, mask=known, other=0.0)
             f = tl.load(places + 5 * N + n, mask=known, other=0.0)
+            # nearest column of each draw, at the border the outermost one
             x = tl.minimum(tl.maximum(tl.floor(a * i + b * j + c), 0.0), x_cells - 1.0)
             y = tl.minimum(tl.maximum(tl.floor(d * i + e * j + f), 0.0), y_cells - 1.0)
             row = x.to(tl.int32) * y_cells + y.to(tl.int32)
             at = table + row[:, None] * DEPTH + layers[None, :]
             total += tl.load(at, mask=known[:, None], other=0.0).to(tl.float32)
+        # (DRAWS, DEPTH) summed over the draws
         mean = tl.sum(total, axis=0) / N
         tl.store(found + column * depth + layers, mean, mask=layers < depth)
 
@@ -47,8 +51,10 @@ def _read_column(frame, place, i, j, layers, x_cells, y_cells, depth):
     x = tl.load(place) * i + tl.load(place + 1) * j + tl.load(place + 2)
     y = tl.load(place + 3) * i + tl.load(place + 4) * j + tl.load(place + 5)
     within = (x >= 0) & (x < x_cells) & (y >= 0) & (y < y_cells)
+    # the seventh number is the lift: layers by which the target is higher
     centre = layers.to(tl.float32) + 0.5 + tl.load(place + 6)
     reached = (centre >= 0) & (centre < tl.where(within, depth, 0))
+    # places between cell centres; the outermost centres extend to the border
     x = tl.minimum(tl.maximum(x - 0.5, 0.0), x_cells - 1.0)
     y = tl.minimum(tl.maximum(y - 0.5, 0.0), y_cells - 1.0)
     # bilinear: four columns and their shares
@@ -114,6 +120,7 @@ def read_past(
             value, reached = _read_column(
                 frame, place + 7 * p, i, j, layers, x_cells, y_cells, depth
             )
+            # +1 occupied, −1 empty, 0 beyond the frame
             plane = 2 * value - reached
             tile = tl.where(channel[None, :] == p, plane[:, None], tile)
             total += value
@@ -128,6 +135,7 @@ def read_past(
         )
         tile = tl.where(channel[None, :] == PAST, (2 * below - 1)[:, None], tile)
         tile = tl.where(channel[None, :] == PAST + 1, (2 * above - 1)[:, None], tile)
+        # layer-major in memory: (R, Z, X, Y, CHANNELS)
         cell = layers.to(tl.int64) * columns + column
         at = planes + cell[:, None] * CHANNELS + channel[None, :]
         tl.store(at, tile.to(planes.dtype.element_ty), mask=kept[:, None])
@@ -147,8 +155,10 @@ def fused_logits(
     weight = tl.load(weights + channel)
     at = maps + cell[:, None] * CHANNELS + channel[None, :]
     state = tl.load(at, mask=kept[:, None], other=0.0).to(tl.float32)
+    # the 1 × 1 convolution to one channel
     residual = tl.sum(state * weight[None, :], axis=1)
     mean = tl.load(means + cell, mask=kept, other=0.0)
+    # no frame contains the cell (mean −1): the prior of its layer
     layer = (cell // columns) % depth
     unseen = tl.load(otherwise + layer, mask=kept, other=0.0)
     seen = factor * mean + tl.load(bias) + residual

@@ -103,6 +103,7 @@ class MemoryBranch(nn.Module):
             spread: of the predicted motions; None where every target frame is planned.
             known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them.
         """
+        # (B, P, X, Y, Z); asked for first, since the host waits here
         past = voxels[:, : target.past_ego.shape[1]]
         unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
         logits, reach = self.fusion.read(
@@ -118,6 +119,7 @@ class MemoryBranch(nn.Module):
         """Return logits (R, Z, X, Y) whose predicted rows are means over their motion."""
         if len(spread.rows) == len(logits):  # then a copy by index is not needed
             return self._mean_over_draws(logits, ego, spread.moves)
+        # planned rows have no spread and stay as they are
         rows = spread.rows
         logits[rows] = self._mean_over_draws(logits[rows], ego[rows], spread.moves)
         return logits
@@ -126,6 +128,7 @@ class MemoryBranch(nn.Module):
         # the mean is over probabilities: a wall of uncertain place is improbable everywhere
         with torch.autocast(logits.device.type, enabled=False):
             mean = under_spread(torch.sigmoid(logits), ego, moves, self.grid)
+        # a mean of 0 or 1 is bounded: its logit would be infinite
         return torch.logit(mean, eps=1e-4)
 
     @torch.no_grad()
@@ -149,6 +152,7 @@ class MemoryBranch(nn.Module):
             known: uint8 (B, H, X, Y, Z), cells whose truth is known; None: all of them.
         """
         for h in horizons:
+            # one target frame for each window
             unseen = unseen_columns(past, past_ego, ego[:, h], self.grid)
             counted = None if known is None else known[:, h]
             self.extrapolation.count(unseen, future[:, h], counted)

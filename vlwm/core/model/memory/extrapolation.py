@@ -59,6 +59,7 @@ class UnseenColumns:
     @cached_property
     def code(self) -> Tensor:
         """Index int64 (M, Z) of `Extrapolation.counts`: state of the edge cell, distance."""
+        # places of the M columns in each past frame, in cells: (M, P)
         frames, x, y, z = self.past.shape[1:]
         place_x, place_y = places_at(self.factors[self.frame], self.x[:, None], self.y[:, None])
         # distance outside of each past frame, in cells; the closest frame decides
@@ -75,6 +76,7 @@ class UnseenColumns:
         layers = (torch.arange(z, device=self.past.device) + shift).clamp(0, z - 1)
         source = self.source[self.frame] * frames + nearest[:, 0]
         state = _edge_states(self.past.flatten(0, 1))[source, edge].gather(1, layers)
+        # class of the distance, 0…len(DISTANCES)
         nearness = torch.bucketize(distance, _numbers(DISTANCES, distance.device).to(distance))
         return state * (len(DISTANCES) + 1) + nearness[:, None]
 
@@ -142,6 +144,7 @@ def unseen_columns(
         grid: the grid of all frames.
         window: int64 (R,), row of the window of each target frame; None for one of each.
     """
+    # target frames as seen from each past frame: (R, P, 4), float64 for exact cell borders
     here = relative_ego(past_ego.double(), target_ego.double()[:, None])
     factors = affine_places(here, grid)
     # a column is seen if its centre is within any past frame: bool (R, X, Y)
@@ -171,6 +174,7 @@ def _edge_column(place_x: Tensor, place_y: Tensor, cells: tuple[int, int]) -> Te
     x, y = cells
     along_x = place_x.floor().long().clamp(0, x - 1)
     along_y = place_y.floor().long().clamp(0, y - 1)
+    # number on the sides of x (first y low, then y high), and on the sides of y after them
     ahead = y * (place_x >= 0) + along_y
     sideways = 2 * y + x * (place_y >= 0) + along_x
     return torch.where(_overshoot(place_x, x) >= _overshoot(place_y, y), ahead, sideways)
@@ -182,6 +186,7 @@ def _edge_states(frames: Tensor) -> Tensor:
     Sides in order: lowest x, highest x (Y columns each), lowest y, highest y (X columns each).
     """
     near, far = slice(_INWARD + 1), slice(-_INWARD - 1, None)
+    # each side as a strip that begins at the edge and goes inward
     across = frames.transpose(1, 2)
     sides = [frames[:, near], frames[:, far].flip(1), across[:, near], across[:, far].flip(1)]
     strips = torch.cat([side.long() for side in sides], dim=2)  # (N, inward, E, Z)

@@ -68,6 +68,7 @@ class FrameFusion(nn.Module):
         """
         mean = memory.mean()
         below, above = neighbours or _neighbours(mean)
+        # the reading of the mean alone; the network adds a residual to it
         logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS
         # with a gradient all layers at once; without, as many as fit into the cache
         layers = mean.shape[1]

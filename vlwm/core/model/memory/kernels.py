@@ -85,6 +85,7 @@ def mean_over_draws(probability: Tensor, places: Tensor) -> Tensor:
     table = probability.new_zeros(frames, x * y, padded, dtype=torch.float16)
     table[..., :depth] = probability.flatten(2).transpose(1, 2)
     found = torch.empty(frames, x * y, depth, device=table.device)
+    # a grid of programs: groups of columns by frames, rounded up
     launch = (-(-x * y // _COLUMNS), frames)
     with _current(table.device):
         _kernels().mean_over_draws[launch](
@@ -170,6 +171,7 @@ def fused_logits(
     """
     logits, (depth, columns) = torch.empty_like(means), (means.shape[1], means[0, 0].numel())
     launch = (-(-means.numel() // _CELLS),)
+    # the offset of the mean joins the bias: one addition less for each cell
     bias = bias_of(last).float() + scale[1]
     with _current(means.device):
         _kernels().fused_logits[launch](
@@ -183,7 +185,9 @@ def _conv_relu(maps: Tensor, conv: nn.Conv2d) -> Tensor:
     """Return ReLU of a 3 × 3 convolution of folded maps, dilated by at most `FOLD` cells."""
     dilation = int(conv.dilation[0])
     # the same convolution on folded cells: each tap of a row moves to a block and a cell in it
+    # weights (O, 8, 3, 3); the fusion's first layer has fewer input channels
     weight = functional.pad(conv.weight, (0, 0, 0, 0, 0, CHANNELS - conv.weight.shape[1]))
+    # (O · FOLD, I · FOLD, 3, 3): output cell q reads input cell p of a neighbouring block
     folded = torch.einsum("oitw,wqpb->qopitb", weight, _taps(dilation, maps.device))
     folded = folded.flatten(2, 3).flatten(0, 1).to(maps.dtype, memory_format=torch.channels_last)
     bias = bias_of(conv).repeat(FOLD).to(maps.dtype)
@@ -202,6 +206,7 @@ def _taps(dilation: int, device: torch.device) -> Tensor:
     taps = torch.zeros(3, FOLD, FOLD, 3)
     for q in range(FOLD):
         for w in range(3):
+            # tap w is `dilation · (w − 1)` cells away: in block −1, 0 or 1
             block, p = divmod(q + dilation * (w - 1), FOLD)
             taps[w, q, p, block + 1] = 1.0
     return taps.to(device)

@@ -62,6 +62,7 @@ class RefinementNet(nn.Module):
         tokens: int,
     ) -> None:
         super().__init__()
+        # width doubles with each halving, up to four times
         widths = [channels * min(2**i, 4) for i in range(levels)]
         self.sizes = map_sizes(size, levels)
         self.condition = nn.Sequential(
@@ -80,6 +81,7 @@ class RefinementNet(nn.Module):
         )
         self.norm_out = group_norm(widths[0])
         self.conv_out = nn.Conv2d(widths[0], layers, 3, padding=1)
+        # zero residual at the start
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(bias_of(self.conv_out))
 

@@ -62,6 +62,7 @@ def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGr
     """
     batch, frames, x, y, z = past.shape
     horizons = target_ego.shape[1]
+    # a column of cells is a row of its table, so that a whole column is read at once
     shape = (batch, horizons, x * y, z)
     occupied = torch.zeros(shape, dtype=torch.uint8, device=past.device)
     contained, last = torch.zeros_like(occupied), torch.zeros_like(occupied)
@@ -237,6 +238,7 @@ def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
         relative: (..., 4), target ego frames as seen from the source's.
     """
     ahead, left, _, yaw = relative.double().unbind(-1)
+    # the factors are linear in these five numbers
     terms = [torch.cos(yaw), torch.sin(yaw), ahead, left, torch.ones_like(yaw)]
     return torch.stack(terms, dim=-1) @ _affine_terms(grid, relative.device)
 
@@ -265,6 +267,7 @@ def _layer_weights(shift: Tensor, layers: int) -> tuple[Tensor, Tensor]:
         weights float32 (N, Z, Z), of source layers for each target layer, and bool (N, Z), target
         layers whose centre is within the source.
     """
+    # height of each target layer's centre in source layers, (N, Z)
     centre = torch.arange(layers, device=shift.device) + 0.5 + shift[:, None]
     below = torch.floor(centre - 0.5)
     part = (centre - 0.5 - below).float()[..., None]
@@ -287,6 +290,7 @@ def source_columns(relative: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor]:
     x, y, _ = grid.shape
     index_x, index_y = (torch.floor(place) for place in source_places(relative, grid))
     inside = within(index_x, index_y, grid)
+    # C, one past the last row, marks a place outside
     rows = torch.where(inside, index_x * y + index_y, float(x * y))
     return rows.long().flatten(1), inside.flatten(1).to(torch.uint8)
 

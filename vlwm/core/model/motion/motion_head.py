@@ -93,10 +93,12 @@ class Motion:
     @property
     def poses(self) -> Tensor:
         """Future poses (B, H, 13); components that are not predicted are zero (level, no rates)."""
+        # (B, H) each
         x, y, z, yaw = self.state[..., :4].unbind(-1)
         zeros = torch.zeros_like(x)
         six = self.state.shape[-1] > 4
         roll, pitch = self.state[..., 4:6].unbind(-1) if six else (zeros, zeros)
+        # (B, H, 4); a model of three degrees of freedom is level
         turn = quaternion_from_rpy(roll, pitch, yaw)
         rates = self.state[..., 6:12] if six else torch.zeros(*x.shape, 6).to(x)
         return torch.cat([torch.stack([x, y, z], -1), turn, rates], dim=-1)
@@ -150,6 +152,7 @@ class _Member(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         hidden = self.features(features)
         for norm, layer in zip(self.norms, self.hidden, strict=True):
+            # pre-norm residual block
             hidden = hidden + layer(functional.gelu(norm(hidden)))
         out: Tensor = self.out(functional.gelu(hidden))
         return out
@@ -208,6 +211,7 @@ class MotionHead(nn.Module):
         self.others = self.size - 3
         self.context = context
         self.scale = FeatureScale(history)
+        # features of all past frames, side by side
         size_in = FRAME_FEATURES * history + context
         # per component: mean, log-sigma and shear of x, y, yaw, and a log-weight
         size_out = future * (_COMPONENTS * 10 + 2 * self.others)
@@ -237,6 +241,7 @@ class MotionHead(nn.Module):
         Of each component mean, log-sigma and shear (3 each) and log-weight; of the components of
         the state outside the plane shift and log-sigma.
         """
+        # (..., H, S / H)
         per_horizon = out.unflatten(-1, (self.future, -1))
         components, rest = per_horizon.split([_COMPONENTS * 10, 2 * self.others], dim=-1)
         return components.unflatten(-1, (_COMPONENTS, 10)), rest.unflatten(-1, (2, -1))
@@ -257,8 +262,10 @@ class MotionHead(nn.Module):
         features = self.scale(pose_features(poses, ground_z, self.dt_s))  # (B, P · 22)
         if self.context:
             if context is None:
+                # windows without frames have no scene: zeros, whose weights start at zero
                 context = features.new_zeros(len(features), self.context)
             features = torch.cat([features, context], dim=-1)
+        # (B, M, S)
         outputs = torch.stack([member(features) for member in self.members], dim=-2).float()
         components, rest = self.split_output(outputs)  # (B, M, H, K, 10), (B, M, H, 2, R)
         constant = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
@@ -285,6 +292,7 @@ class MotionHead(nn.Module):
 
         Each member is scored by itself: scored together, one could leave work to the others.
         """
+        # (B, M, H), one mixture for each member
         members = motion.planar.apart(len(self.members))
         planar = -members.log_likelihood(planar_of(truth)[:, None]).mean()
         error = motion_error(motion.state, truth)
@@ -320,6 +328,7 @@ class MotionHead(nn.Module):
         """Choose `spread_scale` so that the mixture gives the true places the highest likelihood,
         for each horizon."""
         low, high, count = _SPREAD_SCALES
+        # candidates evenly spaced in the logarithm
         factors = torch.logspace(0, 1, count, high / low).to(truth) * low
         likely = [
             motion.planar.widened(factor).log_likelihood(planar_of(truth)).mean(dim=0)

@@ -42,6 +42,7 @@ class PlanarMixture:
 
     def widened(self, factor: Tensor) -> PlanarMixture:
         """Return the mixtures with every sigma multiplied by `factor` (...)."""
+        # (..., K, 3); the shear is in sigmas and so widens with them
         wider = self.log_sigma + torch.log(factor)[..., None, None]
         return PlanarMixture(self.log_weight, self.mean, wider, self.shear)
 
@@ -52,6 +53,7 @@ class PlanarMixture:
         def joined(values: Tensor) -> Tensor:
             return values.transpose(1, 2).flatten(2, 3)
 
+        # each member has the weight 1 / M
         shares = joined(self.log_weight) - math.log(members)
         return PlanarMixture(shares, *(joined(v) for v in (self.mean, self.log_sigma, self.shear)))
 

@@ -94,5 +94,6 @@ def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
 
 def _tilt(quaternion: Tensor) -> tuple[Tensor, Tensor]:
     """Return x and y (...,) of the body's up axis."""
+    # third column of the rotation matrix, less its z
     x, y, z, w = quaternion.unbind(-1)
     return 2 * (x * z + w * y), 2 * (y * z - w * x)

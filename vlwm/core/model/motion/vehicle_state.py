@@ -60,6 +60,7 @@ def constant_motion(poses: Tensor, horizons_s: Tensor, dt_s: float, size: int) -
         dt_s: seconds between the past poses.
         size: D, 4 or 12.
     """
+    # (B, 13) each
     before, last = poses[:, -2:].unbind(1)
     yaws = heading_of(poses[:, -2:, 3:7])
     step = wrap_angle(yaws[:, 1:] - yaws[:, :1])  # (B, 1)
@@ -68,6 +69,7 @@ def constant_motion(poses: Tensor, horizons_s: Tensor, dt_s: float, size: int) -
     # angle from the last chord to the future one, and its length in lengths of the last one
     off = (turn + step) / 2
     longer = ratio * torch.sinc(turn / (2 * torch.pi)) / torch.sinc(step / (2 * torch.pi))
+    # last step in the outer frame (B, 1, 3): turned and stretched, it is the step to each horizon
     shift = last[:, None, :3] - before[:, None, :3]
     x, y = turn_plane(shift[..., 0] * longer, shift[..., 1] * longer, off)
     moved = torch.stack([x, y, shift[..., 2] * ratio], dim=-1)

@@ -58,6 +58,7 @@ class VectorQuantizer(nn.Module):
         """Return indices int64 (M,) of the codes nearest to rows (M, C)."""
         rows, codes = wide(flat), wide(self.embedding.weight)
         # |row − code|² less |row|², which is the same for every code
+        # (M, K)
         distance = codes.pow(2).sum(1) - 2 * rows @ codes.T
         return distance.argmin(dim=1)
 
@@ -117,6 +118,7 @@ class CodebookHealth:
         codes = len(self.counts)
         counts = torch.zeros_like(self.counts).index_add_(0, indices, torch.ones_like(flat[:, 0]))
         sums = torch.zeros_like(self.sums).index_add_(0, indices, flat)
+        # without a decay the counts are only reported, over about twenty steps
         keep = self.decay or 0.95
         self.counts.mul_(keep).add_(counts, alpha=1 - keep)
         self.sums.mul_(keep).add_(sums, alpha=1 - keep)
@@ -132,6 +134,7 @@ class CodebookHealth:
 
     def _start(self, flat: Tensor) -> None:
         """Choose first codes among encoder outputs far apart (Arthur and Vassilvitskii 2007)."""
+        # a sample of the outputs (S, C) is enough to choose from
         rows = flat[self._pick(len(flat), min(len(flat), _START_ROWS))]
         chosen = [rows[0]]
         nearest = (rows - chosen[0]).pow(2).sum(dim=1)
@@ -153,12 +156,14 @@ class CodebookHealth:
         return order.to(self.counts.device)
 
     def _revive(self, flat: Tensor) -> None:
+        # codes that nearly nobody chooses, (R,)
         dead = torch.nonzero(self.counts < self.revive_below).reshape(-1)
         if not len(dead):
             return
         chosen = flat[self._pick(len(flat), len(dead))]
         weight = self.quantizer.embedding.weight
         weight[dead] = chosen.to(weight)
+        # restarted with one vote, so that the next update does not move it away
         self.counts[dead] = 1.0
         self.sums[dead] = chosen
         self.revived += len(dead)
@@ -167,6 +172,7 @@ class CodebookHealth:
         """Return used codes (moving count above 1 % of an even share) and perplexity."""
         share = self.counts / self.counts.sum().clamp(min=1e-9)
         used = int((share > 0.01 / len(share)).sum())
+        # perplexity: the number of codes that an even use would have
         entropy = -(share * share.clamp(min=1e-12).log()).sum()
         return {"codebook/used": float(used), "codebook/perplexity": float(entropy.exp())}
 

@@ -59,7 +59,7 @@ class Tokenizer(nn.Module):
         return (self.config.embed_dim, *self.map_sizes[-1])
 
     def encode(self, voxels: Tensor, *, literal: bool = False) -> Tensor:
-        """Before quantisation, (N, C, h, w), of voxels (N, X, Y, Z): 0/1, or class numbers."""
+        """Return features (N, C, h, w), not quantised, of voxels (N, X, Y, Z): 0/1 or classes."""
         folded = self.config.num_classes == 2 and not literal
         hidden = self._fold_in(voxels) if folded else self._conv_in(voxels)
         return self.vqvae.quant_conv(self.encoder(hidden))
@@ -75,6 +75,7 @@ class Tokenizer(nn.Module):
         empty, occupied = self.class_embeds.weight
         step = torch.einsum("ozekl,e->ozkl", weight, occupied - empty)
         level = torch.einsum("ozekl,e->okl", weight, empty)[:, None]
+        # height layers as channels: (N, Z, X, Y)
         planes = voxels.permute(0, 3, 1, 2).to(step.dtype)
         # the constant part, whose zero padding is felt at the border
         ground = conv_of_constant((self.shape[0], self.shape[1]), level)
@@ -133,6 +134,7 @@ class Tokenizer(nn.Module):
         else:
             bias = _bias_of_classes(embeds, logits)
         bias_of(self.decoder.conv_out).copy_(bias.reshape(-1))
+        # smaller weights, so that the bias decides at first
         self.decoder.conv_out.weight.mul_(1.0 / math.sqrt(2.0))
 
 

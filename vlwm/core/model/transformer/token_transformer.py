@@ -114,6 +114,7 @@ def _over_time(
 ) -> Tensor:
     """Run one temporal block: queries (N, F, C) attend to known frames (N, F, C)."""
     attention, norm1, forward, norm2 = block
+    # post-norm, as OccWorld has it
     asked = norm1(asked + attention(asked, known, causal=causal))
     return norm2(asked + forward(asked))
 
@@ -143,6 +144,7 @@ class TokenTransformer(nn.Module):
         # widths of the encoder's levels, and of the bottom of the U
         *widths, middle = channels
         entry = [widths[0], *widths[:-1]]
+        # map size at each level, halved and rounded down
         self.sizes = [map_size]
         for _ in widths:
             self.sizes.append((self.sizes[-1][0] // 2, self.sizes[-1][1] // 2))
@@ -218,6 +220,7 @@ class TokenTransformer(nn.Module):
             kv_cache: empty list on the first call; filled in place.
         """
         first = kv_cache[0].shape[1] if kv_cache else 0
+        # known frames carry their own time, the query the time of the next frame
         count, times = first + tokens.shape[1], self.temporal_embeddings.weight[..., None, None]
         places = Streams(tokens + times[first:count], tokens[:, -1:] + times[count : count + 1])
         # one cache entry for each stack of temporal blocks, in the order they run
@@ -252,6 +255,7 @@ class TokenTransformer(nn.Module):
 
     def _remember(self, places: Streams, blocks: nn.Module, recompute: bool) -> Streams:
         """Let every place of the queries attend to that place in the frames up to its own."""
+        # attention over time alone: every place is a sequence of frames, (B · h · w, F, C)
         b, f, c, h, w = places.queries.shape
         known, asked = (by_place(x) for x in (places.known, places.queries))
         for block in cast("Iterable[nn.ModuleList]", blocks):
@@ -273,6 +277,7 @@ class TokenTransformer(nn.Module):
         asked = poses.queries
         for block in cast("Iterable[nn.ModuleList]", blocks):
             own, norm1, cross, norm2, forward, norm3 = block
+            # first the poses so far, then the places of its own frame
             asked = norm1(asked + own(asked, poses.known, causal=True))
             seen = cross(asked.reshape(b * f, 1, c), frame, causal=False)
             asked = norm2(asked + seen.view(b, f, c))

@@ -26,6 +26,7 @@ class Streams:
     @classmethod
     def over_time(cls, x: Tensor, times: Tensor) -> Streams:
         """Return frames with their own time and queries with the next; times (frames + 1, C, …)."""
+        # times are indexed from 0: frame f has time f, its query f + 1
         count = x.shape[1]
         return cls(x + times[:count], x + times[1 : count + 1])
 
@@ -61,5 +62,6 @@ def each(module: nn.Module, x: Tensor) -> Tensor:
 
 def _fitted(x: Tensor, size: torch.Size) -> Tensor:
     """Pad with zeros at the far side, where halving an odd size lost a row."""
+    # rows and columns that are missing
     down, right = size[0] - x.shape[-2], size[1] - x.shape[-1]
     return functional.pad(x, (0, right, 0, down)) if down or right else x

@@ -56,7 +56,7 @@ class Alerts:
 
 
 def _events(snapshot: Snapshot) -> dict[str, str]:
-    """Event -> sentence."""
+    """Return sentences by event."""
     where = f"{snapshot.path}: "
     found = {s.name: where + f"{s.message}; {s.remedy}".rstrip("; ") for s in worries(snapshot)}
     if snapshot.liveness == "ended":

@@ -70,7 +70,7 @@ class View:
         return replace(self, pattern=self.pattern + key) if len(key) == 1 else self
 
     def _chosen(self, key: str, runs: int) -> View:
-        """Keys that choose a run: digits from 1, arrows, Enter in the list."""
+        """Return keys that choose a run: digits from 1, arrows, Enter in the list."""
         if key.isascii() and key.isdigit() and 1 <= int(key) <= runs:
             return replace(self, run=int(key) - 1, screen=MAIN, stage=None)
         step = {"left": -1, "up": -1, "right": 1, "down": 1}.get(key, 0)

@@ -30,7 +30,7 @@ class Scale:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """0 at the lower limit, 1 at the upper."""
+        """Return 0 at the lower limit, 1 at the upper."""
         if self.log:
             value, low, high = (math.log(max(v, 1e-300)) for v in (value, self.low, self.high))
         else:
@@ -38,7 +38,7 @@ class Scale:
         return (value - low) / (high - low) if high > low else 0.5
 
     def at(self, share: float) -> float:
-        """The value at a place between 0 and 1."""
+        """Return the value at a place between 0 and 1."""
         if self.log:
             return math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
         return self.low + share * (self.high - self.low)
@@ -62,7 +62,7 @@ class LineChart:
 
 
 def scale_of(values: Sequence[float], *, log: bool | None = None, margin: float = 0.05) -> Scale:
-    """Limits that hold all values with a little air; `log=None` decides by their span."""
+    """Return limits that hold all values with a little air; `log=None` decides by their span."""
     good = [v for v in values if math.isfinite(v)]
     if not good:
         return Scale(0.0, 1.0)
@@ -77,7 +77,7 @@ def scale_of(values: Sequence[float], *, log: bool | None = None, margin: float 
 
 
 def binned(points: Sequence[Point], x: Scale, bins: int) -> list[float | None]:
-    """Mean of the values in each of `bins` equal parts of the x axis; None where there are none."""
+    """Return the mean value in each of `bins` equal parts of the x axis; None if it has none."""
     sums, counts = [0.0] * bins, [0] * bins
     for at, value in points:
         if math.isfinite(value) and math.isfinite(at):
@@ -88,7 +88,7 @@ def binned(points: Sequence[Point], x: Scale, bins: int) -> list[float | None]:
 
 
 def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) -> str:
-    """A line of blocks, as many as there is room or values for, lowest to highest."""
+    """Return a line of blocks, as many as there is room or values for, lowest to highest."""
     good = [v for v in values if math.isfinite(v)]
     if not good or width < 1:
         return ""
@@ -104,7 +104,7 @@ def sparkline(values: Sequence[float], width: int, *, ascii_only: bool = False) 
 
 
 def bar(share: float | None, width: int, *, ascii_only: bool = False) -> tuple[str, str]:
-    """The filled and the empty part of a bar, together `width` characters."""
+    """Return the filled and the empty part of a bar, together `width` characters."""
     filled = 0.0 if share is None or not math.isfinite(share) else min(1.0, max(0.0, share))
     if ascii_only:
         full = round(filled * width)
@@ -123,7 +123,7 @@ def line_chart(
     log: bool | None = None,
     ascii_only: bool = False,
 ) -> LineChart:
-    """Several series over one pair of axes.
+    """Draw several series over one pair of axes.
 
     Args:
         series: (x, y) points of each, x rising.
@@ -152,7 +152,7 @@ class _Grid:
         self._last: list[list[int | None]] = [[None] * width for _ in range(height)]
 
     def draw(self, number: int, points: Sequence[Point], x: Scale, y: Scale) -> None:
-        """One series; the second and later ones are dashed, so that they differ without colour."""
+        """Draw one series; all but the first are dashed, so that they differ without colour."""
         columns, rows = (s * f for s, f in zip(self._size, self._fine, strict=True))
         means = binned(points, x, columns)
         before: tuple[int, int] | None = None
@@ -176,7 +176,7 @@ class _Grid:
         self._last[row][column] = number
 
     def rows(self) -> tuple[tuple[Cell, ...], ...]:
-        """Cells from above."""
+        """Return cells from above."""
         base = 0 if self._ascii else 0x2800
         return tuple(
             tuple(
@@ -188,7 +188,7 @@ class _Grid:
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """Dots from start to end, Bresenham (IBM Systems Journal 4, 1965)."""
+    """Yield dots from start to end, Bresenham (IBM Systems Journal 4, 1965)."""
     (x, y), (x1, y1) = start, end
     dx, dy = abs(x1 - x), -abs(y1 - y)
     step_x, step_y = (1 if x < x1 else -1), (1 if y < y1 else -1)

@@ -79,6 +79,7 @@ def probe(
         found = state.stepper.microbatch
     finally:
         state.stepper.optimizer.zero_grad(set_to_none=True)
+        # weights, moments, counters and random states as before the probe
         state.restore(before, "the probe's own copy")
         state.stepper.microbatch = found
         if device.type == "cuda":
@@ -89,7 +90,7 @@ def probe(
 def _try_steps(
     state: RunState, settings: StageSettings, stop: StopSignal, first: int, *, grow: bool
 ) -> float:
-    """Steps of one batch, with a larger microbatch while it fits; seconds of the last one."""
+    """Step on one batch, with a larger microbatch while it fits; return the last step's seconds."""
     stepper, at = state.stepper, state.at
     batch = next(iter(state.task.batches(at.epoch, at.sample)))
     # the share of this process decides: it is the most that one pass can hold
@@ -110,8 +111,9 @@ def _try_steps(
 
 
 def _try_last_batch(state: RunState, settings: StageSettings, stop: StopSignal) -> None:
-    """A step of the few samples that are left at the end of an epoch."""
+    """Take a step of the few samples that are left at the end of an epoch."""
     at, samples = state.at, state.task.samples()
+    # samples of the short last batch
     left = samples % settings.batch_size
     if left:
         batch = next(iter(state.task.batches(at.epoch, samples - left)))
@@ -119,7 +121,7 @@ def _try_last_batch(state: RunState, settings: StageSettings, stop: StopSignal) 
 
 
 def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSignal) -> float:
-    """One step with all of its waiting; seconds."""
+    """Take one step with all of its waiting; return its seconds."""
     started = time.perf_counter()
     stepper(batch, number, samples)
     # steps are asynchronous: without waiting only the launch would be timed
@@ -152,6 +154,7 @@ def _try_validation(state: RunState, stop: StopSignal, *, whole: bool) -> None:
             except _Enough:
                 return
             except MemoryShort:
+                # validation needs more memory than a step: halve and try again
                 stepper.shrink(stepper.microbatch)
 
 

@@ -53,6 +53,7 @@ def _collate(samples: Sequence[Any]) -> Any:
 
 def _quiet_worker(worker: int) -> None:
     """Ignore signals to the process group: the trainer answers them and ends its workers."""
+    # Ctrl-C reaches the whole process group: a worker that died of it would look like a crash
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
@@ -76,6 +77,7 @@ def epoch_batches(
         weights: float64 (N,), how often each sample is taken in an epoch; None: once.
     """
     epoch, first = place
+    # every process gets its contiguous share of each global batch
     sampler = EpochSampler(
         len(dataset),  # type: ignore[arg-type]
         batch,
@@ -91,7 +93,7 @@ def epoch_batches(
 
 
 def share_of(dataset: Dataset[Any], size: int, ranks: Ranks) -> DataLoader[Any]:
-    """This process's share of a whole data set in order, at most `size` samples at once."""
+    """Return this process's share of a whole data set in order, at most `size` samples at once."""
     sampler = EpochSampler(
         len(dataset),  # type: ignore[arg-type]
         size * ranks.size,

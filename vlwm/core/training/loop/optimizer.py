@@ -31,6 +31,7 @@ class Schedule:
 
     def __init__(self, config: ScheduleConfig, peak_lr: float, total_steps: int) -> None:
         self.peak_lr = peak_lr
+        # the floor is never above the peak, as after --lr
         self.min_lr = min(config.min_lr, peak_lr)
         self.total_steps = max(total_steps, 1)
         wanted = config.warmup_iters if config.warmup == "linear" else 0
@@ -68,6 +69,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig, lr: float) -> AdamW:
     """Return fused AdamW over the module's trainable parameters."""
+    # fused: one kernel for all parameters, which reads `found_inf` on the device
     groups = parameter_groups(module, config.weight_decay)
     return AdamW(groups, lr=lr, betas=config.betas, fused=True)
 

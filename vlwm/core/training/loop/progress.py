@@ -98,6 +98,7 @@ class Clock:
     def rates(self) -> tuple[float, float]:
         """Return samples per second and the loader's share of the time, since the last call."""
         now = time.perf_counter()
+        # never zero: two log lines may follow at once
         elapsed = max(now - self._since, 1e-9)
         rates = self._samples / elapsed, self._waited / elapsed
         self._since, self._waited, self._samples = now, 0.0, 0
@@ -112,6 +113,7 @@ class Clock:
         finally:
             self._validating, self._validation_s = None, time.perf_counter() - begun
             self._validated_s += self._validation_s
+            # moves the start of the running interval: samples per second are of training alone
             self._since += self._validation_s
 
     def eta_s(self, steps_left: int, validations_left: int) -> float | None:

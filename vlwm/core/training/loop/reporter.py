@@ -60,6 +60,7 @@ class Reporter:
             "memory_gb": memory_gb(self.state.stepper.device),
             "skipped_steps": float(len(bad)),
         }
+        # named in the log, so that the samples can be looked up
         if bad:
             log.warning("skipped, not finite: steps %s", ", ".join(map(str, bad)))
         findings = self._examine(numbers, first_epoch)
@@ -108,5 +109,6 @@ def memory_gb(device: torch.device) -> float:
     """Return the largest memory use so far, GB: of the GPU, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    # ru_maxrss is in bytes on macOS and in kilobytes on Linux
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

@@ -103,6 +103,7 @@ class Stepper:
         self._names: tuple[str, ...] = ()
         grouped = [p for group in optimizer.param_groups for p in group["params"]]
         self.parameters = grouped if parameters is None else list(parameters)
+        # only fp16 needs a scaler: bf16 has the exponents of float32
         half = precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
 
@@ -122,6 +123,7 @@ class Stepper:
         before = _device_random_state(self.device)
         while True:
             numbers, full = self._accumulate(batch, step, samples)
+            # all processes repeat a step that did not fit in one of them
             if not self.ranks.any(full)[0]:
                 return self._apply(numbers)
             self.shrink(-(-samples // self.ranks.size))
@@ -134,6 +136,7 @@ class Stepper:
         numbers: Numbers = {}
         try:
             for part in () if batch is None else microbatches(batch, self.microbatch):
+                # weighted by samples, so that microbatches add up to the mean over the global batch
                 share = batch_size(part) / samples
                 report = self._backward_by_terms(part.to(self.device), step, share)
                 merge(numbers, report.numbers(), share)
@@ -152,6 +155,7 @@ class Stepper:
             for term in self.task.loss_terms(part, step):
                 contribution = term.contribution()
                 if contribution.requires_grad:  # not where all that it depends on is frozen
+                    # backward runs in the types of the forward pass
                     with torch.autocast(self.device.type, enabled=False):
                         self.scaler.scale(contribution * share).backward()
                 report.add(term, contribution.detach())
@@ -163,6 +167,7 @@ class Stepper:
         # a process without a sample of this batch has no names: it uses those of its last step
         self._names = tuple(sorted(numbers)) or self._names
         numbers = self.ranks.combine(numbers, self._names)
+        # before clipping: the norm is that of the whole batch
         self.ranks.sum_gradients(self.parameters)
         self.task.exchange()  # from here on nothing can fail for a lost partner
         self.scaler.unscale_(self.optimizer)

@@ -56,6 +56,7 @@ class RunState:
             **self.task.state(),
             **self.identity,
         )
+        # plain values and tensors only: `save_checkpoint` refuses anything else
         return content.to_dict()
 
     def restore(self, content: dict[str, Any], where: str | Path) -> None:

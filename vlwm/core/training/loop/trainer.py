@@ -100,6 +100,7 @@ class Trainer:
                 except Diverged as reason:
                     self._roll_back(str(reason))
         except StopRequested:
+            # the batch that a signal interrupted is complete: nothing of it is lost
             self._save(Phase.SAVE)
             raise
         except PeerLost:
@@ -118,6 +119,7 @@ class Trainer:
             result = state.stepper(batch, at.step, samples)
             state.meter.add(result.numbers, result.skipped)
             state.watch.note(at.step, result.fault)
+            # counted at once: a signal after this line resumes with the next batch
             at.step += 1
             at.sample += samples
             self.clock.step_done(samples)
@@ -152,6 +154,7 @@ class Trainer:
         with self.clock.validation(), untouched_randomness(), torch.no_grad():
             numbers = self._validation_numbers()
         self.reporter.validation(numbers)
+        # a merit that is NaN is never the best
         merit = self.task.merit(numbers)
         better = math.isfinite(merit) and (at.best is None or merit > at.best)
         if better:
@@ -171,6 +174,7 @@ class Trainer:
         at = self.state.at
         self.status.beat(step=at.step, epoch=at.epoch, eta_s=self._left_s())
         late = self.clock.since_save_s() > 60.0 * self.config.checkpoint_config.minutes
+        # one vote for both: processes must agree on when to stop and to save
         stop, due = self.ranks.any(bool(self.stop), late and self.ranks.lead)
         if stop:
             raise StopRequested
@@ -258,6 +262,7 @@ class Trainer:
         at = self.state.at
         at.rollbacks = before.rollbacks + 1
         at.lr_factor = before.lr_factor * health.rollback_lr_factor
+        # saved at once: a crash now must not repeat the roll-back without counting it
         self.state.watch.calm_down(skipped)
         self._save(self._own_phase)
         message = f"{reason}; back at step {at.step} with {at.lr_factor:g} of the learning rate"

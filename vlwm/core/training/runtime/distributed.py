@@ -59,7 +59,7 @@ class Ranks:
         return self.rank == 0
 
     def device(self) -> torch.device:
-        """This process's own GPU, or the CPU."""
+        """Return this process's own GPU, or the CPU."""
         gpu = torch.cuda.is_available()
         return torch.device(f"cuda:{self.local_rank}") if gpu else torch.device("cpu")
 
@@ -133,6 +133,7 @@ class Ranks:
         """
         if self.size == 1:
             return numbers
+        # sorted into sums and extremes: each kind is one message
         sums = [n for n in names if not is_extreme(n)]
         ends = [n for n in names if is_extreme(n)]
         device = _device_of(numbers)
@@ -143,6 +144,7 @@ class Ranks:
             # a minimum is a maximum of the opposite: both in one message
             signs = torch.tensor([-1.0 if is_minimum(n) else 1.0 for n in ends])
             signs = signs.to(device)
+            # a process without a sample sends the value that never wins
             far = signs * torch.inf * -1
             extremes = torch.stack(
                 [_or(numbers, n, float(f), device) for n, f in zip(ends, far, strict=True)]
@@ -156,6 +158,7 @@ class Ranks:
         """Return the rows (M, …) of all processes, in the order of their ranks."""
         if self.size == 1:
             return rows
+        # how many rows each process has: a sum of one-hot counts
         counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
         counts[self.rank] = len(rows)
         _watched(dist.all_reduce, counts)

@@ -64,6 +64,7 @@ def launch(
     with StopSignal() as stop:
         # its own session: a Ctrl-C of the terminal reaches it once, through us
         child = subprocess.Popen(command, env=own, start_new_session=True)
+        # a second signal ends the launcher and everything below it
         stop.last_act = lambda code: kill_tree(child.pid)
         passed_on = False
         while child.poll() is None:
@@ -83,4 +84,5 @@ def _exit_code(folder: RunFolder, started: float) -> int:
     except DataError:
         return 1
     code = status.get("exit_code")
+    # an older status is of an earlier run in this folder
     return int(code) if code and status.get("heartbeat", 0.0) >= started else 1

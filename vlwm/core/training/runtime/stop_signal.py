@@ -47,6 +47,7 @@ class StopSignal(SignalListener):
 
     def first(self) -> None:
         """Give work that never asks for a signal `GRACE_S` seconds to end."""
+        # work inside one long call, such as compilation, never asks for the flag
         timer = threading.Timer(GRACE_S, self._leave_now)
         timer.daemon = True
         timer.start()
@@ -68,6 +69,7 @@ class StopSignal(SignalListener):
         Raises:
             StopRequested: a signal has come before.
         """
+        # a signal that came before this block is answered by the caller
         if self:
             raise StopRequested
         self._leave = leave

@@ -51,7 +51,7 @@ class Choice:
 def choose(
     config: Config, options: TrainOptions, advice: Advice, found: tuple[str, ...], fixed: Fixed
 ) -> Choice:
-    """Config and options of a run on this machine.
+    """Return config and options of a run on this machine.
 
     Args:
         config: with the operator's flags over it.
@@ -64,6 +64,7 @@ def choose(
         DataError: there is nothing to train on, nor to make it from.
     """
     refuse_what_is_missing(config, raw_will_do=True)
+    # a run that is resumed keeps its own batch: only a new one takes the table's
     options, begins, stored = _beginning(config, options)
     config, batch = _batch(config, advice, stored, fixed)
     if advice.device == "cuda" and not fixed.amp:
@@ -84,6 +85,7 @@ def choose(
         ("run", begins),
         ("", "a probe tries the batch before training starts"),
     )
+    # the table's batch is where the probe starts
     first = advice.batch_size if _table_speaks(config, advice) else None
     words = "\n".join(f"  {name:<9} {_capital(text)}" for name, text in lines)
     auto = Auto(f"auto:\n{words}", first)
@@ -139,7 +141,7 @@ def _state(folder: RunFolder) -> str:
 def _batch(
     config: Config, advice: Advice, stored: dict[str, Any] | None, fixed: Fixed
 ) -> tuple[Config, str]:
-    """The config with its batch, and why that one."""
+    """Return the config with its batch, and the reason for it."""
     known = None if stored is None else stored.get("data", {}).get("samples_per_gpu")
     if fixed.batch:
         why = "as asked"
@@ -197,7 +199,7 @@ def _weights(config: Config, options: TrainOptions) -> tuple[TrainOptions, str]:
 
 
 def _flags(config: Config, options: TrainOptions) -> tuple[str, ...]:
-    """Flags that make the same choices again, whatever is free by then."""
+    """Return flags that make the same choices again, whatever is free by then."""
     words = ["--batch-size", str(config.data.samples_per_gpu)]
     if not options.trains(Stage.WORLD):
         words = ["--batch-size", str(config.tokenizer.samples_per_gpu)]

@@ -99,6 +99,7 @@ def is_to_be_prepared(config: Config, *, from_raw: bool) -> bool:
         return False
     if config.prepare.source == "procedural":
         return True
+    # a plan without splits.json: an earlier prepare was interrupted
     begun = (root / PLAN_FILE).exists()
     return (
         from_raw
@@ -141,10 +142,11 @@ def _city(config: Config, root: Path) -> City:
 
 
 def _plan(config: Config, root: Path) -> PreparePlan:
-    """The config's plan, or the one that the folder was begun with."""
+    """Return the config's plan, or the one that the folder was begun with."""
     from vlwm.core.data.generation.prepare import PreparePlan
 
     wanted = config.prepare
+    # an interrupted prepare is finished with the plan that it began with
     begun = {}
     if wanted.source != "procedural" and (root / PLAN_FILE).exists():
         begun = read_json(root / PLAN_FILE)

@@ -40,7 +40,7 @@ _BYTES = 4  # of a float32
 
 
 def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
-    """The resolved plan as plain values.
+    """Return the resolved plan as plain values.
 
     Raises:
         DataError: data or weights are missing, as they would be when training.
@@ -154,7 +154,7 @@ def _weights(config: Config, options: TrainOptions) -> str:
 
 
 def vram_gb(batch: int) -> float:
-    """The guide's table, straight lines between its rows and beyond them."""
+    """Return GB of VRAM by the guide's table, linear between its rows and beyond them."""
     rows = [row for row in VRAM_TABLE if row[0] <= batch]
     low = rows[-1] if rows[-1] != VRAM_TABLE[-1] else VRAM_TABLE[-2]
     high = VRAM_TABLE[VRAM_TABLE.index(low) + 1]
@@ -167,12 +167,13 @@ def _gpu(device: torch.device) -> Gpu | None:
 
 
 def _hours(config: Config, gpu: Gpu | None) -> float | None:
-    """Hours of stage 2 by the guide's table for 50 epochs; None without a GPU."""
+    """Return hours of stage 2 by the guide's table for 50 epochs; None without a GPU."""
     hours = None if gpu is None else guide_hours(gpu)[1]
     return None if hours is None else round(hours * config.max_epochs / _GUIDE_EPOCHS, 1)
 
 
 def _parameters(config: Config, grid: VoxelGrid) -> dict[str, int]:
+    # shapes without memory: a model of any size is counted at once
     with torch.device("meta"):
         model = WorldModel(config, grid)
     return {
@@ -183,10 +184,11 @@ def _parameters(config: Config, grid: VoxelGrid) -> dict[str, int]:
 
 
 def _checkpoint_gb(config: Config, stage: Stage, sizes: dict[str, int]) -> float:
-    """Disk for the checkpoints of a stage: weights, two moments of what is trained; all files."""
+    """Return GB of a stage's checkpoints: weights and two moments of what is trained, all files."""
     trained = sizes["world_trained"] if stage == Stage.WORLD else sizes[Stage.TOKENIZER]
     one = _BYTES * (sizes[stage] + 2 * trained)
     wanted = config.checkpoint_config
+    # epoch_*.pth that are kept, and with them last.pth and best.pth
     periodic = math.ceil(StageSettings.of(config, stage).epochs / wanted.interval)
     if wanted.max_keep_ckpts > 0:
         periodic = min(periodic, wanted.max_keep_ckpts)
@@ -204,7 +206,7 @@ def _data(config: Config) -> dict[str, Any]:
 
 
 def _train_frames(config: Config) -> list[int]:
-    """Frames of each session that trains."""
+    """Return the frames of each session that trains."""
     sessions = [s for r in config.data_roots for s in sorted(Path(r).glob("*/occupancy"))]
     if not sessions:
         dealt = deal_sessions(config.prepare.sessions)

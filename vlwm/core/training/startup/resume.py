@@ -146,6 +146,7 @@ def _same_data(folder: RunFolder, old_root: str, config: Config) -> bool:
     places = {Path(old_root).resolve(), Path(remembered.get("absolute") or old_root)}
     if root.resolve() in places:
         return True
+    # a folder that was moved or copied: the same data by their hash
     hashed = remembered.get("data_hash")
     if not hashed or not holds_sessions(root):
         return False
@@ -217,6 +218,7 @@ def continues(folder: RunFolder, config: Config) -> bool:
         folder, str(stored.get("data_root")), config
     ):
         return False
+    # grid and window decide whether weights fit; `_LOOSE` may change within a run
     same = all(_listed(stored.get(key)) == _listed(wanted[key]) for key in _SAME_RUN)
     return same and all(
         _flat(_without(_dict(stored.get(key)), loose)) == _flat(_without(wanted[key], loose))

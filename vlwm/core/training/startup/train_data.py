@@ -115,6 +115,7 @@ def _choose(store: PackedStore, splits: Splits, config: Config) -> TrainData:
     train = windows_of(store, splits, Split.TRAIN, config.window_frames)
     val = windows_of(store, splits, Split.VAL, config.window_frames)
     train_rows, val_rows = (frame_rows(store, splits, name) for name in (Split.TRAIN, Split.VAL))
+    # counted on the train split alone: the other splits must not be looked at
     column = store.column_prior(train_rows[evenly(len(train_rows), MOST_FRAMES)])
     most = config.evaluation.max_windows
     window_weights, frame_weights = _weights(store, config, train, train_rows)

@@ -52,6 +52,7 @@ class WindowPretraining(PretrainingPhase):
             epoch, done = divmod(first, len(self.windows))
             most = min(len(self.windows), self.steps - epoch * len(self.windows))
             place = (epoch, done)
+            # one window per step, in one process: all processes take the same steps
             yield from epoch_batches(self.windows, 1, self.seed, place, Ranks(), self.workers, most)
             first += most - done
 

@@ -99,6 +99,7 @@ class Motions:
         rows = random.integers(len(self.poses), size=self.count)
         poses, ground_z = self.poses[rows], self.ground_z[rows]
         if self.mirror:
+            # half of the windows are mirrored, as in the batches with frames
             flip = random.random(self.count) < 0.5
             poses[flip] = mirrored_poses(poses[flip].astype(np.float64))
         windows = MotionWindows(torch.from_numpy(poses), torch.from_numpy(ground_z))
@@ -157,6 +158,7 @@ class MotionPretraining(PretrainingPhase):
 
     def prepare(self) -> None:
         """Learn the scale; a frozen head that begins fresh is trained before it is frozen."""
+        # the freeze of the config holds for stage 2, not for this phase
         self._frozen = [p for p in self.module.parameters() if not p.requires_grad]
         self.module.requires_grad_(True)
         driven, mirrored = self.motions.evenly(_SCALED)

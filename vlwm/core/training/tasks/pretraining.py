@@ -84,16 +84,16 @@ class PretrainingPhase:
         """Undo what `prepare` set up for the steps alone."""
 
     def begin_step(self, step: int) -> None:
-        """Nothing is kept between tries of a step."""
+        """Do nothing: no state is kept between tries of a step."""
 
     def exchange(self) -> None:
-        """Every process takes the same steps: nothing to share."""
+        """Do nothing: every process takes the same steps."""
 
     def end_step(self, bad: Tensor) -> None:
-        """Nothing follows a step."""
+        """Do nothing after a step."""
 
     def save_memory(self) -> bool:
-        """Nothing to trade: these networks are small."""
+        """Return False: these networks are small, there is nothing to trade."""
         return False
 
 
@@ -132,6 +132,7 @@ def _take_steps(
     schedule = Schedule(config.lr_config, phase.lr, phase.steps)
     # weights and moments of an earlier process, if it was stopped within this phase
     first = progress.restore(phase, optimizer)
+    # in float32 and with whole batches: these networks are small
     stepper = Stepper(
         phase,
         optimizer,
@@ -193,6 +194,7 @@ class PretrainingProgress(PhaseProgress):
 
     def _save(self) -> None:
         if self.run.ranks.lead:
+            # the keys of the file keep their first names: files of earlier versions resume
             content = {**self.identity, "stage": "opening", "courses": self.phases}
             save_checkpoint(self.path, content)
         self._saved = time.monotonic()

@@ -59,6 +59,7 @@ class TokenFile:
     def get(self, row: int, variant: int) -> NDArray[np.uint16] | None:
         """Return codes (h, w) of a frame, or None if they are missing or damaged."""
         place = row * _VARIANTS + variant
+        # a sum of 0 marks an entry that was never written
         known = os.pread(self._sums, _SUM_BYTES, place * _SUM_BYTES)
         wanted = int.from_bytes(known, "little")
         if wanted == 0:
@@ -170,6 +171,7 @@ class FrameCodes:
             return
         if self.lead:
             for path in self.folder.iterdir():
+                # codes of an earlier tokenizer are of no use any more
                 if path.stem != key:
                     path.unlink(missing_ok=True)
 

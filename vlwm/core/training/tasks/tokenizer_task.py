@@ -159,6 +159,7 @@ class TokenizerTask:
         width = self.codebook.sums.shape[1]
         nothing = (torch.empty(0, width, device=self.device),
                    torch.empty(0, dtype=torch.int64, device=self.device))  # fmt: skip
+        # outputs (M, C) and codes (M,) of this process, of all microbatches
         flat, indices = (torch.cat(part) for part in zip(nothing, *self._outputs, strict=True))
         self._outputs = [(self.ranks.gather_rows(flat.float()), self.ranks.gather_rows(indices))]
 
@@ -181,6 +182,7 @@ class TokenizerTask:
             known = _known(batch, self.shape)
             loss = occupancy_loss(logits, truth, self.config.loss, known).total
             loss = loss + self.config.tokenizer.vq_weight * quantized.vq_loss
+            # (N, X, Y, Z); cells of unknown truth are left out below
             probability = torch.sigmoid(logits.float())
             if known is not None:
                 probability, truth = probability[known > 0], truth[known > 0]
@@ -218,7 +220,7 @@ class TokenizerTask:
         self.fresh = tuple(content.fresh or ())
 
     def save_memory(self) -> bool:
-        """Nothing to trade: a single frame is small."""
+        """Return False: a single frame is small, there is nothing to trade."""
         return False
 
 

@@ -79,6 +79,7 @@ class WorldTask:
         self.prior = ColumnPrior.of_shares(data.column, len(data.train_rows), data.grid).layers
         # codes can be kept only while the tokenizer does not change
         wanted = config.model.use_tokens and config.model.freeze_vae
+        # an observed past is another frame than the true one in the file
         wanted = wanted and not config.data.observed  # codes are kept of true frames
         keep = tokens if config.data.cache_tokens else None
         self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
@@ -131,13 +132,13 @@ class WorldTask:
         return self.objective.terms(batch, step, codes=codes, extra=extra)
 
     def begin_step(self, step: int) -> None:
-        """Nothing is kept between tries of a step."""
+        """Do nothing: no state is kept between tries of a step."""
 
     def exchange(self) -> None:
-        """Nothing to share."""
+        """Do nothing: there is nothing to share."""
 
     def end_step(self, bad: Tensor) -> None:
-        """Nothing follows a step."""
+        """Do nothing after a step."""
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Return the loss, IoU of both tracks at their best thresholds, and IoU of the baselines.
@@ -165,6 +166,7 @@ class WorldTask:
         def score(batch: Batch) -> None:
             batch = batch.to(self.device)
             past, plan = batch.past(history), batch.plan(history)
+            # both tracks of every window: (B, H, X, Y, Z) each
             free, planned = model.forecast(past), model.forecast(past, plan)
             along = planned_half(batch)[:, None, None, None, None]
             # the loss is that of training: half of the windows follow their plan
@@ -177,6 +179,7 @@ class WorldTask:
         for counts in (sums, *meter.counts()):
             self.ranks.sum_array(counts)
         for track, sweep in enumerate((meter.free, meter.planned)):
+            # the residual weight first, then the thresholds of the forecast with that weight
             share, cells = sweep.best()
             model.residual_weight[track] = share
             self.thresholds[tuple(Track)[track].value] = cells.best()

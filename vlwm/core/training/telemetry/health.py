@@ -175,6 +175,7 @@ class Watch:
             return
         for (step, _), bad in zip(pending, torch.stack([f for _, f in pending]).tolist(),
                                   strict=True):  # fmt: skip
+            # rows are counted over log lines: a run of bad steps may begin before one
             self.in_a_row = self.in_a_row + 1 if bad else 0
             self.longest = max(self.longest, self.in_a_row)
             self.skipped += int(bad)
@@ -182,7 +183,7 @@ class Watch:
                 self.unreported.append(step)
 
     def bad_steps(self) -> list[int]:
-        """Bad steps since the last call, by number."""
+        """Return bad steps since the last call, by number."""
         self._settle()
         steps, self.unreported = self.unreported, []
         return steps

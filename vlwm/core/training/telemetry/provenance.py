@@ -62,7 +62,8 @@ def _attribution_of(checkpoint: Path) -> str:
 
 
 def git_revision() -> str | None:
-    """Revision of the checkout that vlwm runs from; None where it is an installed copy."""
+    """Return the revision of the checkout that vlwm runs from; None for an installed copy."""
+    # the repository, if vlwm was installed with `pip install -e`
     root = Path(__file__).parents[4]
     if not (root / ".git").exists():
         return None

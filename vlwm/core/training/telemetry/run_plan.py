@@ -78,7 +78,7 @@ class _Part:
         return self.pace_s * self.steps
 
     def total_s(self) -> float | None:
-        """Length as this run measures it; None where nothing is measured yet."""
+        """Return the length as this run measures it; None where nothing is measured yet."""
         if self.state == "done":
             return self.took_s
         if self.state != "now":
@@ -143,6 +143,7 @@ class RunPlan:
         part.took_s = now - part.began
         part.left_s = status["eta_s"]
         if status["steps"]:
+            # an estimate from the share is used where the stage's own clock has none yet
             part.share = min(1.0, status["step"] / status["steps"])
             if name not in ("prepare", "eval"):
                 part.steps = status["steps"]
@@ -164,6 +165,7 @@ class RunPlan:
         rows = []
         for part in self.parts:
             total_s = part.total_s()
+            # a part that has not begun: its expected length on this run's scale
             if total_s is None and part.expected_s is not None and scale is not None:
                 total_s = part.expected_s * scale
             if part.state in ("now", "todo"):
