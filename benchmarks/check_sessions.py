@@ -2,7 +2,7 @@
 
     python benchmarks/check_sessions.py [--sessions 20] [--real ../shared/data] [--json FILE]
 
-Made sessions: `vlwm prepare` on a procedural city, 40 frames each, the first N that turn by 30
+Made sessions: `vlwm prepare` on a procedural city, 28 frames each, the first N that turn by 30
 degrees and more, and as a third group those that fly straight. Each fault is put into a copy of the
 session's poses, its meta or its time stamps. Real sessions: KITTI odometry (six scans), Argoverse 2
 (two sweeps) and TartanAir (ten pictures), converted at 10 Hz by their readers.
@@ -117,7 +117,7 @@ def made(root: Path, count: int) -> list[Path]:
     """Prepare sessions of a procedural city until `count` of them turn."""
     config = load_config("test_local", GRID)
     plan = PreparePlan(
-        frames=40, sessions=count + count // 2, agents=("drone", "rover"), patterns=("mix",),
+        frames=28, sessions=count + count // 2, agents=("drone", "rover"), patterns=("mix",),
         seed=7, fill="surface", workers=1, dt_s=0.5,
     )  # fmt: skip
     prepare(procedural_city(800.0, 7), config, root, plan)

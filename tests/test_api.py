@@ -144,3 +144,35 @@ def test_a_model_of_observed_frames_takes_what_was_seen(tmp_path: Path) -> None:
     hidden[:, :4] = 1 - hidden[:, :4]
     a, b = (model.forecast(cells, poses, known=known) for cells in (occupancy, hidden))
     np.testing.assert_array_equal(a.probability, b.probability)
+
+
+def test_a_model_trained_with_unknown_cells_is_told_them(tmp_path: Path) -> None:
+    write_trained_run(tmp_path / "run", "model.use_tokens=False", unknown_cells=True)
+    model = vlwm.load(tmp_path / "run")
+    occupancy, poses, _ = window(model)
+    known = np.ones_like(occupancy)
+    known[:, :8] = 0  # behind the vehicle
+    told = model.forecast(occupancy * known, poses, known=known)
+    full = model.forecast(occupancy * known, poses)
+    assert not np.array_equal(told.probability[:, :4], full.probability[:, :4])
+    folder = tmp_path / "exported"
+    model.export(folder)
+    again = vlwm.load(folder).forecast(occupancy * known, poses, known=known)
+    np.testing.assert_allclose(again.probability, told.probability, atol=1e-6)
+
+
+def test_a_model_of_classes_takes_and_gives_classes(tmp_path: Path) -> None:
+    write_trained_run(tmp_path, "tokenizer.num_classes=18")
+    model = vlwm.load(tmp_path)
+    occupancy, poses, _ = window(model)
+    classes = np.where(occupancy > 0, 15, 17).astype(np.uint8)
+    found = model.forecast(occupancy, poses, classes=classes)
+    assert found.classes is not None and found.classes.shape == found.occupied.shape
+    np.testing.assert_array_equal(found.classes != 17, found.occupied)
+    pair = model.forecast(np.stack([occupancy] * 2), np.stack([poses] * 2),
+                          classes=np.stack([classes] * 2))  # fmt: skip
+    np.testing.assert_array_equal(pair[1].classes, found.classes)
+    with pytest.raises(vlwm.VlwmError, match="this model forecasts classes"):
+        model.forecast(occupancy, poses)
+    with pytest.raises(vlwm.VlwmError, match="classes is uint8 of shape"):
+        model.forecast(occupancy, poses, classes=classes[:2])

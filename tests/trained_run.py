@@ -20,14 +20,17 @@ THRESHOLDS = {
 }
 
 
-def write_trained_run(folder: Path, *more: str, attribution: str = ATTRIBUTION) -> Config:
+def write_trained_run(
+    folder: Path, *more: str, attribution: str = ATTRIBUTION, unknown_cells: bool = False
+) -> Config:
     """Write best.pth and scores.json into `folder`; returns the config of the model."""
     config = small(*more)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "stage": "world", "epoch": 3, "step": 30, "model": model_of(config).state_dict(),
         "config": asdict(config), "threshold": 0.4, "thresholds": THRESHOLDS, "fresh": [],
-        "data_hash": "ab" * 32, "versions": {"vlwm": "0.1.0", "git": None},
+        "unknown_cells": unknown_cells, "data_hash": "ab" * 32,
+        "versions": {"vlwm": "0.1.0", "git": None},
     }  # fmt: skip
     save_checkpoint(folder / "best.pth", content)
     (folder / "scores.json").write_text(json.dumps(score_sheet(attribution)), encoding="utf-8")

@@ -103,6 +103,7 @@ class Model:
         plan: ArrayLike | None = None,
         ground_z: ArrayLike | None = None,
         known: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
         device: str | None = None,
         quaternion: str | None = None,
         velocity_frame: str | None = None,
@@ -119,6 +120,7 @@ class Model:
             ground_z: terrain height under the vehicle, world frame, metres: a number, (P,), or
                 (P + H,) with a plan. Default 0; the last height is held where the plan has none.
             known: like `occupancy`, 1 where a cell was observed; default: everywhere.
+            classes: like `occupancy`, the class of each cell, for a model of classes.
             device: move the model there first.
             quaternion: 'xyzw' or 'wxyz'. By default 'xyzw', with an error where that looks wrong.
             velocity_frame: 'world' or 'body'. By default 'world', with an error where that looks
@@ -148,6 +150,7 @@ class Model:
             plan=plan,
             ground_z=ground_z,
             known=known,
+            classes=classes,
             conventions=Conventions(quaternion, velocity_frame),
         )
         return self._trained.forecast(given)

@@ -131,6 +131,7 @@ def _forecast_json(
         "procedural": origin.procedural,
         "licence": {"id": terms.identifier, "sources": terms.sources, "why": terms.why},
         "initial_weights": origin.load_from,
+        "unknown_cells": origin.unknown_cells,
         "data_hash": origin.data_hash,
         "epoch": origin.epoch,
         "versions": dict(origin.versions),
@@ -170,6 +171,7 @@ def open_exported(folder: Path, device: str | torch.device | None = None) -> Tra
         versions=about.get("versions") or {},
         source=str(folder / WEIGHTS),
         splits=about.get("splits"),
+        unknown_cells=bool(about.get("unknown_cells")),
     )
     return TrainedModel(
         model.to(chosen_device(device)).eval(), config, thresholds_of(about), origin

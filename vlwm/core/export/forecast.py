@@ -39,6 +39,8 @@ class Forecast:
         grid: the cells of a frame.
         planned: True where the future motion was given as a plan.
         attribution: sources of the training data, to be shown with what is made of the forecast.
+        classes: uint8 (H, X, Y, Z), the class of each cell, free where it is not occupied; None
+            of a model without classes.
     """
 
     probability: NDArray[np.float32]
@@ -50,6 +52,7 @@ class Forecast:
     grid: VoxelGrid
     planned: bool = False
     attribution: str = ""
+    classes: NDArray[np.uint8] | None = None
 
     @property
     def batched(self) -> bool:
@@ -71,7 +74,10 @@ class Forecast:
                 "this forecast is of one window, not of a batch",
                 remedy="index its arrays: forecast.probability[h]",
             )
-        return replace(self, **{name: getattr(self, name)[window] for name in _ARRAYS})
+        kinds = None if self.classes is None else self.classes[window]
+        return replace(
+            self, classes=kinds, **{name: getattr(self, name)[window] for name in _ARRAYS}
+        )
 
     def at(self, points: ArrayLike, horizon: int) -> NDArray[np.float64]:
         """Return the probability (...) that points (..., 3) are occupied at a future frame.

@@ -68,6 +68,7 @@ class ForecastInput:
         plan: float64 (B, H, 13); None without a plan.
         plan_ground_z: float64 (B, H), metres.
         batched: False where the caller gave one window without the axis B.
+        classes: uint8 (B, P, X, Y, Z); None without classes.
     """
 
     occupancy: NDArray[np.uint8]
@@ -77,6 +78,7 @@ class ForecastInput:
     plan: NDArray[np.float64] | None
     plan_ground_z: NDArray[np.float64]
     batched: bool
+    classes: NDArray[np.uint8] | None = None
 
 
 def check_inputs(
@@ -89,6 +91,7 @@ def check_inputs(
     plan: ArrayLike | None = None,
     ground_z: ArrayLike | None = None,
     known: ArrayLike | None = None,
+    classes: ArrayLike | None = None,
     conventions: Conventions | None = None,
 ) -> ForecastInput:
     """Return the caller's arrays with an axis of windows, in the package's conventions.
@@ -102,6 +105,7 @@ def check_inputs(
         plan: (H, 13) or (B, H, 13), the poses to be flown.
         ground_z: terrain under the vehicle: a number, (P,), (P + H,) with a plan, or (B, ...).
         known: (P, X, Y, Z) or (B, P, X, Y, Z) of 0 and 1: cells that were observed.
+        classes: uint8 of the shape of `occupancy`.
         conventions: of the quaternions and velocities.
 
     Raises:
@@ -126,7 +130,8 @@ def check_inputs(
     later = heights[:, past:]
     if later.shape[1] < future:  # the past does not know the terrain ahead: hold the last height
         later = np.repeat(heights[:, past - 1 : past], future, axis=1)
-    return ForecastInput(cells, mask, own, heights[:, :past], flown, later, batched)
+    kinds = None if classes is None else _classes(np.asarray(classes), cells.shape)
+    return ForecastInput(cells, mask, own, heights[:, :past], flown, later, batched, kinds)
 
 
 def _cells(name: str, value: np.ndarray, grid: VoxelGrid, frames: int) -> NDArray[np.uint8]:
@@ -157,6 +162,17 @@ def _cells(name: str, value: np.ndarray, grid: VoxelGrid, frames: int) -> NDArra
             remedy=f"compare first: {name} != EMPTY, with the number of your empty class",
         )
     return flags
+
+
+def _classes(value: np.ndarray, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return classes uint8 (B, P, X, Y, Z)."""
+    value = value[None] if value.ndim == 4 else value
+    if value.shape != shape or value.dtype.kind not in "ui":
+        raise UsageError(
+            f"classes is {value.dtype} of shape {value.shape}, not uint8 of shape {shape}",
+            remedy="give the class of each cell of occupancy, 255 where it has no label",
+        )
+    return value.astype(np.uint8)
 
 
 def _shape_remedy(name: str, value: np.ndarray, want: tuple[int, ...]) -> str:

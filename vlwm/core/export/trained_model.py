@@ -50,6 +50,7 @@ class Provenance:
         versions: versions of vlwm, Python, torch and NumPy that trained it.
         source: the file it was read from.
         splits: content of splits.json where an exported folder brings it.
+        unknown_cells: the training data say which cells are known, so the model may be told too.
     """
 
     attribution: str = ""
@@ -60,6 +61,7 @@ class Provenance:
     versions: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     splits: Mapping[str, Any] | None = None
+    unknown_cells: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class TrainedModel:
             UsageError: cells are unknown and the model was trained on complete frames.
             MachineError: the memory of the device does not hold the windows.
         """
-        if not self.config.data.observed:
+        if not self.config.data.observed and not self.provenance.unknown_cells:
             _refuse_unknown(given)
         past, plan = self._tensors(given)
         try:
@@ -128,6 +130,7 @@ class TrainedModel:
             grid=self.grid,
             planned=plan is not None,
             attribution=self.provenance.attribution,
+            classes=self._classes(found.classes, occupied),
         )
         return answer if given.batched else answer[0]
 
@@ -146,6 +149,7 @@ class TrainedModel:
             poses=torch.from_numpy(poses[:, :past].astype(np.float32)),
             ground_z=torch.from_numpy(ground[:, :past].astype(np.float32)),
             symmetry=torch.zeros(len(poses), dtype=torch.int64),
+            classes=None if given.classes is None else torch.from_numpy(given.classes),
             **seen,
         ).to(device)
         if given.plan is None:
@@ -154,14 +158,21 @@ class TrainedModel:
         flown = poses[:, past:].astype(np.float32)
         return known, Plan(torch.from_numpy(ego), torch.from_numpy(flown)).to(device)
 
+    def _classes(self, likeliest: torch.Tensor | None, occupied: torch.Tensor) -> Any:
+        """Return classes uint8 (B, H, X, Y, Z), free where not occupied; None without classes."""
+        if likeliest is None:
+            return None
+        free = torch.full_like(likeliest, self.model.free_class)
+        return torch.where(occupied > 0, likeliest, free).cpu().numpy()
+
     def _packed(self, cells: np.ndarray) -> torch.Tensor:
         """Return bits uint8 (B, P, packed_bytes) of frames (B, P, X, Y, Z)."""
         return pack_bits(torch.from_numpy(cells))
 
     def _seen(self, given: ForecastInput) -> dict[str, torch.Tensor]:
-        """Return the layers of an observed past; none for a model of complete frames."""
+        """Return the layers of an observed past, or the known cells of a true one."""
         if not self.config.data.observed:
-            return {}
+            return {} if given.known is None else {"known": self._packed(given.known)}
         occupied, known = given.occupancy.astype(bool), given.known
         seen = np.ones_like(occupied) if known is None else known.astype(bool)
         return {
@@ -196,6 +207,7 @@ def open_checkpoint(path: Path, device: str | torch.device | None = None) -> Tra
     model, content = load_world_model(checkpoint, chosen_device(device))
     config = config_from_dict(content["config"], where=str(checkpoint))
     attribution, procedural = attribution_of(checkpoint.parent, config)
+    attribution = content.get("attribution") or attribution  # of all sources and initial weights
     provenance = Provenance(
         attribution=attribution,
         procedural=procedural,
@@ -204,6 +216,7 @@ def open_checkpoint(path: Path, device: str | torch.device | None = None) -> Tra
         epoch=content.get("epoch"),
         versions=content.get("versions") or {},
         source=str(checkpoint),
+        unknown_cells=bool(content.get("unknown_cells")),
     )
     return TrainedModel(model, config, thresholds_of(content), provenance)
 

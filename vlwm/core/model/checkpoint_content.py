@@ -54,6 +54,8 @@ class CheckpointContent:
     """of frames, poses and sums of the data"""
     attribution: str = ""
     """of the training data, with its licence: it travels with the weights"""
+    unknown_cells: bool = False
+    """frames of the training data say which of their cells are known"""
     versions: dict[str, Any] | None = None
     """vlwm, git, python, torch, numpy, cuda"""
     fresh: list[str] | None = None

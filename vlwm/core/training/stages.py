@@ -179,7 +179,9 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
     attribution = attribution_with(
         data.store.attribution, config, from_scratch=run.options.from_scratch
     )
-    origin = identity(config.seed, data.data_hash, attribution)
+    origin = identity(
+        config.seed, data.data_hash, attribution, unknown_cells=data.store.has_unknown
+    )
     state = RunState(task, stepper, config, Watch(config.health), origin)
     metrics = MetricLog(folder, task.stage, run.sinks, writes=run.ranks.lead)
     trainer = Trainer(state, settings, config, folder, metrics, run.status, run.stop)

@@ -18,16 +18,20 @@ from vlwm.version import __version__
 _OCCWORLD = "initial weights of OccWorld, trained on nuScenes, CC BY-NC-SA 4.0"
 
 
-def identity(seed: int, data_hash: str, attribution: str = "") -> dict[str, Any]:
+def identity(
+    seed: int, data_hash: str, attribution: str = "", *, unknown_cells: bool = False
+) -> dict[str, Any]:
     """Return plain values for every checkpoint of a run.
 
     Args:
         attribution: of the training data, with its licence; it travels with the weights.
+        unknown_cells: frames of the training data say which of their cells are known.
     """
     return {
         "seed": seed,
         "data_hash": data_hash,
         "attribution": attribution,
+        "unknown_cells": unknown_cells,
         "versions": {
             "vlwm": __version__,
             "git": git_revision(),
