@@ -50,9 +50,12 @@ class Content:
 
     @property
     def path(self) -> str:
-        """The name without query and percent signs; empty for an address of another host."""
+        """The name without query and percent signs; empty for an address of another host.
+
+        Backslashes of Windows are slashes, as in browsers.
+        """
         parts = urlsplit(self.uri)
-        return "" if parts.scheme or parts.netloc else unquote(parts.path)
+        return "" if parts.scheme or parts.netloc else unquote(parts.path).replace("\\", "/")
 
     @property
     def is_set(self) -> bool:

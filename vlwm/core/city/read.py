@@ -32,9 +32,10 @@ from vlwm.core.city.readers.feature_batch import (
 )
 from vlwm.core.city.readers.obj import DEFAULT_CRS, ObjFile, Options, read_obj
 from vlwm.core.city.readers.obj_axes import Axes
+from vlwm.core.city.readers.obj_kinds import seen_from_above
 from vlwm.core.city.readers.source_files import Source, find_sources
 from vlwm.core.city.readers.tiles.tiles3d import Leaves, find_leaves, tile_batches
-from vlwm.core.city.reference import UnknownReference, reference_of
+from vlwm.core.city.reference import Reference, UnknownReference, reference_of
 from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.text import safe_text
 
@@ -93,6 +94,7 @@ class _Reader(Gathered):
         """Return the sources without tile sets that another one names."""
         nested = set()
         for source in (s for s in sources if s.format == "tiles"):
+            source.refuse_what_is_no_model()
             self._leaves[source] = find_leaves(source, self.area)
             nested |= {Source(source.place, m) for m in self._leaves[source].nested}
         return [s for s in sources if s not in nested]
@@ -113,6 +115,7 @@ class _Reader(Gathered):
         for done, source in enumerate([*(s for s in sources if s.kind != "dem"), *later]):
             self.tell(_title(source), done, len(sources))
             self.used.append(source)
+            source.refuse_what_is_no_model()
             if source.format == "tiles":
                 self._read_tiles(source, done, len(sources))
             elif source.format == "obj":
@@ -125,7 +128,8 @@ class _Reader(Gathered):
             self.collector.skip(batch.skipped, FileOf(source.name))
             self._add_relief(batch.triangles)
             return
-        file = FileOf(source.name, source.format, crs)
+        where = source.place.where(source.member)
+        file = FileOf(source.name, source.format, crs, where)
         self.collector.add(batch, file, self.zone.crs or DEFAULT_CRS)
 
     def _say(self, text: str, source: Source) -> None:
@@ -138,12 +142,11 @@ class _Reader(Gathered):
         self.stated.append(read.copyright)
         for note in read.notes:
             self._say(note, source)
-        if read.crs is None:
-            self._say(f"{{file}} names no coordinate system; {DEFAULT_CRS} is taken", source)
         vertices = self._placed(read, source)
         order = np.argsort(read.feature_of_face, kind="stable")
+        kind = _OBJ_KINDS.get(source.kind or "", BUILDING)
         batch = Batch(
-            _OBJ_KINDS.get(source.kind or "", BUILDING),
+            kind,
             read.feature_ids,
             [source.lod or 1] * len(read.feature_ids),
             vertices[read.faces[order]],
@@ -155,7 +158,16 @@ class _Reader(Gathered):
         broken = {s.name for s in read.skipped}
         empty = [n for n, found in zip(batch.names, there, strict=True) if not found]
         batch.skipped.extend(Skipped(n, "it has no faces") for n in empty if n not in broken)
-        self._take(batch.chosen(there), source, read.crs)
+        kinds = np.array(read.kinds or [BUILDING] * len(batch.names))
+        self._take(batch.chosen(there & (kinds == BUILDING)), source, read.crs)
+        for other in (ROAD, TERRAIN):
+            mine = there & (kinds == other)
+            if mine.any():
+                part = replace(batch.chosen(mine), kind=other, skipped=[])
+                if other == TERRAIN:
+                    self._add_relief(seen_from_above(part.triangles))
+                else:
+                    self._take(part, source, read.crs)
 
     def _placed(self, read: ObjFile, source: Source) -> NDArray[np.float64]:
         """Return vertices (V, 3) in the city's system.
@@ -173,6 +185,8 @@ class _Reader(Gathered):
             raise source.broken(
                 0, f"this file is not placed: {error}", "correct its header"
             ) from error
+        if read.crs is None:
+            self._say(_without_system(read.vertices, reference), source)
         return reference.metres(read.vertices, self.zone)
 
     def _read_gml(self, source: Source, done: int, total: int) -> None:
@@ -227,6 +241,19 @@ class _Reader(Gathered):
         real = np.isfinite(triangles).all(axis=(1, 2))
         real &= (heights > _RELIEF_M[0]).all(axis=1) & (heights < _RELIEF_M[1]).all(axis=1)
         self.relief.append(triangles[real])
+
+
+def _without_system(vertices: NDArray[np.float64], reference: Reference) -> str:
+    """Return the note of an OBJ that names no system, and may lie outside of the one taken."""
+    note = f"{{file}} names no coordinate system; {DEFAULT_CRS} is taken"
+    middle = np.nanmedian(vertices, axis=0)[None]
+    if reference.holds(middle).all():
+        return note
+    x, y = middle[0, :2]
+    return (
+        f"{note}, but its coordinates, about {x:.0f} {y:.0f}, lie outside of it: shapes are right "
+        'and the place on the map is wrong until its first line is "# EPSG:CODE"'
+    )
 
 
 def _title(source: Source) -> str:

@@ -32,6 +32,9 @@ _SAME_AS_JGD2011 = {6697, 6668, 6667, 4612, 4326, 4979, 9754, 9755}
 _SCALE = 0.003
 """a projection that stretches lengths more than this is not used as it is (Web Mercator: 23 %)"""
 _MARGIN_DEG = 1.0
+_WITH_ZONE = {"EPSG:25831": "EPSG:5649", "EPSG:25832": "EPSG:4647", "EPSG:25833": "EPSG:5650"}
+"""the same systems with the number of the zone before the easting, as German files have it"""
+_LONGEST_NAME = 4000
 
 
 class UnknownReference(Exception):
@@ -49,6 +52,7 @@ class Reference:
         crs: the horizontal system, as EPSG code.
         swapped: the first coordinate is the north one.
         height_scale: metres of one unit of height.
+        is_height_guessed: the system states no unit of heights, and its plane is not in metres.
         area: south, west, north, east, degrees, where the system is used.
     """
 
@@ -58,6 +62,7 @@ class Reference:
     swapped: bool
     height_scale: float
     area: tuple[float, float, float, float]
+    is_height_guessed: bool = False
 
     def degrees(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert the file's coordinates (N, 3) to latitude, longitude (°, JGD2011), height (m)."""
@@ -95,7 +100,7 @@ class Reference:
         if self.kind == "earth":
             return self, None
         other = replace(self, swapped=not self.swapped)
-        mine, others = self._are_inside(points), other._are_inside(points)
+        mine, others = self.holds(points), other.holds(points)
         # the order of most points; in doubt that of the definition
         takes_other = others.sum() > mine.sum()
         if mine.all() and others.all() and is_mirrored is not None:
@@ -105,6 +110,11 @@ class Reference:
             order = "north, east" if chosen.swapped else "east, north"
             note = f"its axes are {order}, unlike {self.label}" if takes_other else None
             return chosen._usable_at(points[inside][:1]), note
+        zoned = _WITH_ZONE.get(self.crs)
+        if zoned:
+            other = replace(self, crs=zoned, swapped=False)
+            if 2 * other.holds(points).sum() >= len(points):
+                return other, f"its eastings begin with the number of the zone, unlike {self.label}"
         x, y, _ = np.median(points, axis=0)
         if self.name:
             raise UnknownReference(f"its coordinates, about {x:g} {y:g}, are outside {self.label}")
@@ -118,8 +128,8 @@ class Reference:
         """Its name for people."""
         return self.name or "latitude and longitude of JGD2011"
 
-    def _are_inside(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which points (N, 3) are in the area that the system is used in."""
+    def holds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which points (N, 3) are in the area where the system is used."""
         with np.errstate(all="ignore"):
             latitude, longitude, _ = self.degrees(points).T
         south, west, north, east = self.area
@@ -157,7 +167,10 @@ def reference_of(name: str) -> Reference:
         return Reference(shown, "geographic", "EPSG:4326", False, 1.0, (-90.0, -180.0, 90.0, 180.0))
     codes = _codes(text)
     if not codes:
-        raise UnknownReference(f"it is in {shown!r}, which is not an EPSG system")
+        found = _named(text, shown)
+        if found.kind != "earth":
+            _to_degrees(found.crs)
+        return found
     try:
         system = CRS.from_epsg(codes[0])
         height = CRS.from_epsg(codes[1]) if len(codes) > 1 else None
@@ -169,6 +182,24 @@ def reference_of(name: str) -> Reference:
     ):
         _to_degrees(found.crs)
     return found
+
+
+def _named(text: str, shown: str) -> Reference:
+    """Return the system of a name or a definition in WKT, as far as EPSG lists it.
+
+    Raises:
+        UnknownReference: EPSG does not.
+    """
+    wrong = UnknownReference(f"it is in {shown!r}, which is not an EPSG system")
+    if "://" in text or text.lower().startswith("urn:") or len(text) > _LONGEST_NAME:
+        raise wrong
+    try:
+        system = CRS.from_user_input(text)
+    except CRSError as error:
+        raise wrong from error
+    if system.to_epsg() is None and system.to_epsg(min_confidence=25) is not None:
+        system = CRS.from_epsg(system.to_epsg(min_confidence=25))
+    return _reference(shown, system, None, east_first=False)
 
 
 def _codes(text: str) -> list[int]:
@@ -199,13 +230,17 @@ def _reference(shown: str, system: CRS, height: CRS | None, *, east_first: bool)
         return Reference(shown, "earth", f"EPSG:{code}", False, 1.0, area)
     flat = [a for a in plane.axis_info if a.direction.lower() != "up"]
     metric = plane.is_projected and all(a.unit_conversion_factor == 1.0 for a in flat)
+    # a plane in feet without a height system has its heights in feet too
+    guessed = vertical is None and plane.is_projected and not metric
+    height_scale = flat[0].unit_conversion_factor if guessed else 1.0
     return Reference(
         shown,
         "geographic" if plane.is_geographic else "metric" if metric else "other",
         f"EPSG:{code}",
         flat[0].direction.lower() in ("north", "south") and not east_first,
-        float(vertical.unit_conversion_factor) if vertical is not None else 1.0,
+        float(vertical.unit_conversion_factor if vertical is not None else height_scale),
         area,
+        guessed,
     )
 
 

@@ -58,11 +58,13 @@ class FileOf:
         name: for people.
         format: obj, gml or tiles.
         crs: metric system that it states; None where it states degrees or nothing.
+        where: path, which tells files of one name apart.
     """
 
     name: str
     format: str = "gml"
     crs: str | None = None
+    where: str = ""
 
 
 class Collector:
@@ -133,7 +135,7 @@ class Collector:
         if not batch.names:
             return batch
         bounds = batch.bounds()
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             sides = (bounds[:, 1] - bounds[:, 0])[:, :2].max(axis=1)
             tall = bounds[:, 1, 2] - bounds[:, 0, 2]
         lost: Mask = np.asarray(~(np.abs(bounds) < _EARTH_M).all(axis=(1, 2)))

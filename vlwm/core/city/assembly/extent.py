@@ -2,13 +2,14 @@
 
 A stray coordinate would otherwise stretch the ground over half a country. Single features far from
 all others are left out and named; two places that are far apart are refused; a place that was given
-in two formats is taken once.
+in two formats, or twice in one, is taken once.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from vlwm.core.city.assembly.deduplicate import Collector
+from vlwm.core.city.assembly.deduplicate import Collector, FileOf
 from vlwm.core.city.assembly.feature_table import KINDS, Features
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, Skipped
 from vlwm.core.errors import DataError
@@ -31,6 +32,8 @@ _FEW, _FEW_SHARE = 3, 0.05
 _MOST_OFF_M = 2_000.0
 _COVER_M = 1.0
 _COVERED_SHARE = 0.5
+_MODEL_SHARE = 0.1
+_BOX_SHARE = 0.3
 _FORMATS = ("gml", "obj", "tiles")
 _NAMES = {"gml": "CityGML", "obj": "OBJ", "tiles": "3D Tiles"}
 
@@ -129,8 +132,86 @@ def one_format(collector: Collector) -> None:
     features = collector.features
     numbers = np.array([_FORMATS.index(f.format) for f in collector.files], dtype=np.int64)
     codes = numbers[features.files.array()] if len(features) else np.zeros(0, np.int64)
+    _leave_out_covered(collector, codes, _said_twice)
+
+
+def one_model(collector: Collector) -> None:
+    """Where two files hold models of one place under different names keep one, and note it.
+
+    Such are two years of a city, two levels of detail, or a copy with new names. The finer model
+    stays, of two equal ones the first. Tiles overlap at their borders only and are not looked at.
+    """
+    features = collector.features
+    if len(collector.files) < 2 or not len(features):
+        return
+    files = features.files.array()
+    layers = _layers(features, files, len(collector.files))
+    if not layers.any():
+        return
+
+    def said(count: int, total: int, code: int, present: list[int]) -> str:
+        names = [_shown(f) for f, n in zip(collector.files, layers, strict=True) if n]
+        more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
+        return (
+            f"{count} of {total} buildings of {names[0]}{more} cover buildings of another file "
+            "under other names: two models of one place, one is taken"
+        )
+
+    _leave_out_covered(collector, layers[files], said, fewest=_FEW, share=_MODEL_SHARE)
+
+
+def _shown(file: FileOf) -> str:
+    """Return a file's name with its folder: files of two years are called alike."""
+    return safe_text("/".join(Path(file.where).parts[-2:]) or file.name)
+
+
+def _layers(features: Features, files: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Return for each file (F,) on how many others its place is: 0 for most."""
+    solid = _solid(features)
+    bounds = features.bounds.array()
+    boxes = np.full((count, 4), np.nan)
+    lods = np.zeros(count, dtype=np.int64)
+    for file in np.unique(files[solid]):
+        mine = solid & (files == file)
+        low, high = bounds[mine, 0, :2], bounds[mine, 1, :2]
+        boxes[file] = *low.min(axis=0), *high.max(axis=0)
+        lods[file] = features.lods.array()[mine].max()
+    sizes = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    layers = np.zeros(count, dtype=np.int64)
+    done = np.zeros(count, dtype=bool)
+    for file in sorted(range(count), key=lambda k: (-lods[k], k)):
+        low = np.maximum(boxes[:, :2], boxes[file, :2])
+        high = np.minimum(boxes[:, 2:], boxes[file, 2:])
+        common = np.prod(np.maximum(high - low, 0.0), axis=1)
+        on = done & (common > _BOX_SHARE * np.minimum(sizes, sizes[file]))
+        layers[file] = layers[on].max() + 1 if on.any() else 0
+        done[file] = not np.isnan(sizes[file])
+    return layers
+
+
+def _solid(features: Features) -> NDArray[np.bool_]:
+    """Return which features (G,) are left and buildings or bridges."""
     kinds = features.kinds.array()
-    solid = features.standing() & np.isin(kinds, [KINDS.index(BUILDING), KINDS.index(BRIDGE)])
+    wanted = np.isin(kinds, [KINDS.index(BUILDING), KINDS.index(BRIDGE)])
+    return np.asarray(features.standing() & wanted)
+
+
+def _leave_out_covered(
+    collector: Collector,
+    codes: NDArray[np.int64],
+    said: Callable[[int, int, int, list[int]], str],
+    fewest: int = 1,
+    share: float = 0.0,
+) -> None:
+    """Leave out buildings that cover buildings of a lower code.
+
+    Args:
+        codes: (G,) of the features; the lowest stays.
+        said: returns the note of (how many, of how many, code, codes that there are).
+        fewest, share: of the buildings of a code; fewer are no second model.
+    """
+    features = collector.features
+    solid = _solid(features)
     present = sorted(set(codes[solid].tolist()))
     extent = features.extent(solid)
     if len(present) < 2 or extent is None:
@@ -140,14 +221,12 @@ def one_format(collector: Collector) -> None:
     for code in present:
         mine = solid & (codes == code)
         if code != present[0]:
-            share = _share_under(features, mine, grid, covered)
-            twice = mine & (share >= _COVERED_SHARE)
-            if twice.any():
+            under = _share_under(features, mine, grid, covered)
+            twice = mine & (under >= _COVERED_SHARE)
+            if twice.sum() >= max(fewest, share * mine.sum()):
                 collector.superseded += int(twice.sum())
                 features.leave_out(twice)
-                collector.notes.append(
-                    _said_twice(int(twice.sum()), int(mine.sum()), code, present)
-                )
+                collector.notes.append(said(int(twice.sum()), int(mine.sum()), code, present))
         for hits, _ in _hits(features, mine & features.alive.array(), grid):
             covered[hits.i, hits.j] = True
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vlwm.core.city.area import Area
 from vlwm.core.city.assembly.assemble import Standing, grown, roads_of, standing_of
 from vlwm.core.city.assembly.deduplicate import Collector
-from vlwm.core.city.assembly.extent import bound_extent, one_format
+from vlwm.core.city.assembly.extent import bound_extent, one_format, one_model
 from vlwm.core.city.attribution import attribution_of
 from vlwm.core.city.check import Facts, summary, warnings
 from vlwm.core.city.city import City, Origin, ReadReport, SourceFile
@@ -84,6 +84,7 @@ class Gathered:
             raise self._nothing()
         bound_extent(self.collector)
         one_format(self.collector)
+        one_model(self.collector)
         bounds = self.collector.bounds()
         if bounds is None:
             raise self._nothing()

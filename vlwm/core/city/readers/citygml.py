@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from lxml import etree
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.readers.citygml_levels import chosen_surfaces
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, ROAD, TERRAIN, VEGETATION
+from vlwm.core.city.readers.foreign import as_utf8
 from vlwm.core.city.readers.gml_geometry import (
     PATCHES,
     BrokenFeature,
@@ -49,6 +50,7 @@ _NO_HEIGHT_M = -1000.0
 _HEAD_BYTES = 8192
 _SRS = re.compile(rb"srsName\s*=\s*[\"']([^\"']{1,400})[\"']")
 _SRS_BYTES = 1 << 16
+_BLANK_BYTES = 256
 
 
 @dataclass
@@ -88,11 +90,13 @@ class Document:
         system: reference system of its envelope.
         others: city objects of kinds that are not read, by name.
         is_plateau: it uses the vocabulary of Project PLATEAU.
+        is_recoded: it is not in the encoding that it states.
     """
 
     system: str | None = None
     others: Counter[str] = field(default_factory=Counter)
     is_plateau: bool = False
+    is_recoded: bool = False
 
 
 def read_features(source: Source, document: Document | None = None) -> Iterator[Feature | Broken]:
@@ -137,7 +141,7 @@ def read_relief(source: Source) -> Iterator[NDArray[np.float64]]:
 
 def system_in_head(source: Source) -> str | None:
     """Return the first reference system that a file names near its beginning."""
-    found = _SRS.search(source.read(_SRS_BYTES))
+    found = _SRS.search(as_utf8(source.read(_SRS_BYTES)))
     return found.group(1).decode("utf-8", "replace") if found else None
 
 
@@ -170,7 +174,7 @@ def _doctype(source: Source) -> Exception:
 def _elements(source: Source, document: Document) -> Iterator[Any]:
     """Yield features as they end; note the document's envelope and what is not read."""
     tags = tuple(f"{{*}}{k}" for k in (*KINDS, *_MEMBERS))
-    for element in _ended(source, (*tags, "{*}Envelope")):
+    for element in _ended(source, (*tags, "{*}Envelope"), document):
         tag = local(element)
         if tag == "Envelope":
             _note_envelope(element, document)
@@ -189,13 +193,40 @@ def _note_envelope(element: Any, document: Document) -> None:
     document.is_plateau |= any("geospatial.jp/iur" in str(u) for u in root.nsmap.values())
 
 
-def _ended(source: Source, tags: tuple[str, ...]) -> Iterator[Any]:
+def _ended(
+    source: Source, tags: tuple[str, ...], document: Document | None = None
+) -> Iterator[Any]:
+    """Yield elements of some tags as they end; each is freed when the next is asked for.
+
+    A file that is not in the encoding that it states is read from there on as Latin-1: every byte
+    is a character of it, so numbers and tags are right, and names as good as they can be.
+    """
+    done = 0
+    try:
+        for element in _parsed(source, tags, None):
+            done += 1
+            yield element
+        return
+    except _WrongEncoding:
+        if document is not None:
+            document.is_recoded = True
+    for number, element in enumerate(_parsed(source, tags, "iso-8859-1")):
+        if number >= done:
+            yield element
+
+
+class _WrongEncoding(Exception):
+    """A file that is not in the encoding that it states."""
+
+
+def _parsed(source: Source, tags: tuple[str, ...], encoding: str | None) -> Iterator[Any]:
     """Yield elements of some tags as they end; each is freed when the next is asked for.
 
     Appearance (textures) is freed too: it can be half of a file. Envelopes stay, as parts of
     features.
     """
     with source.open() as stream:
+        _pass_blanks(stream)
         events = etree.iterparse(
             stream,
             events=("end",),
@@ -204,6 +235,7 @@ def _ended(source: Source, tags: tuple[str, ...]) -> Iterator[Any]:
             no_network=True,
             load_dtd=False,
             huge_tree=False,
+            encoding=encoding,
         )
         checked = False
         try:
@@ -216,11 +248,21 @@ def _ended(source: Source, tags: tuple[str, ...]) -> Iterator[Any]:
                 if local(element) != "Envelope":
                     _free(element)
         except etree.XMLSyntaxError as error:
+            if encoding is None and "encoding" in str(error.msg):
+                raise _WrongEncoding from error
             line = error.position[0] if error.position else 0
             reason = " ".join(str(error.msg).split())
             raise source.broken(line, f"the XML is broken: {reason}") from error
         except source.damage as error:
             raise source.broken(0, f"the file is damaged: {error}") from error
+
+
+def _pass_blanks(stream: IO[bytes]) -> None:
+    """Move to the XML declaration, which has to be the first thing that a parser sees."""
+    head = stream.read(_BLANK_BYTES)
+    at = head.find(b"<?xml")
+    blank = at > 0 and not head[:at].removeprefix(b"\xef\xbb\xbf").strip()
+    stream.seek(at if blank else 0)
 
 
 def _free(element: Any) -> None:

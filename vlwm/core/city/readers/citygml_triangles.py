@@ -67,6 +67,9 @@ class GmlFile:
                 yield from self._batches(pending)
                 pending, points = [], 0
         yield from self._batches(pending)
+        if self.document.is_recoded:
+            self.notes.append(f"{self.source.name}: not in the encoding that it states; names "
+                              "may be wrong")  # fmt: skip
         others = self.document.others.most_common(_NAMED)
         if others:
             shown = ", ".join(f"{count} {name}" for name, count in others)
@@ -156,6 +159,11 @@ class GmlFile:
             self._references[system] = chosen
             if note:
                 self.notes.append(f"{self.source.name}: {note}")
+            if chosen.is_height_guessed:
+                self.notes.append(
+                    f"{self.source.name}: its heights are taken in units of "
+                    f"{chosen.height_scale:.4g} m, as the plane of {chosen.label} is"
+                )
         return self._references[system]
 
 

@@ -2,8 +2,8 @@
 
 Objects (`o`, else `g`) are buildings. Where a file has one object for a whole town, its groups are,
 or its shells (faces that hang together by their corners); the official tiles of PLATEAU name none.
-The coordinate system is in a header comment (`EPSG:6677`, or WKT), or in the file's name
-(`…_6677.obj`); else it is Tokyo's zone IX, with a note.
+The coordinate system is in a header comment, a `.prj` file or the file's name (`…_6677.obj`); else
+it is Tokyo's zone IX, with a note.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.readers.feature_batch import Skipped
+from vlwm.core.city.readers.feature_batch import BUILDING, Skipped
 from vlwm.core.city.readers.obj_axes import Axes, axes_of, stated_unit
+from vlwm.core.city.readers.obj_kinds import joined_parts, kinds_of, notes_of
 from vlwm.core.city.readers.obj_lines import BadLine, ObjLines, lines_of, read_careful
 from vlwm.core.city.readers.obj_lines import read_plain as _read_plain
+from vlwm.core.city.readers.obj_place import are_degrees, from_degrees, system_of
 from vlwm.core.city.readers.source_files import Source
 from vlwm.core.geometry.shells import scattered, shells_of_faces
+from vlwm.core.text import safe_text
 
 DEFAULT_CRS = "EPSG:6677"
-_PLANE = re.compile(r"(?:EPSG[:\"',\s]+|_)(66(?:69|7\d|8[0-7]))(?!\d)", re.ASCII)
-_ANY = re.compile(r"EPSG:{1,2}\s?(\d{4,5})(?!\d)", re.IGNORECASE | re.ASCII)
 _HEADER_LINES = 200
 _COPYRIGHT = re.compile(
     r"#\s*((?:copyright|attribution|source|licen[cs]e)\b.{3,200})", re.IGNORECASE
@@ -64,6 +65,7 @@ class ObjFile:
         axes: how its coordinates were read.
         notes: for the operator; "{file}" is replaced by its name.
         copyright: what a comment states of its source.
+        kinds: of the features: building, or what `obj_kinds` tells.
     """
 
     crs: str | None
@@ -76,6 +78,7 @@ class ObjFile:
     axes: Axes = field(default_factory=Axes)
     notes: list[str] = field(default_factory=list)
     copyright: str = ""
+    kinds: list[str] = field(default_factory=list)
 
 
 def read_obj(
@@ -91,22 +94,44 @@ def read_obj(
     """
     lines = lines_of(source.read())
     found = _read_plain(lines) or read_careful(lines)
+    head = "\n".join(line.decode("utf-8", "replace") for line in _comments(lines))
+    crs = system_of(head, source)
+    more = []
+    if are_degrees(found.vertices, crs):
+        found.vertices, crs, note = from_degrees(found.vertices)
+        more.append(f"{{file}}: {note}")
     shells = _Shells(found)
     axes, notes = _axes(shells, lines, options or Options(), otherwise or Axes(), source)
     vertices = axes.applied(found.vertices)
     owners, names, named = _features(vertices, found, shells)
+    owners, names = joined_parts(
+        found.vertices, found.faces, owners, names, lambda: shells.of_faces
+    )
     names = [name or f"{source.name}#{i}" for i, name in enumerate(names)]
+    notes += more
     skipped, keep = _without_broken(found, owners, names, named, notes)
     notes += [
         f"{{file}}: {count} lines that begin with {key!r} are not understood"
         for key, count in found.others.most_common(3)
     ]
-    head = "\n".join(line.decode("utf-8", "replace") for line in _comments(lines))
     stated = _COPYRIGHT.search(head)
+    kinds = _kinds(source, names, vertices, found.faces[keep], owners[keep], notes)
     return ObjFile(
-        _crs_of(head, source.name), vertices, found.faces[keep], names, owners[keep], named,
-        skipped, axes, notes, stated.group(1).strip() if stated else "",
+        crs, vertices, found.faces[keep], names, owners[keep], named,
+        skipped, axes, notes, stated.group(1).strip() if stated else "", kinds,
     )  # fmt: skip
+
+
+def _kinds(
+    source: Source, names: list[str], vertices: NDArray[np.float64],
+    faces: NDArray[np.int64], owners: NDArray[np.int64], notes: list[str],
+) -> list[str]:  # fmt: skip
+    """Return the kinds of the features; PLATEAU's own names of files tell them better."""
+    if source.kind is not None:
+        return [BUILDING] * len(names)
+    kinds = kinds_of(names, vertices, faces, owners)
+    notes += [f"{{file}}: {safe_text(note)}" for note in notes_of(kinds, names)]
+    return kinds
 
 
 class _Shells:
@@ -123,11 +148,6 @@ class _Shells:
 
 def _comments(lines: Sequence[bytes]) -> list[bytes]:
     return [line for line in lines[:_HEADER_LINES] if line.startswith(b"#")]
-
-
-def _crs_of(head: str, name: str) -> str | None:
-    found = _PLANE.search(head) or _ANY.search(head) or _PLANE.search(name)
-    return f"EPSG:{found.group(1)}" if found else None
 
 
 def _axes(

@@ -24,7 +24,7 @@ _MILLIMETRES = 4000.0
 _KILOMETRES = 0.1
 _INWARD_SHARE = 0.5
 _HEADER_LINES = 200
-_UNIT = re.compile(rb"^#.*\bunits?\b\s*[:=]?\s*(?:is|are|in)?\s*\(?([a-z]+)", re.IGNORECASE)
+_UNIT = re.compile(rb"^#.*\bunits?\b\s*[:=]?\s*(?:(?:is|are|in)\s+)?\(?([a-z]+)", re.IGNORECASE)
 _UNITS = {
     "mm": 1e-3, "millimeter": 1e-3, "millimeters": 1e-3, "millimetre": 1e-3, "millimetres": 1e-3,
     "cm": 1e-2, "centimeter": 1e-2, "centimeters": 1e-2, "centimetre": 1e-2, "centimetres": 1e-2,
@@ -182,8 +182,8 @@ def _is_inward(triangles: NDArray[np.float64], owners: NDArray[np.int64]) -> boo
 
 def _scale_of(bounds: NDArray[np.float64]) -> tuple[float, list[str]]:
     """Return metres of one unit by the size of the middle building, and a note of doubt."""
-    sizes = np.prod(np.maximum(bounds[:, 1] - bounds[:, 0], 1e-9), axis=1) ** (1 / 3)
-    size = float(np.median(sizes))
+    # the middle one of three sides: roofs without walls have no height
+    size = float(np.median(np.sort(bounds[:, 1] - bounds[:, 0], axis=1)[:, 1]))
     if _USUAL_M[0] <= size <= _USUAL_M[1]:
         return 1.0, []
     if size > _USUAL_M[1]:

@@ -186,7 +186,8 @@ class _Reading:
         """Add a vertex: x y z, then perhaps a weight, or a colour, or both."""
         reason = None
         try:
-            x, y, z, *_ = (float(word) for word in words[1:])
+            # some exporters write numbers as their country does: 1,5
+            x, y, z, *_ = (float(word.replace(b",", b".")) for word in words[1:])
             if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(z)):
                 reason = "a coordinate is not a finite number"
             elif any(b"_" in word for word in words):

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, ClassVar
 
+from vlwm.core.city.readers import foreign
+from vlwm.core.city.readers.foreign import TILE_CONTENT
 from vlwm.core.city.readers.places import DAMAGE, Archive, Folder, Place, unreadable
 from vlwm.core.errors import DataError
 from vlwm.core.text import safe_text
@@ -32,46 +34,11 @@ _CITY = re.compile(r"(?<!\d)\d{5}_([a-z0-9-]+)_20\d\d_", re.ASCII)
 _OFFICIAL = re.compile(r"^\d{6,10}_[a-z]{3,4}_\d{4}(?:_[a-z0-9]+)*\.", re.ASCII)
 _OBJ, _GML, _XML = (".obj", ".obj.gz"), (".gml", ".gml.gz", ".citygml"), (".xml", ".xml.gz")
 _LOOKED_FOR = "OBJ (.obj), CityGML (.gml, .gml.gz), 3D Tiles (tileset.json) or a .zip of them"
+_ARCHIVES = (".zip", ".3tz")
 _PACKED = re.compile(
     r"\.(7z|rar|tar|tgz|tbz2?|txz|lzh|cab|zst|tar\.\w+|zipx|(?:zip|7z)\.\d{3}|z\d\d|part\d+)$",
     re.IGNORECASE | re.ASCII,
 )
-_FOREIGN = frozenset(
-    [
-        ".fbx",
-        ".dae",
-        ".stl",
-        ".ply",
-        ".3ds",
-        ".3dm",
-        ".dwg",
-        ".dxf",
-        ".ifc",
-        ".glb",
-        ".gltf",
-        ".b3dm",
-        ".i3dm",
-        ".pnts",
-        ".cmpt",
-        ".las",
-        ".laz",
-        ".shp",
-        ".gpkg",
-        ".geojson",
-        ".cityjson",
-        ".skp",
-        ".blend",
-        ".usd",
-        ".usda",
-        ".usdc",
-        ".usdz",
-        ".rvt",
-        ".kml",
-        ".kmz",
-    ]
-)
-"""endings of models that are not read, unless they belong to a tile set"""
-_TILE_CONTENT = (".b3dm", ".glb", ".gltf", ".cmpt", ".i3dm", ".pnts", ".geojson")
 _GZIP = b"\x1f\x8b"
 _SNIFF_BYTES = 4096
 _NAMED = 3
@@ -162,6 +129,16 @@ class Source:
         except (*self.damage, MemoryError) as error:
             raise self.broken(0, f"the file is damaged: {error}") from error
 
+    def refuse_what_is_no_model(self) -> None:
+        """Look at the first bytes.
+
+        Raises:
+            DataError: the file is something else under a model's name.
+        """
+        other = foreign.what_else(self.read(_SNIFF_BYTES), self.format)
+        if other:
+            raise self.broken(0, *other)
+
     def broken(self, line: int, reason: str, remedy: str = "download it again") -> DataError:
         """Return what is wrong with this file, as an error that names it and the line."""
         where = self.place.where(self.member)
@@ -228,7 +205,7 @@ def _sources_of(given: Path) -> tuple[list[Source], list[str]]:
     notes += _dead_links(folder)
     sizes = {(posixpath.basename(n), folder.size(n)) for n in names}
     for name in names:
-        if name.lower().endswith(".zip") and not posixpath.basename(name).startswith("."):
+        if name.lower().endswith(_ARCHIVES) and not posixpath.basename(name).startswith("."):
             inside, more = _in_archive(given / name, sizes if loose else set(), bool(loose))
             loose += inside
             notes += more
@@ -236,7 +213,7 @@ def _sources_of(given: Path) -> tuple[list[Source], list[str]]:
 
 
 def _of_file(given: Path) -> tuple[list[Source], list[str]]:
-    if given.suffix.lower() == ".zip":
+    if given.suffix.lower() in _ARCHIVES:
         archive = Archive(given)
         return _models(archive, archive.names())
     source = Source(Folder(given.parent), given.name)
@@ -287,17 +264,10 @@ def _passed_over(place: Place, rest: Sequence[str], found: Sequence[Source]) -> 
         shown = safe_text(posixpath.basename(name))
         if _PACKED.search(name):
             notes.append(f"not read: {shown}: unpack it first")
-        elif isinstance(place, Archive) and name.lower().endswith(".zip"):
+        elif isinstance(place, Archive) and name.lower().endswith(_ARCHIVES):
             notes.append(f"not read: {shown} inside {place.path.name}: unpack that once")
-    tiled = any(s.format == "tiles" for s in found)
-    endings = Counter(
-        ending for n in rest
-        if (ending := posixpath.splitext(n.lower())[1]) in _FOREIGN
-        and not (tiled and ending in _TILE_CONTENT)
-    )  # fmt: skip
-    endings.update(".city.json" for n in rest if n.lower().endswith(".city.json"))
-    notes += [f"not read: {count} files of {ending}" for ending, count in sorted(endings.items())]
-    return notes
+    is_tiled = any(s.format == "tiles" for s in found)
+    return notes + foreign.named(rest, is_tiled, lambda name: _head(Source(place, name)))
 
 
 def _dead_links(folder: Folder) -> list[str]:
@@ -317,18 +287,15 @@ def _is_named_model(member: str) -> bool:
 
 
 def _has_content(names: Sequence[str]) -> bool:
-    return any(n.lower().endswith(_TILE_CONTENT) for n in names)
+    return any(n.lower().endswith(TILE_CONTENT) for n in names)
 
 
 def _is_gml_inside(source: Source) -> bool:
-    """Return True for a file whose head is that of a CityGML document."""
-    head = _head(source)
-    return b"CityModel" in head or b"opengis.net/citygml" in head
+    return foreign.is_city_gml(_head(source))
 
 
 def _is_tile_set(source: Source) -> bool:
-    head = _head(source)
-    return b'"asset"' in head and (b'"root"' in head or b'"geometricError"' in head)
+    return foreign.is_tile_set(_head(source))
 
 
 def _head(source: Source) -> bytes:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from vlwm.core.city.area import Area, LatLonBounds
 from vlwm.core.city.crs import Zone, from_earth_centered
 from vlwm.core.city.readers.feature_batch import BUILDING, LOCAL, UNIQUE, Batch, Skipped
+from vlwm.core.city.readers.places import Place
 from vlwm.core.city.readers.source_files import Source
 from vlwm.core.city.readers.tiles.b3dm import BrokenTile, Tile, read_tiles
 from vlwm.core.errors import DataError
@@ -117,10 +119,8 @@ def _take(
     source: Source, content: Content, matrix: NDArray[np.float64], up_axis: str,
     area: Area | None, leaves: Leaves, above: tuple[str, ...],
 ) -> None:  # fmt: skip
-    folder = posixpath.dirname(source.member)
-    member = posixpath.normpath(posixpath.join(folder, content.path)) if content.path else ""
-    outside = not member or member.startswith(("..", "/"))
-    if outside or not source.place.has(member):
+    member = _on_disk(source, content)
+    if member is None:
         leaves.missing.append(content.uri)
         return
     for numbers in content.transforms:
@@ -134,6 +134,41 @@ def _take(
         _read_set(inner, matrix, area, leaves, above)
     else:
         leaves.found.append(Leaf(inner, matrix, up_axis))
+
+
+def _on_disk(source: Source, content: Content) -> str | None:
+    """Return the file of a tile next to its tile set; None where it is not on the disk.
+
+    A "#" may be part of the name on a disk, and Windows' writers do not heed capital letters.
+    """
+    folder = posixpath.dirname(source.member)
+    whole = unquote(content.uri).replace("\\", "/") if content.path else ""
+    named = [
+        posixpath.normpath(posixpath.join(folder, path))
+        for path in dict.fromkeys((content.path, whole)) if path
+    ]  # fmt: skip
+    inside = [member for member in named if not member.startswith(("..", "/"))]
+    found = next((member for member in inside if source.place.has(member)), None)
+    if found is None and inside:
+        return _CASELESS.of(source.place).get(inside[0].lower())
+    return found
+
+
+class _Caseless:
+    """Names of one place by their small letters, walked once."""
+
+    def __init__(self) -> None:
+        self._place: object = None
+        self._names: dict[str, str] = {}
+
+    def of(self, place: Place) -> dict[str, str]:
+        if place != self._place:
+            self._place = place
+            self._names = {name.lower(): name for name in place.names()}
+        return self._names
+
+
+_CASELESS = _Caseless()
 
 
 def _may_touch(tile: dict[str, Any], area: Area) -> bool:

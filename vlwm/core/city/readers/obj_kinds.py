@@ -1,0 +1,182 @@
+"""Tell the ground, roads and other flat things of an OBJ file from its buildings.
+
+OBJ knows objects only. Writers of whole scenes (OSM2World, Blender, SketchUp, game engines) put the
+terrain, streets and water beside the buildings. They are sheets: their faces all look up, without
+a floor or walls. A sheet is the ground where its name says so, or where it lies under the whole
+town; it is a road, or something that is not read, by its name alone.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlwm.core.city.readers.feature_batch import BUILDING, ROAD, TERRAIN
+
+FLAT = "flat"
+"""something that has no height and is not read, such as water"""
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]+")
+_GROUND = frozenset((
+    "terrain", "ground", "relief", "dem", "dtm", "dgm", "landscape", "topography", "topo",
+    "地形", "地面", "地表",
+))  # fmt: skip
+_ROADS = frozenset((
+    "road", "roads", "street", "streets", "highway", "highways", "sidewalk", "sidewalks",
+    "footway", "path", "paths", "parking", "railway", "railways", "道路", "歩道", "線路",
+))  # fmt: skip
+_OTHERS = frozenset((
+    "water", "river", "rivers", "lake", "sea", "ocean", "forest", "forests", "grass",
+    "landuse", "farmland", "meadow", "beach", "水", "川", "海",
+))  # fmt: skip
+_UP_SHARE = 0.7
+_OPEN_SHARE, _CLOSED_SHARE = 0.2, 0.02
+_MANY_OPEN, _MOST = 0.25, 0.8
+_MUCH = 0.5
+_TOWN_M = 100.0
+_FEWEST = 3
+_SINK_M = 5.0
+
+
+def joined_parts(
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    names: list[str],
+    shells_of_faces: Callable[[], tuple[NDArray[np.int64], int]],
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return owners (F,) and names in which a building's walls, roof and floor are one feature.
+
+    Some writers make an object of each surface (`b1_RoofSurface`). Such parts are open, and close
+    to bodies with others that they touch; a row of houses that touch is closed house by house.
+
+    Args:
+        shells_of_faces: returns the shell (F,) of each face, and how many there are.
+    """
+    if len(names) < 2 or not len(faces) or not np.isfinite(vertices).all():
+        return owners, names
+    used = np.unique(owners)
+    if (_openness(vertices, faces, owners) > _OPEN_SHARE).mean() < _MANY_OPEN:
+        return owners, names
+    label, count = shells_of_faces()
+    pairs = np.unique(np.column_stack([owners, label]), axis=0)  # (P, 2) owner and its shells
+    is_whole = len(pairs) <= len(used) / _MOST
+    is_body = _openness(vertices, faces, label) < _CLOSED_SHARE
+    if count > _MOST * len(used) or not is_whole or is_body.mean() < _MOST:
+        return owners, names
+    return label, [_common(parts) for parts in _names_of(pairs, names, count)]
+
+
+def _names_of(pairs: NDArray[np.int64], names: list[str], count: int) -> list[list[str]]:
+    found: list[list[str]] = [[] for _ in range(count)]
+    for owner, shell in pairs.tolist():
+        found[shell].append(names[owner])
+    return found
+
+
+def _common(names: list[str]) -> str:
+    """Return what the names of parts begin with, or the first of them."""
+    return posixpath.commonprefix(names).rstrip(" _-.:|") or names[0]
+
+
+def _openness(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the share (G,) of the area of each owner that no other of its faces looks against."""
+    owner = np.unique(owners, return_inverse=True)[1].reshape(-1)
+    corners = vertices[faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = np.bincount(owner, np.linalg.norm(normals, axis=1))
+    left = np.linalg.norm([np.bincount(owner, normals[:, k]) for k in range(3)], axis=0)
+    return np.asarray(left / np.maximum(total, 1e-300))
+
+
+def kinds_of(
+    names: Sequence[str],
+    vertices: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    owners: NDArray[np.int64],
+) -> list[str]:
+    """Return the kind of each feature (G,): building, road, terrain or flat.
+
+    Args:
+        names: of the features; of a feature without one, the file's name.
+        vertices: (V, 3) easting, northing, height, metres.
+        faces: (F, 3), of whole features.
+        owners: (F,) feature of each face.
+    """
+    kinds = [BUILDING] * len(names)
+    if not len(faces):
+        return kinds
+    numbers, owner = np.unique(owners, return_inverse=True)
+    owner = owner.reshape(-1)
+    corners = vertices[faces]  # (F, 3, 3)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    upward = np.bincount(owner, normals[:, 2])
+    total = np.bincount(owner, np.linalg.norm(normals, axis=1))
+    # a closed body has as much that looks down as looks up
+    sheets = np.abs(upward) > _UP_SHARE * np.maximum(total, 1e-12)  # (K,)
+    words = [{w.lower() for w in _WORD.findall(names[k])} for k in numbers]
+    named = np.array([bool(w & _GROUND) for w in words])
+    if not (sheets | named).any():
+        return kinds
+    low, high = np.full((len(numbers), 3), np.inf), np.full((len(numbers), 3), -np.inf)
+    np.minimum.at(low, owner, corners.min(axis=1))
+    np.maximum.at(high, owner, corners.max(axis=1))
+    bodies = ~sheets & ~named
+    for place in np.flatnonzero(sheets):
+        kind = _kind_of(words[place])
+        if kind is not None:
+            kinds[numbers[place]] = kind
+        elif _is_under_all(int(place), low, high, bodies):
+            kinds[numbers[place]] = TERRAIN
+    for place in np.flatnonzero(named & ~sheets):  # ground with a thickness
+        if _is_under_all(int(place), low, high, bodies):
+            kinds[numbers[place]] = TERRAIN
+    return kinds
+
+
+def seen_from_above(triangles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the triangles (T, 3, 3) of the ground that are its surface: of a slab, its top."""
+    edges = triangles[:, 1:] - triangles[:, :1]
+    up = np.cross(edges[:, 0], edges[:, 1])[:, 2]
+    is_sheet = abs(up.sum()) > _UP_SHARE * np.abs(up).sum()
+    return triangles if is_sheet else triangles[up > 0]
+
+
+def _kind_of(words: set[str]) -> str | None:
+    if words & _GROUND:
+        return TERRAIN
+    if words & _ROADS:
+        return ROAD
+    return FLAT if words & _OTHERS else None
+
+
+def _is_under_all(
+    place: int, low: NDArray[np.float64], high: NDArray[np.float64], bodies: NDArray[np.bool_]
+) -> bool:
+    """Return True for something wider than half of the town, and below its bodies (K,)."""
+    if bodies.sum() < _FEWEST:
+        return False
+    plan = high[place, :2] - low[place, :2]
+    town = high[bodies, :2].max(axis=0) - low[bodies, :2].min(axis=0)
+    if plan.min() < _TOWN_M or (plan < _MUCH * town).any():
+        return False
+    return bool(low[place, 2] <= np.median(low[bodies, 2]) + _SINK_M)
+
+
+def notes_of(kinds: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return what was taken for something else than a building."""
+    notes = []
+    for kind, words in (
+        (TERRAIN, "taken as the ground"), (ROAD, "taken as roads"), (FLAT, "flat and not read"),
+    ):  # fmt: skip
+        mine = [name for name, k in zip(names, kinds, strict=True) if k == kind]
+        if mine:
+            count = len(mine)
+            more = f" and {count - 1} more" if count > 1 else ""
+            notes.append(f"{mine[0]}{more}: {words}")
+    return notes
