@@ -117,14 +117,15 @@ def test_json_is_one_object_on_stdout(asked: list[tuple[Config, TrainOptions]]) 
     result = invoke("--work-dir", "here", "--json")
     value = json.loads(result.stdout)
     assert value["checkpoint"] == "here/best.pth" and value["notes"] == ["a note"]
-    assert value["next"].startswith("vlwm eval here")
+    assert value["next"].startswith(f"vlwm eval {Path.cwd() / 'here'} --video {Path.cwd()}")
 
 
 def test_the_end_names_checkpoints_and_the_next_command(
     asked: list[tuple[Config, TrainOptions]],
 ) -> None:
     result = invoke("--work-dir", "here")
-    assert "here/best.pth" in result.stdout and "next: vlwm eval here" in result.stdout
+    assert "here/best.pth" in result.stdout
+    assert f"next: vlwm eval {Path.cwd() / 'here'}" in result.stdout
     assert "a note" in result.stderr
 
 

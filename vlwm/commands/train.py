@@ -348,11 +348,9 @@ def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
 
 def _next_command(result: TrainResult, options: TrainOptions) -> str:
     """Return what to type after a run: a picture and a film, since the scores were just printed."""
-    folder = shlex.quote(str(result.work_dir))
-    if result.scores is None:
-        trained = options.stage != Stage.TOKENIZER
-        return f"vlwm eval {folder}" if trained else f"vlwm train --stage world --work-dir {folder}"
-    return f"vlwm eval {folder} --video {shlex.quote(str(result.work_dir / 'forecast.webm'))}"
+    if result.scores is None and options.stage != Stage.TOKENIZER:
+        return f"vlwm eval {shlex.quote(str(result.work_dir.absolute()))}"
+    return options.after(result.work_dir)
 
 
 def _write_report(result: TrainResult, options: TrainOptions) -> None:

@@ -16,6 +16,7 @@ from tests import fake_run
 from vlwm.core.hardware.gpu import Gpu, GpuReport
 from vlwm.core.hardware.host import Host
 from vlwm.core.hardware.mounts import DiskSpace
+from vlwm.core.monitoring.diagnosis import next_step
 from vlwm.core.monitoring.export import to_dict, to_line
 from vlwm.core.monitoring.formatting import ASCII, UNICODE, Glyphs
 from vlwm.core.monitoring.layout import frame
@@ -114,6 +115,22 @@ def test_a_killed_run_says_how_to_go_on(run: RunFolder) -> None:
     text = "\n".join(draw(dead, 80, 24))
     assert "process gone" in text and "process 4321 died" in text
     assert "→ vlwm train --resume" in text
+
+
+def test_what_to_type_next_works_in_any_folder(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was started in another folder, by paths that are relative to it."""
+    there, here = tmp_path / "the box", tmp_path / "here"
+    for folder in (there, here):
+        folder.mkdir()
+    told = f"cd '{there}' && vlwm train --work-dir x --resume"
+    for text in ("vlwm train --work-dir x --resume", told):
+        gone = snapshot_of(run, sample(), state="stopped", next=text, cwd=str(there))
+        monkeypatch.chdir(here)
+        assert next_step(gone) == told
+        monkeypatch.chdir(there)
+        assert next_step(gone) == "vlwm train --work-dir x --resume"
 
 
 def test_tokenizer_shows_its_codebook(run: RunFolder) -> None:

@@ -12,6 +12,7 @@ import dataclasses
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from vlwm.core.config.from_dict import unknown_key
@@ -123,8 +124,7 @@ def to_vlwm_keys(
             ours = merge(ours, nested(target, value))
         elif key == "lr_config.min_lr_ratio":
             mapped.append((key, "lr_config.min_lr"))
-            peak = values.get("optimizer", {}).get("lr", Config().optimizer.lr)
-            ours = merge(ours, nested("lr_config.min_lr", value * peak))
+            ours = merge(ours, nested("lr_config.min_lr", _share_of_peak(value, values, where)))
         elif key in IGNORED:
             ignored.append(key)
         elif _is_ours(key):
@@ -136,6 +136,24 @@ def to_vlwm_keys(
         else:
             raise _unknown(key, where)
     return KeyReport(ours, tuple(ignored), tuple(mapped))
+
+
+def _share_of_peak(share: Any, values: Mapping[str, Any], where: str) -> float:
+    """Return the lowest learning rate that a share of the peak is.
+
+    Raises:
+        ConfigError: share or peak is no number.
+    """
+    optimizer = values.get("optimizer", {})
+    peak = optimizer.get("lr") if isinstance(optimizer, Mapping) else None
+    peak = Config().optimizer.lr if peak is None else peak
+    if not isinstance(share, int | float) or not isinstance(peak, int | float):
+        raise ConfigError(
+            "lr_config.min_lr_ratio should be a number, and optimizer.lr too",
+            where=where,
+            remedy="write lr_config = dict(min_lr=1e-6) instead",
+        )
+    return float(share * peak)
 
 
 def _expand_switches(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,8 +181,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str,
             yield full, value
 
 
+@lru_cache(maxsize=1)
 def known_keys() -> dict[str, Any]:
-    """Return every dotted key of Config with its type."""
+    """Return every dotted key of Config with its type; not to be changed."""
     return dict(_fields(Config, ""))
 
 

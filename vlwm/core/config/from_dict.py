@@ -10,6 +10,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, get_args, get_origin
 
 from vlwm.core.errors import ConfigError, nearest
@@ -26,13 +27,18 @@ def build(cls: type, values: Mapping[str, Any], prefix: str, where: str) -> Any:
     Raises:
         ConfigError: an unknown key (with the nearest known one) or a value of the wrong type.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     built = {}
     for key, value in values.items():
         if key not in hints:
             raise unknown_key(prefix + key, prefix, hints, where)
         built[key] = _convert(hints[key], value, prefix + key, where)
     return cls(**built)
+
+
+@lru_cache(maxsize=64)
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def unknown_key(full: str, prefix: str, known: Iterable[str], where: str) -> ConfigError:

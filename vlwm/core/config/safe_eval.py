@@ -12,15 +12,20 @@ from __future__ import annotations
 import ast
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlwm.core.errors import ConfigError, nearest
+from vlwm.core.text import safe_text
 
 _PRESETS = Path(__file__).parents[2] / "configs"
 _LARGEST = 1_000_000
+"""items of a value, and expressions that one file may have evaluated"""
+_DEEPEST = 150
+_MOST_BITS = 4096
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -111,6 +116,12 @@ def _read(path: Path, above: tuple[Path, ...]) -> ConfigFile:
     names = evaluator.run()
     bases = names.pop("_base_", [])
     merged = ConfigFile()
+    if not isinstance(bases, (str, list, tuple)) or not all(isinstance(b, str) for b in bases):
+        raise ConfigError(
+            "_base_ is neither a file name nor a list of them",
+            where=path,
+            remedy='write it as _base_ = "finetune_tokyo.py"',
+        )
     for base in [bases] if isinstance(bases, str) else bases:
         below = _read(_find_base(path, str(base)), (*above, path.resolve()))
         values = merge(merged.values, below.values)
@@ -121,9 +132,14 @@ def _read(path: Path, above: tuple[Path, ...]) -> ConfigFile:
 
 def _find_base(path: Path, base: str) -> Path:
     for candidate in (path.parent / base, _PRESETS / Path(base).name):
-        if candidate.is_file():
-            return candidate
-    raise ConfigError(f"no such _base_ file: {base!r}", where=path, remedy="fix the path")
+        try:
+            if candidate.is_file():
+                return candidate
+        except (OSError, ValueError):  # a name that no file can have
+            break
+    raise ConfigError(
+        f"no such _base_ file: {safe_text(base)!r}", where=path, remedy="fix the path"
+    )
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +169,8 @@ class _Evaluator:
         self.path = path
         self.names: dict[str, Any] = {"__file__": str(path.resolve())}
         self.read: set[str] = set()
+        self._evaluated = 0
+        self._depth = 0
 
     def run(self) -> dict[str, Any]:
         try:
@@ -171,9 +189,26 @@ class _Evaluator:
                 remedy="fix that line; lines read name = value, as Python writes them",
             ) from error
         for statement in tree.body:
-            self._statement(statement)
-        del self.names["__file__"]
+            with self._named(statement):
+                self._statement(statement)
+        self.names.pop("__file__", None)
         return self.names
+
+    @contextmanager
+    def _named(self, node: ast.stmt | ast.expr) -> Iterator[None]:
+        """Turn what fails in here into an error that names the line."""
+        try:
+            yield
+        except (
+            TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError,
+            RecursionError, MemoryError,
+        ) as error:  # fmt: skip
+            where = f"{self.path}:{node.lineno}"
+            raise ConfigError(
+                f"cannot evaluate: {safe_text(str(error) or type(error).__name__, 200)}",
+                where=where,
+                remedy="write the value itself",
+            ) from error
 
     def _statement(self, node: ast.stmt) -> None:
         if isinstance(node, ast.Assign):
@@ -193,7 +228,7 @@ class _Evaluator:
 
     def _assign(self, target: ast.expr, value: Any) -> None:
         if isinstance(target, ast.Name):
-            self.names[target.id] = value
+            self.names[target.id] = _weighed(value)
         elif isinstance(target, ast.Subscript):
             self.value(target.value)[self.value(target.slice)] = value
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -214,13 +249,15 @@ class _Evaluator:
         method = getattr(self, f"_{type(node).__name__.lower()}", None)
         if method is None:
             raise self._refuse(node)
+        self._evaluated += 1
+        self._depth += 1
         try:
-            return method(node)
-        except (TypeError, ValueError, KeyError, IndexError, ArithmeticError) as error:
-            where = f"{self.path}:{node.lineno}"
-            raise ConfigError(
-                f"cannot evaluate: {error}", where=where, remedy="write the value itself"
-            ) from error
+            with self._named(node):
+                if self._depth > _DEEPEST or self._evaluated > _LARGEST:
+                    raise ValueError("it is nested too deep or takes too long")
+                return _bounded_value(method(node))
+        finally:
+            self._depth -= 1
 
     def _constant(self, node: ast.Constant) -> Any:
         return node.value
@@ -269,7 +306,7 @@ class _Evaluator:
             raise ValueError("the power is too large")
         if isinstance(node.op, ast.Mult):
             _check_repeat(left, right)
-        if isinstance(node.op, ast.Mod) and isinstance(left, str):
+        if isinstance(node.op, ast.Mod) and isinstance(left, (str, bytes)):
             raise ValueError("use an f-string")
         if type(node.op) not in _BINARY:
             raise self._refuse(node)
@@ -315,17 +352,18 @@ class _Evaluator:
     def _formattedvalue(self, node: ast.FormattedValue) -> str:
         if node.format_spec is not None:
             raise self._refuse(node)
-        return str(self.value(node.value))
+        return str(_weighed(self.value(node.value)))
 
     def _call(self, node: ast.Call) -> Any:
-        name = ast.unparse(node.func)
+        name = _unparsed(node.func)
         if name not in _CALLS:
             raise self._refuse(node)
         keywords: dict[str, Any] = {}
         for keyword in node.keywords:
             value = self.value(keyword.value)
             keywords.update(value if keyword.arg is None else {keyword.arg: value})
-        return _CALLS[name](*self._items(node.args), **keywords)
+        _weighed(keywords)
+        return _CALLS[name](*_weighed(self._items(node.args)), **keywords)
 
     def _listcomp(self, node: ast.ListComp) -> list[Any]:
         return self._comprehend(node.generators, lambda: self.value(node.elt))
@@ -355,10 +393,11 @@ class _Evaluator:
         return made
 
     def _refuse(self, node: ast.AST) -> ConfigError:
-        text = ast.unparse(node)
+        text = _unparsed(node)
         text = text if len(text) <= 60 else text[:57] + "..."
         return ConfigError(
-            f"a config is data and is not executed, so this cannot be part of it: {text}",
+            f"a config is data and is not executed, so this cannot be part of it: "
+            f"{safe_text(text)}",
             where=f"{self.path}:{getattr(node, 'lineno', 1)}",
             remedy="write the value itself",
         )
@@ -382,5 +421,45 @@ def _ignored(node: ast.stmt) -> bool:
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        return ast.unparse(node.value.func).startswith("sys.path.")
+        return _unparsed(node.value.func).startswith("sys.path.")
     return False
+
+
+def _unparsed(node: ast.AST) -> str:
+    """Return an expression as it is written; nothing of one that is nested without end."""
+    try:
+        return ast.unparse(node)
+    except (RecursionError, ValueError):
+        return "..."
+
+
+def _bounded_value(value: Any) -> Any:
+    """Return a value that does not grow line by line: a = a + a, or n = n * n.
+
+    Raises:
+        ValueError: it is too large.
+    """
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise ValueError("the number is too large")
+    if isinstance(value, (str, bytes, list, tuple, dict)) and len(value) > _LARGEST:
+        raise ValueError("too many values")
+    return value
+
+
+def _weighed(value: Any) -> Any:
+    """Return a value whose parts are not too many, each counted as often as it is there.
+
+    Raises:
+        ValueError: they are: [[0] * 1000000] * 1000000.
+    """
+    stack, count = [value], 0
+    while stack:
+        part = stack.pop()
+        count += 1
+        inner = part.values() if isinstance(part, dict) else part
+        if isinstance(inner, (list, tuple)) or isinstance(part, dict):
+            count += len(inner)
+            if count > _LARGEST:
+                raise ValueError("too many values")
+            stack.extend(i for i in inner if isinstance(i, (list, tuple, dict)))
+    return value

@@ -63,7 +63,7 @@ def worries(snapshot: Snapshot) -> tuple[HealthSign, ...]:
 
 def _of_the_process(snapshot: Snapshot) -> tuple[HealthSign, ...]:
     age = span(snapshot.heartbeat_age_s)
-    resume = snapshot.status.next or "run the same command again with --resume"
+    resume = _anywhere(snapshot) or "run the same command again with --resume"
     if snapshot.liveness == "stalled":
         message = f"no heartbeat for {age}, the process is still there"
         remedy = "look at the end of train_*.log; if it hangs, stop it and resume"
@@ -90,16 +90,22 @@ def next_step(snapshot: Snapshot) -> str | None:
     if snapshot.liveness not in ("ended", "gone", "silent"):
         return None
     status = snapshot.status
-    command = status.next
+    command = _anywhere(snapshot)
     if command is None and status.state == "done":
         return f"vlwm eval {shlex.quote(str(snapshot.path.absolute()))} --split test"
     if command is None:
         config = f" --config {status.config}" if status.config else ""
         path = shlex.quote(str(snapshot.path.absolute()))
         return f"vlwm train --resume{config} --work-dir {path}"
-    return command if _here(status.cwd) else f"cd {shlex.quote(status.cwd or '')} && {command}"
+    return command
 
 
-def _here(cwd: str | None) -> bool:
-    """Return whether the run was started in the folder of this process."""
-    return cwd is None or cwd == os.getcwd()
+def _anywhere(snapshot: Snapshot) -> str | None:
+    """Return the run's own command, which works in this folder, wherever the run was started."""
+    command, cwd = snapshot.status.next, snapshot.status.cwd
+    if command is None or cwd is None:
+        return command
+    there = f"cd {shlex.quote(cwd)} && "
+    if cwd == os.getcwd():
+        return command.removeprefix(there)
+    return command if command.startswith(("cd /", "vlwm eval /")) else there + command

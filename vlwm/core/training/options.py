@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,11 @@ from vlwm.core.vocabulary import Stage
 BOTH = "both"
 STAGES = (BOTH, *(str(stage) for stage in Stage))
 """choices of `--stage`"""
+
+
+def from_here() -> str:
+    """Return the beginning of a command line that makes its relative paths right anywhere."""
+    return f"cd {shlex.quote(os.getcwd())} && "
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,15 @@ class TrainOptions:
     def trains(self, stage: Stage) -> bool:
         """Return True if a stage is asked for."""
         return self.stage in (BOTH, stage)
+
+    def after(self, folder: Path) -> str:
+        """Return what to type when the run in a folder is done; it works in any folder."""
+        path = folder.absolute()
+        if self.stage != Stage.TOKENIZER:
+            return shlex.join(["vlwm", "eval", str(path), "--video", str(path / "forecast.webm")])
+        words = [word for word in shlex.split(self.command) if word != "--resume"]
+        text = shlex.join(words).replace("--stage tokenizer", "--stage world")
+        return f"{from_here()}{text.replace('--stage=tokenizer', '--stage=world')}"
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:

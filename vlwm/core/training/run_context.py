@@ -14,7 +14,7 @@ from vlwm.core.config.schema import Config
 from vlwm.core.errors import StoppedError, VlwmError
 from vlwm.core.hardware.host import usable_workers
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.options import TrainOptions
+from vlwm.core.training.options import TrainOptions, from_here
 from vlwm.core.training.runtime.distributed import PeerLost, Ranks
 from vlwm.core.training.runtime.multi_gpu_launch import refuse_missing_gpus
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
@@ -85,12 +85,13 @@ def open_run_context(
     stop.last_act = lambda code: _write_last_status(status, code)
     stop.last_words = f"{stop.last_words}: resume with: {options.command}"
     try:
-        status.update(phase=Phase.START, next=options.command, links=links)
+        resume = f"{from_here()}{options.command}"
+        status.update(phase=Phase.START, next=resume, links=links)
         yield Run(config, options, folder, device, status, stop, sinks, ranks)
         if status.plan is not None and ranks.lead:
             status.plan.remember()
         ended = {"state": "done", "phase": Phase.DONE, "exit_code": 0, "eta_s": 0.0,
-                 "next": f"vlwm eval {folder.path} --split test"}  # fmt: skip
+                 "next": options.after(folder.path)}  # fmt: skip
     except StopRequested:
         error = stop.error(options.command)
         ended = {"state": "stopped", "exit_code": error.exit_code}

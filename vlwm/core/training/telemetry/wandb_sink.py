@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from vlwm.core.config.schema import Config
@@ -57,7 +59,7 @@ class WandbSink:
                 # stage 1 and stage 2 count their own steps
                 self._run.define_metric("*", step_metric="step")
                 self._run.define_metric("tokenizer/*", step_metric="tokenizer/step")
-                log.info("W&B: %s, run %s", mode, self._run.id)
+                log.info("W&B: %s, run %s%s", mode, self._run.id, self._where())
                 return
             except self._errors as error:
                 log.warning("W&B %s did not start: %s", mode, error)
@@ -66,6 +68,15 @@ class WandbSink:
     def url(self) -> str | None:
         """URL of the run's page; None offline."""
         return getattr(self._run, "url", None)
+
+    def _where(self) -> str:
+        """Return where the run is to be seen, or what sends it there later."""
+        if self.url is not None:
+            return f": {self.url}"
+        files = getattr(self._run, "dir", None)
+        if not isinstance(files, str) or not files:
+            return ""
+        return f"; send it later with: wandb sync {shlex.quote(str(Path(files).absolute().parent))}"
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Send one record."""
@@ -84,8 +95,11 @@ class WandbSink:
         """Finish the run."""
         if self._run is None:
             return
+        where = self._where()
         try:
             self._run.finish(exit_code=int(failed))
+            if where:
+                log.info("W&B run%s", where)
         except self._errors as error:
             log.warning("W&B did not finish: %s", error)
         self._run = None
