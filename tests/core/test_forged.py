@@ -44,9 +44,12 @@ _ODD_CODE = [
     "[0]\n_a = _half\n" + "_a = _a + _a\n" * 40, "9**64\n_n = 9**64\n" + "_n = _n * _n\n" * 40,
     "[1 for a in range(10**6) for b in range(10**6)]", "f'{[[0] * 10**6] * 10**6}'", "{}[0]",
     "1\n_half[0] = {}\n_half[0][1] = _half\nx = f'{_half}'", "1\nmax_epochs[0] = 1", "1\na, b = 5",
-    "1\n_base_ = 5", "1\n_base_ = None", "b'%999999999d' % 1", "[" * 90 + "]" * 90, "not " * 900 + "1",
-    "(" * 3000, "-" * 20_000 + "1", "9**9**9", "'a' * 10**9", "[0] * 10**9", "1" * 6000, "²", "\x00",
-    "lambda: 0", "[x for x in range(9)]", "__import__('os')", "dict(**{})", "{1: 2}", "1e999", "nan",
+    "1\n_base_ = 5", "1\n_base_ = None", "b'%999999999d' % 1", "[" * 90 + "]" * 90,
+    "not " * 900 + "1",
+    "(" * 3000, "-" * 20_000 + "1", "9**9**9", "'a' * 10**9",
+    "[0] * 10**9", "1" * 6000, "²", "\x00",
+    "lambda: 0", "[x for x in range(9)]", "__import__('os')",
+    "dict(**{})", "{1: 2}", "1e999", "nan",
     "not_there", "_base_ = _base_", '_base_ = "%s"' % ("x" * 400), "\ud800", "'\\ud800'", "if 1:\n",
     "a.b.c", "1 if 1 else 2", "...", "b''", "1j", "1_000", "0x" + "f" * 999, "[" * 200 + "]" * 200,
     "1 << 10**9", "'%s' % 1", "'{:>1000000000}'.format(1)", "10**10**5", "-(10**400)", "True - 1",
@@ -56,7 +59,8 @@ _KEYS = [
     "", ".", "model..type", "²", "\x00", "_base_", "point_cloud_range", "data_root", "amp",
 ]  # fmt: skip
 _ODD_TEXT = [
-    "", "=", "1e999", "nan", "-inf", "²", "１", "\x00", "\x1b[2J", "[", "[" * 300, "(" * 5000, "None", "{}",
+    "", "=", "1e999", "nan", "-inf", "²", "１", "\x00", "\x1b[2J",
+    "[", "[" * 300, "(" * 5000, "None", "{}",
     "9**9**9", "'" * 3, "a" * 5000, "\ud800", "[1,2", "1e-400", "-1", "0", "10**400", "dict(a=1)",
     "True", "[0.0, 0.0, 0.0]", "[1e-9, 1e-9, 1e-9]", "[1e308, 1e308, 1e308]", "(8,) * 10**9",
 ]  # fmt: skip
@@ -164,7 +168,7 @@ READERS: list[Callable[[Path, random.Random], None]] = [
 
 
 @pytest.mark.parametrize(
-    "many", [25, pytest.param(1000, marks=[pytest.mark.endurance, pytest.mark.timeout(900)])]
+    "many", [12, pytest.param(1000, marks=[pytest.mark.endurance, pytest.mark.timeout(900)])]
 )
 @pytest.mark.parametrize("reader", READERS, ids=lambda r: r.__name__.strip("_"))
 def test_forged_input_ends_in_a_sentence(

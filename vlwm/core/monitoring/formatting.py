@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -111,6 +112,14 @@ def gib(value: float | None, none: str = "-") -> str:
         return none
     amount = value / (1 << 30)
     return f"{amount:.1f}" if amount < 99.95 else f"{amount:.0f}"
+
+
+def time_of_day(seconds: float, form: str) -> str:
+    """Return a moment (seconds since 1970) in local time; "never" beyond all calendars."""
+    try:
+        return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return "never"
 
 
 def span(seconds: float | None, none: str = "-") -> str:

@@ -14,7 +14,16 @@ from rich.text import Text
 
 from vlwm.core.hardware.gpu import Gpu
 from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
-from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, short, size, span
+from vlwm.core.monitoring.formatting import (
+    Glyphs,
+    clean,
+    gib,
+    percent,
+    short,
+    size,
+    span,
+    time_of_day,
+)
 from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
 from vlwm.core.monitoring.terminal.charts import bar, sparkline
 from vlwm.core.run_status import HealthSign
@@ -143,7 +152,7 @@ def plan(snapshot: Snapshot, room: Room) -> list[Text]:
     lines = packed(items, room.width)
     left_s = snapshot.eta_run_s
     if left_s is not None:
-        ends = time.strftime("%a %H:%M", time.localtime(snapshot.now + left_s))
+        ends = time_of_day(snapshot.now + left_s, "%a %H:%M")
         end = line(("end of the run in ", LABEL), (span(left_s), "bold"), (f", {ends}", LABEL))
         if lines[-1].cell_len + 3 + end.cell_len <= room.width:
             lines[-1].append("   ").append_text(end)
@@ -169,7 +178,7 @@ def _stage_line(snapshot: Snapshot, room: Room) -> Text:
     what = "this stage: " if snapshot.status.plan else ""
     right = line((what, LABEL), (span(left_s), "bold"), (" left", LABEL))
     if not snapshot.status.plan:
-        ends = time.strftime("%H:%M", time.localtime(snapshot.now + left_s))
+        ends = time_of_day(snapshot.now + left_s, "%H:%M")
         right.append(f", until {ends}" if room.width >= 64 else "", LABEL)
     return spread(left, right, room.width)
 
