@@ -36,6 +36,7 @@ _ROMAN = [
     "XVI", "XVII", "XVIII", "XIX",
 ]  # fmt: skip
 _WKT = re.compile(r"(?:PROJCS|PROJCRS|COMPD_CS|COMPOUNDCRS)\[.*\]", re.DOTALL)
+_CODES = re.compile(r'((?:AUTHORITY|ID)\["EPSG",\s*"?(\d{4,5})"?)')
 _PRJ_BYTES = 20_000
 _STEEP = 200.0
 """degrees are recognised by heights this many times the extent of the plan"""
@@ -60,6 +61,8 @@ def system_of(head: str, source: Source) -> str | None:
 
 def _named(text: str) -> str | None:
     """Return the code of a system that a text names or defines in WKT."""
+    if _WKT.search(text) and (code := _of_wkt(text)):
+        return code
     found = _ANY.search(text)
     if found:
         return f"EPSG:{found.group(1)}"
@@ -75,13 +78,17 @@ def _named(text: str) -> str | None:
         south = (utm.group(3) or "N").upper() == "S"
         base = 32700 if south else _UTM_EPSG.get(first, 32600)
         return f"EPSG:{base + int(utm.group(2))}"
-    return _of_wkt(text)
+    return None
 
 
 def _of_wkt(text: str) -> str | None:
     found = _WKT.search(re.sub(r"^#\s?", "", text, flags=re.MULTILINE))
     if not found:
         return None
+    # the last code is that of the whole; those before it are of its parts
+    codes = _CODES.findall(found.group(0))
+    if codes and found.group(0).rstrip("] \n").endswith(codes[-1][0]):
+        return f"EPSG:{codes[-1][1]}"
     try:
         code = CRS.from_wkt(found.group(0)).to_epsg(min_confidence=25)
     except CRSError:
