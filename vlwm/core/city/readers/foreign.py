@@ -114,6 +114,8 @@ def named(rest: Sequence[str], is_tiled: bool, head_of: Callable[[str], bytes]) 
             counts[f"files of {ending}"] += 1
         elif ending in _ELEVATION and _ELEVATION_WORDS.search(name):
             counts[f"files of {ending} (heights of the ground)"] += 1
+        elif lower.endswith(".city.json"):
+            counts["files of .city.json"] += 1
         elif ending == ".json" and is_city_json(head_of(name)):
             counts["files of CityJSON"] += 1
         elif ending == ".xml":

@@ -28,7 +28,7 @@ _UTM_EPSG = {"E": 25800, "J": 6637, "N": 26900}
 """what a zone's number is added to, by the first letter of the datum"""
 _RECTANGULAR = re.compile(
     r"(JGD ?2000)?[^\n]{0,20}(?:Plane Rectangular CS|平面直角座標系?)\W{0,3}"
-    r"(?:zone\s*)?([IVX]+|\d{1,2})(?![\w.])",
+    r"(?:zone\s*|第)?([IVX]+|\d{1,2})(?![\w.])",
     re.IGNORECASE,
 )  # fmt: skip
 _ROMAN = [
