@@ -108,4 +108,4 @@ def _anywhere(snapshot: Snapshot) -> str | None:
     there = f"cd {shlex.quote(cwd)} && "
     if cwd == os.getcwd():
         return command.removeprefix(there)
-    return command if command.startswith(("cd /", "vlwm eval /")) else there + command
+    return command if command.startswith(("cd ", "vlwm eval /")) else there + command
