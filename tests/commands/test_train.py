@@ -117,7 +117,7 @@ def test_json_is_one_object_on_stdout(asked: list[tuple[Config, TrainOptions]]) 
     result = invoke("--work-dir", "here", "--json")
     value = json.loads(result.stdout)
     assert value["checkpoint"] == "here/best.pth" and value["notes"] == ["a note"]
-    assert value["next"].startswith(f"vlwm eval {Path.cwd() / 'here'} --video {Path.cwd()}")
+    assert value["next"].startswith(f"vlwm eval {Path.cwd() / 'here'}")
 
 
 def test_the_end_names_checkpoints_and_the_next_command(
