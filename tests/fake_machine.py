@@ -15,12 +15,22 @@ NVML_SOURCE = r"""
 #include <stdio.h>
 #include <string.h>
 /* FAKE_NVML: the code that nvmlInit answers. FAKE_GPUS: one GPU a '|', values after ';':
+   "@FILE" reads that text from a file, each time.
    name;uuid;total MiB;free MiB;SM*10;util;temperature;mW;limit mW;MIG instances;
    bits of what slows it;number of compute processes (1 GiB each, ids from 4000).
    A MIG instance is handle 100*(gpu+1)+part and owns an equal share. "-" means unsupported. */
 typedef long handle;
 static char field_buffer[256];
-static const char *spec(void) { const char *s = getenv("FAKE_GPUS"); return s ? s : ""; }
+static char file_buffer[4096];
+static const char *spec(void) {
+  const char *s = getenv("FAKE_GPUS");
+  if (!s || *s != '@') return s ? s : "";
+  FILE *f = fopen(s + 1, "r");
+  if (!f) return "";
+  file_buffer[fread(file_buffer, 1, sizeof file_buffer - 1, f)] = 0;
+  fclose(f);
+  return file_buffer;
+}
 static int owner(handle h) { return h >= 100 ? h / 100 - 1 : h - 1; }
 static const char *value(handle h, int which) {
   const char *s = spec();

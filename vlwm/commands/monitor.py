@@ -68,7 +68,7 @@ def monitor(
     if json_ or once:
         _show_once(folders[0], json_, glyphs)
     else:
-        _follow(folders, glyphs, interval, _alerts(alert_cmd))
+        _follow(folders, glyphs, interval, _alerts(alert_cmd), choose=bool(runs))
 
 
 def _follow_store(url: str, once: bool, json_: bool, interval: float) -> None:
@@ -151,14 +151,20 @@ def _show_once(folder: RunFolder, json_: bool, glyphs: Glyphs) -> None:
 
 
 def _follow(
-    folders: list[RunFolder], glyphs: Glyphs, interval: float | None, alerts: Alerts | None
+    folders: list[RunFolder],
+    glyphs: Glyphs,
+    interval: float | None,
+    alerts: Alerts | None,
+    *,
+    choose: bool,
 ) -> None:
     from vlwm.commands.shared.output import console
     from vlwm.core.monitoring import dashboard
 
     out = console()
     if out.is_terminal and not out.is_dumb_terminal:
-        dashboard.watch(folders, out, glyphs, interval or dashboard.SCREEN_PERIOD_S, alerts)
+        period_s = interval or dashboard.SCREEN_PERIOD_S
+        dashboard.watch(folders, out, glyphs, period_s, alerts, choose=choose)
     else:
         dashboard.follow_in_lines(
             folders[0],

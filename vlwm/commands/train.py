@@ -203,7 +203,7 @@ def train(
 
       [cyan]vlwm train --set optimizer.lr=5e-5 --stage world[/]
     """
-    from vlwm.commands.shared.live import draws_live, live_view
+    from vlwm.commands.shared.live import draws_live, live_view, run_links
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.errors import UsageError
@@ -259,6 +259,7 @@ def train(
     with after.around(work_dir), StopSignal() as stop, live_view(work_dir, drawn=drawn):
         from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
 
+        options = dataclasses.replace(options, links=run_links(work_dir))
         result = train_run(plan, options, stop)
     _show_result(result, json_, options)
 

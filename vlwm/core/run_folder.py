@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / f"epoch_{number}.pth"
 
     @property
+    def report_html(self) -> Path:
+        """The page about the run, written at its end."""
+        return self.path / "report.html"
+
+    @property
     def logs(self) -> Path:
         """Folder of the TensorBoard event files."""
         return self.path / "logs"

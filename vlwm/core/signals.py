@@ -17,7 +17,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -149,8 +150,28 @@ class Stoppable(SignalListener):
             raise KeyboardInterrupt
 
 
+_speakers: list[Callable[[str], bool]] = []  # who owns the terminal now, the newest last
+
+
+@contextmanager
+def speaking_through(speaker: Callable[[str], bool]) -> Iterator[None]:
+    """Hand the lines of `say` to what draws on the terminal, which would be torn by them.
+
+    Args:
+        speaker: prints a line, from any thread; returns False where it cannot now.
+    """
+    _speakers.append(speaker)
+    try:
+        yield
+    finally:
+        _speakers.remove(speaker)
+
+
 def say(text: str) -> None:
     """Write a line to stderr from any thread, also where the terminal is gone."""
+    with suppress(OSError, ValueError):
+        if _speakers and _speakers[-1](text):
+            return
     with suppress(OSError):
         os.write(2, f"{text}\n".encode(sys.stderr.encoding or "ascii", "replace"))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from vlwm.core.monitoring.layout import frame
 from vlwm.core.monitoring.panels import Room
 from vlwm.core.monitoring.plots import curve
 from vlwm.core.monitoring.reader import RunReader
+from vlwm.core.monitoring.screens.pages import links_page
 from vlwm.core.monitoring.snapshot import MachineSample, Series, Snapshot
 from vlwm.core.run_folder import RunFolder
 
@@ -114,7 +117,50 @@ def test_a_killed_run_says_how_to_go_on(run: RunFolder) -> None:
     dead = RunReader(run, exists=lambda pid: False, host_name="box").read(sample())
     text = "\n".join(draw(dead, 80, 24))
     assert "process gone" in text and "process 4321 died" in text
-    assert "→ vlwm train --resume" in text
+    assert "next: vlwm train --resume" in text and text.count("--resume") == 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
+def test_a_command_can_be_copied_whole_at_any_width(
+    run: RunFolder, width: int, glyphs: Glyphs
+) -> None:
+    command = (
+        "cd '/data/my runs' && vlwm train --work-dir /mnt/volume/a-long-folder-name/of-some-run "
+        "--data '/mnt/another volume/with a long name, sessions' --resume"
+    )
+    snapshot = snapshot_of(run, sample(), state="stopped", next=command, cwd=os.getcwd())
+    lines = [text.rstrip() for text in draw(snapshot, width, 24, glyphs)]
+    start = next(i for i, text in enumerate(lines) if text.startswith("next: "))
+    typed = "\n".join(lines[start:])[6:].split("? help")[0].replace("\\\n", "")
+    assert shlex.split(typed) == shlex.split(command)
+
+
+def test_the_end_of_the_run_and_a_warning_come_before_the_rest(run: RunFolder) -> None:
+    plan = [{"name": n, "label": f"a long name of {n}", "state": s, "share": 0.2, "seconds": 99}
+            for n, s in (("a", "done"), ("b", "done"), ("c", "now"), ("d", "todo"))]  # fmt: skip
+    snapshot = snapshot_of(run, sample(), plan=plan, eta_run_s=7260.0, health=[SIGN])
+    for width, height in ((40, 12), (60, 16), (80, 24), (120, 40)):
+        text = " ".join("".join(draw(snapshot, width, height)).split())
+        assert "end of the run in 2 h 01 min" in text, width
+        assert "starving 41% of the time" in text, width
+
+
+def test_links_are_whole_or_a_key_away(run: RunFolder) -> None:
+    url = "https://wandb.ai/somebody/occworld-tokyo/runs/3x8k2m1p"
+    links = {
+        "W&B": url,
+        "TensorBoard": "http://localhost:6006",
+        "TensorBoard: type on this machine": "tensorboard --logdir '/mnt/a run' --port 6006",
+    }
+    snapshot = snapshot_of(run, sample(), links=links)
+    text = "\n".join(draw(snapshot, 120, 40))
+    assert url in text and "http://localhost:6006" in text and "w all links" in text
+    page = Console(width=40, height=20, file=io.StringIO())
+    page.print(links_page(snapshot, Room(40, 20, UNICODE)))
+    shown = "".join(page.file.getvalue().split())  # type: ignore[attr-defined]
+    for value in links.values():
+        assert "".join(value.split()) in shown
 
 
 def test_what_to_type_next_works_in_any_folder(

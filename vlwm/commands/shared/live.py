@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlwm.core.hardware.machine import Machine
 
 
 def draws_live(live: bool | None, json_: bool) -> bool:
@@ -21,6 +26,22 @@ def draws_live(live: bool | None, json_: bool) -> bool:
     terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     wanted = (sys.stdout.isatty() and not json_) if live is None else live
     return wanted and terminal and lead
+
+
+def run_links(work_dir: Path, machine: Machine | None = None) -> dict[str, str]:
+    """Return where TensorBoard of a run can be seen, and what to type for it on this provider."""
+    from vlwm.core.cloud.provider import detect
+    from vlwm.core.cloud.tensorboard import board_of
+    from vlwm.core.hardware.machine import Machine
+
+    machine = machine or Machine()
+    board = board_of(shlex.quote(str(work_dir.absolute())), machine, detect(machine))
+    links = {"TensorBoard": board.url, "TensorBoard: type on this machine": board.command}
+    if board.tunnel is not None:
+        links["TensorBoard: type on your own computer first"] = board.tunnel
+    if board.note is not None:
+        links["TensorBoard: note"] = board.note
+    return links
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from vlwm.core.monitoring.panels import Room
 from vlwm.core.monitoring.sampler import Sampler
 from vlwm.core.monitoring.screens import pages
 from vlwm.core.monitoring.screens.alerts import Alerts
-from vlwm.core.monitoring.screens.view import COMPARE, HELP, LOG, RUNS, ZOOM, View
+from vlwm.core.monitoring.screens.view import COMPARE, HELP, LINKS, LOG, RUNS, ZOOM, View
 from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.monitoring.terminal.keys import pressed_keys
 from vlwm.core.monitoring.terminal.painter import Painter
@@ -41,18 +41,21 @@ def watch(
     glyphs: Glyphs,
     period_s: float,
     alerts: Alerts | None = None,
+    *,
+    choose: bool = False,
 ) -> None:
     """Show runs on the whole screen until somebody leaves.
 
     Args:
-        folders: run folders, at least one; the first is shown, several begin with their list.
+        folders: run folders, at least one; the first is shown.
         console: a console on a terminal.
         glyphs: characters that the terminal shows.
         period_s: seconds between pictures.
         alerts: looks at every snapshot.
+        choose: begin with the list of the runs, where there are several.
     """
     painter = Painter(_writer(), whole_screen=True)
-    view = View(screen=RUNS) if len(folders) > 1 else View()
+    view = View(screen=RUNS) if choose and len(folders) > 1 else View()
     with (
         _leave_by_signal(),
         pressed_keys() as pressed,
@@ -62,11 +65,16 @@ def watch(
         shown: list[Snapshot] = []
         while not view.left:
             size = console.size = _window_size(console)
+            latest = sampler.latest()
+            if alerts is not None:
+                for snapshot in latest:
+                    alerts.look(snapshot)
             if not view.paused or not shown:
-                shown = sampler.latest()
-                if alerts is not None:
-                    alerts.look(shown[view.run])
-            painter.paint(lines_of(console, picture(shown, view, *size, glyphs)), size)
+                shown = latest
+            lines = lines_of(console, picture(shown, view, *size, glyphs))
+            if view.paused:
+                lines = [*lines[: size.height - 1], "paused: p continues"[: size.width]]
+            painter.paint(lines, size)
             view = _after_keys(view, pressed, period_s, console, size, len(folders))
             sampler.focus(view.run, (view.run + 1) % len(folders))
 
@@ -96,11 +104,13 @@ def picture(
     """Return what the screen shows."""
     room = Room(width, height, glyphs)
     snapshot = snapshots[view.run]
-    if view.stage is not None:
+    if view.stage is not None and view.stage != snapshot.status.stage:
         status: Status = replace(snapshot.status, stage=view.stage)
-        snapshot = replace(snapshot, status=status)
+        snapshot = replace(snapshot, status=status, earlier_stage=True)
     if view.screen == HELP:
-        return pages.help_page(room)
+        return pages.help_page(room, view.scroll)
+    if view.screen == LINKS:
+        return pages.links_page(snapshot, room)
     if view.screen == LOG:
         return pages.log_page(snapshot, view, room)
     if view.screen == RUNS:

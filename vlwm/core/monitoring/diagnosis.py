@@ -58,7 +58,12 @@ def state_of(snapshot: Snapshot, glyphs: Glyphs) -> StateSign:
 
 def worries(snapshot: Snapshot) -> tuple[HealthSign, ...]:
     """Return the run's own health signs and what can only be seen from outside."""
-    return (*_of_the_process(snapshot), *snapshot.status.health, *_of_the_files(snapshot))
+    return (
+        *_of_the_process(snapshot),
+        *snapshot.status.health,
+        *_of_the_machine(snapshot),
+        *_of_the_files(snapshot),
+    )
 
 
 def _of_the_process(snapshot: Snapshot) -> tuple[HealthSign, ...]:
@@ -66,7 +71,7 @@ def _of_the_process(snapshot: Snapshot) -> tuple[HealthSign, ...]:
     resume = _anywhere(snapshot) or "run the same command again with --resume"
     if snapshot.liveness == "stalled":
         message = f"no heartbeat for {age}, the process is still there"
-        remedy = "look at the end of train_*.log; if it hangs, stop it and resume"
+        remedy = f"look at the end of {_log_of(snapshot)}; if it hangs, stop it and resume"
         return (HealthSign("stalled", "warn", message, remedy),)
     if snapshot.liveness == "silent":
         message = f"no heartbeat for {age} from {snapshot.status.host}"
@@ -75,10 +80,23 @@ def _of_the_process(snapshot: Snapshot) -> tuple[HealthSign, ...]:
         message = f"process {snapshot.status.pid} died {age} ago (killed or crashed)"
         return (HealthSign("gone", "fail", message, resume),)
     if snapshot.status.state == "failed":
-        return (
-            HealthSign("failed", "fail", "the run failed", "read the last lines of train_*.log"),
-        )
+        remedy = f"read the last lines of {_log_of(snapshot)}"
+        return (HealthSign("failed", "fail", "the run failed", remedy),)
     return ()
+
+
+def _log_of(snapshot: Snapshot) -> str:
+    return shlex.quote(str(snapshot.path.absolute())) + "/train_*.log"
+
+
+def _of_the_machine(snapshot: Snapshot) -> tuple[HealthSign, ...]:
+    if snapshot.machine is None or snapshot.elsewhere:
+        return ()
+    remedy = "look for Xid in dmesg; if the run hangs, stop it and resume on another machine"
+    return tuple(
+        HealthSign("gpu_lost", "fail", f"{name} does not answer any more", remedy)
+        for name in snapshot.machine.lost_gpus
+    )
 
 
 def _of_the_files(snapshot: Snapshot) -> tuple[HealthSign, ...]:

@@ -71,7 +71,15 @@ def terminal_glyphs() -> Glyphs:
 def clean(text: str, glyphs: Glyphs = UNICODE) -> str:
     """Return text from a file made safe for a terminal: no control characters, one line."""
     plain = "".join(c if c.isprintable() else " " for c in text)
-    return plain.encode("ascii", "replace").decode() if glyphs.ascii_only else plain
+    if not glyphs.ascii_only:
+        return plain
+    return plain.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+_PLAIN = str.maketrans(
+    {"–": "-", "—": "-", "…": "...", "→": "->", "·": "|", "×": "x", "’": "'", "°": " "}
+)
+"""what stands for characters of our own messages where only ASCII is shown"""
 
 
 def short(value: float | None, digits: int = 3, none: str = "-") -> str:

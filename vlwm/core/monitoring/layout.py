@@ -7,13 +7,16 @@ small     below            lines only
 
 from __future__ import annotations
 
+import re
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from vlwm.core.monitoring import panels, plots
+from vlwm.core.monitoring import machine_panel, panels, plots
+from vlwm.core.monitoring.diagnosis import worries
 from vlwm.core.monitoring.formatting import Glyphs, clean
 from vlwm.core.monitoring.panels import Room, packed
 from vlwm.core.monitoring.snapshot import Snapshot
@@ -81,7 +84,7 @@ def _wide(snapshot: Snapshot, room: Room, keys: bool) -> Group:
     below = Room(room.width, len(signs) + 2, room.glyphs)
     foot = panels.footer(snapshot, room, keys=keys)
     left = room.height - 1 - len(foot) - len(steps) - (top[1] + below.height)
-    log_lines = min(len(snapshot.log), max(0, left - 24))
+    log_lines = min(len(snapshot.log), max(0, left - 20))
     curves = max(8, (left - log_lines) * 5 // 9)
     log = log_tail(snapshot, Room(room.width, log_lines, room.glyphs))
     return Group(
@@ -96,11 +99,18 @@ def _wide(snapshot: Snapshot, room: Room, keys: bool) -> Group:
     )
 
 
+_HEAD = re.compile(r"^\d{4}-\d\d-\d\d (\d\d:\d\d:\d\d),\d+ (INFO )?")
+"""what begins a line of the log: here its time is enough"""
+
+
 def log_tail(snapshot: Snapshot, room: Room) -> list[Text]:
     """Return the last lines of the log that fit."""
     if room.height < 1:
         return []
-    texts = [clean(text, room.glyphs)[: room.width] for text in snapshot.log[-room.height :]]
+    texts = [
+        clean(_HEAD.sub(r"\1 ", text), room.glyphs)[: room.width]
+        for text in snapshot.log[-room.height :]
+    ]
     return [panels.line((text, panels.FAINT)) for text in texts]
 
 
@@ -109,7 +119,7 @@ def _top_row(snapshot: Snapshot, room: Room) -> tuple[Table, int]:
     widths = _split(room.width, 8, 7)
     left, right = (Room(width - 4, 12, room.glyphs) for width in widths)
     progress = [*panels.progress(snapshot, left), Text(), *panels.pace(snapshot, left)]
-    machine = panels.machine(snapshot, right)
+    machine = machine_panel.machine(snapshot, right)
     where = "machine (not the run's)" if snapshot.elsewhere else "machine"
     height = 2 + max(len(progress), len(machine))
     first, second = (Room(width, height, room.glyphs) for width in widths)
@@ -142,13 +152,14 @@ def _number_row(snapshot: Snapshot, room: Room, height: int) -> Table:
 
 def _compact(snapshot: Snapshot, room: Room, keys: bool) -> Group:
     above = [panels.header(snapshot, room), *panels.plan(snapshot, room)[:2]]
+    above += panels.links(snapshot, room)[:1] if room.height >= 30 else []
     above += [*panels.progress(snapshot, room), *panels.pace(snapshot, room)[:1]]
     foot = panels.footer(snapshot, room, keys=keys)
     below = [
         *plots.parts_line(snapshot, room)[:2],
         *packed(plots.validation(snapshot), room.width, "  ")[:2],
         *plots.horizons(snapshot, room),
-        *panels.machine(snapshot, Room(room.width, 4, room.glyphs)),
+        *machine_panel.machine(snapshot, Room(room.width, 4, room.glyphs)),
         panels.checkpoint_line(snapshot, room),
     ]
     health = panels.health(snapshot, Room(room.width, 3, room.glyphs))
@@ -161,15 +172,20 @@ def _compact(snapshot: Snapshot, room: Room, keys: bool) -> Group:
 
 def _small(snapshot: Snapshot, room: Room, keys: bool) -> Group:
     foot = panels.footer(snapshot, room, keys=keys)
+    end = panels.end_of_run(snapshot)
+    health = panels.health(snapshot, Room(room.width, 2, room.glyphs))
+    worried = bool(worries(snapshot))
     lines = [
         panels.header(snapshot, room),
+        *(health if worried else []),
         *panels.progress(snapshot, room),
-        *panels.plan(snapshot, room)[-1:],
+        *([] if end is None else [end]),
         plots.loss_title(snapshot),
-        plots.means_title(snapshot),
-        *panels.health(snapshot, Room(room.width, 2, room.glyphs)),
+        plots.means_title(snapshot, room.width),
+        *([] if worried else health),
+        *plots.horizons(snapshot, room),
         *panels.pace(snapshot, room),
         *packed(plots.validation(snapshot), room.width),
-        *panels.machine(snapshot, Room(room.width, 3, room.glyphs)),
+        *machine_panel.machine(snapshot, Room(room.width, 3, room.glyphs)),
     ]
     return Group(*[*lines[: max(1, room.height - len(foot))], *foot][: room.height])

@@ -6,25 +6,17 @@ Nothing is read here and nothing placed: `layout.py` puts the parts together. Te
 
 from __future__ import annotations
 
-import time
+import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from vlwm.core.hardware.gpu import Gpu
 from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
-from vlwm.core.monitoring.formatting import (
-    Glyphs,
-    clean,
-    gib,
-    percent,
-    short,
-    size,
-    span,
-    time_of_day,
-)
-from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
+from vlwm.core.monitoring.formatting import Glyphs, clean, percent, short, size, span, time_of_day
+from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.monitoring.terminal.charts import bar, sparkline
 from vlwm.core.run_status import HealthSign
 from vlwm.core.run_status import finite as number
@@ -89,32 +81,52 @@ def trend(snapshot: Snapshot, name: str, width: int, glyphs: Glyphs) -> Text:
 
 
 def header(snapshot: Snapshot, room: Room) -> Text:
-    """Return which run this is and its state."""
+    """Return which run this is and its state; the least important words go first."""
     glyphs, status = room.glyphs, snapshot.status
     state = state_of(snapshot, glyphs)
     facts = [clean(v, glyphs) for v in (status.config, status.device) if v]
     if snapshot.elsewhere and status.host:
-        facts.append(f"on {clean(status.host, glyphs)}")
-    tail = f" {glyphs.dot} " + f" {glyphs.dot} ".join(facts) if facts else ""
-    left = line(("vlwm ", "bold cyan"), (clean(str(snapshot.path), glyphs), "bold"), (tail, LABEL))
+        facts.insert(0, f"on {clean(status.host, glyphs)}")
     age = snapshot.heartbeat_age_s
     beat = "" if age is None or snapshot.liveness == "ended" else f"  heartbeat {span(age)}"
-    clock = time.strftime("  %H:%M:%S", time.localtime(snapshot.now))
-    right = line((f"{state.mark} {state.word}", f"bold {state.colour}"), (beat + clock, LABEL))
-    return spread(left, right, room.width)
+    clock = f"  {time_of_day(snapshot.now, '%H:%M:%S')}"
+    path = clean(str(snapshot.path), glyphs)
+    marked = line((f"{state.mark} {state.word}", f"bold {state.colour}"))
+    name = f"vlwm {path}"
+    for tail in (beat + clock, beat, clock, ""):
+        free = room.width - marked.cell_len - len(tail) - 1
+        if cell_len(name) <= free:
+            break
+    while facts and cell_len(name + f" {glyphs.dot} ".join(["", *facts])) > free:
+        facts.pop()
+    if cell_len(name) > free:  # the end of a path tells runs apart
+        name = path if cell_len(path) <= free else ".." + path[-max(1, free - 2) :]
+    left = line((name[: max(0, free)], "bold"))
+    if name.startswith("vlwm "):
+        left.stylize("cyan", 0, 4)
+    for fact in facts:
+        left.append(f" {glyphs.dot} {fact}", LABEL)
+    return spread(left, marked.append(tail, LABEL), room.width)
+
+
+_UNITS = {"prepare": "frame", "eval": "window", "done": ""}
+"""what the status counts in phases that take no optimizer steps"""
 
 
 def progress(snapshot: Snapshot, room: Room) -> list[Text]:
     """Return stage, phase, bar, epoch, step, time and money left."""
     status, glyphs = snapshot.status, room.glyphs
     lines = [_stage_line(snapshot, room)]
+    if snapshot.earlier_stage:
+        return lines
     share = status.step / status.steps if status.steps else None
     tail = line((f" {percent(share):>5}", "bold"))
     lines.append(gauge(share, room.width - tail.cell_len, glyphs).append_text(tail))
     epoch = min(status.epoch + (snapshot.liveness != "ended"), status.epochs)
     items = [named("epoch", f"{epoch} of {status.epochs}")] if status.epochs else []
-    if status.steps:
-        items.append(named("step", f"{status.step:,} of {status.steps:,}"))
+    unit = _UNITS.get(status.phase, "step")
+    if status.steps and unit:
+        items.append(named(unit, f"{status.step:,} of {status.steps:,}"))
     if status.started is not None and snapshot.liveness != "ended":
         items.append(named("running", span(snapshot.running_s), ""))
     return lines + packed([*items, *cost(snapshot)], room.width)[:1]
@@ -149,33 +161,47 @@ def plan(snapshot: Snapshot, room: Room) -> list[Text]:
             words += f" {span(step.seconds)}"
         style = "bold" if step.state == "now" else LABEL
         items.append(line((f"{mark} ", "green" if step.state == "done" else style), (words, style)))
-    lines = packed(items, room.width)
-    left_s = snapshot.eta_run_s
-    if left_s is not None:
-        ends = time_of_day(snapshot.now + left_s, "%a %H:%M")
-        end = line(("end of the run in ", LABEL), (span(left_s), "bold"), (f", {ends}", LABEL))
-        if lines[-1].cell_len + 3 + end.cell_len <= room.width:
-            lines[-1].append("   ").append_text(end)
-        else:
-            lines.append(end)
+    end = end_of_run(snapshot)
+    ends = [] if end is None else [end]
+    lines = packed([*items, *ends], room.width)
+    done = sum(step.state in ("done", "skipped") for step in steps)
+    if len(lines) > 2 and done > 1:  # in a narrow window what is over needs no names
+        over = line((f"{glyphs.good} ", "green"), (f"{done} of {len(steps)} parts", LABEL))
+        coming = [item for item, s in zip(items, steps, strict=True) if s.state in ("now", "todo")]
+        lines = packed([over, *coming, *ends], room.width)
+    if len(lines) > 2 and ends:  # when it ends is what people ask
+        lines = [lines[0], end or Text()]
     return lines
+
+
+def end_of_run(snapshot: Snapshot) -> Text | None:
+    """Return when the whole run ends."""
+    left_s = snapshot.eta_run_s
+    if left_s is None:
+        return None
+    ends = time_of_day(snapshot.now + left_s, "%a %H:%M")
+    return line(("end of the run in ", LABEL), (span(left_s), "bold"), (f", {ends}", LABEL))
 
 
 def _stage_line(snapshot: Snapshot, room: Room) -> Text:
     glyphs, phase = room.glyphs, snapshot.status.phase
+    word = STAGE_WORDS.get(snapshot.stage.name, snapshot.stage.name)
     place = "1 of 2" if snapshot.stage.name == Stage.TOKENIZER else "2 of 2"
     if snapshot.liveness == "waiting":
         left = line(("no status yet: ", LABEL), "the run has not begun")
     elif phase in ("prepare", "eval", "done", "start"):
         left = line((PHASE_WORDS[phase], "bold"))
     else:
-        word = STAGE_WORDS.get(snapshot.stage.name, snapshot.stage.name)
         doing = PHASE_WORDS.get(phase, clean(phase, glyphs))
         left = line((word, "bold"), f" {glyphs.dot} {doing}", (f"  stage {place}", LABEL))
     left_s = snapshot.eta_s
+    if snapshot.earlier_stage:
+        return line((word, "bold"), f" {glyphs.dot} values of this stage", ("  s: next", LABEL))
     if left_s is None:
         return left
     what = "this stage: " if snapshot.status.plan else ""
+    if left.cell_len + len(what) + len(span(left_s)) + 6 > room.width:
+        what = ""
     right = line((what, LABEL), (span(left_s), "bold"), (" left", LABEL))
     if not snapshot.status.plan:
         ends = time_of_day(snapshot.now + left_s, "%H:%M")
@@ -220,79 +246,6 @@ def codebook(snapshot: Snapshot) -> list[Text]:
     return items
 
 
-def machine(snapshot: Snapshot, room: Room) -> list[Text]:
-    """Return GPUs, CPU, memory, disk."""
-    sample = snapshot.machine
-    if sample is None:
-        return [line(("looking at the machine", FAINT))]
-    below = _host(sample, room)
-    gpus, height = sample.gpus.gpus, max(1, room.height - len(below))
-    if not gpus:
-        reason = clean(sample.gpus.reason or "none found", room.glyphs)
-        return [line(("no GPU", "bold"), (f": {reason}", LABEL)), *below]
-    two_lines = 2 * len(gpus) <= height
-    lines = [part for gpu in gpus for part in _gpu(gpu, room, two_lines)]
-    if len(lines) > height:
-        hidden = len(lines) - height + 1
-        lines = [*lines[: height - 1], line((f"and {hidden} more of {len(gpus)} GPUs", LABEL))]
-    return lines + below
-
-
-def _gpu(gpu: Gpu, room: Room, two_lines: bool) -> list[Text]:
-    glyphs = room.glyphs
-    name = clean((gpu.name or "GPU").replace("NVIDIA ", "").replace("GeForce ", ""), glyphs)
-    head = line((f"GPU {gpu.index} ", LABEL), (name, "bold"))
-    used, total = gpu.memory_used_bytes, gpu.memory_total_bytes
-    memory = line((f"{gib(used)}/{gib(total)} GiB", "bold"))
-    state = line((f"{_temperature(gpu, glyphs)}{_power(gpu)}", LABEL))
-    if gpu.slowed_by:
-        state.append(f" slowed: {', '.join(gpu.slowed_by)}", "yellow")
-    if len(gpu.processes) > 1:
-        state.append(f" {len(gpu.processes)} processes", "yellow")
-    load = line((f" {percent(gpu.utilization):>4} ", "bold"))
-    share = used / total if used is not None and total else None
-    if not two_lines:
-        head.truncate(max(10, room.width - 44))
-        right = Text.assemble(gauge(gpu.utilization, 6, glyphs, "green"), load, memory, " ", state)
-        return [spread(head, right, room.width)]
-    bars = max(4, (room.width - load.cell_len - memory.cell_len - 6) // 2)
-    second = line(("  ", ""))
-    second.append_text(gauge(gpu.utilization, bars, glyphs, "green")).append_text(load)
-    second.append("  ").append_text(gauge(share, bars, glyphs)).append(" ").append_text(memory)
-    return [spread(head, state, room.width), second]
-
-
-def _temperature(gpu: Gpu, glyphs: Glyphs) -> str:
-    return "" if gpu.temperature_c is None else f"{gpu.temperature_c:.0f}{glyphs.degree}C"
-
-
-def _power(gpu: Gpu) -> str:
-    if gpu.power_w is None:
-        return ""
-    return f" {gpu.power_w:.0f}" + (f"/{gpu.power_limit_w:.0f} W" if gpu.power_limit_w else " W")
-
-
-def _host(sample: MachineSample, room: Room) -> list[Text]:
-    host, glyphs = sample.host, room.glyphs
-    items = []
-    if host is not None and host.usable_cpus is not None:
-        cpu = line(("CPU ", LABEL)).append_text(gauge(sample.cpu_share, 6, glyphs, "green"))
-        items.append(cpu.append(f" {percent(sample.cpu_share)} of {host.usable_cpus:g}", "bold"))
-    if host is not None and host.usable_ram_bytes:
-        used, whole = host.ram_used_bytes, host.usable_ram_bytes
-        ram = line(("RAM ", LABEL)).append_text(
-            gauge(None if used is None else used / whole, 6, glyphs)
-        )
-        items.append(ram.append(f" {gib(used)}/{gib(whole)} GiB", "bold"))
-    if sample.disk is not None:
-        free = sample.disk.free_bytes
-        soon = sample.disk_full_s is not None and sample.disk_full_s < 86_400
-        colour = "yellow" if soon or (free is not None and free < 5e9) else "bold"
-        full = f", full in {span(sample.disk_full_s)}" if soon else ""
-        items.append(named("disk", f"{size(free)} free{full}", colour))
-    return packed(items, room.width)
-
-
 def checkpoints(snapshot: Snapshot, room: Room) -> list[Text]:
     """Return the checkpoints, newest first."""
     if not snapshot.checkpoints:
@@ -322,37 +275,73 @@ def checkpoint_line(snapshot: Snapshot, room: Room) -> Text:
 def health(snapshot: Snapshot, room: Room) -> list[Text]:
     """Return warnings with their remedy, worst first."""
     glyphs = room.glyphs
+    step = next_step(snapshot)
     signs = sorted(worries(snapshot), key=lambda sign: sign.level != "fail")
+    # the last line of the picture has that command whole
+    signs = [replace(sign, remedy="") if sign.name == "gone" and step else sign for sign in signs]
     if not signs:
         calm = "all healthy" if snapshot.stage.last else "no measurements yet"
         return [line((f"{glyphs.good} ", "green"), (calm, LABEL))]
-    lines = [text for sign in signs for text in _sign(sign, room)]
-    if len(lines) > room.height > 0:
-        hidden = f"and more: {', '.join(s.name for s in signs[1:])}"
-        lines = [*lines[: room.height - 1], line((clean(hidden, glyphs), "yellow"))]
+    lines = _sign(signs[0], room)  # the worst one is always whole
+    for number_, sign in enumerate(signs[1:], 1):
+        more = _sign(sign, room)
+        last = number_ == len(signs) - 1
+        if len(lines) + len(more) + (not last) > room.height:
+            hidden = f"and more: {', '.join(s.name for s in signs[number_:])}"
+            return [*lines, line((clean(hidden, glyphs)[: room.width], "yellow"))]
+        lines += more
     return lines
 
 
 def _sign(sign: HealthSign, room: Room) -> list[Text]:
-    """Return the warning and its remedy; on two lines where one is too short."""
+    """The warning and its remedy, whole: over as many lines as they need."""
     glyphs = room.glyphs
     mark = glyphs.bad if sign.level == "fail" else glyphs.warn
     colour = _LEVELS.get(sign.level, "yellow")
-    text = line((f"{mark} {clean(sign.name, glyphs)} ", f"bold {colour}"))
-    text.append(clean(sign.message, glyphs))
-    if not sign.remedy:
-        return [text]
-    remedy = line((f"{glyphs.arrow} ", LABEL), (clean(sign.remedy, glyphs), "bold"))
-    if text.cell_len + 1 + remedy.cell_len <= room.width:
-        return [text.append(" ").append_text(remedy)]
-    return [text, line("  ").append_text(remedy)]
+    head = f"{mark} {clean(sign.name, glyphs)} "
+    remedy = f" {glyphs.arrow} {clean(sign.remedy, glyphs)}" if sign.remedy else ""
+    message = clean(sign.message, glyphs)
+    if cell_len(head + message + remedy) <= room.width:
+        rows = [head + message + remedy]
+    else:
+        rows = wrapped(head + message, room.width, "  ")
+        rows += wrapped("  " + remedy.strip(), room.width, "    ") if remedy else []
+    lines = [line(row) for row in rows]
+    lines[0].stylize(f"bold {colour}", 0, len(head))
+    return lines
+
+
+def wrapped(text: str, width: int, indent: str = "") -> list[str]:
+    """Return a text broken at blanks; the lines after the first are indented."""
+    rows: list[str] = []
+    row = text[: len(text) - len(text.lstrip(" "))]
+    empty = True
+    for word in text.strip(" ").split(" "):
+        if not empty and cell_len(row) + 1 + cell_len(word) > width:
+            rows.append(row)
+            row, empty = indent, True
+        row += word if empty else f" {word}"
+        empty = False
+        while cell_len(row) > width > len(indent):  # one word that is longer than a line
+            fits = next(n for n in range(len(row), 0, -1) if cell_len(row[:n]) <= width)
+            rows.append(row[:fits])
+            row = indent + row[fits:]
+    return [*rows, row]
 
 
 def links(snapshot: Snapshot, room: Room) -> list[Text]:
-    """Return the pages about the run."""
-    found = snapshot.status.links
-    items = [named(clean(k, room.glyphs), clean(v, room.glyphs), "cyan") for k, v in found.items()]
-    return packed(items, room.width)
+    """Return the pages about the run that fit whole into one line, and how to see all."""
+    found = snapshot.links
+    hint = line(("w all links", FAINT))
+    shown: list[Text] = []
+    for name, value in found.items():
+        item = named(clean(name, room.glyphs), clean(value, room.glyphs), "cyan")
+        tail = [] if len(shown) + 1 == len(found) else [hint]
+        if len(packed([*shown, item, *tail], room.width)) == 1 and item.cell_len <= room.width:
+            shown.append(item)
+    if len(shown) < len(found):
+        shown.append(hint)
+    return packed(shown, room.width)
 
 
 def footer(snapshot: Snapshot, room: Room, *, keys: bool = True) -> list[Text]:
@@ -367,20 +356,37 @@ def footer(snapshot: Snapshot, room: Room, *, keys: bool = True) -> list[Text]:
     return [*lines, spread(line(), line((hint[: room.width], FAINT)), room.width)]
 
 
+_WORDS = re.compile(r"""(?:[^\s'"]|'[^']*'|"[^"]*")+""")
+
+
 def command_lines(command: str, room: Room) -> list[Text]:
-    """Return a command broken at blanks with backslashes, so that it can be copied whole."""
-    words = clean(command, room.glyphs).split(" ")
-    rows, row = [], "next: "
-    for number_, word in enumerate(words):
-        end = 2 if number_ < len(words) - 1 else 0  # room for " \\"
-        empty = row in ("next: ", "  ")
+    """Return a command broken between words with backslashes, so that it can be copied whole."""
+    words = _WORDS.findall(clean(command, room.glyphs))
+    rows, row, empty = [], "next: ", True
+    for index, word in enumerate(words):
+        end = 2 if index < len(words) - 1 else 0  # room for " \\"
         if not empty and len(row) + 1 + len(word) + end > room.width:
             rows.append(row + " \\")
-            row = "  " + word
-        else:
-            row += word if empty else " " + word
+            row, empty = "  ", True
+        if len(row) + len(word) + end > room.width:
+            *whole, word = _pieces(word, room.width - len(row) - 3)
+            for piece in whole:
+                rows.append(row + piece + "\\")
+                row = ""  # blanks would end the word
+        row += word if empty else f" {word}"
+        empty = False
     lines = []
     for text in [*rows, row]:
         head = "next: " if text.startswith("next: ") else ""
         lines.append(line((head, LABEL), (text[len(head) :], "bold cyan")))
     return lines
+
+
+def _pieces(word: str, width: int) -> list[str]:
+    """Return a long word of a command as quoted pieces; a shell joins them over line ends."""
+    try:
+        value = "".join(shlex.split(word))
+    except ValueError:  # a quote that is not closed
+        return [word]
+    step = max(4, width - 2)
+    return [shlex.quote(value[i : i + step]) for i in range(0, len(value), step)] or [word]

@@ -49,7 +49,9 @@ def curve(series: Sequence[Series], room: Room, *, log: bool | None = None) -> l
 
 
 def _plot(series: Sequence[Sequence[Point]], room: Room, log: bool | None) -> list[Text]:
-    if not any(len(one) > 1 for one in series) or room.height < 3 or room.width < _AXIS + 8:
+    if room.height < 3 or room.width < _AXIS + 8:
+        return []
+    if not any(len(one) > 1 for one in series):
         begun = any(len(one) for one in series)
         words = "waiting for a second value" if begun else "waiting for the first value"
         return [line((words[: room.width], FAINT))]

@@ -112,13 +112,14 @@ class RunReader:
         self._was_there = self._was_there or there
         beat_seen = self._watch_beat(now)
         return Snapshot(
-            path=self.folder.path,
+            path=self.folder.path.absolute(),
             now=now,
             status=self._status,
             liveness=self._liveness(now, beat_seen),
             stages={name: StageView(name) for name in STAGES},
             checkpoints=_checkpoints(self.folder, now),
             scores=self._scores(),
+            links=self._links(),
             notes=tuple(notes),
             beat_seen=beat_seen,
         )
@@ -147,6 +148,13 @@ class RunReader:
         except DataError:
             return None
         return scores if isinstance(scores, dict) else None
+
+    def _links(self) -> dict[str, str]:
+        """Return the pages that the run named, and its report once that is written."""
+        found = dict(self._status.links)
+        if self.folder.report_html.exists():
+            found["report"] = str(self.folder.report_html.absolute())
+        return found
 
     def _read_status(self) -> list[str]:
         try:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vlwm.core.hardware.gpu import GpuReader
+from vlwm.core.hardware.gpu import Gpu, GpuReader, GpuReport
 from vlwm.core.hardware.host import CpuMeter, read_host
 from vlwm.core.hardware.machine import Machine
 from vlwm.core.hardware.mounts import disk_space
@@ -34,20 +34,37 @@ class MachineSampler:
         self._gpus = GpuReader()
         self._cpu = CpuMeter(self._machine)
         self._cpu.read()
+        self._seen: dict[str, Gpu] = {}
         self._host_name = socket.gethostname()
         self._free: collections.deque[tuple[float, float]] = collections.deque(maxlen=_DISK_LOOKS)
 
     def read(self) -> MachineSample:
         """Look once."""
         disk = disk_space(self._folder.path, self._machine)
+        gpus = self._with_their_numbers(self._gpus.read())
+        here = {gpu.uuid for gpu in gpus.gpus}
         return MachineSample(
             host_name=self._host_name,
-            gpus=self._gpus.read(),
+            gpus=gpus,
+            lost_gpus=tuple(
+                f"GPU {gpu.index} {gpu.name}"
+                for uuid, gpu in self._seen.items()
+                if uuid not in here
+            ),
             host=read_host(self._machine),
             cpu_share=self._cpu.read(),
             disk=disk,
             disk_full_s=None if disk is None else self._until_full(disk.free_bytes),
         )
+
+    def _with_their_numbers(self, report: GpuReport) -> GpuReport:
+        """Keep each GPU's first number: the driver counts anew when one falls off the bus."""
+        gpus = []
+        for gpu in report.gpus:
+            if gpu.uuid is not None:
+                gpu = replace(gpu, index=self._seen.setdefault(gpu.uuid, gpu).index)
+            gpus.append(gpu)
+        return replace(report, gpus=tuple(gpus))
 
     def _until_full(self, free: float | None) -> float | None:
         """Return the seconds until the disk is full, by the oldest look that is kept."""

@@ -88,6 +88,8 @@ class MachineSample:
     """of the usable processor time, 0 to 1"""
     disk: DiskSpace | None = None
     """of the disk that holds the run folder"""
+    lost_gpus: tuple[str, ...] = ()
+    """GPUs that were there before and do not answer any more"""
     disk_full_s: float | None = None
     """seconds until that disk is full at the pace of the last minutes; None while it is not"""
 
@@ -110,6 +112,10 @@ class Snapshot:
     """last lines of the newest train_*.log, oldest first"""
     scores: Mapping[str, Any] | None = None
     """scores.json, once there is one"""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """name -> address or command of the pages about the run"""
+    earlier_stage: bool = False
+    """the stage in view is not the one that runs: somebody chose it"""
     notes: tuple[str, ...] = ()
     """what is odd about the files themselves"""
     beat_seen: float | None = None

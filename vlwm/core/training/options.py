@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ class TrainOptions:
     """log to Weights & Biases"""
     price_per_h: float | None = None
     """what an hour of this machine costs, for the cost so far and to come"""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """name -> address or command of pages about the run, for the dashboard"""
     command: str = "vlwm train"
     """the command line, for the sentence that tells how to resume"""
 

@@ -20,7 +20,6 @@ from vlwm.core.files import write_json
 from vlwm.core.folder_lock import folder_lock
 from vlwm.core.model.checkpoint import load_world_model
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.loop.progress import StageSettings
 from vlwm.core.training.options import TrainOptions, TrainResult
 from vlwm.core.training.run_context import Run, choose_device, open_run_context
 from vlwm.core.training.runtime.distributed import join_ranks
@@ -31,6 +30,7 @@ from vlwm.core.training.startup.initial_weights import (
     refuse_a_missing_checkpoint,
     refuse_missing_weights,
 )
+from vlwm.core.training.startup.planned_work import amounts_of, planned_work
 from vlwm.core.training.startup.resume import goes_on, is_finished, locate_data, set_aside
 from vlwm.core.training.startup.train_data import TrainData, open_data
 from vlwm.core.training.telemetry.provenance import attribution_with, non_commercial
@@ -112,11 +112,19 @@ def _open_data(run: Run) -> TrainData:
     run.status.update(phase=Phase.PREPARE)
     auto = run.options.auto is not None
     # the lead packs; the others then find everything packed
-    data = run.ranks.lead_does(lambda: open_data(run.config, run.tick, from_raw=auto))
+    data = run.ranks.lead_does(
+        lambda: open_data(
+            run.config,
+            run.tick,
+            from_raw=auto,
+            on_frames=lambda done, total: run.tick(step=done, steps=total),
+        )
+    )
     if data is None:
         data = open_data(run.config, run.tick)
     if run.status.plan is not None:
-        run.status.plan.expect(**_steps(run, data))
+        amounts = amounts_of(data, run.config)
+        run.status.plan.expect(*planned_work(run.config, run.ranks.size, amounts))
     if run.ranks.lead and not run.options.eval_only:
         write_json(run.folder.config_json, run.config.to_dict())
         run.folder.remember_data(run.config.data_root, data.data_hash)
@@ -124,27 +132,9 @@ def _open_data(run: Run) -> TrainData:
     return data
 
 
-def _steps(run: Run, data: TrainData) -> dict[str, int]:
-    """Return the optimizer steps of each part of the run, as far as the data tell."""
-    steps: dict[str, int] = {
-        Phase.MOTION: run.config.data.motion_steps,
-        Phase.FUSION: run.config.data.fusion_steps,
-        Phase.COMPLETION: run.config.data.completion_steps,
-    }
-    samples = {
-        Stage.TOKENIZER: (data.samples_of(Stage.TOKENIZER), run.config.tokenizer.epoch_samples),
-        Stage.WORLD: (data.samples_of(Stage.WORLD), run.config.data.epoch_samples),
-    }
-    for stage, (whole, chosen) in samples.items():
-        settings = StageSettings.of(run.config, stage, run.ranks.size)
-        an_epoch = -(-min(whole, chosen or whole) // settings.batch_size)  # rounded up
-        steps[stage] = settings.epochs * an_epoch
-    return steps
-
-
 def _judge(run: Run, data: TrainData) -> TrainResult:
     """Evaluate the best checkpoint on the test split, and write scores.json."""
-    run.status.update(phase=Phase.EVAL, stage=Stage.WORLD, eta_s=None)
+    run.status.update(phase=Phase.EVAL, stage=Stage.WORLD, step=0, steps=0, eta_s=None)
     checkpoint = find_checkpoint(run.folder.path)
     try:
         scores = _scores(run, data, checkpoint)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -18,8 +20,10 @@ from vlwm.core.training.options import TrainOptions, from_here
 from vlwm.core.training.runtime.distributed import PeerLost, Ranks
 from vlwm.core.training.runtime.multi_gpu_launch import refuse_missing_gpus
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
+from vlwm.core.training.startup.planned_work import amounts_before, planned_work
 from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_log_file
-from vlwm.core.training.telemetry.run_plan import RunPlan, pace_file
+from vlwm.core.training.telemetry.paces import PaceMemory, expected_paces, pace_file
+from vlwm.core.training.telemetry.run_plan import RunPlan
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 from vlwm.core.training.telemetry.wandb_sink import WandbSink
 from vlwm.core.vocabulary import Phase, Stage
@@ -70,7 +74,7 @@ def open_run_context(
     """
     folder = RunFolder(options.work_dir).create()
     status = StatusWriter(
-        folder, writes=ranks.lead, plan=_plan_of(config, options, device, ranks),
+        folder, writes=ranks.lead, plan=plan_of(config, options, device, ranks),
         device=describe(device), config=config.name, work_dir=str(folder.path),
         processes=ranks.size, command=options.command, cwd=os.getcwd(),
         price_per_h=options.price_per_h, spent_s=_spent_s(folder),
@@ -79,7 +83,7 @@ def open_run_context(
     handler = open_log_file(folder.path) if ranks.lead else None
     wandb = WandbSink(folder, options.wandb, config) if options.wandb and ranks.lead else None
     sinks = () if wandb is None else (wandb,)
-    links = {} if wandb is None or wandb.url is None else {"W&B": wandb.url}
+    links = {**(wandb.links if wandb is not None else {}), **options.links}
     ended: dict[str, object] = {"state": "failed", "exit_code": 1}
     # what a second signal does: the status tells how the run ended
     stop.last_act = lambda code: _write_last_status(status, code)
@@ -114,25 +118,47 @@ def open_run_context(
             close_log_file(handler)
 
 
-def _plan_of(
-    config: Config, options: TrainOptions, device: torch.device, ranks: Ranks
+def plan_of(
+    config: Config,
+    options: TrainOptions,
+    device: torch.device,
+    ranks: Ranks,
+    memory: Path | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> RunPlan | None:
-    """Return the parts that this run will have; None where it only evaluates."""
+    """Return the parts that this run will have; None where it only evaluates.
+
+    Args:
+        memory: file of the paces of earlier runs; None takes the user's.
+        clock: seconds.
+    """
     if options.eval_only:
         return None
     parts = [Phase.PREPARE]
     if options.trains(Stage.TOKENIZER):
         parts.append(Phase.TOKENIZER)
     if options.trains(Stage.WORLD):
-        memory = [Phase.FUSION] if config.model.use_memory else []
-        if memory and config.data.observed and config.model.completion_channels:
-            memory.append(Phase.COMPLETION)
-        parts += [Phase.MOTION, *memory, Phase.WORLD, Phase.EVAL]
-    # a pace holds for one config, grid, batch and device
-    batches = (config.tokenizer.samples_per_gpu, config.data.samples_per_gpu, ranks.size)
-    shape = (config.point_cloud_range, config.voxel_size, config.data.horizons, batches)
+        warm_ups = [Phase.FUSION] if config.model.use_memory else []
+        if warm_ups and config.data.observed and config.model.completion_channels:
+            warm_ups.append(Phase.COMPLETION)
+        parts += [Phase.MOTION, *warm_ups, Phase.WORLD, Phase.EVAL]
+    batches: dict[str, int] = {
+        Stage.TOKENIZER: config.tokenizer.samples_per_gpu,
+        Stage.WORLD: config.data.samples_per_gpu,
+    }
+    # what a pace holds for
+    sizes = (*batches.values(), ranks.size)
+    shape = (config.point_cloud_range, config.voxel_size, config.data.horizons, sizes)
     key = f"{config.name} {shape} {describe(device)}"
-    return RunPlan(tuple(parts), config.name, pace_file(), key)
+    plan = RunPlan(
+        tuple(parts),
+        expected_paces(config.name, batches),
+        PaceMemory(memory or pace_file(), key),
+        absolute=device.type == "cpu",
+        clock=clock,
+    )
+    plan.expect(*planned_work(config, ranks.size, amounts_before(config)))
+    return plan
 
 
 def _spent_s(folder: RunFolder) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlwm.core.monitoring.screens.view import CHARTS, HELP, LOG, MAIN, RUNS, ZOOM, View
+from vlwm.core.monitoring.screens.view import CHARTS, HELP, LINKS, LOG, MAIN, RUNS, ZOOM, View
 
 KEYS = [*"?qpz/lsrc123459", "up", "down", "left", "right", "enter", "escape", "backspace", "x"]
 
@@ -28,6 +28,10 @@ def test_the_screens() -> None:
     assert after("l").screen == LOG and after("r").screen == RUNS
     assert after("z").screen == ZOOM and after("z", "z").chart == 1
     assert after("z", "escape").screen == MAIN
+    assert after("w").screen == LINKS
+    assert after("?", "down", "down").scroll == 2 and after("?", "up").scroll == 0
+    assert after("l", "up").scroll == 1 and after("l", "up").run == 0
+    assert after("?", "down", "l").scroll == 0
     assert after("q").left and after("p").paused and not after("p", "p").paused
 
 

@@ -77,6 +77,14 @@ def test_only_changed_lines_are_written() -> None:
     assert terminal.painter.bytes_written - whole < 40
 
 
+def test_the_last_column_of_a_full_line_is_not_cleared() -> None:
+    sent: list[str] = []
+    painter = Painter(sent.append, whole_screen=True, synchronised=False)
+    painter.paint(["\x1b[1m" + "x" * COLUMNS + "\x1b[0m", "漢" * (COLUMNS // 2), "y"], (COLUMNS, 3))
+    full, wide, short = "".join(sent).split("H")[-3:]  # each begins by placing the cursor
+    assert "\x1b[K" not in full and "\x1b[K" not in wide and "\x1b[K" in short
+
+
 def test_another_size_begins_on_a_clear_screen() -> None:
     terminal = Terminal(whole_screen=False)
     terminal.paint(["one", "two"])

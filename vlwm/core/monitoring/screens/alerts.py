@@ -9,6 +9,7 @@ from vlwm.core.monitoring.diagnosis import state_of, worries
 from vlwm.core.monitoring.formatting import ASCII
 from vlwm.core.monitoring.snapshot import Snapshot
 
+_OLD_S = 3600.0  # a lost run of this age is one of yesterday
 _QUIET = ("waiting", "alive")
 
 
@@ -33,8 +34,9 @@ class Alerts:
         now = _events(snapshot)
         run = str(snapshot.path)
         before = self._told.get(run)
-        # a run that had ended before the monitor was opened is not news
-        first_and_over = before is None and snapshot.liveness == "ended"
+        # a run that was over long before the monitor was opened is not news
+        old = snapshot.liveness in ("gone", "silent") and (snapshot.heartbeat_age_s or 0) > _OLD_S
+        first_and_over = before is None and (snapshot.liveness == "ended" or old)
         for name, message in now.items():
             if not first_and_over and name not in (before or ()):
                 self._start(run, name, message)

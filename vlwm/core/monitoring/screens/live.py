@@ -23,10 +23,12 @@ from vlwm.core.monitoring.layout import frame
 from vlwm.core.monitoring.sampler import Sampler
 from vlwm.core.monitoring.terminal.painter import Painter
 from vlwm.core.run_folder import RunFolder
+from vlwm.core.signals import speaking_through
 
 PERIOD_S = 2.0
 _FIRST_S = 0.5  # the first pictures come faster: much changes while a run starts
 _QUICK = 10  # pictures that count as first
+_LONG_S = 0.3  # a picture takes a few milliseconds
 _LEAST = (20, 8)  # columns and lines of the smallest terminal that gets a picture
 
 
@@ -62,9 +64,12 @@ class LiveView:
         sys.stdout, sys.stderr = (_Above(self, s) for s in self._streams)
         self._sampler.__enter__()
         self._thread.start()
+        self._speaking = speaking_through(self.say_now)
+        self._speaking.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._speaking.__exit__(None, None, None)
         self._stop.set()
         self._wake.set()
         self._thread.join(timeout=2.0)
@@ -79,6 +84,19 @@ class LiveView:
         """Print text above the picture; safe in a signal handler."""
         self._pending.append(text)
         self._wake.set()
+
+    def say_now(self, text: str) -> bool:
+        """Print text above the picture before this returns; False where drawing takes too long."""
+        self._pending.append(text)
+        if not self._drawing.acquire(timeout=_LONG_S):
+            self._pending.remove(text)
+            return False
+        try:
+            while self._pending:
+                self._painter.above(self._pending.popleft())
+        finally:
+            self._drawing.release()
+        return True
 
     def draw(self) -> None:
         """Print what waits, then the newest picture."""

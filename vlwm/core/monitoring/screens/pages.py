@@ -10,7 +10,7 @@ from rich.text import Text
 from vlwm.core.monitoring import plots
 from vlwm.core.monitoring.diagnosis import state_of
 from vlwm.core.monitoring.formatting import clean, percent, short, span
-from vlwm.core.monitoring.panels import FAINT, LABEL, Room, header, line, spread
+from vlwm.core.monitoring.panels import FAINT, LABEL, Room, header, line, spread, wrapped
 from vlwm.core.monitoring.screens.view import CHARTS, View
 from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.run_status import finite as number
@@ -20,11 +20,12 @@ KEYS = (
     ("q", "quit; the run continues"),
     ("p", "pause the picture"),
     ("z", "one chart on the whole screen; again: the next chart"),
-    ("l", "the log"),
+    ("l", "the log; arrows up and down move in it"),
     ("/", "filter the log: type, then Enter"),
     ("s", "stage 1, stage 2, or the one that runs"),
     ("r", "list of runs; arrows and digits choose one"),
     ("c", "compare this run with the next one in the list"),
+    ("w", "links: W&B, TensorBoard, report"),
     ("Esc", "back"),
 )
 LABELS = (
@@ -45,53 +46,88 @@ LABELS = (
 )
 
 
-def help_page(room: Room) -> Group:
-    """Return the keys and what each label means."""
+def help_page(room: Room, scroll: int = 0) -> Group:
+    """Return the keys and what each label means, from line `scroll` on."""
     lines = [line(("Keys", "bold"))]
-    lines += [line((f"  {key:<5}", "bold cyan"), text) for key, text in KEYS]
+    for key, text in KEYS:
+        lines += _explained(key, text, 5, room, "bold cyan")
     lines += [line(), line(("Labels", "bold"))]
-    width = max(len(label) for label, _ in LABELS) + 2
+    width = max(len(label) for label, _ in LABELS) + 1
     for label, text in LABELS:
-        lines.extend(_explained(label, text, width, room))
+        lines += _explained(label, text, width, room, LABEL)
+    return Group(*_part_of(lines, scroll, room))
+
+
+def _explained(label: str, text: str, width: int, room: Room, style: str) -> list[Text]:
+    """A label and its meaning: next to it where that leaves room, else below it."""
+    if room.width < width + 30 and width > 10:
+        rows = wrapped(f"    {text}", room.width, "    ")
+        return [line((f"  {label}", style)), *map(line, rows)]
+    first, *rest = wrapped(text, room.width - width - 2)
+    lines = [line((f"  {label:<{width}}", style), first)]
+    return lines + [line(f"{'':{width + 2}}{row}") for row in rest]
+
+
+def _part_of(lines: list[Text], scroll: int, room: Room) -> list[Text]:
+    """The lines that fit, and where there are more how to see them."""
+    if len(lines) <= room.height:
+        return lines
+    start = min(scroll, len(lines) - room.height + 1)
+    shown = lines[start : start + room.height - 1]
+    where = f"lines {start + 1} to {start + len(shown)} of {len(lines)}: arrows up and down"
+    return [*shown, line((where[: room.width], FAINT))]
+
+
+def links_page(snapshot: Snapshot, room: Room) -> Group:
+    """Return the pages about the run, whole, and what to type to see them."""
+    lines = [line(("Links", "bold"))]
+    for name, value in snapshot.links.items():
+        lines.append(line((f"  {clean(name, room.glyphs)}", LABEL)))
+        rows = wrapped(f"    {clean(value, room.glyphs)}", room.width, "    ")
+        lines += [line((row, "bold cyan")) for row in rows]
+    if not snapshot.links:
+        lines.append(line(("the run has named none", FAINT)))
     return Group(*lines[: room.height])
 
 
-def _explained(label: str, text: str, width: int, room: Room) -> list[Text]:
-    if room.width >= width + len(text) + 2:
-        return [line((f"  {label:<{width}}", LABEL), text)]
-    return [line((f"  {label}", LABEL)), line(f"    {text}"[: room.width])]
-
-
 def log_page(snapshot: Snapshot, view: View, room: Room) -> Group:
-    """Return the end of the log, filtered."""
+    """Return the end of the log, filtered; a long line takes as many rows as it needs."""
     wanted = view.pattern.lower()
     texts = [text for text in snapshot.log if wanted in text.lower()]
     title = f"log of {snapshot.path}" + (f"   /{view.pattern}" if view.pattern else "")
     end = "_" if view.typing else ""
     lines = [line((clean(title + end, room.glyphs)[: room.width], "bold"))]
-    shown = texts[-(room.height - 2) :] if room.height > 2 else []
-    for text in shown:
+    rows: list[Text] = []
+    for text in texts[-(room.height + view.scroll) :]:
         style = "yellow" if "WARNING" in text else "red" if "ERROR" in text else ""
-        lines.append(line((clean(text, room.glyphs)[: room.width], style)))
-    if not shown:
-        lines.append(line(("no such line" if wanted else "no log yet", FAINT)))
-    return Group(*lines)
+        cut = wrapped(clean(text, room.glyphs), room.width, "  ")
+        rows += [line((row, style)) for row in cut]
+    if not rows:
+        rows = [line(("no such line" if wanted else "no log yet", FAINT))]
+    last = max(len(rows) - view.scroll, min(len(rows), room.height - 1))
+    return Group(*lines, *rows[max(0, last - room.height + 1) : last])
 
 
 def runs_page(snapshots: Sequence[Snapshot], chosen: int, room: Room) -> Group:
     """Return the list of runs: number, state, place in the run, path."""
-    lines = [line(("runs", "bold"), ("   digits or arrows choose, Enter opens", FAINT))]
-    for index, snapshot in enumerate(snapshots[: room.height - 1]):
+    hint = "   digits or arrows choose, Enter opens"
+    head = line(("runs", "bold"), (hint if room.width > 44 else "", FAINT))
+    lines = [head]
+    most = max(1, room.height - 1)
+    first = max(0, min(chosen - most // 2, len(snapshots) - most))
+    for index, snapshot in enumerate(snapshots[first : first + most], first):
         state, status = state_of(snapshot, room.glyphs), snapshot.status
         share = percent(status.step / status.steps) if status.steps else ""
+        word = state.word if room.width > 60 else state.word.split(",")[0][:12]
+        config = f"{clean(status.config or '', room.glyphs):<16.16} " if room.width > 60 else ""
         left = line(
             (f"{'>' if index == chosen else ' '}{index + 1:>3} ", "bold"),
-            (f"{state.mark} {state.word:<18} ", state.colour),
-            (f"{clean(status.config or '', room.glyphs):<16.16} {share:>5} ", LABEL),
+            (f"{state.mark} {word:<{18 if room.width > 60 else 12}} ", state.colour),
+            (f"{config}{share:>5} ", LABEL),
         )
         path = clean(str(snapshot.path), room.glyphs)
         free = room.width - left.cell_len
-        if len(path) > free > 8:  # the end of a path tells runs apart
+        if len(path) > free > 2:  # the end of a path tells runs apart
             path = ".." + path[-(free - 2) :]
         lines.append(left.append(path, "bold" if index == chosen else ""))
     return Group(*lines)
@@ -109,11 +145,7 @@ def zoom_page(snapshot: Snapshot, view: View, room: Room) -> Group:
         body, newest = plots.means(snapshot, _below(room)), number(stage.last, name)
     else:
         body, newest = plots.curve([series], _below(room)), number(stage.last, name)
-    title = spread(
-        line((name, "bold"), (f"  {short(newest)}", "bold cyan")),
-        line(("z next chart  Esc back", FAINT)),
-        room.width,
-    )
+    title = _titled(line((name, "bold"), (f"  {short(newest)}", "bold cyan")), room)
     return Group(header(snapshot, room), title, *body)
 
 
@@ -122,12 +154,29 @@ def compare_page(first: Snapshot, second: Snapshot, view: View, room: Room) -> G
     name = CHARTS[view.chart]
     glyphs = room.glyphs
     titles = [
-        line((f"{mark} ", colour), (clean(str(s.path), glyphs), "bold"), f"  {_newest(s, name)}")
+        _run_title(mark, colour, s, name, room)
         for mark, colour, s in (("1", "cyan", first), ("2", "yellow", second))
     ]
     body = plots.overlay(first, second, name, Room(room.width, room.height - 3, glyphs), glyphs)
-    hint = spread(line((name, "bold")), line(("z next chart  Esc back", FAINT)), room.width)
-    return Group(*titles, hint, *body)
+    return Group(*titles, _titled(line((name, "bold")), room), *body)
+
+
+def _titled(title: Text, room: Room) -> Text:
+    """A chart's title, and the keys where there is room."""
+    hint = line(("z next chart  Esc back", FAINT))
+    if title.cell_len + 2 + hint.cell_len > room.width:
+        return title
+    return spread(title, hint, room.width)
+
+
+def _run_title(mark: str, colour: str, snapshot: Snapshot, name: str, room: Room) -> Text:
+    """A run of two: its path, shortened at its beginning, and its newest value."""
+    value = _newest(snapshot, name)
+    path = clean(str(snapshot.path), room.glyphs)
+    free = room.width - 4 - len(value)
+    if len(path) > free > 2:
+        path = ".." + path[-(free - 2) :]
+    return line((f"{mark} ", colour), (path, "bold"), f"  {value}")
 
 
 def _newest(snapshot: Snapshot, name: str) -> str:

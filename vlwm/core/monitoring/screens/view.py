@@ -6,7 +6,10 @@ from dataclasses import dataclass, replace
 
 from vlwm.core.vocabulary import Stage
 
-MAIN, HELP, LOG, RUNS, ZOOM, COMPARE = "main", "help", "log", "runs", "zoom", "compare"
+MAIN, HELP, LOG, RUNS, ZOOM = "main", "help", "log", "runs", "zoom"
+COMPARE, LINKS = "compare", "links"
+_PAGES = {"?": HELP, "l": LOG, "r": RUNS, "c": COMPARE, "w": LINKS}
+_SCROLLED = (HELP, LOG)
 CHARTS = ("train/loss", "pred/mean", "val/iou", "loss/occupancy", "grad_norm", "lr")
 """metrics that `z` steps through"""
 
@@ -23,6 +26,7 @@ class View:
         chart: number in `CHARTS`.
         pattern: the log's filter.
         typing: keys go into the filter.
+        scroll: lines by which help or log is scrolled.
         left: somebody pressed q.
     """
 
@@ -33,6 +37,7 @@ class View:
     chart: int = 0
     pattern: str = ""
     typing: bool = False
+    scroll: int = 0
     left: bool = False
 
     def pressed(self, key: str, runs: int) -> View:
@@ -46,7 +51,7 @@ class View:
         if key == "p":
             return replace(self, paused=not self.paused)
         if key == "/":
-            return replace(self, screen=LOG, typing=True, pattern="")
+            return replace(self, screen=LOG, typing=True, pattern="", scroll=0)
         if key == "z":
             chart = (self.chart + 1) % len(CHARTS) if self.screen == ZOOM else self.chart
             return replace(self, screen=ZOOM, chart=chart)
@@ -57,9 +62,13 @@ class View:
                 Stage.WORLD: None,
             }
             return replace(self, stage=order[self.stage])
-        if key in "?lrc" and len(key) == 1:
-            wanted = {"?": HELP, "l": LOG, "r": RUNS, "c": COMPARE}[key]
-            return replace(self, screen=MAIN if self.screen == wanted else wanted)
+        if key in _PAGES:
+            wanted = _PAGES[key]
+            return replace(self, screen=MAIN if self.screen == wanted else wanted, scroll=0)
+        if key in ("up", "down") and self.screen in _SCROLLED:
+            # help is read downwards from its beginning, the log upwards from its end
+            further = (key == "down") == (self.screen == HELP)
+            return replace(self, scroll=max(0, self.scroll + (1 if further else -1)))
         return self._chosen(key, runs)
 
     def _typed(self, key: str) -> View:

@@ -11,13 +11,17 @@ terminals ignore the two sequences.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+
+from rich.cells import cell_len
 
 _SYNC_ON, _SYNC_OFF = "\x1b[?2026h", "\x1b[?2026l"
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _ALTERNATE_ON, _ALTERNATE_OFF = "\x1b[?1049h", "\x1b[?1049l"
 _CLEAR_SCREEN, _CLEAR_BELOW, _CLEAR_LINE_END = "\x1b[2J\x1b[H", "\x1b[J", "\x1b[K"
 _RESET = "\x1b[0m"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Painter:
@@ -79,7 +83,9 @@ class Painter:
             self._shown, self._size = [], size
         for row, line in enumerate(lines):
             if row >= len(self._shown) or self._shown[row] != line:
-                parts.append(f"\x1b[{row + 1};1H{line}{_RESET}{_CLEAR_LINE_END}")
+                # behind a full line the cursor waits on the last column: clearing would take it
+                clear = _CLEAR_LINE_END if _width(line) < size[0] else ""
+                parts.append(f"\x1b[{row + 1};1H{line}{_RESET}{clear}")
         if len(lines) < len(self._shown):
             parts.append(f"\x1b[{len(lines) + 1};1H{_CLEAR_BELOW}")
         self._shown = lines
@@ -109,6 +115,11 @@ class Painter:
     def _send(self, text: str) -> None:
         self.bytes_written += len(text.encode("utf-8", "replace"))
         self._write(text)
+
+
+def _width(line: str) -> int:
+    """Return the columns of a line without its colours."""
+    return cell_len(_COLOUR.sub("", line))
 
 
 def _up(lines: int) -> str:

@@ -6,6 +6,7 @@ Everything else is a sentence with the command that provides it.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from vlwm.core.data.generation.prepare import PreparePlan
 
 log = logging.getLogger("vlwm.training")
+
+OnFrames = Callable[[int, int], None]
+"""Called with (frames prepared, frames in all)."""
 
 _SETS = {"nuscenes": "nuScenes", "uavscenes": "UAVScenes"}
 _MADE_UP = "or try a made-up city: --config test_local"
@@ -108,8 +112,11 @@ def is_to_be_prepared(config: Config, *, from_raw: bool) -> bool:
     )
 
 
-def prepare_data(config: Config, tick: Tick) -> None:
-    """Make the sessions of a config in its data folder; continue where it was stopped.
+def prepare_data(config: Config, tick: Tick, on_frames: OnFrames | None = None) -> None:
+    """Make the sessions of a config in its data folder, or resume making them.
+
+    Args:
+        on_frames: called with (frames, all) instead of `tick` after some frames.
 
     Raises:
         DataError: the city cannot be read, or is too small.
@@ -125,7 +132,16 @@ def prepare_data(config: Config, tick: Tick) -> None:
         plan.sessions, plan.frames, city.name, root,
     )  # fmt: skip
     with folder_lock(root, "vlwm train", log.warning):
-        report = prepare(city, config, root, plan, lambda session, done, total: tick())
+        done_of: dict[str, int] = {}
+
+        def count(session: str, done: int, _: int) -> None:
+            done_of[session] = done
+            if on_frames is None:
+                tick()
+            else:
+                on_frames(sum(done_of.values()), plan.sessions * plan.frames)
+
+        report = prepare(city, config, root, plan, count)
     log.info("prepared %d frames of %d sessions", report.frames, report.sessions)
 
 

@@ -19,6 +19,7 @@ from vlwm.core.evaluation.column_prior import MOST_FRAMES, evenly
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.training.loop.task import Tick
 from vlwm.core.training.startup.data_on_demand import (
+    OnFrames,
     is_to_be_prepared,
     prepare_data,
     refuse_what_is_missing,
@@ -76,17 +77,20 @@ class TrainData:
         return self.store.grid
 
 
-def open_data(config: Config, tick: Tick, *, from_raw: bool = False) -> TrainData:
+def open_data(
+    config: Config, tick: Tick, *, from_raw: bool = False, on_frames: OnFrames | None = None
+) -> TrainData:
     """Open the packed frames of a config, making them first where it states how.
 
     Args:
         from_raw: prepare city models too, not only a procedural city.
+        on_frames: called with (frames, all) while sessions are prepared.
 
     Raises:
         DataError: no data, another grid, an empty split, or a data set whose reader is missing.
     """
     if not config.data.train and is_to_be_prepared(config, from_raw=from_raw):
-        prepare_data(config, tick)
+        prepare_data(config, tick, on_frames)
     refuse_what_is_missing(config)
 
     def packed(name: str, done: int, total: int) -> None:

@@ -1,24 +1,20 @@
 """Estimate when the whole run ends, from its first minutes on.
 
-A run has parts: prepare the data, stage 1, two warm-ups, stage 2, the test. The clock of a stage
-knows when that stage ends; the parts after it are estimated from their number of steps and the
-pace of a step. The pace comes from the last run of this config on this device, which is kept in
-`~/.cache/vlwm/pace.json`; without one, from the ratios below, measured on two CPU cores. What has
-been measured in this run corrects the scale of everything that is still to come.
+A run has parts: prepare the data, stage 1, two warm-ups, stage 2, the test. A part has one or more
+kinds of work, each a number of units (frames, optimizer steps, windows) of one pace: stage 2 is
+steps, validations, and what only the first validation does. The pace of a kind is expected before
+it is measured (`paces.py`). Measurements replace it as they come in, and what the run has measured
+so far scales the paces of everything that is still to come.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vlwm.core.errors import VlwmError
-from vlwm.core.files import read_json, write_json
+from vlwm.core.training.telemetry.paces import COUNT, FIRST, VALIDATE, PaceMemory
 from vlwm.core.vocabulary import Phase
 
 LABELS: dict[str, str] = {
@@ -32,60 +28,138 @@ LABELS: dict[str, str] = {
 }
 """parts of a run in order, with their labels"""
 
-_RATIOS = {
-    "test_local": {
-        "tokenizer": 0.36,
-        "motion": 0.022,
-        "fusion": 0.105,
-        "completion": 0.12,
-        "world": 3.3,
-        "eval": 35.0,
-    },
-    "": {
-        "tokenizer": 3.8,
-        "motion": 0.03,
-        "fusion": 0.31,
-        "completion": 0.6,
-        "world": 6.3,
-        "eval": 60.0,
-    },
-}
-"""seconds a step (of the test: in all) on two cores, by preset; only their ratios matter"""
-
-_STEPS = "/steps"  # ending of the names under which numbers of steps are kept
 _IN_STAGE = (Phase.VALIDATE, Phase.SAVE, Phase.PROBE, Phase.COMPILE)
 """phases that belong to the stage they interrupt"""
 
+_TRUST_S = 5.0
+"""an expected pace counts as much as a measurement of this length"""
+
+_START_S = 1.0
+"""that this machine is as fast as expected counts as much as a measurement of this length"""
+
+_LATE = 0.1
+"""work that takes longer than expected: this share of its time is expected to be left"""
+
 
 @dataclass
-class _Part:
-    """One part of the run and what is known about its length."""
+class _Work:
+    """One kind of work: units of one pace.
+
+    Attributes:
+        name: the part's name, or that with an ending of `paces.py`.
+        expected_s: seconds a unit before anything is measured; None where nothing is known.
+        units: of the part; of one validation. None before the data are known.
+        done: units that this process has measured.
+        spent_s: seconds that they took.
+    """
 
     name: str
-    steps: int | None = None
-    pace_s: float | None = None
-    state: str = "todo"
-    share: float = 0.0
-    began: float | None = None
-    took_s: float = 0.0
-    left_s: float | None = None
+    expected_s: float | None = None
+    units: float | None = None
+    done: float = 0.0
+    spent_s: float = 0.0
+
+    def pace_s(self, scale: float | None) -> float | None:
+        """Return seconds a unit: the expected pace, replaced as measurements come in."""
+        measured_s = self.spent_s / self.done if self.done else None
+        if self.expected_s is None or scale is None:
+            return measured_s
+        expected_s = self.expected_s * scale
+        if measured_s is None:
+            return expected_s
+        weight = _TRUST_S / expected_s  # units that the expectation stands for
+        weight = min(weight, 0.1 * (self.units or weight))
+        return (self.spent_s + weight * expected_s) / (self.done + weight)
+
+    def whole_s(self, scale: float | None) -> float:
+        """Return the seconds of all units; 0 where that is unknown."""
+        return (self.pace_s(scale) or 0.0) * (self.units or 0.0)
+
+    def measure(self, units: float, seconds: float) -> None:
+        """Add a measurement."""
+        self.done += units
+        self.spent_s += seconds
+
+
+class _Part:
+    """One part of the run: its steps, and for a stage its validations."""
+
+    def __init__(self, name: str, paces: Mapping[str, float]) -> None:
+        def work(kind: str) -> _Work:
+            return _Work(kind, paces.get(kind), paces.get(kind + COUNT))
+
+        self.name = name
+        self.steps = work(name)
+        self.one = work(name + VALIDATE)
+        """the windows of one validation"""
+        self.first = work(name + FIRST)
+        """what the first validation does besides, by the window"""
+        self.due: tuple[float, ...] = ()
+        """shares of the part at which a validation comes"""
+        self.state = "todo"
+        self.step = 0
+        self.count = 0
+        """steps as the status counts them; 0 where it does not"""
+        self.took_s = 0.0
+        self.validating_s: float | None = None
+        """of the validation that runs"""
+        self.past = 0
+        """validations that are over, those of earlier processes included"""
 
     @property
-    def expected_s(self) -> float | None:
-        """Length by the number of steps and the expected pace."""
-        if self.pace_s is None or self.steps is None:
-            return None
-        return self.pace_s * self.steps
+    def share(self) -> float:
+        """Part of its steps that is done, 0 to 1."""
+        return min(1.0, self.step / self.count) if self.count else 0.0
 
-    def total_s(self) -> float | None:
-        """Return the length as this run measures it; None where nothing is measured yet."""
-        if self.state == "done":
-            return self.took_s
-        if self.state != "now":
+    def left_s(self, scale: float | None) -> float | None:
+        """Return the seconds left; None where a pace or a number of units is unknown."""
+        if self.state in ("done", "skipped"):
+            return 0.0
+        pace_s = self.steps.pace_s(scale)
+        units = float(self.count) if self.count else self.steps.units
+        if pace_s is None or units is None:
             return None
-        if self.left_s is not None:
-            return self.took_s + self.left_s
-        return self.took_s / self.share if self.share > 0.02 else None
+        if self.state == "now" and not self.count:  # nothing counts its units
+            return _rest_s(pace_s * units, self.took_s)
+        return (units - self.step) * pace_s + self._validations_left_s(scale)
+
+    def _validations_left_s(self, scale: float | None) -> float:
+        """Return the seconds of the validations to come and of the one that runs."""
+        coming = len(self.due) - self.past
+        if coming <= 0:
+            return 0.0
+        one_s = self.one.whole_s(scale)
+        next_s = one_s + (self.first.whole_s(scale) if self.past == 0 else 0.0)
+        if self.validating_s is not None:
+            next_s = _rest_s(next_s, self.validating_s)
+        return next_s + (coming - 1) * one_s
+
+    def end_validation(self, scale: float | None) -> None:
+        """Take the time of the validation that ran as a measurement."""
+        if self.validating_s is None:
+            return
+        one_s, first_s = self.one.whole_s(scale), self.first.whole_s(scale)
+        share = one_s / (one_s + first_s) if self.past == 0 and first_s else 1.0
+        self.one.measure(self.one.units or 0.0, share * self.validating_s)
+        if share < 1.0:
+            self.first.measure(self.first.units or 0.0, (1.0 - share) * self.validating_s)
+        self.validating_s = None
+
+
+def _rest_s(expected_s: float, elapsed_s: float) -> float:
+    """Return the seconds left of work whose units are not counted."""
+    return max(expected_s - elapsed_s, _LATE * elapsed_s)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the run did when the plan looked last."""
+
+    part: _Part | None
+    phase: str
+    at_s: float
+    warm: bool
+    """a step of this part is over; the first one compiles, and is not measured"""
 
 
 class RunPlan:
@@ -93,150 +167,130 @@ class RunPlan:
 
     Args:
         parts: names of the parts of this run, in order, as in `LABELS`.
-        config: name of the preset, for the ratios of a first run.
-        memory: where paces of earlier runs are kept; None keeps nothing.
-        key: what a pace holds for: config, grid, batch, device.
+        paces: kind of work -> seconds a unit that are expected (`expected_paces`).
+        memory: paces of earlier runs, which come before the expected ones.
+        absolute: the expected paces are those of this machine; else only their ratios count, and
+            there is no estimate before something is measured.
         clock: seconds.
     """
 
     def __init__(
         self,
         parts: tuple[str, ...],
-        config: str,
-        memory: Path | None = None,
-        key: str = "",
+        paces: Mapping[str, float],
+        memory: PaceMemory,
+        *,
+        absolute: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._memory, self._key = memory, key
-        remembered = self._remembered()
-        self._sure = bool(remembered)
-        ratios = _RATIOS.get(config, _RATIOS[""])
-        self.parts = [_Part(name, pace_s=remembered.get(name, ratios.get(name))) for name in parts]
-        for part in self.parts:
-            part.steps = int(remembered.get(part.name + _STEPS, 0)) or None
-            if part.name in ("prepare", "eval"):
-                part.steps = 1
-            if part.name == "prepare":
-                part.pace_s = remembered.get("prepare")
+        self._memory = memory
+        remembered = memory.read()
+        self._absolute = absolute or bool(remembered)
+        self.parts = [_Part(name, {**paces, **remembered}) for name in parts]
+        self._last = _Look(None, Phase.START, clock(), warm=False)
 
-    def expect(self, **steps: int) -> None:
-        """Set the number of optimizer steps of parts, once the data are known."""
+    def expect(
+        self,
+        units: Mapping[str, float],
+        due: Mapping[str, tuple[float, ...]],
+    ) -> None:
+        """Set how much there is to do, once the data are known.
+
+        Args:
+            units: kind of work -> frames, steps or windows.
+            due: stage -> shares of its steps at which it validates.
+        """
         for part in self.parts:
-            if part.name in steps:
-                part.steps = steps[part.name]
+            for work in (part.steps, part.one, part.first):
+                if work.name in units:
+                    work.units = units[work.name]
+            part.due = due.get(part.name, part.due)
 
     def observe(self, status: Mapping[str, Any]) -> None:
-        """Take the phase, stage, step, steps and eta_s that status.json is about to show."""
-        name = status["stage"] if status["phase"] in _IN_STAGE else status["phase"]
-        if name in ("done", "failed", "stopped"):
+        """Take phase, stage, step and steps that status.json is about to show."""
+        phase, now = status["phase"], self._clock()
+        name = status["stage"] if phase in _IN_STAGE else phase
+        part = next((part for part in self.parts if part.name == name), None)
+        warm = self._measure(now - self._last.at_s, part, phase, status)
+        if phase == Phase.DONE:
             self._finish(len(self.parts))
-            return
-        index = next((i for i, part in enumerate(self.parts) if part.name == name), None)
-        if index is None:
-            return
-        self._finish(index)
-        part, now = self.parts[index], self._clock()
-        if part.state != "now" or part.began is None:
+        if part is not None:
+            self._finish(self.parts.index(part))
             part.state = "now"
-            part.began = now
-        part.took_s = now - part.began
-        part.left_s = status["eta_s"]
-        if status["steps"]:
-            # an estimate from the share is used where the stage's own clock has none yet
-            part.share = min(1.0, status["step"] / status["steps"])
-            if name not in ("prepare", "eval"):
-                part.steps = status["steps"]
+            part.step, part.count = status["step"], status["steps"]
+            done = status["epoch"] / status["epochs"] if status["epochs"] else 0.0
+            part.past = sum(share <= done + 1e-6 for share in part.due)
+            if phase == Phase.VALIDATE and part.validating_s is None:
+                part.validating_s = 0.0
+        self._last = _Look(part, phase, now, warm)
+
+    def _measure(
+        self, seconds: float, part: _Part | None, phase: str, status: Mapping[str, Any]
+    ) -> bool:
+        """Attribute the time since the last look; return whether the part is warm."""
+        last = self._last
+        if last.part is None:
+            return False
+        last.part.took_s += seconds
+        if last.phase == Phase.VALIDATE:
+            last.part.validating_s = (last.part.validating_s or 0.0) + seconds
+            if phase != Phase.VALIDATE or part is not last.part:
+                last.part.end_validation(self._scale())
+        if part is not last.part:
+            return False
+        steps = max(0, status["step"] - last.part.step)
+        if last.phase == last.part.name and last.warm:
+            last.part.steps.measure(steps, seconds)
+        return last.warm or steps > 0
 
     def _finish(self, before: int) -> None:
         """Close every part in front of number `before`; one that never began was not needed."""
         for part in self.parts[:before]:
-            if part.state == "now":
-                part.state, part.share = "done", 1.0
-                if part.began is not None:
-                    part.took_s = self._clock() - part.began
-            elif part.state == "todo":
-                part.state = "skipped"
+            part.state = {"now": "done", "todo": "skipped"}.get(part.state, part.state)
+            if part.state == "done":
+                part.step = part.count
 
     def values(self) -> dict[str, Any]:
-        """Return `plan` and `eta_run_s` for status.json."""
+        """Return `plan`, `eta_run_s` and `eta_s`, the rest of the current part, for status.json."""
         scale = self._scale()
-        left_s: float | None = 0.0
+        run_s: float | None = 0.0
+        part_s: float | None = None
         rows = []
         for part in self.parts:
-            total_s = part.total_s()
-            # a part that has not begun: its expected length on this run's scale
-            if total_s is None and part.expected_s is not None and scale is not None:
-                total_s = part.expected_s * scale
-            if part.state in ("now", "todo"):
-                rest = None if total_s is None else max(0.0, total_s - part.took_s)
-                left_s = None if rest is None or left_s is None else left_s + rest
+            left_s = part.left_s(scale)
+            run_s = None if left_s is None or run_s is None else run_s + left_s
+            part_s = left_s if part.state == "now" else part_s
             rows.append(
                 {
                     "name": part.name,
                     "label": LABELS[part.name],
                     "state": part.state,
-                    "share": round(part.share, 4),
-                    "seconds": None if total_s is None else round(total_s, 1),
+                    "share": 1.0 if part.state == "done" else round(part.share, 4),
+                    "seconds": None if left_s is None else round(part.took_s + left_s, 1),
                 }
             )
-        return {"plan": rows, "eta_run_s": left_s}
+        return {"plan": rows, "eta_run_s": run_s, "eta_s": part_s}
 
     def _scale(self) -> float | None:
-        """Return the ratio of measured to expected time, over the parts measured so far."""
-        measured = expected = 0.0
+        """Return how much slower this run is than expected, by what it has measured.
+
+        Preparing data is left out: it does not run on the GPU.
+        """
+        measured_s = expected_s = _START_S if self._absolute else 0.0
         for part in self.parts:
-            total_s = part.total_s()
-            if total_s is not None and part.expected_s and part.name != "prepare":
-                measured, expected = measured + total_s, expected + part.expected_s
-        if expected > 0:
-            return measured / expected
-        return 1.0 if self._sure else None
+            for work in (part.steps, part.one, part.first):
+                if work.done and work.expected_s and part.name != Phase.PREPARE:
+                    measured_s += work.spent_s
+                    expected_s += work.done * work.expected_s
+        return measured_s / expected_s if expected_s > 0 else None
 
     def remember(self) -> None:
-        """Keep the pace of each finished part for the next run of this config here."""
-        if self._memory is None:
-            return
-        paces = {
-            part.name: part.took_s / (part.steps or 1)
-            for part in self.parts
-            if part.state == "done" and part.took_s > 0
-        }
-        paces |= {
-            p.name + _STEPS: float(p.steps) for p in self.parts if p.name in paces and p.steps
-        }
-        known = _read(self._memory)
-        known[self._key] = {**known.get(self._key, {}), **paces}
-        try:
-            self._memory.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self._memory, known)
-        except (OSError, VlwmError):
-            return  # a pace is a convenience; a full or read-only home must not fail the run
-
-    def _remembered(self) -> dict[str, float]:
-        return {} if self._memory is None else _read(self._memory).get(self._key, {})
-
-
-def pace_file() -> Path:
-    """Return where paces are kept: below XDG_CACHE_HOME or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "vlwm" / "pace.json"
-
-
-def _read(path: Path) -> dict[str, dict[str, float]]:
-    """Return what is kept there; a damaged file counts as empty."""
-    try:
-        values = read_json(path)
-    except (VlwmError, OSError, json.JSONDecodeError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    good = {}
-    for key, paces in values.items():
-        if isinstance(paces, dict):
-            good[key] = {
-                name: float(pace)
-                for name, pace in paces.items()
-                if isinstance(pace, (int, float)) and 0 < pace < 1e9
-            }
-    return good
+        """Keep the measured paces for the next run of this config here."""
+        kept: dict[str, float] = {}
+        for part in self.parts:
+            for work in (part.steps, part.one, part.first):
+                if work.done and work.spent_s > 0:
+                    kept[work.name] = work.spent_s / work.done
+                    kept[work.name + COUNT] = float(work.units or work.done)
+        self._memory.write(kept)

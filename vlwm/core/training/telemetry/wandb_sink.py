@@ -69,14 +69,22 @@ class WandbSink:
         """URL of the run's page; None offline."""
         return getattr(self._run, "url", None)
 
+    @property
+    def links(self) -> dict[str, str]:
+        """Return the run's page; offline the command that sends the run later."""
+        if self.url is not None:
+            return {"W&B": self.url}
+        files = getattr(self._run, "dir", None)
+        if not isinstance(files, str) or not files:
+            return {}
+        folder = shlex.quote(str(Path(files).absolute().parent))
+        return {"W&B, to send later": f"wandb sync {folder}"}
+
     def _where(self) -> str:
         """Return where the run is to be seen, or what sends it there later."""
         if self.url is not None:
             return f": {self.url}"
-        files = getattr(self._run, "dir", None)
-        if not isinstance(files, str) or not files:
-            return ""
-        return f"; send it later with: wandb sync {shlex.quote(str(Path(files).absolute().parent))}"
+        return "".join(f"; send it later with: {command}" for command in self.links.values())
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Send one record."""
