@@ -14,6 +14,7 @@ from vlwm.core.data.packed_store import PackedStore, source_labels
 from vlwm.core.data.sampler import EpochSampler, weighted_count
 from vlwm.core.data.session import Session, SessionMeta, write_meta, write_pose
 from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError, VlwmError
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -152,3 +153,15 @@ def test_a_source_without_sessions_is_named(tmp_path: Path) -> None:
     made = areas(tmp_path / "made")
     with pytest.raises(DataError, match="no such data folder"):
         PackedStore.open([made, tmp_path / "none"], GRID)
+
+
+def test_a_single_flight_is_cut_in_time_with_a_gap(tmp_path: Path) -> None:
+    session(tmp_path, "drone_a", (0, 0), crs=None, frames=100)
+    store = PackedStore.open(tmp_path, GRID)
+    splits = open_splits(store, MARGIN, seed=1)
+    assert "cut in time" in splits.note and "may show the same world" in splits.note
+    labels = splits.labels(store)
+    order = [label for k, label in enumerate(labels) if not k or label != labels[k - 1]]
+    assert order == ["train", "none", "val", "none", "test"]
+    assert (labels == "none").sum() == 2 * 6  # three seconds at 2 Hz
+    assert all(windows_of(store, splits, name, 5) for name in ("train", "val", "test"))

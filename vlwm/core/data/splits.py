@@ -32,12 +32,15 @@ if TYPE_CHECKING:
 NAMES: tuple[str, ...] = tuple(Split)
 SHARES: dict[str, float] = {Split.TRAIN: 0.70, Split.VAL: 0.15, Split.TEST: 0.15}
 NOWHERE = "none"
+BY_TIME = "by time"
+"""in place of a split: the session begins with train, then val, then test"""
 PLAN_FILE = "prepare.json"
 """what `prepare` is making in a data folder; `splits.json` is written when it is done"""
 
 _LEAST_INSIDE_M = 20.0
 _LEAST_RUN = 10
 _PLANS = 32
+_GAP_S = 3.0  # between the parts of a session that is cut in time: scans of both are accumulated
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Splits:
         crs: coordinate system of the regions; None without a place.
         margin_m: distance from a region's border that a pose must keep.
         regions: one for each split.
-        sessions: session name → split, where sessions are dealt whole.
+        sessions: session name → split, where sessions are dealt whole; `BY_TIME` cuts one in time.
         note: sentence about splits that may show the same world; empty for splits by area.
         sources: name of a data folder → its own splits, where there are several; their sessions are
             named `<folder>/<session>`.
@@ -98,7 +101,9 @@ class Splits:
             rows = np.flatnonzero(store.session == index)
             origin = store.meta[index].get("origin")
             own, bare = self._of_session(name)
-            if bare in own.sessions:
+            if own.sessions.get(bare) == BY_TIME:
+                out[rows] = _by_time(len(rows), float(store.meta[index].get("dt_s") or 0.5))
+            elif bare in own.sessions:
                 out[rows] = own.sessions[bare]
             elif origin and origin.get("crs") == own.crs:
                 shift = np.array([origin["easting"], origin["northing"]])
@@ -265,7 +270,8 @@ def splits_of_recorded(
     """Return splits for sessions that were recorded elsewhere.
 
     By area where the place is known and some way of cutting it leaves each split a run of frames
-    that is long enough for a window; otherwise whole sessions are dealt.
+    that is long enough for a window; otherwise whole sessions are dealt, and one or two sessions
+    are cut in time.
 
     Args:
         names: the sessions.
@@ -278,7 +284,21 @@ def splits_of_recorded(
             return by_area
         note = "sessions were dealt whole, for their place is too small to be cut"
     dealt = dict(zip(sorted(names), deal_sessions(len(names)), strict=True))
+    if len(names) < 3:  # a single flight has to train, validate and test
+        dealt = dict.fromkeys(names, BY_TIME)
+        note = note.replace("dealt whole", "cut in time")
     return Splits(None, margin_m, (), dealt, f"{note}: splits may show the same world")
+
+
+def _by_time(frames: int, dt_s: float) -> NDArray[np.str_]:
+    """Return the split of each frame of a session that is cut in time, (frames,)."""
+    ends = np.cumsum([SHARES[name] for name in NAMES]) * frames
+    place = np.arange(frames)
+    out = np.array(NAMES)[np.minimum(np.searchsorted(ends, place, side="right"), 2)]
+    gap = round(_GAP_S / dt_s)
+    for border in ends[:2]:
+        out[(place >= border) & (place < border + gap)] = NOWHERE
+    return np.asarray(out)
 
 
 def _by_area(places: NDArray[np.float64], crs: str, margin_m: float, seed: int) -> Splits | None:
