@@ -111,9 +111,9 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_a_terminal_lines_come_at_a_steady_pace(capsys: pytest.CaptureFixture[str]) -> None:
-    from vlwm.commands.prepare import _Lines
+    from vlwm.commands.shared.frame_progress import LineProgress
 
-    lines = _Lines(total=100, every_s=0.0)
+    lines = LineProgress(total=100, every_s=0.0)
     for done in (1, 50):
         lines("drone_x", done, 100)
     told = capsys.readouterr().err.splitlines()

@@ -4,124 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from vlwm.commands.options import download as opt
 
 if TYPE_CHECKING:
     from vlwm.core.fetch.catalogue import Entry, Selection
     from vlwm.core.fetch.download import Download
 
 
-_WHAT, _PART, _FROM, _HOW = "What to download", "Only a part of it", "From where", "How to run"
 _SPARE_BYTES = 1 << 30
 """left free on the disk by --all"""
 
 
 def download(
-    store: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[URL]", help="A store of vlwm prepare --store: brought to --data-dir/NAME."
-        ),
-    ] = None,
-    everything: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="All that needs no registration, has a known size and fits the disk.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = False,
-    plateau: Annotated[
-        bool, typer.Option("--plateau", help="PLATEAU city models.", rich_help_panel=_WHAT)
-    ] = False,
-    models: Annotated[
-        bool, typer.Option("--models", help="OccWorld's pretrained weights.", rich_help_panel=_WHAT)
-    ] = False,
-    nuscenes: Annotated[
-        bool,
-        typer.Option(
-            "--nuscenes", help="nuScenes mini; trainval with --links.", rich_help_panel=_WHAT
-        ),
-    ] = False,
-    uavscenes: Annotated[
-        bool, typer.Option("--uavscenes", help="UAVScenes.", rich_help_panel=_WHAT)
-    ] = False,
-    tartanair: Annotated[
-        bool, typer.Option("--tartanair", help="TartanAir.", rich_help_panel=_WHAT)
-    ] = False,
-    midair: Annotated[
-        bool, typer.Option("--midair", help="Mid-Air, with --links.", rich_help_panel=_WHAT)
-    ] = False,
-    ward: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ward",
-            metavar="CODE",
-            help="Only these wards or cities, such as 13101.",
-            rich_help_panel=_PART,
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None,
-        typer.Option(
-            "--format", metavar="FORMAT", help="obj, citygml or 3dtiles.", rich_help_panel=_PART
-        ),
-    ] = None,
-    scene: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--scene", metavar="NAME", help="Only these of UAVScenes.", rich_help_panel=_PART
-        ),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--env", metavar="NAME", help="Only these of TartanAir.", rich_help_panel=_PART
-        ),
-    ] = None,
-    links: Annotated[
-        Path | None,
-        typer.Option(
-            "--links",
-            metavar="FILE",
-            help="Text file with the links from a registration form, or an archive you have.",
-            rich_help_panel=_FROM,
-        ),
-    ] = None,
-    catalog: Annotated[
-        Path | None,
-        typer.Option(
-            "--catalog",
-            metavar="FILE",
-            help="Use another catalogue file (JSON, same format).",
-            rich_help_panel=_FROM,
-        ),
-    ] = None,
-    data_dir: Annotated[
-        Path,
-        typer.Option("--data-dir", metavar="DIR", help="Folder of all data.", rich_help_panel=_HOW),
-    ] = Path("data"),
-    list_: Annotated[
-        bool,
-        typer.Option(
-            "--list",
-            help="List available datasets and exit.",
-            rich_help_panel=_HOW,
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Show sizes, disk space and time; download nothing.",
-            rich_help_panel=_HOW,
-        ),
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_HOW)
-    ] = False,
+    store: opt.Store = None,
+    everything: opt.Everything = False,
+    plateau: opt.Plateau = False,
+    models: opt.Models = False,
+    nuscenes: opt.Nuscenes = False,
+    uavscenes: opt.Uavscenes = False,
+    tartanair: opt.Tartanair = False,
+    midair: opt.Midair = False,
+    ward: opt.Ward = None,
+    format_: opt.Format = None,
+    scene: opt.Scene = None,
+    env: opt.Env = None,
+    links: opt.Links = None,
+    catalog: opt.Catalog = None,
+    data_dir: opt.DataDir = Path("data"),
+    list_: opt.List = False,
+    dry_run: opt.DryRun = False,
+    json_: opt.Json = False,
 ) -> None:
     """Download datasets and weights. Run the same command again to resume.
 

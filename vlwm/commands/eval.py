@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
+from vlwm.commands.options import eval as opt
 from vlwm.commands.shared.data import PackedDir, local_data
 from vlwm.core.vocabulary import Split
 
@@ -17,100 +16,26 @@ if TYPE_CHECKING:
     from vlwm.core.evaluation.evaluator import Progress, Scores
     from vlwm.core.evaluation.load import Opened
 
-_WHAT, _OUT, _HOW = "What to evaluate", "Results", "How to run"
 _WIDE = 140  # columns of a terminal
 _SPLITS = (*Split, "all")
 
 
 def evaluate(
-    run: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Run folder (best.pth, else last.pth) or a checkpoint file; several with "
-            "--compare.  [default: checkpoints]",
-            show_default=False,
-        ),
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="train, val, test or all.", rich_help_panel=_WHAT)
-    ] = Split.TEST.value,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|URL",
-            help="Evaluate on the sessions of this folder or store instead of the run's own.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
+    run: opt.Run = None,
+    split: opt.Split = Split.TEST.value,
+    data: opt.Data = None,
     packed_dir: PackedDir = None,
-    baselines_only: Annotated[
-        bool,
-        typer.Option(
-            "--baselines-only",
-            rich_help_panel=_WHAT,
-            help="Score only the non-learned baselines: needs --config, no checkpoint.",
-        ),
-    ] = False,
-    config: Annotated[
-        str | None,
-        typer.Option(help="Preset or config file, with --baselines-only.", rich_help_panel=_WHAT),
-    ] = None,
-    max_windows: Annotated[
-        int,
-        typer.Option(
-            help="Windows at most, evenly spaced; 0 takes all.", min=0, rich_help_panel=_WHAT
-        ),
-    ] = 0,
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUT)
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of scores.json and charts (else the run folder).", rich_help_panel=_OUT
-        ),
-    ] = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            help="Draw one window as PNG here (else window.png next to scores.json).",
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
-    video: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Save a video of sample windows (.webm plays in browsers; .mp4).",
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write report.html into this folder: one page with a 3-D view of windows.",
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
-    mcap: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write some windows as MCAP for Foxglove; needs vlwm[mcap].",
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare",
-            help="Compare several runs on the same windows with the first of them.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = False,
-    batch_size: Annotated[
-        int,
-        typer.Option(help="Windows that the model sees at once.", min=1, rich_help_panel=_HOW),
-    ] = 1,
+    baselines_only: opt.BaselinesOnly = False,
+    config: opt.Config = None,
+    max_windows: opt.MaxWindows = 0,
+    json_: opt.Json = False,
+    output: opt.Output = None,
+    picture: opt.Picture = None,
+    video: opt.Video = None,
+    report: opt.Report = None,
+    mcap: opt.Mcap = None,
+    compare: opt.Compare = False,
+    batch_size: opt.BatchSize = 1,
 ) -> None:
     """Evaluate a checkpoint against all non-learned baselines (docs/evaluation.md).
 

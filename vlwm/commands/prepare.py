@@ -2,201 +2,48 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-
+from vlwm.commands.options import prepare as opt
 from vlwm.commands.shared import recordings as rec
+from vlwm.commands.shared.frame_progress import frame_progress
+from vlwm.commands.shared.prepare_output import show_plan, show_prepared, show_store
 from vlwm.core.vocabulary import Agent
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
-    from vlwm.core.config.schema import Config, PrepareConfig
-    from vlwm.core.data.generation.prepare import OnFrames, PrepareReport
-    from vlwm.core.data.generation.store_prepare import StoreReport
+    from vlwm.core.config.data_schema import PrepareConfig
+    from vlwm.core.config.schema import Config
     from vlwm.core.geometry.mapped_arrays import Scratch
-
-_CITY, _MADE, _RUN = "City models", "What is made", "How to run"
 
 
 def prepare(
-    input_: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--input",
-            help="Folder or file of city models; may be given several times.",
-            rich_help_panel=_CITY,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            help="Data folder; the config's data_root by default.",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            "--store",
-            metavar="URL",
-            help="Write shards to file:// or s3:// instead; any number of machines may run this.",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            "--shard",
-            metavar="I/N",
-            help="With --store: only every N-th session, from I = 0 to N-1.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    config: Annotated[
-        str,
-        typer.Option("--config", help="Preset or file with the grid.", rich_help_panel=_MADE),
-    ] = "finetune_tokyo",
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            "--frames", min=2, help="Frames of a session; default 500.", rich_help_panel=_MADE
-        ),
-    ] = None,
-    sessions: Annotated[
-        int | None,
-        typer.Option(
-            "--sessions", min=1, help="Sessions in all; default 10.", rich_help_panel=_MADE
-        ),
-    ] = None,
-    agents: Annotated[
-        str | None,
-        typer.Option("--agents", help="drone, rover or both; default both.", rich_help_panel=_MADE),
-    ] = None,
-    pattern: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pattern",
-            metavar="NAME,...",
-            help="Routes, in rotation: random, survey, orbit, canyon, patrol, revisit; mix = all.",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed; default 42.", rich_help_panel=_MADE)
-    ] = None,
-    fill: Annotated[
-        str | None,
-        typer.Option("--fill", help="surface or solid; default surface.", rich_help_panel=_CITY),
-    ] = None,
-    lidar: Annotated[
-        bool | None,
-        typer.Option(
-            "--lidar/--no-lidar",
-            help="Write lidar scans, 1 MB a frame; default off.",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    camera: Annotated[
-        bool | None,
-        typer.Option(
-            "--camera/--no-camera",
-            help="Write pictures, 900 x 1600; default off.",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    observe: Annotated[
-        str | None,
-        typer.Option(
-            "--observe",
-            metavar="SENSOR",
-            help="Write the cells that a sensor saw: lidar, HDL-32E, VLP-16, Livox, depth, none.",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    pose_noise: Annotated[
-        str | None,
-        typer.Option(
-            "--pose-noise",
-            metavar="LEVEL",
-            help="Errors of the believed poses: none, 5cm (0.1 degrees), 15cm (0.3 degrees).",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            "--workers", min=0, help="Number of processes (0 = all cores).", rich_help_panel=_RUN
-        ),
-    ] = 0,
-    area: Annotated[
-        str | None,
-        typer.Option(
-            "--area",
-            metavar="MESH|LAT,LON,RADIUS",
-            help="Only this part of the city.",
-            rich_help_panel=_CITY,
-        ),
-    ] = None,
-    up: Annotated[
-        str | None,
-        typer.Option(
-            "--up",
-            metavar="AXIS",
-            help="Axis of OBJ files that points up: x, y, z. Default: as their buildings show.",
-            rich_help_panel=_CITY,
-        ),
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            "--scale",
-            metavar="METRES",
-            help="Metres of one unit of OBJ files. Default: as their buildings show.",
-            rich_help_panel=_CITY,
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Stop at the first broken building.", rich_help_panel=_CITY),
-    ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override a config key.", rich_help_panel=_MADE
-        ),
-    ] = None,
-    preview: Annotated[
-        bool,
-        typer.Option(
-            "--preview",
-            help="Draw a map and a contact sheet into the data folder.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
-    preview_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--preview-file",
-            metavar="FILE",
-            help="Save the preview to this PNG file.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Read the city and print what would be made.", rich_help_panel=_RUN
-        ),
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_RUN)
-    ] = False,
+    input_: opt.Input = None,
+    output: opt.Output = None,
+    store: opt.Store = None,
+    shard: opt.Shard = None,
+    config: opt.Config = "finetune_tokyo",
+    frames: opt.Frames = None,
+    sessions: opt.Sessions = None,
+    agents: opt.Agents = None,
+    pattern: opt.Pattern = None,
+    seed: opt.Seed = None,
+    fill: opt.Fill = None,
+    lidar: opt.Lidar = None,
+    camera: opt.Camera = None,
+    observe: opt.Observe = None,
+    pose_noise: opt.PoseNoise = None,
+    workers: opt.Workers = 0,
+    area: opt.Area = None,
+    up: opt.Up = None,
+    scale: opt.Scale = None,
+    strict: opt.Strict = False,
+    set_: opt.Set = None,
+    preview: opt.Preview = False,
+    preview_file: opt.PreviewFile = None,
+    dry_run: opt.DryRun = False,
+    json_: opt.Json = False,
     points: rec.Points = None,
     poses: rec.Poses = None,
     extrinsic: rec.Extrinsic = None,
@@ -269,13 +116,13 @@ def prepare(
     )
     tell_city(city)
     if dry_run:
-        _show_plan(outline(city, resolved, target, plan), target, json_)
+        show_plan(outline(city, resolved, target, plan), target, json_)
         return
     if store is not None:
         _keep_tiles(store, city)
         with frame_progress(plan.sessions * plan.frames) as report:
             done_there = prepare_store(city, resolved, store, plan, report, share=share)
-        _show_store(done_there, json_, config)
+        show_store(done_there, json_, config)
         return
     with (
         folder_lock(target, "vlwm prepare", note),
@@ -285,7 +132,7 @@ def prepare(
     tell_report_file(city, target)
     if preview or preview_file:
         _draw_preview(city, resolved, target, preview_file or target / "preview.png")
-    _show(done, target, json_, config)
+    show_prepared(done, target, json_, config)
 
 
 def _check_store(store: str | None, shard: str | None, output: Path | None, drawn: bool) -> None:
@@ -329,31 +176,6 @@ def _keep_tiles(store: str, city: City) -> None:
         write_tiles(city, opened)
 
 
-def _show_store(report: StoreReport, json_: bool, config: str) -> None:
-    from dataclasses import asdict
-
-    from vlwm.commands.shared.output import emit_json, note, print_table
-
-    for name in report.different:
-        note(
-            f"▲ {name} in the store differs from what this machine makes: the one in the store "
-            "stays; see docs/data_format.md"
-        )
-    if json_:
-        emit_json(asdict(report))
-        return
-    rows = [
-        ["sessions", f"{report.sessions} in the plan, {report.made} made here"],
-        ["made by others", f"{report.present}, and {report.twice} at the same time as here"],
-        ["rate", f"{report.frames_per_s:.1f} frames/s"],
-        ["finished", "yes" if report.finished else "no: other machines still work, or run again"],
-        ["attribution", report.attribution],
-    ]
-    print_table(f"Prepared {report.store}", ["what", "value"], rows)
-    if report.finished:
-        print(f"next: {_train_command(report.store, config)}")
-
-
 def _draw_preview(city: City, config: Config, target: Path, file: Path) -> None:
     from vlwm.commands.shared.output import note
     from vlwm.core.figures.data_preview import write_preview
@@ -393,7 +215,7 @@ def _agents(text: str | None) -> tuple[str, ...] | None:
 
 def _patterns(given: list[str] | None) -> tuple[str, ...]:
     """Return names as they were given, repeated or with commas between."""
-    from vlwm.core.config.schema import PATTERNS
+    from vlwm.core.config.data_schema import PATTERNS
     from vlwm.core.errors import UsageError
 
     names = tuple(n.strip() for text in given or () for n in text.split(",") if n.strip())
@@ -410,125 +232,3 @@ def _fill(text: str | None) -> str | None:
     if text in (None, "surface", "solid"):
         return text
     raise UsageError(f"--fill {text} is unknown", remedy="use surface or solid")
-
-
-def _show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
-    from vlwm.commands.shared.output import emit_json
-
-    if json_:
-        emit_json({**values, "output": str(target)})
-        return
-    splits = ", ".join(f"{name} {count}" for name, count in values["splits"].items())
-    sides = ", ".join(f"{n} {w:.0f} x {h:.0f} m" for n, (w, h) in values["inside_m"].items())
-    print(
-        f"Would make {values['sessions']} sessions of {values['frames']} frames "
-        f"({', '.join(values['agents'])}; {splits}) in {target}, about "
-        f"{values['bytes'] / 1e9:.2f} GB. Places: {sides}."
-    )
-
-
-def _show(report: PrepareReport, target: Path, json_: bool, config: str) -> None:
-    from dataclasses import asdict
-
-    from vlwm.commands.shared.output import emit_json, print_table
-
-    if json_:
-        emit_json({**asdict(report), "output": str(target)})
-        return
-    rows = [
-        ["sessions", str(report.sessions)],
-        ["frames", f"{report.frames} ({report.written} made now)"],
-        ["occupied", f"{100 * report.occupied_share:.2f} % of all cells"],
-        ["ground", f"{100 * report.ground_share:.1f} % of the occupied"],
-        ["ground below the grid", f"{100 * report.ground_below_share:.1f} % of the columns"],
-        ["rate", f"{report.frames_per_s:.1f} frames/s"],
-        ["splits", ", ".join(f"{k} {v}" for k, v in report.splits.items())],
-        ["attribution", report.attribution],
-    ]
-    print_table(f"Prepared {target}", ["what", "value"], rows)
-    print(f"next: {_train_command(target, config)}")
-
-
-def _train_command(target: str | Path, config: str) -> str:
-    """Return the command that trains on these data: with their config, whose grid they have."""
-    import shlex
-
-    words = ["vlwm", "train", "--config", config, "--data", str(target)]
-    from vlwm.core.config.load import load_config
-
-    weights = load_config(config, (), lambda text: None).load_from
-    if weights is not None and not Path(weights).exists():
-        words.append("--from-scratch")
-    return shlex.join(words)
-
-
-@contextmanager
-def frame_progress(total: int) -> Iterator[OnFrames]:
-    """Show a bar with rate and ETA on a terminal; plain lines at a steady pace elsewhere."""
-    if sys.stderr.isatty():
-        with _bar(total) as report:
-            yield report
-    else:
-        yield _Lines(total)
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[OnFrames]:
-    from rich import progress as bars
-
-    from vlwm.commands.shared.output import console
-
-    columns = (
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TextColumn("{task.fields[rate]}"),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(*columns, console=console(stderr=True)) as live:
-        task = live.add_task("planning routes", total=total, rate="")
-        there: dict[str, int] = {}
-
-        def report(session: str, done: int, frames: int) -> None:
-            there[session] = done
-            speed = live.tasks[task].speed
-            rate = f"{speed:.0f} frames/s" if speed else ""
-            made = sum(there.values())
-            what = session if made < total else "packing and checking"
-            live.update(task, completed=made, description=what, rate=rate)
-
-        yield report
-
-
-class _Lines:
-    """One line every few seconds, for logs and pipes."""
-
-    def __init__(self, total: int, every_s: float = 10.0) -> None:
-        import time
-
-        from vlwm.commands.shared.output import note
-
-        self.total, self.every_s = total, every_s
-        self.started = self.last = time.monotonic()
-        self.first: int | None = None
-        self.there: dict[str, int] = {}
-        note("planning routes ...")
-
-    def __call__(self, session: str, done: int, frames: int) -> None:
-        import time
-
-        from vlwm.commands.shared.output import note
-
-        self.there[session] = done
-        now, made = time.monotonic(), sum(self.there.values())
-        if self.first is None:  # frames of an earlier process do not count towards the rate
-            self.first, self.started = made, now
-        if made == self.total:
-            note(f"{made} of {self.total} frames; packing and checking ...")
-        elif now - self.last >= self.every_s:
-            self.last = now
-            rate = (made - self.first) / max(now - self.started, 1e-9)
-            pace = ""
-            if made > self.first:  # no rate or time until there is one
-                pace = f", {rate:.2g}/s, {(self.total - made) / rate:.0f} s left"
-            note(f"{session}: {made} of {self.total} frames{pace}")

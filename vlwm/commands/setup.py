@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from vlwm.commands.options import setup as opt
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from vlwm.core.cloud.checklist import Findings
     from vlwm.core.monitoring.formatting import Glyphs
 
-_LOOK, _MEND, _OUT = "What to look at", "Fixes", "Results"
 _NOT_FIT = 3
 _PIPE_WIDTH = 200
 _ANSWER_S = 30.0
@@ -24,46 +25,15 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 def setup(
-    data_dir: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Where datasets will be stored.", rich_help_panel=_LOOK),
-    ] = Path("data"),
-    work_dir: Annotated[
-        Path, typer.Option(metavar="DIR", help="Run folder of vlwm train.", rich_help_panel=_LOOK)
-    ] = Path("checkpoints"),
-    offline: Annotated[
-        bool,
-        typer.Option("--offline", help="Skip network checks.", rich_help_panel=_LOOK),
-    ] = False,
-    fix: Annotated[
-        bool,
-        typer.Option(
-            "--fix", help="Fix problems automatically; asks before each one.", rich_help_panel=_MEND
-        ),
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="With --fix: do not ask.", rich_help_panel=_MEND)
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Show what --fix would run, without running it.",
-            rich_help_panel=_MEND,
-        ),
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_OUT)
-    ] = False,
-    ascii_: Annotated[
-        bool,
-        typer.Option(
-            "--ascii", help="Plain characters. [if the locale is not UTF-8]", rich_help_panel=_OUT
-        ),
-    ] = False,
-    root: Annotated[Path, typer.Option("--root", hidden=True, help="Folder used as /.")] = Path(
-        "/"
-    ),
+    data_dir: opt.DataDir = Path("data"),
+    work_dir: opt.WorkDir = Path("checkpoints"),
+    offline: opt.Offline = False,
+    fix: opt.Fix = False,
+    yes: opt.Yes = False,
+    dry_run: opt.DryRun = False,
+    json_: opt.Json = False,
+    ascii_: opt.Ascii = False,
+    root: opt.Root = Path("/"),
 ) -> None:
     """Check this machine: provider, GPU, torch, memory, disk, persistent storage.
 

@@ -7,10 +7,11 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from vlwm.commands.options import train as opt
 from vlwm.commands.shared.after import After, BackupUrl, StopInstance, WhenDone
 from vlwm.commands.shared.data import PackedDir, local_data
 from vlwm.core.vocabulary import Stage
@@ -19,175 +20,40 @@ if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
     from vlwm.core.training.options import TrainOptions, TrainResult
 
-_OUT, _LOG, _RUN = "What to train", "Logging", "How to run"
-
 
 def train(
-    config: Annotated[
-        str, typer.Option(help="Preset or config file.", rich_help_panel=_OUT)
-    ] = "finetune_tokyo",
-    work_dir: Annotated[
-        Path, typer.Option(help="Run folder: checkpoints, logs, scores.", rich_help_panel=_OUT)
-    ] = Path("checkpoints"),
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR|URL",
-            help="Folder or store (s3://, hf://) of the sessions, instead of the config's.",
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
+    config: opt.Config = "finetune_tokyo",
+    work_dir: opt.WorkDir = Path("checkpoints"),
+    data: opt.Data = None,
     packed_dir: PackedDir = None,
-    stage: Annotated[
-        str,
-        typer.Option(help="tokenizer, world, or both in turn.", rich_help_panel=_OUT),
-    ] = "both",
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Batch size per GPU (windows; frames with --stage tokenizer). [config]",
-            min=1,
-            rich_help_panel=_OUT,
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate. [config]", rich_help_panel=_OUT)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(help="Epochs. [config]", min=1, rich_help_panel=_OUT)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Random seed. [config: 42]", rich_help_panel=_OUT)
-    ] = None,
-    from_scratch: Annotated[
-        bool,
-        typer.Option("--from-scratch", help="Without pretrained weights.", rich_help_panel=_OUT),
-    ] = False,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            rich_help_panel=_OUT,
-            help="Change any key of the config, such as optimizer.lr=5e-5.",
-        ),
-    ] = None,
-    auto: Annotated[
-        bool,
-        typer.Option(
-            "--auto",
-            help="Choose batch size, precision and workers for this machine; prepare data; "
-            "resume; explain choices.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
-    resume: Annotated[
-        bool | None,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Resume from the newest checkpoint, or start over (the old run is kept).",
-            rich_help_panel=_RUN,
-            show_default=False,
-        ),
-    ] = None,
-    resume_from: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Resume from this checkpoint.", rich_help_panel=_RUN),
-    ] = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Keep the newest N of epoch_*.pth; -1 keeps all. [config]",
-            min=-1,
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    eval_only: Annotated[
-        bool,
-        typer.Option(
-            "--eval-only",
-            help="Only evaluate the best checkpoint in --work-dir.",
-            rich_help_panel=_RUN,
-        ),
-    ] = False,
-    gpu_ids: Annotated[
-        str | None,
-        typer.Option(
-            metavar="IDS",
-            help="GPUs, comma-separated; several train together. [0]",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Data-loading processes (results do not change). [config]",
-            min=0,
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    amp: Annotated[
-        bool | None,
-        typer.Option(
-            "--amp/--no-amp", help="Mixed precision on a GPU. [config]", rich_help_panel=_RUN
-        ),
-    ] = None,
-    compile_: Annotated[
-        bool,
-        typer.Option(
-            "--compile/--no-compile", help="Compile the networks first.", rich_help_panel=_RUN
-        ),
-    ] = False,
-    wandb: Annotated[
-        bool,
-        typer.Option(
-            "--wandb",
-            help="Log to Weights & Biases; offline without a login.",
-            rich_help_panel=_LOG,
-        ),
-    ] = False,
-    wandb_project: Annotated[
-        str, typer.Option(help="W&B project.", rich_help_panel=_LOG)
-    ] = "occworld-tokyo",
-    wandb_run_name: Annotated[
-        str | None, typer.Option(help="W&B run name.", rich_help_panel=_LOG)
-    ] = None,
-    wandb_tags: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TAG [TAG]", help="W&B tags: a b, or a,b, or repeated.", rich_help_panel=_LOG
-        ),
-    ] = None,
-    live: Annotated[
-        bool | None,
-        typer.Option(
-            "--live/--no-live",
-            help="Draw the dashboard in this terminal, or print log lines. [live in a terminal]",
-            rich_help_panel=_LOG,
-            show_default=False,
-        ),
-    ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DOLLARS",
-            help="Price of this machine per hour: shows the cost so far and to the end.",
-            min=0.0,
-            rich_help_panel=_LOG,
-        ),
-    ] = None,
+    stage: opt.Stage = "both",
+    batch_size: opt.BatchSize = None,
+    lr: opt.Lr = None,
+    epochs: opt.Epochs = None,
+    seed: opt.Seed = None,
+    from_scratch: opt.FromScratch = False,
+    set_: opt.Set = None,
+    auto: opt.Auto = False,
+    resume: opt.Resume = None,
+    resume_from: opt.ResumeFrom = None,
+    keep: opt.Keep = None,
+    eval_only: opt.EvalOnly = False,
+    gpu_ids: opt.GpuIds = None,
+    workers: opt.Workers = None,
+    amp: opt.Amp = None,
+    compile_: opt.Compile = False,
+    wandb: opt.Wandb = False,
+    wandb_project: opt.WandbProject = "occworld-tokyo",
+    wandb_run_name: opt.WandbRunName = None,
+    wandb_tags: opt.WandbTags = None,
+    live: opt.Live = None,
+    price: opt.Price = None,
     backup: BackupUrl = None,
     when_done: WhenDone = None,
     stop_instance: StopInstance = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print the plan; write nothing.", rich_help_panel=_RUN),
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_RUN)
-    ] = False,
-    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="TAG")] = None,
+    dry_run: opt.DryRun = False,
+    json_: opt.Json = False,
+    more: opt.More = None,
 ) -> None:
     """Train the tokenizer, then the world model, then evaluate it on the test split.
 

@@ -21,8 +21,8 @@ import pytest
 
 from tests.http_site import QuietServer
 from vlwm.core.errors import DataError
-from vlwm.core.fetch.content import damage, is_page
-from vlwm.core.fetch.transfer import Policy, Transfer, is_whole
+from vlwm.core.fetch.content import damage, is_page, is_whole
+from vlwm.core.fetch.transfer import Policy, Transfer
 
 QUICK = Policy(attempts=5, connect_s=2, stall_s=1.0, backoff_s=0.0005, longest_pause_s=0.002)
 PAGES = (

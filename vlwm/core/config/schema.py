@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlwm.core.errors import ConfigError
-from vlwm.core.vocabulary import Agent
+from vlwm.core.config.data_schema import DataConfig, PrepareConfig
+from vlwm.core.config.require import require
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class OptimizerConfig:
     """decay of the first and second moment"""
 
     def __post_init__(self) -> None:
-        _require(self.type == "AdamW", "optimizer.type", self.type, "use 'AdamW'")
-        _require(self.lr > 0, "optimizer.lr", self.lr, "use a rate above 0, such as 1e-4")
+        require(self.type == "AdamW", "optimizer.type", self.type, "use 'AdamW'")
+        require(self.lr > 0, "optimizer.lr", self.lr, "use a rate above 0, such as 1e-4")
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         good = self.policy == "CosineAnnealing"
-        _require(good, "lr_config.policy", self.policy, "use 'CosineAnnealing'")
+        require(good, "lr_config.policy", self.policy, "use 'CosineAnnealing'")
         good = self.warmup in ("linear", "none")
-        _require(good, "lr_config.warmup", self.warmup, "use 'linear' or 'none'")
+        require(good, "lr_config.warmup", self.warmup, "use 'linear' or 'none'")
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         good = self.codebook_size > 1 and self.embed_dim > 0
-        _require(good, "tokenizer.codebook_size", self.codebook_size, "use at least 2 codes")
+        require(good, "tokenizer.codebook_size", self.codebook_size, "use at least 2 codes")
         value = self.epoch_samples
-        _require(value >= 0, "tokenizer.epoch_samples", value, "use 0 for all, or a number")
-        _require(self.num_classes >= 2, "tokenizer.num_classes", self.num_classes, "use 2 or more")
+        require(value >= 0, "tokenizer.epoch_samples", value, "use 0 for all, or a number")
+        require(self.num_classes >= 2, "tokenizer.num_classes", self.num_classes, "use 2 or more")
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,17 @@ class ModelConfig:
     """recompute activations in the backward pass: less memory, more time"""
 
     def __post_init__(self) -> None:
-        _require(self.type == "TransVQVAE", "model.type", self.type, "use 'TransVQVAE'")
-        _require(self.pose_dof in (3, 6), "model.pose_dof", self.pose_dof, "use 3 or 6")
+        require(self.type == "TransVQVAE", "model.type", self.type, "use 'TransVQVAE'")
+        require(self.pose_dof in (3, 6), "model.pose_dof", self.pose_dof, "use 3 or 6")
         good = self.use_tokens or self.use_memory
-        _require(good, "model.use_tokens", False, "keep use_tokens or use_memory")
+        require(good, "model.use_tokens", False, "keep use_tokens or use_memory")
         good = self.freeze_vae or self.use_tokens
-        _require(good, "model.freeze_vae", False, "without use_tokens nothing trains it: keep True")
+        require(good, "model.freeze_vae", False, "without use_tokens nothing trains it: keep True")
         value = self.fusion_channels
-        _require(value >= 0, "model.fusion_channels", value, "use 0 or more")
+        require(value >= 0, "model.fusion_channels", value, "use 0 or more")
         value = self.completion_channels
         good = value >= 0 and value % 16 == 0
-        _require(good, "model.completion_channels", value, "use 0 or a multiple of 16")
+        require(good, "model.completion_channels", value, "use 0 or a multiple of 16")
 
 
 @dataclass(frozen=True)
@@ -187,144 +187,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         good = self.mean_mode in ("relative", "absolute")
-        _require(good, "loss.mean_mode", self.mean_mode, "use 'relative' or 'absolute'")
+        require(good, "loss.mean_mode", self.mean_mode, "use 'relative' or 'absolute'")
         good = 0.0 <= self.focal_alpha <= 1.0
-        _require(good, "loss.focal_alpha", self.focal_alpha, "use a number from 0 to 1")
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """One of several data folders."""
-
-    root: str = ""
-    """folder of session folders"""
-    weight: float = 1.0
-    """how often a sample of this source is taken in an epoch: 2 is twice, 0.5 every other epoch"""
-
-    def __post_init__(self) -> None:
-        _require(bool(self.root), "data.train.root", self.root, "give the folder of the sessions")
-        _require(self.weight > 0, "data.train.weight", self.weight, "use a number above 0")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """The loader."""
-
-    train: tuple[SourceConfig, ...] = ()
-    """several data folders of one grid in place of data_root, each split by its own rule, as
-    [dict(root="data/a", weight=1.0), ...]"""
-
-    samples_per_gpu: int = 3
-    """windows in one step of stage 2, per GPU (batch size)"""
-    epoch_samples: int = 0
-    """windows of one epoch of stage 2, others in each; 0 takes all of the train split"""
-    workers_per_gpu: int = 8
-    """loader processes; 0 loads in the training process"""
-    horizons: int = 0
-    """future frames of each window that a step of stage 2 learns from; 0 takes all"""
-    motion_samples: int = 1024
-    """windows more in each step of stage 2, of which the pose loss takes the poses alone"""
-    motion_steps: int = 2000
-    """steps that the pose module learns from poses alone, before the first one of stage 2"""
-    fusion_steps: int = 1500
-    """steps of one window each that the fusion of past frames learns before the first of stage 2"""
-    completion_steps: int = 1500
-    """steps of one window each that the completion of an observed past learns before stage 2"""
-    mirror: bool = True
-    """mirror windows left to right at random in stage 2"""
-    symmetries: bool = True
-    """turn and mirror single frames at random in stage 1"""
-    observed: bool = False
-    """past frames are what a sensor saw (vlwm prepare --observe), not the truth"""
-    cache_tokens: bool = True
-    """keep the frozen tokenizer's codes of each frame in the run folder; changes no number"""
-
-    def __post_init__(self) -> None:
-        value = self.samples_per_gpu
-        _require(value >= 1, "data.samples_per_gpu", value, "use a batch of at least 1")
-        value = self.epoch_samples
-        _require(value >= 0, "data.epoch_samples", value, "use 0 for all, or a number")
-        _require(self.horizons >= 0, "data.horizons", self.horizons, "use 0 for all, or a number")
-        value = self.motion_samples
-        _require(value >= 0, "data.motion_samples", value, "use 0 or more")
-        value = self.motion_steps
-        _require(value >= 0, "data.motion_steps", value, "use 0 or more")
-        value = self.fusion_steps
-        _require(value >= 0, "data.fusion_steps", value, "use 0 or more")
-        value = self.completion_steps
-        _require(value >= 0, "data.completion_steps", value, "use 0 or more")
-        good = not (self.observed and self.cache_tokens)
-        _require(good, "data.cache_tokens", True, "with data.observed, use False: no true past")
-        value = self.workers_per_gpu
-        _require(value >= 0, "data.workers_per_gpu", value, "use 0 or more")
-
-
-PATTERNS = ("random", "survey", "orbit", "canyon", "patrol", "revisit")
-"""names of the ways that vehicles can go; 'mix' is all that suit a vehicle, in turn"""
-
-
-OBSERVE = ("none", "lidar", "HDL-32E", "VLP-16", "Livox", "depth")
-"""values of `prepare.observe`"""
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Defaults of `vlwm prepare`, used when no option overrides them."""
-
-    source: str = "tiles"
-    """'tiles': city models from disk; 'procedural': a made-up city, named as such everywhere"""
-    input: str = "data/plateau/meshes/obj"
-    """folder of the city tiles"""
-    frames: int = 500
-    """frames of a session"""
-    sessions: int = 10
-    """number of sessions, all agents together"""
-    agents: tuple[str, ...] = tuple(agent.value for agent in Agent)
-    """vehicles, taken in turn"""
-    patterns: tuple[str, ...] = ("mix",)
-    """where they go, taken in turn: random, survey, orbit, canyon, patrol, revisit; 'mix' is all"""
-    seed: int = 42
-    """seed of city, regions and trajectories"""
-    fill: str = "surface"
-    """'surface': cells met by a surface; 'solid': the inside of closed buildings too"""
-    procedural_size_m: float = 800.0
-    """side of the procedural city, metres"""
-    lidar: bool = False
-    """write a lidar scan of every frame, about 1 MB each; not used in training"""
-    lidar_model: str = "HDL-32E"
-    """whose beams, range and noise the scans have: 'HDL-32E' (32 beams) or 'VLP-16' (16)"""
-    camera: bool = False
-    """write a picture of every frame, 900 x 1600 pixels; not used in training"""
-    observe: str = "none"
-    """write for every frame which cells a sensor saw occupied and free: 'lidar' (that of
-    lidar_model), 'HDL-32E', 'VLP-16', 'Livox' or 'depth'; 'none': the frames are the truth"""
-    pose_noise: str = "none"
-    """errors of the poses that the vehicle believes: 'none', '5cm' (and 0.1 degrees), '15cm' (and
-    0.3 degrees)"""
-
-    def __post_init__(self) -> None:
-        good = self.lidar_model in ("HDL-32E", "VLP-16")
-        _require(good, "prepare.lidar_model", self.lidar_model, "use 'HDL-32E' or 'VLP-16'")
-        good = self.observe in OBSERVE
-        _require(good, "prepare.observe", self.observe, f"use one of {', '.join(OBSERVE)}")
-        good = self.pose_noise in ("none", "5cm", "15cm")
-        _require(good, "prepare.pose_noise", self.pose_noise, "use 'none', '5cm' or '15cm'")
-        good = self.source in ("tiles", "procedural")
-        _require(good, "prepare.source", self.source, "use 'tiles' or 'procedural'")
-        good = self.fill in ("surface", "solid")
-        _require(good, "prepare.fill", self.fill, "use 'surface' or 'solid'")
-        good = bool(self.agents) and all(a in tuple(Agent) for a in self.agents)
-        _require(good, "prepare.agents", self.agents, "use 'drone', 'rover' or both")
-        good = bool(self.patterns) and set(self.patterns) <= {"mix", *PATTERNS}
-        known = ", ".join(("mix", *PATTERNS))
-        _require(good, "prepare.patterns", self.patterns, f"use some of {known}")
-
-    @property
-    def observed_by(self) -> str | None:
-        """Name of the sensor that observes the frames, or None."""
-        if self.observe == "none":
-            return None
-        return self.lidar_model if self.observe == "lidar" else self.observe
+        require(good, "loss.focal_alpha", self.focal_alpha, "use a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -434,22 +299,22 @@ class Config:
         lower, upper = self.point_cloud_range[:3], self.point_cloud_range[3:]
         good = all(a < b for a, b in zip(lower, upper, strict=True))
         value = self.point_cloud_range
-        _require(good, "point_cloud_range", value, "give x, y, z from, then larger x, y, z to")
+        require(good, "point_cloud_range", value, "give x, y, z from, then larger x, y, z to")
         good = all(size > 0 for size in self.voxel_size)
-        _require(good, "voxel_size", self.voxel_size, "use sizes above 0 m")
+        require(good, "voxel_size", self.voxel_size, "use sizes above 0 m")
         good = self.history_frames >= 2
-        _require(good, "history_frames", self.history_frames, "use at least 2 past frames")
+        require(good, "history_frames", self.history_frames, "use at least 2 past frames")
         good = self.future_frames >= 1
-        _require(good, "future_frames", self.future_frames, "use at least 1 future frame")
+        require(good, "future_frames", self.future_frames, "use at least 1 future frame")
         good = not (self.semantic and self.data.observed)
-        _require(good, "data.observed", True, "with classes, use False: a sensor sees no classes")
+        require(good, "data.observed", True, "with classes, use False: a sensor sees no classes")
         good = self.dataset in ("tokyo", "procedural", "nuscenes", "uavscenes", "any")
-        _require(good, "dataset", self.dataset, "use tokyo, procedural, nuscenes, uavscenes or any")
+        require(good, "dataset", self.dataset, "use tokyo, procedural, nuscenes, uavscenes or any")
         good = bool(self.model.fusion_channels or self.data.observed)
-        _require(good, "model.fusion_channels", 0, "without data.observed, use 1 or more")
+        require(good, "model.fusion_channels", 0, "without data.observed, use 1 or more")
         good = not self.model.completion_channels or self.data.observed
         value = self.model.completion_channels
-        _require(good, "model.completion_channels", value, "without data.observed, use 0")
+        require(good, "model.completion_channels", value, "without data.observed, use 0")
 
     @property
     def data_roots(self) -> tuple[str, ...]:
@@ -469,11 +334,6 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; tuples become lists."""
         return _plain(dataclasses.asdict(self))
-
-
-def _require(good: bool, key: str, value: object, remedy: str) -> None:
-    if not good:
-        raise ConfigError(f"{key} = {value!r} cannot be", remedy=remedy)
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,8 @@ _PAGE = re.compile(
 )
 _LOOKED_AT = 4096
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_ABOUT = 2.0
+"""a file may be this many times smaller or larger than the approximate size in a catalogue"""
 
 
 def is_page(head: bytes, suffix: str, content_type: str = "") -> bool:
@@ -108,3 +110,19 @@ def _damage_of_zip(path: Path) -> str | None:
             if info.header_offset + info.compress_size > size:
                 return f"its member {info.filename[:80]!r} ends beyond the file"
     return None
+
+
+def is_whole(path: Path, size: int | None = None, about: int | None = None) -> bool:
+    """Return whether a file is whole, by its size where that is known, else by its content."""
+    if not path.is_file():
+        return False
+    if size is not None:
+        return path.stat().st_size == size
+    if about is not None and not is_about(path.stat().st_size, about):
+        return False
+    return damage(path, path.name) is None
+
+
+def is_about(size: int, about: int) -> bool:
+    """Return True if a size is within a factor of the one that the catalogue estimates."""
+    return about / _ABOUT <= size <= about * _ABOUT

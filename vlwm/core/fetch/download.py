@@ -18,9 +18,9 @@ from vlwm.core.errors import DataError, MachineError
 from vlwm.core.fetch.answers import stated_length, without_secrets
 from vlwm.core.fetch.archive import extract
 from vlwm.core.fetch.catalogue import Entry
-from vlwm.core.fetch.content import proves_itself
+from vlwm.core.fetch.content import is_whole, proves_itself
 from vlwm.core.fetch.tile_set import fetch_tile_set
-from vlwm.core.fetch.transfer import Policy, Transfer, is_whole
+from vlwm.core.fetch.transfer import Policy, Transfer
 from vlwm.core.files import atomic_path, free_bytes, make_folder, read_json, write_json
 from vlwm.core.text import safe_text
 

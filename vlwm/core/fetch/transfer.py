@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -34,7 +33,14 @@ from vlwm.core.fetch.answers import (
     says_where_it_ends,
     settled_date,
 )
-from vlwm.core.fetch.content import damage, is_page, is_wrong_kind, proves_itself
+from vlwm.core.fetch.content import (
+    damage,
+    is_about,
+    is_page,
+    is_whole,
+    is_wrong_kind,
+    proves_itself,
+)
 from vlwm.core.fetch.version import Policy, Version, hash_of
 from vlwm.core.files import (
     explain_os_error,
@@ -52,13 +58,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, "int | None"], None]
 """called with bytes there and bytes in all (None: unknown)"""
-__all__ = ["Policy", "Transfer", "is_whole"]
 
 _SPARE_BYTES = 64 << 20
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 _TRIES_UNRESOLVED = 3
-_ABOUT = 2.0
-"""a file may be this many times smaller or larger than the approximate size in a catalogue"""
 
 
 class _StartOver(Exception):
@@ -139,7 +142,7 @@ class Transfer:
 
     def _wait(self, reason: str, failures: int, tries: int, asked: float | None) -> None:
         """Report why a try failed, and pause before the next one."""
-        pause = self._pause_s(failures, asked)
+        pause = self.policy.pause_s(failures, asked)
         self.notice(
             f"{host_of(self.url)}: {reason}; try {failures + 1} of {tries} in {pause:.0f} s "
             "(Ctrl-C stops, what has arrived is kept)"
@@ -153,11 +156,6 @@ class Transfer:
             remedy="check the network and the address, then run the same command again; what has "
             "arrived is kept",
         )
-
-    def _pause_s(self, failures: int, asked: float | None) -> float:
-        doubled = self.policy.backoff_s * 2.0 ** max(0, failures - 1)
-        pause = asked if asked is not None else doubled * random.uniform(0.5, 1.5)
-        return min(pause, self.policy.longest_pause_s)
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -382,7 +380,7 @@ class Transfer:
         reason = damage(self.part, self.path.name)
         if reason is not None:
             raise _StartOver(f"what came is not the file: {reason}")
-        if self.about is not None and not _is_about(self._have(), self.about):
+        if self.about is not None and not is_about(self._have(), self.about):
             raise _StartOver(
                 f"{self._have()} bytes came where the catalogue has about {self.about}"
             )
@@ -398,18 +396,3 @@ class Transfer:
         except OSError as error:
             raise explain_os_error(error, self.path) from error
         self.notes.unlink(missing_ok=True)
-
-
-def is_whole(path: Path, size: int | None = None, about: int | None = None) -> bool:
-    """Return whether a file is whole, by its size where that is known, else by its content."""
-    if not path.is_file():
-        return False
-    if size is not None:
-        return path.stat().st_size == size
-    if about is not None and not _is_about(path.stat().st_size, about):
-        return False
-    return damage(path, path.name) is None
-
-
-def _is_about(size: int, about: int) -> bool:
-    return about / _ABOUT <= size <= about * _ABOUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from dataclasses import dataclass
 
 
@@ -22,6 +23,12 @@ class Policy:
     """longest pause, also where the server asks for more"""
     restarts: int = 3
     """whole files that may turn out wrong before giving up"""
+
+    def pause_s(self, failures: int, asked: float | None) -> float:
+        """Return the seconds to wait after some failures, or that the server asked for."""
+        doubled = self.backoff_s * 2.0 ** max(0, failures - 1)
+        pause = asked if asked is not None else doubled * random.uniform(0.5, 1.5)
+        return min(pause, self.longest_pause_s)
 
 
 @dataclass

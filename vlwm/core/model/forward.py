@@ -9,11 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Past
 from vlwm.core.model.memory.branch import MemoryForecast, TargetFrames
 from vlwm.core.model.motion.motion_head import Motion
+
+_ROWS_AT_ONCE = 6
+"""target frames of the full grid that a GPU has room for"""
 
 
 @dataclass(frozen=True)
@@ -92,3 +97,25 @@ class Forecast:
     poses: Tensor
     log_sigma: Tensor
     classes: Tensor | None = None
+
+
+def frames_of(chunks: list[Tensor], windows: int) -> Tensor:
+    """Return logits float32 (B, H, X, Y, Z) of chunks (B · chunk, Z, X, Y)."""
+    frames = [chunk.unflatten(0, (windows, -1)) for chunk in chunks]
+    whole = torch.cat(frames, dim=1) if len(frames) > 1 else frames[0]
+    return whole.permute(0, 1, 3, 4, 2).float()
+
+
+def frames_at_once(windows: int, device: torch.device) -> int:
+    """Return how many future frames of each window a forecast makes together.
+
+    A GPU has room for six rows at the full grid and waits less often; a CPU gains nothing.
+    """
+    return 1 if device.type == "cpu" else max(1, _ROWS_AT_ONCE // windows)
+
+
+def reach_planes(config: Config, layers: int) -> int:
+    """Return the planes of `MemoryForecast.reach`: evidence per layer where it is observed."""
+    if not config.model.use_memory:
+        return 0
+    return layers if config.data.observed else 1

@@ -24,7 +24,15 @@ from vlwm.core.data.batch import Batch, Past, Plan, apply_symmetry
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
-from vlwm.core.model.forward import Forecast, RefinementInput, Scene, WorldModelOutput
+from vlwm.core.model.forward import (
+    Forecast,
+    RefinementInput,
+    Scene,
+    WorldModelOutput,
+    frames_at_once,
+    frames_of,
+    reach_planes,
+)
 from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSpread, TargetFrames
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.refinement_net import RefinementNet
@@ -38,8 +46,6 @@ _STEP_FEATURES = 5
 """values of `torch_frames.step_features`"""
 _SIGMAS = 4
 """log-sigmas of x, y, z and yaw that the refinement net reads"""
-_ROWS_AT_ONCE = 6
-"""target frames of the full grid that a GPU has room for"""
 _PLANNED_LOG_SIGMA = -5.0
 """a planned motion counts as known to 7 mm"""
 
@@ -96,7 +102,7 @@ class WorldModel(nn.Module):
         )
         layers = grid.shape[2]
         self.refinement_net = RefinementNet(
-            planes=layers + self._reach_planes(config, layers),
+            planes=layers + reach_planes(config, layers),
             layers=layers,
             size=grid.shape[:2],
             channels=model.memory_channels,
@@ -117,13 +123,6 @@ class WorldModel(nn.Module):
         self.register_buffer("residual_weight", torch.ones(2))
         self.register_buffer("column_logit", torch.full((layers,), -4.0))
         self.freeze()
-
-    @staticmethod
-    def _reach_planes(config: Config, layers: int) -> int:
-        """Return the planes of `MemoryForecast.reach`: evidence per layer where it is observed."""
-        if not config.model.use_memory:
-            return 0
-        return layers if config.data.observed else 1
 
     def freeze(self, fresh: Collection[str] = ()) -> tuple[str, ...]:
         """Apply the config's freezes; frozen parts take no gradient.
@@ -273,8 +272,8 @@ class WorldModel(nn.Module):
                 refined.append(inputs.memory.logits + weight * self._residual(inputs))
             if self.config.semantic:
                 classes.append(self.class_logits(scene, inputs).argmax(dim=-1).to(torch.uint8))
-        memory_logits = _frames_of(memory, windows)
-        logits = _frames_of(refined, windows) if weight else memory_logits
+        memory_logits = frames_of(memory, windows)
+        logits = frames_of(refined, windows) if weight else memory_logits
         motion = out.motion
         log_sigma = motion.log_sigma + torch.log(self.motion_head.sigma_scale)
         kinds = None
@@ -453,18 +452,3 @@ class WorldModel(nn.Module):
         if inputs.memory.reach is not None:
             planes = torch.cat([planes, inputs.memory.reach], dim=1)
         return self.refinement_net(planes, inputs.condition, inputs.tokens)
-
-
-def _frames_of(chunks: list[Tensor], windows: int) -> Tensor:
-    """Return logits float32 (B, H, X, Y, Z) of chunks (B · chunk, Z, X, Y)."""
-    frames = [chunk.unflatten(0, (windows, -1)) for chunk in chunks]
-    whole = torch.cat(frames, dim=1) if len(frames) > 1 else frames[0]
-    return whole.permute(0, 1, 3, 4, 2).float()
-
-
-def frames_at_once(windows: int, device: torch.device) -> int:
-    """Return how many future frames of each window a forecast makes together.
-
-    A GPU has room for six rows at the full grid and waits less often; a CPU gains nothing.
-    """
-    return 1 if device.type == "cpu" else max(1, _ROWS_AT_ONCE // windows)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.core.data.sensors.test_sensors import body, wall
 from tests.core.data.small_data import OBSERVED, digest, make_in
+from vlwm.core.config.data_schema import OBSERVE
 from vlwm.core.config.load import load_config
-from vlwm.core.config.schema import OBSERVE
 from vlwm.core.data.sensors.observe import POSE_NOISE, Observer, PoseNoise, Track, believed_track
 from vlwm.core.data.sensors.ray_patterns import RAY_PATTERNS
 from vlwm.core.data.sensors.rig import Mount

@@ -13,8 +13,8 @@ from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.read import read_city
 from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Terrain
+from vlwm.core.config.data_schema import PATTERNS
 from vlwm.core.config.load import load_config
-from vlwm.core.config.schema import PATTERNS
 from vlwm.core.data.generation.prepare import prepare
 from vlwm.core.data.generation.session_plans import PreparePlan, deal_patterns
 from vlwm.core.data.session import Session

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.config.schema import PATTERNS
+from vlwm.core.config.data_schema import PATTERNS
 from vlwm.core.data.trajectories.environment import World
 from vlwm.core.data.trajectories.guidance import PathWishes, RandomWishes, Wishes
 from vlwm.core.data.trajectories.routes import Lines, Orbits, Returns, StreetWays

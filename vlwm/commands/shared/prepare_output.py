@@ -1,0 +1,80 @@
+"""Print what `vlwm prepare` would make or has made, and the command that trains on it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlwm.commands.shared.output import emit_json, note, print_table
+
+if TYPE_CHECKING:
+    from vlwm.core.data.generation.prepare import PrepareReport
+    from vlwm.core.data.generation.store_prepare import StoreReport
+
+
+def show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
+    """Print the outline of a plan."""
+    if json_:
+        emit_json({**values, "output": str(target)})
+        return
+    splits = ", ".join(f"{name} {count}" for name, count in values["splits"].items())
+    sides = ", ".join(f"{n} {w:.0f} x {h:.0f} m" for n, (w, h) in values["inside_m"].items())
+    print(
+        f"Would make {values['sessions']} sessions of {values['frames']} frames "
+        f"({', '.join(values['agents'])}; {splits}) in {target}, about "
+        f"{values['bytes'] / 1e9:.2f} GB. Places: {sides}."
+    )
+
+
+def show_prepared(report: PrepareReport, target: Path, json_: bool, config: str) -> None:
+    """Print what a data folder holds, and the next command."""
+    if json_:
+        emit_json({**asdict(report), "output": str(target)})
+        return
+    rows = [
+        ["sessions", str(report.sessions)],
+        ["frames", f"{report.frames} ({report.written} made now)"],
+        ["occupied", f"{100 * report.occupied_share:.2f} % of all cells"],
+        ["ground", f"{100 * report.ground_share:.1f} % of the occupied"],
+        ["ground below the grid", f"{100 * report.ground_below_share:.1f} % of the columns"],
+        ["rate", f"{report.frames_per_s:.1f} frames/s"],
+        ["splits", ", ".join(f"{k} {v}" for k, v in report.splits.items())],
+        ["attribution", report.attribution],
+    ]
+    print_table(f"Prepared {target}", ["what", "value"], rows)
+    print(f"next: {_train_command(target, config)}")
+
+
+def show_store(report: StoreReport, json_: bool, config: str) -> None:
+    """Print what this machine put into a store, and the next command when it is complete."""
+    for name in report.different:
+        note(
+            f"▲ {name} in the store differs from what this machine makes: the one in the store "
+            "stays; see docs/data_format.md"
+        )
+    if json_:
+        emit_json(asdict(report))
+        return
+    rows = [
+        ["sessions", f"{report.sessions} in the plan, {report.made} made here"],
+        ["made by others", f"{report.present}, and {report.twice} at the same time as here"],
+        ["rate", f"{report.frames_per_s:.1f} frames/s"],
+        ["finished", "yes" if report.finished else "no: other machines still work, or run again"],
+        ["attribution", report.attribution],
+    ]
+    print_table(f"Prepared {report.store}", ["what", "value"], rows)
+    if report.finished:
+        print(f"next: {_train_command(report.store, config)}")
+
+
+def _train_command(target: str | Path, config: str) -> str:
+    """Return the command that trains on these data: with their config, whose grid they have."""
+    from vlwm.core.config.load import load_config
+
+    words = ["vlwm", "train", "--config", config, "--data", str(target)]
+    weights = load_config(config, (), lambda text: None).load_from
+    if weights is not None and not Path(weights).exists():
+        words.append("--from-scratch")
+    return shlex.join(words)
