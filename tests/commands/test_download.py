@@ -254,7 +254,7 @@ def test_half_a_file_under_its_name_is_fetched_again(site: Any, tmp_path: Path) 
 def test_a_page_and_a_file_of_another_size_are_not_the_weights(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlwm.core.fetch.transfer.random.uniform", lambda low, high: 0.0)
+    monkeypatch.setattr("vlwm.core.fetch.version.random.uniform", lambda low, high: 0.0)
     entry = entry_of(site, "/w.pth", "pretrained/w.pth", group="models", about_bytes=721_000_000)
     (tmp_path / "c.json").write_text(json.dumps([entry]))
     args = ("--models", "--catalog", tmp_path / "c.json", "--data-dir", tmp_path / "d")
