@@ -167,7 +167,7 @@ def _how(options: argparse.Namespace, stage: str) -> TrainOptions:
     """One stage; the second on what the first left in the work folder, or on an earlier run's."""
     work = options.work_dir
     if options.tokenizer is None:
-        return TrainOptions(work, stage, anew=stage == "tokenizer", from_scratch=True)
+        return TrainOptions(work, stage, new_run=stage == "tokenizer", from_scratch=True)
     if work.exists() and any(work.iterdir()):
         sys.exit(f"{work} is not empty: choose another --work-dir")
     shutil.copytree(options.tokenizer / "tokenizer", work / "tokenizer")

@@ -95,7 +95,7 @@ def train(
         stage=stage,
         resume=resume is True,
         resume_from=resume_from,
-        anew=resume is False,
+        new_run=resume is False,
         from_scratch=from_scratch,
         eval_only=eval_only,
         gpu_id=gpus[0] if gpus else None,

@@ -1,4 +1,4 @@
-"""The 18 classes of Occ3D-nuScenes, with the field's protocol at 1, 2 and 3 s beside ours."""
+"""The 18 classes of Occ3D-nuScenes, with the field's protocol at 1, 2, 3 s and ours."""
 
 _base_ = "./finetune_nuscenes.py"
 

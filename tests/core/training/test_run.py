@@ -229,7 +229,7 @@ def test_a_finished_run_is_moved_aside_never_written_over(
     config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
     assert goes_on(run, config, TrainOptions(folder))  # only evaluated again
     assert goes_on(run, config, TrainOptions(folder, resume=True))
-    assert not goes_on(run, config, TrainOptions(folder, anew=True))
+    assert not goes_on(run, config, TrainOptions(folder, new_run=True))
     status = run.read_status()
     assert status is not None
     for state, code, answer in (("stopped", 75, True), ("running", None, True),
@@ -299,7 +299,7 @@ def test_a_gpu_that_is_not_there_moves_no_run_aside(
     config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
     for folder in (tmp_path / "new", shutil.copytree(whole_run, tmp_path / "old")):
         with pytest.raises(MachineError, match="GPU 17 not found"):
-            train(config, TrainOptions(folder, gpu_id=17, anew=True))
+            train(config, TrainOptions(folder, gpu_id=17, new_run=True))
     assert not (tmp_path / "new").exists()
     kept, before = (sorted(p.name for p in f.iterdir()) for f in (tmp_path / "old", whole_run))
     assert kept == before

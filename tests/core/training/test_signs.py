@@ -28,7 +28,8 @@ def start(tiny: Any, tmp_path: Path) -> Callable[..., RunFolder]:
     def run(data: Path, stage: str, *sets: str) -> RunFolder:
         words = (*tiny.overrides, f"data_root={str(data)!r}", *sets)
         train(
-            load_config("test_local", words), TrainOptions(tmp_path / "run", stage=stage, anew=True)
+            load_config("test_local", words),
+            TrainOptions(tmp_path / "run", stage=stage, new_run=True),
         )
         return RunFolder(tmp_path / "run")
 

@@ -220,13 +220,13 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         note("▲ --lidar has no effect: the scans stay in the recording")
     reports = []
     recordings = open_recordings(request)
-    told = [len(recording.notes) for recording in recordings]
+    before = [len(recording.notes) for recording in recordings]
 
     def converted(number: int) -> ConvertReport:
         return convert(recordings[number], target, grid, options, _Progress())
 
     done = each(converted, range(len(recordings)), request.workers)
-    for recording, known, report in zip(recordings, told, done, strict=True):
+    for recording, known, report in zip(recordings, before, done, strict=True):
         for line in recording.notes[:known]:
             note(f"{recording.name}: {line}")
         for line in report.notes[known:]:

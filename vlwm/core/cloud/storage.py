@@ -41,15 +41,15 @@ def storage_of(path: str | Path, machine: Machine, provider: Provider) -> Storag
     mount = mount_of(real, read_mounts(machine))
     if mount is None:
         return Storage(real, None, "unknown", "the mount table cannot be read")
-    outlives, reason = _judge(mount, provider)
+    outlives, reason = _lifetime(mount, provider)
     return Storage(real, mount, outlives, reason)
 
 
-def _judge(mount: Mount, provider: Provider) -> tuple[str, str]:
+def _lifetime(mount: Mount, provider: Provider) -> tuple[str, str]:
     if mount.in_memory:
         return "nothing", f"{mount.point} is in memory ({mount.kind})"
     volume = _is_volume(mount)
-    judge = {
+    rule = {
         "vast": _vast,
         "runpod": _runpod,
         "lambda": _lambda,
@@ -58,8 +58,8 @@ def _judge(mount: Mount, provider: Provider) -> tuple[str, str]:
         "sagemaker": _sagemaker,
         "container": _container,
     }.get(provider.name)
-    if judge is not None:
-        return judge(mount, volume)
+    if rule is not None:
+        return rule(mount, volume)
     if mount.container_layer:
         return "nothing", "it is in a layer that is deleted with the system"
     return "machine", f"{mount.point} is a disk of this machine"
@@ -122,7 +122,7 @@ def lasting_folder(machine: Machine, provider: Provider) -> str | None:
     for mount in read_mounts(machine):
         if not _is_volume(mount) or mount.read_only or not machine.path(mount.point).is_dir():
             continue
-        outlives, _ = _judge(mount, provider)
+        outlives, _ = _lifetime(mount, provider)
         if outlives in ("machine", "stop"):
             found.append((outlives != "machine", _rank(mount.point), mount.point))
     return min(found)[2] if found else None

@@ -165,7 +165,7 @@ class PackedStore:
 
     @property
     def has_unknown(self) -> bool:
-        """True if some frame says which of its cells are known."""
+        """True if some frame states which of its cells are known."""
         return "truth.known" in self._layers
 
     @property

@@ -1,4 +1,4 @@
-"""Score forecasts of classes: IoU of each class, their mean, and the field's protocol beside it.
+"""Score forecasts of classes: IoU of each class, their mean, and the field's protocol.
 
 Counts are int64 and pooled over windows before a ratio is taken. A class that occurs neither in the
 truth nor in a forecast has no IoU: it is left out of the mean and counted. The field's protocol

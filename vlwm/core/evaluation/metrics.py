@@ -34,7 +34,7 @@ SCORES = {
 def structure_mask(truth: Tensor) -> Tensor:
     """Return cells above the lowest occupied cell of their column; empty columns count whole.
 
-    The bare ground is most of what is occupied and proves nothing about foresight; what stands
+    The bare ground is most of what is occupied and proves nothing about foresight; what is
     on it does.
 
     Args:

@@ -29,7 +29,7 @@ VELOCITY_FRAMES = ("world", "body")
 _LAYOUT = "x y z, qx qy qz qw, vx vy vz, wx wy wz"
 _TILT = np.cos(np.radians(60.0))  # no vehicle of this package leans further
 _MOVES_MPS = 1.0  # slower motion is too small to check frames and time steps against
-_AGREES = 0.5  # share by which two speeds may differ before a check speaks
+_AGREES = 0.5  # share by which two speeds may differ before a check fails
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Advice:
     device: str
     """"cuda" or "cpu" """
     gpu: str | None
-    """name of the GPU it speaks of"""
+    """name of the GPU"""
     gpus: int
     """GPUs that are here"""
     batch_size: int | None

@@ -245,7 +245,7 @@ def token_loss(logits: Tensor, codes: Tensor, weight: Tensor | None = None) -> T
 
 
 def token_weight(known: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the share (B, F, h, w) of known cells in the columns that each code stands for.
+    """Return the share (B, F, h, w) of known cells in the columns of each code.
 
     Args:
         known: uint8 (B, F, X, Y, Z) of 0 and 1.

@@ -140,7 +140,7 @@ class ClassHead(nn.Module):
         for p in range(frames):
             weight = self.votes[p].expand(rows, layers, 1, x, y)
             votes = votes.scatter_add(2, planes[:, p].unsqueeze(2), weight)
-        votes = votes[:, :, : self.classes]  # a vote for free space says nothing about the class
+        votes = votes[:, :, : self.classes]  # a vote for free space tells nothing about the class
         logits = votes + self.height[part][None, :, :, None, None]
         tokens = torch.zeros_like(votes)
         if decoded is not None:

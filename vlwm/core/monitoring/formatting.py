@@ -41,7 +41,7 @@ def choose_glyphs(
     """Return the set that this terminal shows.
 
     The first of LC_ALL, LC_CTYPE and LANG that is set decides. A locale that is not generated
-    counts as none. A rented machine often sets none, and the terminal in front of it speaks UTF-8;
+    counts as none. A rented machine often sets none, and the terminal in front of it uses UTF-8;
     inside screen or tmux, which then do not pass UTF-8 on, it is ASCII.
 
     Args:

@@ -53,7 +53,7 @@ class TrainOptions:
     """resume from the newest checkpoint of the run folder"""
     resume_from: Path | None = None
     """resume from this checkpoint"""
-    anew: bool = False
+    new_run: bool = False
     """start a new run; what the run folder holds is moved aside"""
     auto: Auto | None = None
     """prepare city models, try the batch before training; None without `--auto`"""
@@ -92,7 +92,7 @@ class TrainOptions:
             raise UsageError(
                 f"--stage {self.stage} is unknown", remedy=f"use one of {', '.join(STAGES)}"
             )
-        if self.anew and (self.resume or self.resume_from is not None):
+        if self.new_run and (self.resume or self.resume_from is not None):
             raise UsageError(
                 "use either --no-resume or --resume-from (or --resume), not both",
                 remedy="leave one of them out",

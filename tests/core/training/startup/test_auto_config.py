@@ -128,8 +128,8 @@ def test_a_run_that_is_here_goes_on_with_its_own_batch(root: Path) -> None:
     assert again.options.resume and again.config.data.samples_per_gpu == 8
     assert again.options.auto is not None and again.options.auto.microbatch == 2
     assert "--no-resume" in again.options.auto.paragraph and "--resume" in again.flags
-    anew = ask(root, on(gpu(23.6)), anew=True)
-    assert not anew.options.resume and anew.config.data.samples_per_gpu == 2
+    fresh = ask(root, on(gpu(23.6)), new_run=True)
+    assert not fresh.options.resume and fresh.config.data.samples_per_gpu == 2
     with pytest.raises(UsageError, match=r"another network: model.memory_channels \d+ \(now 32\)"):
         ask(root, on(gpu(23.6)), "model.memory_channels=32")
     hold_a_run(root.parent / "run", begun.config, "done")
@@ -139,7 +139,7 @@ def test_a_run_that_is_here_goes_on_with_its_own_batch(root: Path) -> None:
 
 def test_beginning_anew_and_going_on_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="--no-resume"):
-        TrainOptions(anew=True, resume_from=Path("x.pth"))
+        TrainOptions(new_run=True, resume_from=Path("x.pth"))
 
 
 def test_with_nothing_here_it_says_what_to_fetch(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_changed_key_is_refused_with_its_values_and_both_ways(
     words = str(refused.value)
     assert f"max_epochs {config.max_epochs} (now 5)" in words and "seed 42 (now 7)" in words
     assert "--resume continues" in words and "--no-resume starts a new run" in words
-    assert goes_on(run, longer, resume=True) and not goes_on(run, longer, anew=True)
+    assert goes_on(run, longer, resume=True) and not goes_on(run, longer, new_run=True)
     assert run.last.exists() and not list(run.path.glob("previous_*"))
 
 

@@ -1,9 +1,10 @@
 """Choose the command that a vehicle wants next; the planner takes the nearest free one.
 
-A wish is (speed, turn rate, climb). `RandomWishes` vary slowly; `PathWishes` lets speed and height
-vary in the same way and steers along ways that a pattern hands out, by pure pursuit (Coulter,
-Implementation of the Pure Pursuit Path Tracking Algorithm, CMU-RI-TR-92-01, 1992). Where the
-planner had to back out of a dead end it calls `lost`, and the next wishes are other ones.
+A desired motion is (speed, turn rate, climb). `RandomGuidance` vary slowly; `PathGuidance` lets
+speed and height vary in the same way and steers along ways that a pattern hands out, by pure
+pursuit (Coulter, Implementation of the Pure Pursuit Path Tracking Algorithm, CMU-RI-TR-92-01,
+1992). Where the planner had to back out of a dead end it calls `lost`, and the next guidance is
+another one.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ _WINDOW = 20
 _SLOWEST = 0.3
 
 Height = Callable[[NDArray[np.float64], float], float]
-"""wished height above the ground at a point (2,), metres, for a level from 0 to 1"""
+"""desired height above the ground at a point (2,), metres, for a level from 0 to 1"""
 Paths = Callable[[NDArray[np.float64]], NDArray[np.float64] | None]
 """the next way (N, 2), points about `POINT_M` apart, from a state (7,); None where there is none"""
 
 
-class Wishes(Protocol):
-    """A source of wishes."""
+class Guidance(Protocol):
+    """A source of desired motions."""
 
     def next(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return wished (speed, turn rate, climb) for the next half second, from a state (7,)."""
+        """Return the desired (speed, turn rate, climb) for the next half second at a state (7,)."""
 
     def lost(self) -> None:
-        """Note that the last wishes led into a dead end."""
+        """Note that the last commands led into a dead end."""
 
 
-class RandomWishes:
-    """Slowly varying wishes: each is drawn again after a while, at its own moments.
+class RandomGuidance:
+    """Slowly varying desired values: each is drawn again after a while, at its own moments.
 
-    A wish for speed or turn lasts up to 6 s, one for height long enough to get there.
+    A desired speed or turn lasts up to 6 s, a desired height long enough to get there.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class RandomWishes:
         return low + level * (high - low)
 
 
-class PathWishes:
-    """Wishes along the ways that `paths` hands out one after the other.
+class PathGuidance:
+    """Guidance along the ways that `paths` hands out one after the other.
 
     Speed and height vary as random ones do; turns slow it down. Where it is lost, it wanders for
     some seconds and asks for another way; a way that takes far too long is given up.
@@ -88,7 +89,7 @@ class PathWishes:
         self, world: World, rng: np.random.Generator, paths: Paths, height: Height | None = None
     ) -> None:
         self.world, self.rng, self.paths = world, rng, paths
-        self.random = RandomWishes(world, rng, height)
+        self.random = RandomGuidance(world, rng, height)
         self.path: NDArray[np.float64] | None = None
         self.at, self.wander_s, self.budget_s = 0, 0.0, 0.0
 
@@ -97,13 +98,13 @@ class PathWishes:
         self.path, self.wander_s = None, float(self.rng.uniform(1.0, 4.0))
 
     def next(self, state: NDArray[np.float64]) -> NDArray[np.float64]:
-        wish = self.random.next(state)
+        desired = self.random.next(state)
         if self.wander_s > 0:
             self.wander_s -= DECISION_S
-            return wish
+            return desired
         if self.path is None or self._is_done(state):
             self._begin(state)
-        return wish if self.path is None else self._along(self.path, state, wish)
+        return desired if self.path is None else self._along(self.path, state, desired)
 
     def _begin(self, state: NDArray[np.float64]) -> None:
         self.path, self.at = self.paths(state), 0
@@ -123,7 +124,7 @@ class PathWishes:
         return near_end or float(away.min()) > _OFF_M or self.budget_s < 0
 
     def _along(
-        self, path: NDArray[np.float64], state: NDArray[np.float64], wish: NDArray[np.float64]
+        self, path: NDArray[np.float64], state: NDArray[np.float64], desired: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         ahead_m = float(np.clip(_AHEAD_S * state[4], *_AHEAD_M))
         step = round(ahead_m / POINT_M)
@@ -134,8 +135,8 @@ class PathWishes:
             turn = np.sign(angle) * self.world.vehicle.turn_rad_s
         bend = max(abs(angle), abs(_towards(beyond, state)[0]))
         slow = max(_SLOWEST, np.cos(min(bend, np.pi) / 2) ** 2)
-        speed = max(wish[0] * slow, self.world.vehicle.speed_m_s[0])
-        return np.array([speed, turn, wish[2]])
+        speed = max(desired[0] * slow, self.world.vehicle.speed_m_s[0])
+        return np.array([speed, turn, desired[2]])
 
 
 def _towards(target: NDArray[np.float64], state: NDArray[np.float64]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.config.data_schema import PATTERNS
 from vlwm.core.data.trajectories.environment import World
-from vlwm.core.data.trajectories.guidance import PathWishes, RandomWishes, Wishes
+from vlwm.core.data.trajectories.guidance import Guidance, PathGuidance, RandomGuidance
 from vlwm.core.data.trajectories.routes import Lines, Orbits, Returns, StreetWays
 from vlwm.core.data.trajectories.vehicle import VEHICLES, Vehicle
 from vlwm.core.errors import UsageError
@@ -29,7 +29,7 @@ from vlwm.core.vocabulary import Agent
 MIX = "mix"
 RANDOM = "random"
 
-Make = Callable[[World, np.random.Generator], Wishes]
+Make = Callable[[World, np.random.Generator], Guidance]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Pattern:
 
     Attributes:
         agents: vehicles that can.
-        make: the wishes, in a world.
+        make: the guidance, in a world.
         speed_m_s, height_m: narrower than the drone's own, where given.
         confined: between the buildings, never above one.
         on_streets: begins on a street.
@@ -63,33 +63,33 @@ class Pattern:
         )
 
 
-def _survey(world: World, rng: np.random.Generator) -> Wishes:
-    return PathWishes(world, rng, Lines(world, rng))
+def _survey(world: World, rng: np.random.Generator) -> Guidance:
+    return PathGuidance(world, rng, Lines(world, rng))
 
 
-def _orbit(world: World, rng: np.random.Generator) -> Wishes:
+def _orbit(world: World, rng: np.random.Generator) -> Guidance:
     around = Orbits(world, rng)
-    return PathWishes(world, rng, around, around.height)
+    return PathGuidance(world, rng, around, around.height)
 
 
-def _canyon(world: World, rng: np.random.Generator) -> Wishes:
+def _canyon(world: World, rng: np.random.Generator) -> Guidance:
     def below_the_roofs(xy: NDArray[np.float64], level: float) -> float:
         low, high = world.vehicle.height_m
         return float(np.clip((0.25 + 0.5 * level) * world.roofs_above_ground(xy), low, high))
 
-    return PathWishes(world, rng, StreetWays(world, rng), below_the_roofs)
+    return PathGuidance(world, rng, StreetWays(world, rng), below_the_roofs)
 
 
-def _patrol(world: World, rng: np.random.Generator) -> Wishes:
-    return PathWishes(world, rng, StreetWays(world, rng))
+def _patrol(world: World, rng: np.random.Generator) -> Guidance:
+    return PathGuidance(world, rng, StreetWays(world, rng))
 
 
-def _revisit(world: World, rng: np.random.Generator) -> Wishes:
-    return PathWishes(world, rng, Returns(world, rng))
+def _revisit(world: World, rng: np.random.Generator) -> Guidance:
+    return PathGuidance(world, rng, Returns(world, rng))
 
 
 BY_NAME: dict[str, Pattern] = {
-    RANDOM: Pattern(tuple(Agent), RandomWishes),
+    RANDOM: Pattern(tuple(Agent), RandomGuidance),
     "survey": Pattern((Agent.DRONE,), _survey, height_m=(30.0, 60.0)),
     "orbit": Pattern((Agent.DRONE,), _orbit, speed_m_s=(3.2, 10.0)),
     "canyon": Pattern(

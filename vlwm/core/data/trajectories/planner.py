@@ -1,10 +1,10 @@
 """Plan paths of drones and rovers: varying speed, turns and climbs, never through a wall.
 
 A vehicle is a unicycle (position, heading, speed, turn rate, climb) whose commands follow the
-wishes of a pattern. Twice a second it looks several seconds ahead along a fan of commands, drops
-those that would touch an obstacle or leave its region, and takes the one nearest to its wish; in a
-dead end it goes back some steps and tries another way. Motion is integrated at 20 Hz and every
-tenth state is a frame. Velocities and tilt are backward differences of these states, as a
+guidance of a pattern. Twice a second it looks several seconds ahead along a fan of commands, drops
+those that would touch an obstacle or leave its region, and takes the one nearest to the desired
+one; in a dead end it goes back some steps and tries another way. Motion is integrated at 20 Hz and
+every tenth state is a frame. Velocities and tilt are backward differences of these states, as a
 vehicle's own filter would compute them: they depend on positions up to the frame, never on later
 ones.
 """
@@ -134,10 +134,10 @@ def _drive(
     per_decision = round(DECISION_S / STEP_S)
     decisions = -(-steps // per_decision)
     pieces: list[NDArray[np.float64]] = []
-    wishes = style.make(world, rng)
+    guidance = style.make(world, rng)
     state, left = start, 30 + decisions // 2
     while len(pieces) < decisions:
-        command = _choose(world, state, wishes.next(state), rng)
+        command = _choose(world, state, guidance.next(state), rng)
         if command is None:
             left -= 1
             if left == 0 or not pieces:
@@ -145,7 +145,7 @@ def _drive(
             back = min(len(pieces), 1 + int(rng.integers(_BACKWARD_DECISIONS)))
             state = pieces[-back][0]
             del pieces[-back:]
-            wishes.lost()
+            guidance.lost()
             continue
         piece = _roll(state, command, world, per_decision + 1, STEP_S)
         pieces.append(piece[:-1])
@@ -169,19 +169,19 @@ def _fan(vehicle: Vehicle, speed: float) -> NDArray[np.float64]:
 def _choose(
     world: World,
     state: NDArray[np.float64],
-    wish: NDArray[np.float64],
+    desired: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> NDArray[np.float64] | None:
-    """Return the feasible command nearest to the wish, or None."""
-    if world.turns_off and _feasible(world, state, wish[None])[0]:
-        return wish
-    commands = np.concatenate([wish[None], _fan(world.vehicle, state[4])])
+    """Return the feasible command nearest to the desired one, or None."""
+    if world.turns_off and _feasible(world, state, desired[None])[0]:
+        return desired
+    commands = np.concatenate([desired[None], _fan(world.vehicle, state[4])])
     feasible = _feasible(world, state, commands)
     if not feasible.any():
         return None
     vehicle = world.vehicle
     scale = np.array([vehicle.speed_m_s[1], vehicle.turn_rad_s, max(vehicle.climb_m_s, 1.0)])
-    cost = (((commands - wish) / scale) ** 2 * np.array([0.5, 1.0, 0.7])).sum(axis=1)
+    cost = (((commands - desired) / scale) ** 2 * np.array([0.5, 1.0, 0.7])).sum(axis=1)
     cost += rng.uniform(0.0, 0.02, len(cost))
     return commands[np.where(feasible, cost, np.inf).argmin()]
 

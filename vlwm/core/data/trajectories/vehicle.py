@@ -1,8 +1,8 @@
 """Limits of the kinds of vehicles, their motion under a command, and their tilt.
 
-A state is (x, y, z, heading, speed, turn rate, climb); a command is its last three, wished. Motion
-is that of a unicycle whose rates follow the command with a lag, within the vehicle's limits. A
-drone tilts into its acceleration, thrust along body z (up to 25°); a rover follows the terrain.
+A state is (x, y, z, heading, speed, turn rate, climb); a command is its last three, as desired.
+Motion is that of a unicycle whose rates follow the command with a lag, within the vehicle's limits.
+A drone tilts into its acceleration, thrust along body z (up to 25°); a rover follows the terrain.
 Both lean after the last moments alone: an attitude knows nothing of the next frame.
 """
 
@@ -29,7 +29,7 @@ class Vehicle:
     Attributes:
         speed_m_s: lowest and highest planar speed.
         climb_m_s: highest climb or sink rate; 0 keeps to the ground.
-        height_m: lowest and highest wished height above the terrain.
+        height_m: lowest and highest desired height above the terrain.
         turn_rad_s: highest turn rate.
         lateral_m_s2: highest speed times turn rate.
         acceleration_m_s2: highest acceleration along the path.

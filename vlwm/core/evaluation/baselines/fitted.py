@@ -46,7 +46,7 @@ def track_of(method: str) -> str:
 
 
 def strongest(merits: Mapping[str, float]) -> dict[str, str]:
-    """Return track -> the method with the highest merit; of equals the memory baseline.
+    """Return track -> the method with the highest merit; on a tie the memory baseline.
 
     A track without any merit keeps its memory baseline.
     """

@@ -21,7 +21,7 @@ def class_tables(sheet: Mapping[str, Any]) -> list[ScoreTable]:
 
 
 def _means(block: Mapping[str, Any], horizons: Sequence[float], marks: list[int]) -> ScoreTable:
-    """Return mean IoU over the classes that occur, and the field's two numbers beside it."""
+    """Return mean IoU over the classes that occur, and the field's two numbers."""
     methods, field = block["methods"], block["field"]
     rows: list[tuple[str, ...]] = [("MEAN IOU OF THE CLASSES THAT OCCUR",)]
     rows += [(m, *_with_mean([of["miou"][i] for i in marks])) for m, of in methods.items()]

@@ -139,7 +139,7 @@ class Tokenizer(nn.Module):
 
 
 def _bias_of_classes(embeds: Tensor, logits: Tensor) -> Tensor:
-    """Return features (Z, E) whose class logits say that a cell is occupied at `logits` (Z,).
+    """Return features (Z, E) whose class logits give a cell's occupancy the logit `logits` (Z,).
 
     Args:
         embeds: (C + 1, E), of the classes, free space last.

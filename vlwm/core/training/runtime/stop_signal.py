@@ -35,8 +35,8 @@ class StopSignal(SignalListener):
 
     def __init__(self) -> None:
         super().__init__()
-        speaks = os.environ.get("RANK", "0") == "0" and LAUNCHED not in os.environ
-        self.answer = _ANSWER if speaks else None
+        answers = os.environ.get("RANK", "0") == "0" and LAUNCHED not in os.environ
+        self.answer = _ANSWER if answers else None
         self.last_words = _LAST_WORDS
         self.last_act: Callable[[int], None] | None = None
         self._leave: Callable[[], None] | None = None

@@ -116,7 +116,7 @@ def _beginning(
         return options, f"the run in {folder.path} is resumed, as asked", stored_config(folder)
     if not folder.holds_a_run():
         return options, f"a new run begins in {folder.path}", None
-    if options.anew:
+    if options.new_run:
         return options, f"the run in {folder.path} is moved aside, a new one starts", None
     if not continues(folder, config):
         refuse_another_run(folder, config)

@@ -54,7 +54,7 @@ def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
             whether to resume it.
         CheckpointError: neither `config.json` nor any checkpoint of the run can be read.
     """
-    if options.anew:
+    if options.new_run:
         return False
     if options.resume or options.resume_from is not None:
         return True

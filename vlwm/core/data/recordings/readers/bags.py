@@ -222,7 +222,7 @@ def _frame_of_points(bag: Any, points: list[Any], path: Path) -> str:
 def _is_stamped(bag: Any, connections: list[Any]) -> bool:
     """Return True if one of the first messages has a time stamp in its header.
 
-    Simulated time begins at 0, so a stamp of 0 alone does not say that there is none.
+    Simulated time begins at 0, so a stamp of 0 alone does not mean that there is none.
     """
     for count, (connection, _, raw) in enumerate(bag.messages(connections)):
         if connection.msgtype in LIVOX:
