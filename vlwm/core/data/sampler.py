@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 
+def share_cuts(samples: int, shares: int) -> list[int]:
+    """Return where contiguous shares of a batch begin and end, sizes differing by one at most."""
+    return [int(cut) for cut in np.linspace(0, samples, shares + 1).round()]
+
+
 class EpochSampler(Sampler):
     """Keys (epoch, index) of one epoch in batches, for one rank.
 
@@ -55,7 +60,7 @@ class EpochSampler(Sampler):
                 order = _drawn(self.weights, rng)
         for start in range(self.first, self.samples, self.batch):
             whole = order[start : min(start + self.batch, self.samples)]
-            cuts = np.linspace(0, len(whole), self.world_size + 1).round().astype(int)
+            cuts = share_cuts(len(whole), self.world_size)
             share = whole[cuts[self.rank] : cuts[self.rank + 1]]
             yield [(self.epoch, int(i)) for i in share]
 

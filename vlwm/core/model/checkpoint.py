@@ -106,6 +106,21 @@ def load_checkpoint(
     return upgraded(content)
 
 
+def peek_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return a checkpoint's content without reading its tensors, or None where that fails.
+
+    For plain values that are wanted before the checkpoint itself is loaded and checked.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # noqa: BLE001 - a damaged file can raise anything; loading it says what
+        return None
+    whole = isinstance(content, dict) and content.get("format") == FORMAT
+    return dict(content) if whole else None
+
+
 def _check_sums(path: Path) -> None:
     """Compare the CRC-32 of every record, which torch's reader does not."""
     try:

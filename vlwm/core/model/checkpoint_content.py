@@ -35,7 +35,8 @@ class CheckpointContent:
     scaler: dict[str, Any]
     """state dict of the fp16 loss scaler; empty in other precisions"""
     sampler: dict[str, int]
-    """sample: samples of the epoch that are done; microbatch: samples in a backward pass"""
+    """sample: samples of the epoch that are done; microbatch: samples in a backward pass;
+    processes: those that the run began with; a global batch is samples_per_gpu times them"""
     rng: dict[str, Any]
     """states of the random generators of Python, NumPy and torch"""
     meter: dict[str, Tensor]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from vlwm.core.config.schema import Config
-from vlwm.core.errors import DataError
+from vlwm.core.errors import DataError, UsageError
 from vlwm.core.evaluation.evaluator import Scores, evaluate
 from vlwm.core.evaluation.load import baselines_of, find_checkpoint, thresholds_of
 from vlwm.core.files import write_json
@@ -31,7 +32,14 @@ from vlwm.core.training.startup.initial_weights import (
     refuse_missing_weights,
 )
 from vlwm.core.training.startup.planned_work import amounts_of, planned_work
-from vlwm.core.training.startup.resume import goes_on, is_finished, locate_data, set_aside
+from vlwm.core.training.startup.resume import (
+    comparable,
+    goes_on,
+    is_finished,
+    locate_data,
+    processes_of_run,
+    set_aside,
+)
 from vlwm.core.training.startup.train_data import TrainData, open_data
 from vlwm.core.training.telemetry.provenance import attribution_with, non_commercial
 from vlwm.core.vocabulary import Phase, Split, Stage
@@ -59,10 +67,9 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
     if stop is None:
         with StopSignal() as stop:
             return train(config, options, stop)
-    refuse_a_missing_checkpoint(options)
-    config = locate_data(config, options)
-    refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     with join_ranks() as ranks:
+        ranks.lead_does(lambda: refuse_a_missing_checkpoint(options))
+        config = ranks.all_do(lambda: _with_data(config, options))
         # the launcher passes one signal on to all: a second copy of it must not end the run
         stop.repeat_s = _REPEAT_OF_RANKS_S if ranks.size > 1 else stop.repeat_s
         device = choose_device(options.gpu_id) if ranks.size == 1 else ranks.device()
@@ -70,7 +77,12 @@ def train(config: Config, options: TrainOptions, stop: StopSignal | None = None)
             # only the lead locks and moves files; the others wait for it and fail with it
             lock = folder_lock(options.work_dir, "vlwm train", log.warning)
             ranks.lead_does(lambda: held.enter_context(lock))
-            ranks.lead_does(lambda: _make_way(config, options))
+            ranks = replace(ranks, begun_with=ranks.from_lead(lambda: _make_way(config, options)))
+            if ranks.batch_shares != ranks.size:
+                log.info(
+                    "the run was begun with %d processes: its global batch stays the same with %d",
+                    ranks.batch_shares, ranks.size,
+                )  # fmt: skip
             with open_run_context(config, options, device, stop, ranks) as run:
                 return _train(run)
 
@@ -92,44 +104,90 @@ def _train(run: Run) -> TrainResult:
     return TrainResult(run.folder.path, run.folder.best, None)
 
 
-def _make_way(config: Config, options: TrainOptions) -> None:
-    """Resume the run in the folder, refuse another one, or move it aside where that is asked."""
+def _with_data(config: Config, options: TrainOptions) -> Config:
+    """Return the config with its data where they are on this machine."""
+    config = locate_data(config, options)
+    refuse_what_is_missing(config, raw_will_do=options.auto is not None)
+    return config
+
+
+def _make_way(config: Config, options: TrainOptions) -> int:
+    """Resume the run in the folder, refuse another one, or move it aside where that is asked.
+
+    Returns:
+        the processes that the run was begun with; 0 for those of now.
+    """
     if options.eval_only:
-        return
+        return 0
     folder = RunFolder(options.work_dir)
     if goes_on(folder, config, options):
         if is_finished(folder):
             log.info("the run in %s is finished: only its test split is evaluated", folder.path)
         elif not options.resume and options.resume_from is None:
             log.info("resuming the unfinished run in %s", folder.path)
-        return
+        return processes_of_run(folder, config, options)
     refuse_missing_weights(config, options)
     set_aside(folder, tokenizer_too=options.trains(Stage.TOKENIZER))
+    return 0
 
 
 def _open_data(run: Run) -> TrainData:
-    """Open the data; the lead process makes and packs missing data before the others open it."""
+    """Open the data; missing data are made by the lead, then once on each machine without them.
+
+    Raises:
+        DataError: a process found other data than the lead.
+    """
     run.status.update(phase=Phase.PREPARE)
     auto = run.options.auto is not None
-    # the lead packs; the others then find everything packed
-    data = run.ranks.lead_does(
-        lambda: open_data(
+
+    def opened() -> TrainData:
+        return open_data(
             run.config,
             run.tick,
             from_raw=auto,
             on_frames=lambda done, total: run.tick(step=done, steps=total),
         )
-    )
-    if data is None:
-        data = open_data(run.config, run.tick)
+
+    data = run.ranks.lead_does(opened)
+    # machines need no common disk: the first process of each makes what is missing there
+    data = run.ranks.machine_lead_does(lambda: data or opened()) or opened()
+    _refuse_different(run, data)
     if run.status.plan is not None:
         amounts = amounts_of(data, run.config)
-        run.status.plan.expect(*planned_work(run.config, run.ranks.size, amounts))
+        run.status.plan.expect(*planned_work(run.config, run.ranks.batch_shares, amounts))
     if run.ranks.lead and not run.options.eval_only:
         write_json(run.folder.config_json, run.config.to_dict())
         run.folder.remember_data(run.config.data_root, data.data_hash)
         data.splits.write(run.folder.splits_json)
     return data
+
+
+def _refuse_different(run: Run, data: TrainData) -> None:
+    """Compare data and settings of all processes with those of the lead.
+
+    Raises:
+        DataError, UsageError: they differ; the same sentence in all processes.
+    """
+    ranks = run.ranks
+    other = ranks.others(data.data_hash)
+    if other:
+        raise DataError(
+            f"{_processes(other)} read other data than the first one",
+            where=run.config.data_root,
+            remedy="give all machines the same --data (s3://... fetches it), or copy the folder",
+        )
+    settings = {k: v for k, v in comparable(run.config).items() if k != "data_root"}
+    other = ranks.others(f"{settings} {run.options.stage} {run.options.from_scratch}")
+    if other:
+        raise UsageError(
+            f"{_processes(other)} of the run have other settings than the first one",
+            remedy="start the same command with the same version of vlwm on all machines",
+        )
+
+
+def _processes(ranks: list[int]) -> str:
+    """Return numbers of processes in words."""
+    return f"process{'' if len(ranks) == 1 else 'es'} {', '.join(map(str, ranks))}"
 
 
 def _judge(run: Run, data: TrainData) -> TrainResult:

@@ -157,7 +157,7 @@ def plan_of(
         absolute=device.type == "cpu",
         clock=clock,
     )
-    plan.expect(*planned_work(config, ranks.size, amounts_before(config)))
+    plan.expect(*planned_work(config, ranks.batch_shares, amounts_before(config)))
     return plan
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,7 +56,7 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
         return folder.best
     seed_everything(run.config.seed)
     model = Tokenizer(run.config.tokenizer, data.grid.shape).to(run.device)
-    given = initial_weights(run.config, run.options, model, Stage.TOKENIZER)
+    given = _initial(run, model, Stage.TOKENIZER)
     if given.covers_all and source is None and run.options.trains(Stage.WORLD):
         log.info("tokenizer: all of it is in %s, so stage 1 is left out", run.config.load_from)
         return folder.best
@@ -103,7 +104,7 @@ def train_world(run: Run, data: TrainData) -> Path:
     tokens = run.folder.path / "tokens"
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     if source is None:
-        given = initial_weights(run.config, run.options, model, Stage.WORLD)
+        given = _initial(run, model, Stage.WORLD)
         _pretrain(run, data, task, given)
         if not given.covers("vae."):
             # loaded weights without a tokenizer: take the one that stage 1 trained
@@ -133,9 +134,13 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Thresholds:
     """Load the trained tokenizer into the world model; return its decision threshold."""
     folder = run.folder.tokenizer
     path = folder.best if folder.best.exists() else folder.last
-    content = None
-    if path.exists():
-        content = load_checkpoint(path, expect_grid=model.grid, stage=Stage.TOKENIZER)
+
+    def load() -> dict[str, Any] | None:
+        if not path.exists():
+            return None
+        return load_checkpoint(path, expect_grid=model.grid, stage=Stage.TOKENIZER)
+
+    content = run.ranks.from_lead(load)
     if content is None or content["step"] == 0:  # written before its first step
         raise DataError(
             "there is no trained tokenizer to build on",
@@ -147,8 +152,34 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Thresholds:
     return Thresholds() if content["threshold"] is None else Thresholds(content["threshold"])
 
 
+def _initial(run: Run, model: torch.nn.Module, stage: Stage) -> Given:
+    """Load initial weights in the lead, and send them to the other processes."""
+
+    def load() -> tuple[tuple[str, ...], ...]:
+        given = initial_weights(run.config, run.options, model, stage)
+        return given.taken, given.fresh, given.left_over
+
+    given = Given(*run.ranks.from_lead(load))
+    if not given.none:
+        run.ranks.follow_lead(model)
+    return given
+
+
 def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:
-    """Return the checkpoint from which a stage resumes, or None if it starts."""
+    """Return the checkpoint from which a stage resumes, or None if it starts.
+
+    The lead reads it; the others get its content from the lead, whatever disk they have.
+    """
+
+    def load() -> tuple[str, dict[str, Any]] | None:
+        found = _newest(run, data, folder, stage)
+        return None if found is None else (str(found.path), found.content)
+
+    found = run.ranks.from_lead(load)
+    return None if found is None else Found(Path(found[0]), found[1])
+
+
+def _newest(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:
     chosen = run.options.resume_from
     if chosen is not None:
         content = load_checkpoint(chosen, expect_grid=data.grid)
@@ -164,7 +195,7 @@ def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found
 
 def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found | None) -> None:
     config = run.config
-    settings = StageSettings.of(config, task.stage, run.ranks.size)
+    settings = StageSettings.of(config, task.stage, run.ranks.batch_shares)
     if run.options.compile:
         compile_networks(task.module)
     stepper = Stepper(
@@ -173,7 +204,9 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
         config.grad_clip,
         run.device,
         autocast_type(config.amp, run.device),
-        first_microbatch(run.device, settings.batch_size // run.ranks.size, data.grid.num_cells),
+        first_microbatch(
+            run.device, run.ranks.largest_piece(settings.batch_size), data.grid.num_cells
+        ),
         run.ranks,
     )
     attribution = attribution_with(

@@ -78,6 +78,37 @@ def test_two_processes_equal_one_also_after_a_resume_with_another_count(
     assert_nearly_the_same(tiny, whole_run, folder)
 
 
+def _stopped(child: Any, tiny: Any, folder: Path, step: int) -> None:
+    """Stop a run after a step of stage 2."""
+    tiny.wait_for(folder, "world", step, child)
+    (child.send_signal if hasattr(child, "stdout") else child.terminate)(signal.SIGTERM)
+    child.communicate(timeout=120)
+
+
+@pytest.mark.ci
+def test_two_then_one_then_two_processes_make_the_run_of_two(
+    tiny: Any, tmp_path: Path, tiny_data: Path
+) -> None:
+    """24 steps: weights within 1e-6 of their largest, and the same random state and counters."""
+    whole, parts, epochs = tmp_path / "whole", tmp_path / "parts", ("--epochs", "8")
+    two_processes(tiny, whole, tiny_data, *epochs).communicate(timeout=200)
+    _stopped(two_processes(tiny, parts, tiny_data, *epochs), tiny, parts, 4)
+    _stopped(tiny.process(parts, tiny_data, *HALF, *epochs, "--resume"), tiny, parts, 11)
+    middle = load_checkpoint(parts / "last.pth")
+    two_processes(tiny, parts, tiny_data, *epochs, "--resume").communicate(timeout=200)
+    one, other = (load_checkpoint(folder / "last.pth") for folder in (whole, parts))
+    assert 11 <= middle["step"] < 20 <= one["step"] and middle["sampler"]["processes"] == 2
+    for key in ("step", "epoch", "rng", "sampler", "scheduler"):
+        assert tiny.same(one[key], other[key]), key
+    far = {
+        name: float((other["model"][name] - value).abs().max() / value.abs().max().clamp(min=1e-30))
+        for name, value in one["model"].items()
+        if value.is_floating_point() and value.numel()
+    }
+    print("largest relative difference", max(far.values()), "of", max(far, key=lambda n: far[n]))
+    assert max(far.values()) <= 1e-6
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_killed_process_ends_in_a_checkpoint_and_a_clean_stop(
     tiny: Any, tmp_path: Path, tiny_data: Path, whole_run: Path, lost: int

@@ -95,7 +95,7 @@ def _try_steps(
     batch = next(iter(state.task.batches(at.epoch, at.sample)))
     # the share of this process decides: it is the most that one pass can hold
     samples = min(settings.batch_size, state.task.samples() - at.sample)
-    share = -(-samples // stepper.ranks.size)
+    share = stepper.ranks.largest_piece(samples)
     stepper.microbatch = max(1, min(first, share))
     state.task.module.train()
     _step(stepper, batch, at.step, samples, stop)

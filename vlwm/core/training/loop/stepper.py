@@ -1,17 +1,19 @@
 """Take one optimizer step over a global batch, in as many microbatches as memory needs.
 
 Losses are means over samples, so the gradients of microbatches, and of the shares of several
-processes, add up to the global batch's. When memory runs out in any process, all halve the
-microbatch and repeat the whole step from the same random state, so the run is the same as one that
-started with the smaller microbatch.
+processes, add up to the global batch's. A process that replaces several of the run's start adds up
+their gradients piece by piece, in the same order. When memory runs out in any process, all halve
+the microbatch and repeat the whole step from the same random state, so the run is the same as one
+that started with the smaller microbatch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from vlwm.core.config.schema import GradClipConfig
+from vlwm.core.data.sampler import share_cuts
 from vlwm.core.errors import TrainingError
 from vlwm.core.model.loss_report import LossReport
 from vlwm.core.training.loop.optimizer import clip_gradients, guarded_step
-from vlwm.core.training.loop.task import StepTask, batch_size, microbatches
+from vlwm.core.training.loop.task import StepTask, batch_part, batch_size, microbatches
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.telemetry.meter import Numbers, merge
 
@@ -126,7 +129,7 @@ class Stepper:
             # all processes repeat a step that did not fit in one of them
             if not self.ranks.any(full)[0]:
                 return self._apply(numbers)
-            self.shrink(-(-samples // self.ranks.size))
+            self.shrink(self.ranks.largest_piece(samples))
             _restore_device_random_state(before, self.device)
 
     def _accumulate(self, batch: Any, step: int, samples: int) -> tuple[Numbers, bool]:
@@ -134,15 +137,36 @@ class Stepper:
         self.task.begin_step(step)
         self.optimizer.zero_grad(set_to_none=True)
         numbers: Numbers = {}
+        earlier: list[Tensor | None] | None = None
         try:
-            for part in () if batch is None else microbatches(batch, self.microbatch):
-                # weighted by samples, so that microbatches add up to the mean over the global batch
-                share = batch_size(part) / samples
-                report = self._backward_by_terms(part.to(self.device), step, share)
-                merge(numbers, report.numbers(), share)
+            for piece in self._pieces(batch, samples):
+                if earlier is not None:  # the next piece begins from zero, as its process did
+                    self.optimizer.zero_grad(set_to_none=True)
+                for part in microbatches(piece, self.microbatch):
+                    # weighted by samples: microbatches add up to the mean over the global batch
+                    share = batch_size(part) / samples
+                    report = self._backward_by_terms(part.to(self.device), step, share)
+                    merge(numbers, report.numbers(), share)
+                if self.ranks.pieces > 1:
+                    earlier = _added(earlier, [p.grad for p in self.parameters])
         except torch.OutOfMemoryError:
             return {}, True
+        for parameter, grad in zip(self.parameters, earlier or (), strict=False):
+            parameter.grad = grad
         return numbers, False
+
+    def _pieces(self, batch: Any, samples: int) -> Iterator[Any]:
+        """Yield this process's share in the pieces of the processes that it replaces."""
+        if batch is None:
+            return
+        count, rank = self.ranks.pieces, self.ranks.rank
+        if count == 1:
+            yield batch
+            return
+        cuts = share_cuts(samples, self.ranks.batch_shares)[rank * count : (rank + 1) * count + 1]
+        for start, end in pairwise(cuts):
+            if end > start:
+                yield batch_part(batch, start - cuts[0], end - cuts[0])
 
     def _backward_by_terms(self, part: Any, step: int, share: float) -> LossReport:
         """Back-propagate a microbatch term by term, so that one term's graph is alive at a time.
@@ -209,6 +233,14 @@ class Stepper:
             )
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _added(total: list[Tensor | None] | None, grads: list[Tensor | None]) -> list[Tensor | None]:
+    """Add gradients, of which some may be absent; the first call takes them as they are."""
+    if total is None:
+        return grads
+    pairs = zip(total, grads, strict=True)
+    return [b if a is None else a if b is None else a + b for a, b in pairs]
 
 
 def _device_random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:

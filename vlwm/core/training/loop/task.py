@@ -129,8 +129,12 @@ def batch_size(batch: Any) -> int:
 
 def microbatches(batch: B, size: int) -> Iterator[B]:
     """Yield slices of at most `size` samples of a dataclass of tensors; None fields stay None."""
-    named = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}  # type: ignore[arg-type]
     for start in range(0, batch_size(batch), size):
-        # (size, ...) each; the last slice may be shorter
-        part = {k: v[start : start + size] for k, v in named.items() if v is not None}
-        yield dataclasses.replace(batch, **part)  # type: ignore[type-var]
+        yield batch_part(batch, start, start + size)
+
+
+def batch_part(batch: B, start: int, end: int) -> B:
+    """Return the samples [start, end) of a dataclass of tensors; None fields stay None."""
+    named = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}  # type: ignore[arg-type]
+    part = {name: value[start:end] for name, value in named.items() if value is not None}
+    return dataclasses.replace(batch, **part)  # type: ignore[type-var]

@@ -47,7 +47,11 @@ class RunState:
             optimizer=self.stepper.optimizer.state_dict(),
             scheduler={"lr_factor": at.lr_factor, "rollbacks": at.rollbacks},
             scaler=self.stepper.scaler.state_dict(),
-            sampler={"sample": at.sample, "microbatch": self.stepper.microbatch},
+            sampler={
+                "sample": at.sample,
+                "microbatch": self.stepper.microbatch,
+                "processes": self.stepper.ranks.batch_shares,
+            },
             rng=random_state(),
             meter=self.meter.state(),
             health=self.watch.state(),

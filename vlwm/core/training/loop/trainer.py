@@ -28,7 +28,7 @@ from vlwm.core.training.loop.progress import Clock, Progress, StageSettings
 from vlwm.core.training.loop.reporter import Reporter
 from vlwm.core.training.loop.task import MemoryShort
 from vlwm.core.training.loop.train_state import RunState
-from vlwm.core.training.runtime.distributed import PeerLost
+from vlwm.core.training.runtime.distributed import PeerLost, device_is_idle
 from vlwm.core.training.runtime.rng import untouched_randomness
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.telemetry.health import was_calm
@@ -37,6 +37,9 @@ from vlwm.core.training.telemetry.status_writer import StatusWriter
 from vlwm.core.vocabulary import Phase
 
 log = logging.getLogger("vlwm.training")
+
+_IDLE_S = 10.0
+"""seconds that a GPU has to end its queue after another process was lost"""
 
 
 class Diverged(Exception):
@@ -87,7 +90,7 @@ class Trainer:
 
         Raises:
             StopRequested: a signal came; last.pth is written.
-            PeerLost: another process died; the others write last.pth, all the same bytes.
+            PeerLost: another process died; the others write last.pth, the same on each machine.
             TrainingError: the run diverged again and again, or memory does not suffice.
             MachineError: the disk is full; the older checkpoint stays.
         """
@@ -103,9 +106,12 @@ class Trainer:
             # the batch that a signal interrupted is complete: nothing of it is lost
             self._save(Phase.SAVE)
             raise
-        except PeerLost:
-            if self.state.stepper.device.type == "cpu":  # a GPU may hang in what the lost one owes
+        except PeerLost as lost:
+            if device_is_idle(self.state.stepper.device, _IDLE_S):
                 self.keeper.save_last(self._content())
+                log.warning("%s; %s is written", lost, self.keeper.folder.last)
+            else:  # the GPU waits for numbers of the lost process: its weights cannot be read
+                log.warning("%s; the last checkpoint written before is kept", lost)
             raise
         return self.state.at
 
@@ -242,12 +248,17 @@ class Trainer:
             self._save(Phase.SAVE)
             self._show(self._own_phase)
 
-    def _roll_back(self, reason: str) -> None:
-        """Return to the last good checkpoint at a lower rate; after several returns, give up."""
-        health, before = self.config.health, self.state.at
+    def _last_good(self) -> tuple[str, dict[str, Any]] | None:
+        """Return place and content of the newest checkpoint of a calm run."""
         found = newest_valid(
             self.keeper.folder.path, wanted=lambda content: was_calm(content["health"])
         )
+        return None if found is None else (str(found.path), found.content)
+
+    def _roll_back(self, reason: str) -> None:
+        """Return to the last good checkpoint at a lower rate; after several returns, give up."""
+        health, before = self.config.health, self.state.at
+        found = self.ranks.from_lead(self._last_good)
         if before.rollbacks >= health.max_rollbacks or found is None:
             raise TrainingError(
                 f"training diverged, {reason}, and {before.rollbacks} returns to the last good "
@@ -257,8 +268,7 @@ class Trainer:
             )
         # counters that the checkpoint does not know survive the return
         skipped = self.state.watch.skipped
-        self.resume(found.content, found.path)
-        self.ranks.wait()  # all have read the file that is now replaced
+        self.resume(found[1], found[0])
         at = self.state.at
         at.rollbacks = before.rollbacks + 1
         at.lr_factor = before.lr_factor * health.rollback_lr_factor

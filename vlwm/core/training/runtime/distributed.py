@@ -5,14 +5,21 @@ shares, weighted by samples, so that any number of processes gives the steps of 
 rank (the lead) writes. Votes use a separate group on the host: asking for a signal or for memory
 that ran out never waits for the GPU.
 
+The machines need no common disk: the lead reads checkpoints and weights and sends them to all.
+A process that is lost is noticed within `VLWM_RANK_TIMEOUT_S` seconds (`liveness`).
+
 A single process needs no communication: `Ranks()` returns at once.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -21,20 +28,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from vlwm.core.errors import TrainingError
+from vlwm.core.errors import StoppedError, TrainingError
 from vlwm.core.metric_names import is_extreme, is_minimum
+from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, rank_timeout_s
 from vlwm.core.training.telemetry.meter import Numbers
+
+__all__ = ["PeerLost", "Ranks", "device_is_idle", "join_ranks"]
 
 _BUCKET = 8_000_000
 """gradient elements of one all-reduce"""
-_PATIENCE = timedelta(hours=4)
-"""the lead may prepare data while the others wait"""
+_CHUNK = 1 << 25
+"""bytes of one broadcast of a checkpoint: 32 MB take 3 s at 100 Mbit/s"""
+_LEAVE_S = 30.0
+"""seconds that a process may take to leave after another one was lost"""
 
 T = TypeVar("T")
-
-
-class PeerLost(TrainingError):
-    """Another process of the run has died."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +54,34 @@ class Ranks:
         size: processes in all.
         local_rank: number of this process on its machine; its GPU.
         votes: group of host-side votes; None for a single process.
+        lifeline: shows who works while others wait; None for a single process.
+        begun_with: processes that the run was begun with; 0: those of now.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     votes: Any = None
+    lifeline: Lifeline | None = None
+    begun_with: int = 0
+
+    @property
+    def batch_shares(self) -> int:
+        """Shares of a global batch, `samples_per_gpu` each: the run keeps those of its start."""
+        return self.begun_with or self.size
+
+    @property
+    def pieces(self) -> int:
+        """Pieces that this process computes one after the other in place of processes of the start.
+
+        Their gradients are added as those of processes are, so the sums have the same bits.
+        """
+        whole = self.batch_shares % self.size == 0
+        return self.batch_shares // self.size if whole else 1
+
+    def largest_piece(self, samples: int) -> int:
+        """Return the samples of the largest piece of a global batch."""
+        return -(-samples // (self.size * self.pieces))
 
     @property
     def lead(self) -> bool:
@@ -77,25 +107,93 @@ class Ranks:
         self.any(False)
 
     def lead_does(self, work: Callable[[], T]) -> T | None:
-        """Let the lead work while the others wait; if it fails, all fail.
+        """Let the lead work while the others wait, however long it takes; if it fails, all fail.
+
+        Raises:
+            TrainingError: on the others, where the lead failed.
+            PeerLost: the lead gave no sign of life for the rank timeout.
+        """
+        return self._one_does(work, "lead", works=self.lead)
+
+    def machine_lead_does(self, work: Callable[[], T]) -> T | None:
+        """Let the first process of each machine work while the others of that machine wait.
+
+        Raises:
+            TrainingError: on the others, where their machine's first process failed.
+            PeerLost: that process gave no sign of life for the rank timeout.
+        """
+        # torchrun numbers the machines; another launcher may not
+        machine = os.environ.get("GROUP_RANK", os.uname().nodename)
+        return self._one_does(work, f"machine {machine}", works=self.local_rank == 0)
+
+    def _one_does(self, work: Callable[[], T], who: str, *, works: bool) -> T | None:
+        if self.lifeline is None:
+            return work()
+        topic = self.lifeline.next_topic(who)
+        if works:
+            with self.lifeline.working(topic):
+                return work()
+        if not self.lifeline.wait_for(topic):
+            raise TrainingError(
+                f"the first process of the {'run' if who == 'lead' else 'machine'} has failed",
+                remedy="its own line above gives the reason; so does status.json in the run folder",
+            )
+        return None
+
+    def from_lead(self, work: Callable[[], T]) -> T:
+        """Return in every process what `work` returns in the lead: tensors and plain values.
 
         Raises:
             TrainingError: on the others, where the lead failed.
         """
-        result, error = None, None
+        found = self.lead_does(work)
+        if self.size == 1:
+            return found  # type: ignore[return-value]
+        raw = io.BytesIO()
         if self.lead:
-            try:
-                result = work()
-            except BaseException as caught:
-                error = caught
-                raise
-            finally:
-                # the others wait for this vote, also after a failure
-                self.any(error is not None)
-        elif self.any(False)[0]:
+            torch.save(found, raw)
+        raw = io.BytesIO(self._broadcast(raw.getvalue()))
+        if self.lead:
+            return found  # type: ignore[return-value]
+        return torch.load(raw, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+    def _broadcast(self, raw: bytes) -> bytes:
+        """Return the lead's bytes, sent in pieces that a slow network passes within the timeout."""
+        length = torch.tensor([len(raw)], dtype=torch.int64)
+        _watched(dist.broadcast, length, 0, self.votes)
+        sent = torch.zeros(int(length), dtype=torch.uint8)
+        if self.lead and raw:
+            sent = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+        for piece in sent.split(_CHUNK):
+            _watched(dist.broadcast, piece, 0, self.votes)
+        return sent.numpy().tobytes()
+
+    def others(self, text: str) -> list[int]:
+        """Return the processes whose `text` differs from the lead's, the same list in all."""
+        if self.size == 1:
+            return []
+        own = torch.frombuffer(bytearray(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
+        every = [torch.empty_like(own) for _ in range(self.size)]
+        _watched(dist.all_gather, every, own, self.votes)
+        return [rank for rank, found in enumerate(every) if not torch.equal(found, every[0])]
+
+    def all_do(self, work: Callable[[], T]) -> T:
+        """Let every process work; if one fails, all fail.
+
+        Raises:
+            TrainingError: on the others, where one failed.
+        """
+        try:
+            result = work()
+        except BaseException:
+            # the others wait for this vote, also after a failure
+            with suppress(PeerLost):
+                self.any(True)
+            raise
+        if self.any(False)[0]:
             raise TrainingError(
-                "the first process of the run has failed",
-                remedy="its own line above gives the reason; so does status.json in the run folder",
+                "another process of the run has failed",
+                remedy="its own line above gives the reason",
             )
         return result
 
@@ -213,19 +311,61 @@ def _or(numbers: Numbers, name: str, fallback: float, device: torch.device) -> T
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started; without it, a single one."""
+    """Join the processes that torchrun started; without it, a single one.
+
+    After a lost process the others leave within half a minute, whatever still waits for it.
+
+    Raises:
+        UsageError: `VLWM_RANK_TIMEOUT_S` is not a number of seconds.
+        StoppedError: another process was lost.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks()
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    patience_s = rank_timeout_s()
+    patience = timedelta(seconds=patience_s)
     gpu = torch.cuda.is_available()
     if gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if gpu else "gloo", timeout=_PATIENCE)
-    # votes go over gloo on the host, whatever carries the gradients
-    votes = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    # votes go over gloo on the host, whatever carries the gradients. They fail first: NCCL ends the
+    # process where it stands
+    backend, most = ("nccl", 2 * patience) if gpu else ("gloo", patience)
+    _watched(lambda: dist.init_process_group(backend, timeout=most))
+    votes = dist.new_group(backend="gloo", timeout=patience)
+    rank = dist.get_rank()
+    lifeline = Lifeline(dist.distributed_c10d._get_default_store(), patience_s)
     try:
-        yield Ranks(dist.get_rank(), size, local, votes)
+        yield Ranks(rank, size, local, votes, lifeline)
+    except PeerLost as lost:
+        _leave_in_time(StoppedError.exit_code)
+        raise StoppedError(lost.what, remedy="start the same command again") from lost
+    except StoppedError as error:
+        # closing the groups, or the interpreter, may wait for the lost one
+        if isinstance(error.__cause__, PeerLost):
+            _leave_in_time(StoppedError.exit_code)
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def device_is_idle(device: torch.device, within_s: float) -> bool:
+    """Return True if a device ends all that is queued within some seconds; a CPU has no queue."""
+    if device.type != "cuda":
+        return True
+    end = torch.cuda.Event()
+    end.record(torch.cuda.current_stream(device))
+    until = time.monotonic() + within_s
+    while not end.query():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _leave_in_time(code: int) -> None:
+    """End this process in `_LEAVE_S` seconds, unless it has ended by then."""
+    timer = threading.Timer(_LEAVE_S, os._exit, (code,))
+    timer.daemon = True
+    timer.start()

@@ -19,7 +19,7 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.errors import CheckpointError, DataError, UsageError
 from vlwm.core.files import make_folder, read_json
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.checkpoint import newest_valid
+from vlwm.core.model.checkpoint import newest_valid, peek_checkpoint
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.startup.data_on_demand import holds_sessions
@@ -247,6 +247,31 @@ def refuse_another_run(folder: RunFolder, config: Config) -> None:
         remedy="--no-resume starts a new run here (the old one is kept in previous_...), another "
         "--work-dir leaves it alone",
     )
+
+
+def processes_of_run(folder: RunFolder, config: Config, options: TrainOptions) -> int:
+    """Return the processes that the run began with; 0 where no checkpoint names them.
+
+    A global batch has the `samples_per_gpu` of each of them, whatever number of processes resumes
+    the run. A command with another `samples_per_gpu` chooses a batch, and it counts per process of
+    now: 0.
+    """
+    if options.anew:
+        return 0
+    chosen = [] if options.resume_from is None else [options.resume_from]
+    kept = [*folder.checkpoints()[::-1], folder.opening, *folder.tokenizer.checkpoints()[::-1]]
+    for path in chosen or kept:
+        content = peek_checkpoint(path) if path.exists() else None
+        processes = _dict((content or {}).get("sampler")).get("processes")
+        if content is None or not isinstance(processes, int) or processes < 1:
+            continue
+        return processes if _batches(content["config"]) == _batches(config.to_dict()) else 0
+    return 0
+
+
+def _batches(config: dict[str, Any]) -> list[Any]:
+    """Return the batch of one process in each stage."""
+    return [_dict(config.get(part)).get("samples_per_gpu") for part in ("tokenizer", "data")]
 
 
 def locate_data(config: Config, options: TrainOptions) -> Config:

@@ -56,7 +56,7 @@ class Motions:
     Args:
         windows: the train split.
         config: how many a step takes, mirroring, seed, the batch that they join.
-        ranks: processes that share a batch; all choose the same windows.
+        ranks: shares of a global batch; all processes choose the same windows.
         device: where the choice goes.
     """
 

@@ -163,7 +163,8 @@ class PretrainingProgress(PhaseProgress):
         self.run = run
         self.path = run.folder.opening
         self.identity = {"config": comparable(run.config), "data_hash": data.data_hash}
-        self.phases = self._kept()
+        # only the lead's folder is sure to have it
+        self.phases = run.ranks.from_lead(self._kept)
         self._saved = time.monotonic()
 
     def restore(self, phase: PretrainingPhase, optimizer: AdamW) -> int:
@@ -195,7 +196,12 @@ class PretrainingProgress(PhaseProgress):
     def _save(self) -> None:
         if self.run.ranks.lead:
             # the keys of the file keep their first names: files of earlier versions resume
-            content = {**self.identity, "stage": "opening", "courses": self.phases}
+            content = {
+                **self.identity,
+                "stage": "opening",
+                "courses": self.phases,
+                "sampler": {"processes": self.run.ranks.batch_shares},
+            }
             save_checkpoint(self.path, content)
         self._saved = time.monotonic()
 

@@ -109,7 +109,7 @@ class FrameCodes:
         model: with a frozen tokenizer.
         data: whose train windows the batches hold.
         folder: where codes are kept; None computes them again each time.
-        lead: whether this process removes what other tokenizers have left.
+        lead: whether this process removes what other tokenizers left on its machine.
     """
 
     def __init__(

@@ -92,7 +92,7 @@ class TokenizerTask:
         """Return the frames of one epoch in its own order."""
         return epoch_batches(
             self.train_set,
-            self.config.tokenizer.samples_per_gpu * self.ranks.size,
+            self.config.tokenizer.samples_per_gpu * self.ranks.batch_shares,
             self.config.seed,
             (epoch, first_sample),
             self.ranks,

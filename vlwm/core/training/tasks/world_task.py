@@ -82,8 +82,8 @@ class WorldTask:
         # an observed past is another frame than the true one in the file
         wanted = wanted and not config.data.observed  # codes are kept of true frames
         keep = tokens if config.data.cache_tokens else None
-        self.codes = FrameCodes(model, data, keep, lead=ranks.lead) if wanted else None
-        self.motions = Motions(self.train_set, config, ranks.size, device)
+        self.codes = FrameCodes(model, data, keep, lead=ranks.local_rank == 0) if wanted else None
+        self.motions = Motions(self.train_set, config, ranks.batch_shares, device)
         unseen = WindowDataset(data.store, data.val_motion, history)
         self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
         self.fresh: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ class WorldTask:
         """Return the windows of one epoch in its own order."""
         return epoch_batches(
             self.train_set,
-            self.config.data.samples_per_gpu * self.ranks.size,
+            self.config.data.samples_per_gpu * self.ranks.batch_shares,
             self.config.seed,
             (epoch, first_sample),
             self.ranks,
