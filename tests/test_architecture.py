@@ -14,7 +14,7 @@ PACKAGE = ROOT / "vlwm"
 
 FOUNDATION = {
     "errors", "text", "tile_tree", "files", "parallel", "run_folder", "config", "signals",
-    "vocabulary", "folder_lock", "metric_names",
+    "vocabulary", "folder_lock", "metric_names", "engines",
     "run_status",
     "locale_names",
 }  # fmt: skip

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.config.data_schema import PrepareConfig
     from vlwm.core.config.schema import Config
+    from vlwm.core.engines import Engine
     from vlwm.core.geometry.mapped_arrays import Scratch
 
 
@@ -23,6 +24,7 @@ def prepare(
     output: opt.Output = None,
     store: opt.Store = None,
     shard: opt.Shard = None,
+    engine: opt.Engine = None,
     config: opt.Config = "finetune_tokyo",
     frames: opt.Frames = None,
     sessions: opt.Sessions = None,
@@ -78,7 +80,8 @@ def prepare(
     from vlwm.core.hardware.host import usable_workers
 
     share = parse_share(shard)
-    _check_store(store, shard, output, preview or preview_file is not None)
+    _check_store(store, shard or engine, output, preview or preview_file is not None)
+    runner = _engine(engine, workers)
     resolved = load_config(config, set_ or (), note)
     request = rec.RecordingRequest(
         points=points, poses=poses, extrinsic=extrinsic, poses_of=poses_of, axes=axes,
@@ -121,7 +124,9 @@ def prepare(
     if store is not None:
         _keep_tiles(store, city)
         with frame_progress(plan.sessions * plan.frames) as report:
-            done_there = prepare_store(city, resolved, store, plan, report, share=share)
+            done_there = prepare_store(
+                city, resolved, store, plan, report, share=share, engine=runner
+            )
         show_store(done_there, json_, config)
         return
     with (
@@ -135,14 +140,14 @@ def prepare(
     show_prepared(done, target, json_, config)
 
 
-def _check_store(store: str | None, shard: str | None, output: Path | None, drawn: bool) -> None:
+def _check_store(store: str | None, more: str | None, output: Path | None, drawn: bool) -> None:
     """Refuse options that do not go with --store, or that need it."""
     from vlwm.core.errors import UsageError
     from vlwm.core.store.objects import open_store
 
     if store is None:
-        if shard is not None:
-            raise UsageError("--shard belongs to --store", remedy="add --store URL")
+        if more is not None:
+            raise UsageError("--shard and --engine belong to --store", remedy="add --store URL")
         return
     if output is not None or drawn:
         raise UsageError(
@@ -150,6 +155,16 @@ def _check_store(store: str | None, shard: str | None, output: Path | None, draw
             remedy="leave out --output, --preview and --preview-file",
         )
     open_store(store)
+
+
+def _engine(text: str | None, workers: int | None) -> Engine | None:
+    """Return the engine of --engine; None for this machine alone, whose workers share frames."""
+    from vlwm.core.engines import open_engine
+    from vlwm.core.hardware.host import usable_workers
+
+    if text is None or text == "local":
+        return None
+    return open_engine(text, workers or usable_workers())
 
 
 def _stored_city(

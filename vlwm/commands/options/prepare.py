@@ -43,6 +43,15 @@ Shard = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="With --store: local, dask (workers here), dask://HOST:8786 or dask+tls://HOST.",
+        rich_help_panel=_RUN,
+    ),
+]
 Config = Annotated[
     str,
     typer.Option("--config", help="Preset or file with the grid.", rich_help_panel=_MADE),

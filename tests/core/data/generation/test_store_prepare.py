@@ -15,9 +15,10 @@ from tests.core.data.generation.planned import plan_session
 from tests.core.data.small_data import PLAN, SIZE_M, config, grid
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.data.generation import store_prepare
 from vlwm.core.data.generation.prepare import prepare
 from vlwm.core.data.generation.session_plans import session_names
+from vlwm.core.data.generation.session_work import SessionMaker
+from vlwm.core.data.generation.session_writer import OnFrames
 from vlwm.core.data.generation.store_prepare import StoreReport, parse_share, prepare_store
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
@@ -73,15 +74,15 @@ def test_a_session_made_at_the_same_time_stays_and_a_different_one_is_reported(
 ) -> None:
     """Another machine writes its shard while this one makes the same session."""
     names, store = session_names(SMALL), tmp_path / "s"
-    original, turn = store_prepare._session_shard, itertools.count()
+    original, turn = SessionMaker.shard, itertools.count()
 
-    def slow(planner: object, index: int, *rest: object) -> bytes:
-        raw = original(planner, index, *rest)  # type: ignore[arg-type]
+    def slow(maker: SessionMaker, index: int, on_frames: OnFrames) -> bytes:
+        raw = original(maker, index, on_frames)
         place = store / f"{names[index]}.shard"
         place.write_bytes(raw if next(turn) else (whole / f"{names[index - 1]}.shard").read_bytes())
         return raw
 
-    monkeypatch.setattr(store_prepare, "_session_shard", slow)
+    monkeypatch.setattr(SessionMaker, "shard", slow)
     report = make(store, order_seed=1)
     assert report.made == 0 and report.twice == 4 and len(report.different) == 1
 

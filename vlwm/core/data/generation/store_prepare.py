@@ -1,46 +1,45 @@
 """Prepare into a store: any number of machines run the same command, and any may vanish.
 
 A session is a pure function of (city, plan, index), so nothing is locked: each machine goes through
-the plan in an order of its own, skips the shards that the store has, makes a session in a folder
-that it deletes afterwards, looks again, and writes the shard whole. Two machines that make the same
-session write the same content; the first shard stays, and one that differs is reported. The machine
-that sees the last shard writes `splits.json`, and so does every later one, with the same bytes.
+the plan in an order of its own (`session_order`), skips the shards that the store has, makes a
+session in a folder that it deletes afterwards, looks again, and writes the shard whole. Two
+machines that make the same session write the same content; the first shard stays, and one that
+differs is reported. The machine that sees the last shard writes `splits.json`, and so does every
+later one, with the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from vlwm.core.city.city import City
 from vlwm.core.config.schema import Config
-from vlwm.core.data.generation.frame_jobs import Scene
 from vlwm.core.data.generation.prepare import CITY_FILE, check_claim, claim_of
+from vlwm.core.data.generation.session_order import SessionOrder
 from vlwm.core.data.generation.session_plans import (
     PreparePlan,
-    SessionPlanner,
     deal_patterns,
     regions_of,
     session_names,
 )
-from vlwm.core.data.generation.session_writer import OnFrames, make_session
-from vlwm.core.data.session import Session
-from vlwm.core.data.session_shard import shard_of_session
+from vlwm.core.data.generation.session_work import Outcome, SessionMaker, SessionWork
+from vlwm.core.data.generation.session_writer import OnFrames
 from vlwm.core.data.splits import PLAN_FILE
+from vlwm.core.engines import Engine
 from vlwm.core.errors import DataError, UsageError
 from vlwm.core.files import json_text
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.store.objects import ObjectStore, open_store
-from vlwm.core.store.shard import SUFFIX, parse_index
+from vlwm.core.store.shard import SUFFIX
+
+_PATIENCE = 1.5
+"""sessions' time that a machine waits at the end for those that others seem to make"""
+_LOOK_S = 5.0
 
 SPLITS_FILE = "splits.json"
 
@@ -82,6 +81,7 @@ def prepare_store(
     *,
     share: tuple[int, int] | None = None,
     order_seed: int | None = None,
+    engine: Engine | None = None,
 ) -> StoreReport:
     """Make the sessions of a plan that a store lacks.
 
@@ -90,10 +90,12 @@ def prepare_store(
         on_frames: called with (session, frames done, frames in all).
         share: (i, n): only the sessions i, i + n, …; None: all that are missing.
         order_seed: of the order in which this machine goes through the plan; None: random.
+        engine: makes whole sessions, such as workers of Dask; None: this machine goes through the
+            plan by itself, next to others.
 
     Raises:
         DataError: the place is too small, or the store holds another preparation.
-        MachineError: the store refuses or does not answer.
+        MachineError: the store or the engine refuses or does not answer.
     """
     if plan.lidar is not None or plan.camera:
         raise UsageError(
@@ -102,24 +104,91 @@ def prepare_store(
         )
     deal_patterns(plan)
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
-    regions, splits = regions_of(city, grid, plan)
+    _, splits = regions_of(city, grid, plan)
     store = open_store(url)
     _claim(store, city, claim_of(city, grid, plan))
-    scene = Scene(TriangleTiles.build(city.triangles, scratch=city.scratch), city, grid, plan.fill)
-    planner = SessionPlanner(scene, regions, plan)
     names = session_names(plan)
+    mine = range(len(names)) if share is None else range(share[0], len(names), share[1])
     report = StoreReport(url, len(names), attribution=city.attribution)
     started = time.monotonic()
-    for index in _missing(store, names, share, order_seed, report):
-        raw = _session_shard(planner, index, scene, plan, on_frames)
-        _write_once(store, names[index] + SUFFIX, raw, report)
-        report.frames += plan.frames
+    if engine is None:
+        maker = SessionMaker(city, grid, plan)
+        _walk(store, maker, mine, order_seed, report, on_frames)
+    else:
+        made_up = config.prepare
+        known = (made_up.procedural_size_m, plan.seed) if city.procedural else None
+        missing = _missing(store, names, mine)
+        report.present = len(mine) - len(missing)
+        for outcome in engine.run(SessionWork(url, grid, plan, known), missing):
+            _count(report, outcome)
+            on_frames(outcome.name, plan.frames, plan.frames)
     report.frames_per_s = round(report.frames / max(time.monotonic() - started, 1e-9), 2)
-    present = store.list()
-    report.finished = all(name + SUFFIX in present for name in names)
+    report.finished = not _missing(store, names, range(len(names)))
     if report.finished:
         store.write(SPLITS_FILE, splits.to_text().encode())
     return report
+
+
+def _walk(
+    store: ObjectStore,
+    maker: SessionMaker,
+    mine: Sequence[int],
+    order_seed: int | None,
+    report: StoreReport,
+    on_frames: OnFrames,
+) -> None:
+    """Make what the store lacks at the time, until it has all of `mine`."""
+    seed = int.from_bytes(os.urandom(8), "little") if order_seed is None else order_seed
+    order = SessionOrder(len(mine), seed)
+    places = {index: place for place, index in enumerate(mine)}
+    done, session_s, met = 0, 0.0, False
+    at_first = len(_missing(store, maker.names, mine))
+    while missing := _missing(store, maker.names, mine):
+        left = [places[index] for index in missing]
+        others = at_first - len(missing) > done - report.twice
+        if session_s and others and order.all_in_work(left):
+            # others are probably about to write these: their machines get the time of one session
+            left = _wait(store, maker.names, mine, _PATIENCE * session_s, left, places)
+            if not left:
+                break
+        index = mine[order.choose(left, met=met)]
+        begun = time.monotonic()
+        outcome = maker.put(store, index, on_frames)
+        session_s = time.monotonic() - begun
+        _count(report, outcome)
+        met = outcome.twice
+        done += 1
+    report.present = len(mine) - done
+
+
+def _wait(
+    store: ObjectStore,
+    names: Sequence[str],
+    mine: Sequence[int],
+    seconds: float,
+    left: list[int],
+    places: dict[int, int],
+) -> list[int]:
+    """Wait for other machines to write the last sessions; return the places still missing."""
+    until = time.monotonic() + seconds
+    while left and time.monotonic() < until:
+        time.sleep(min(_LOOK_S, seconds / 10))
+        left = [places[index] for index in _missing(store, names, mine)]
+    return left
+
+
+def _count(report: StoreReport, outcome: Outcome) -> None:
+    report.frames += outcome.frames
+    report.made += outcome.made
+    report.twice += outcome.twice
+    if outcome.different:
+        report.different.append(outcome.name + SUFFIX)
+
+
+def _missing(store: ObjectStore, names: Sequence[str], mine: Sequence[int]) -> list[int]:
+    """Return the sessions of `mine` that the store lacks now, ascending."""
+    present = store.list()
+    return [index for index in mine if names[index] + SUFFIX not in present]
 
 
 def parse_share(text: str | None) -> tuple[int, int] | None:
@@ -155,52 +224,3 @@ def _claim(store: ObjectStore, city: City, wanted: dict[str, Any]) -> None:
             remedy="delete it, then run the same command again",
         ) from error
     check_claim(found, wanted, store.url)
-
-
-def _missing(
-    store: ObjectStore,
-    names: Sequence[str],
-    share: tuple[int, int] | None,
-    order_seed: int | None,
-    report: StoreReport,
-) -> Iterator[int]:
-    """Yield the sessions that the store lacks at the time, in an order of this machine."""
-    mine = np.arange(len(names)) if share is None else np.arange(share[0], len(names), share[1])
-    seed = int.from_bytes(os.urandom(8), "little") if order_seed is None else order_seed
-    for index in np.random.default_rng(seed).permutation(mine):
-        if names[index] + SUFFIX in store.list():
-            report.present += 1
-        else:
-            yield int(index)
-
-
-def _session_shard(
-    planner: SessionPlanner, index: int, scene: Scene, plan: PreparePlan, on_frames: OnFrames
-) -> bytes:
-    """Make one session in a temporary folder and return its shard."""
-    planned = planner.plan(index)
-    with tempfile.TemporaryDirectory(prefix="vlwm-session-") as scratch:
-        folder = Path(scratch) / planned.name
-        make_session(folder, planned, scene, plan, on_frames)
-        return shard_of_session(Session(folder, strict=True), scene.grid, strict=True)
-
-
-def _write_once(store: ObjectStore, name: str, raw: bytes, report: StoreReport) -> None:
-    """Write a shard unless the store has it by now; report one with other content."""
-    found = store.read(name)
-    if found is None:
-        store.write(name, raw)
-        report.made += 1
-        return
-    report.twice += 1
-    if found != raw and _content(found, store.place(name)) != _content(raw, name):
-        report.different.append(name)
-
-
-def _content(raw: bytes, where: str) -> tuple[Any, ...]:
-    """Return the decoded content of a shard; its compression depends on the version of zstd."""
-    index = parse_index(raw, where)
-    header = {k: v for k, v in index.header.items() if k != "tables"}
-    tables = {name: table.tobytes() for name, table in index.tables.items()}
-    layers = {name: layer.content.tobytes() for name, layer in index.layers.items()}
-    return header, tables, layers

@@ -1,0 +1,89 @@
+"""A process that works alone gives signs of life; one that stops giving them counts as lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from vlwm.core.errors import UsageError
+from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, rank_timeout_s
+
+TIMEOUT_S = 0.4
+
+
+class Store:
+    """What torch's store does, in memory."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.broken = False
+        self.hangs = threading.Event()
+        self.hangs.set()
+
+    def set(self, key: str, value: str | bytes) -> None:
+        self.values[key] = value if isinstance(value, bytes) else value.encode()
+
+    def check(self, keys: list[str]) -> bool:
+        self.hangs.wait()
+        if self.broken:
+            raise RuntimeError("Connection reset by peer")
+        return all(key in self.values for key in keys)
+
+    def get(self, key: str) -> bytes:
+        return self.values[key]
+
+
+def two(store: Store) -> tuple[Lifeline, Lifeline]:
+    return Lifeline(store, TIMEOUT_S), Lifeline(store, TIMEOUT_S)
+
+
+def test_long_work_is_waited_for_while_it_gives_signs_of_life() -> None:
+    lead, other = two(Store())
+
+    def work() -> None:
+        with lead.working(lead.next_topic("lead")):
+            time.sleep(3 * TIMEOUT_S)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert other.wait_for(other.next_topic("lead"))
+    thread.join()
+
+
+def test_a_failure_is_told_and_the_next_work_is_another_one() -> None:
+    lead, other = two(Store())
+    with pytest.raises(ValueError), lead.working(lead.next_topic("lead")):
+        raise ValueError
+    with lead.working(lead.next_topic("lead")):
+        pass
+    assert [other.wait_for(other.next_topic("lead")) for _ in range(2)] == [False, True]
+
+
+@pytest.mark.parametrize("fault", ["silent", "stops", "cut", "reset"])
+def test_a_lost_process_is_noticed_in_time(fault: str) -> None:
+    store = Store()
+    lead, other = two(store)
+    topic = lead.next_topic("lead")
+    if fault == "stops":  # SIGSTOP: the thread that counts stops too
+        store.set(f"{topic}/beat", "7")
+    if fault == "cut":
+        store.hangs.clear()
+    store.broken = fault == "reset"
+    began = time.monotonic()
+    with pytest.raises(PeerLost, match="was lost" if fault == "reset" else "no sign of life"):
+        other.wait_for(other.next_topic("lead"))
+    assert time.monotonic() - began < 3 * TIMEOUT_S
+    store.hangs.set()
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "1e9", "nan"])
+def test_a_timeout_is_a_number_of_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLWM_RANK_TIMEOUT_S", "120")
+    assert rank_timeout_s() == 120.0
+    monkeypatch.setenv("VLWM_RANK_TIMEOUT_S", text)
+    with pytest.raises(UsageError, match="is not a number of seconds"):
+        rank_timeout_s()
+    monkeypatch.delenv("VLWM_RANK_TIMEOUT_S")
+    assert rank_timeout_s() <= 600.0

@@ -1,0 +1,75 @@
+"""Choose the next session of a plan that several machines work on, without talking to them.
+
+Machines walk the plan in runs: each takes the session after its last one, so the session that
+follows a finished one is probably being made by somebody else. A machine whose run meets finished
+sessions jumps into the middle of the longest gap, which is farthest from all others. Sessions in a
+random order instead collide about (machines - 1) · log(sessions) times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class SessionOrder:
+    """The walk of one machine through the sessions that are missing.
+
+    Args:
+        count: sessions of the plan, or of this machine's share.
+        seed: of the first place and of ties; another one on each machine.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self._rng = np.random.default_rng(seed)
+        self._last: int | None = None
+
+    def choose(self, missing: Sequence[int], *, met: bool = False) -> int:
+        """Return one of the missing sessions (ascending, not empty).
+
+        Args:
+            met: another machine made the last session at the same time: leave its way.
+        """
+        place = self._next(set(missing)) if self._last is not None and not met else None
+        if place is None:
+            place = self._jump(missing)
+        self._last = place
+        return place
+
+    def _next(self, missing: set[int]) -> int | None:
+        assert self._last is not None
+        following = (self._last + 1) % self.count
+        return following if following in missing else None
+
+    def _jump(self, missing: Sequence[int]) -> int:
+        if len(missing) == self.count:  # nobody has finished a session yet
+            return int(self._rng.integers(self.count))
+        gaps = _gaps(missing, self.count)
+        # the first session of a gap is probably in work: weigh gaps by the rest
+        lengths = np.array([len(gap) - 1 for gap in gaps], dtype=np.float64)
+        if not lengths.any():
+            return gaps[int(self._rng.integers(len(gaps)))][0]
+        gap = gaps[int(self._rng.choice(len(gaps), p=lengths**2 / (lengths**2).sum()))]
+        low, high = max(1, len(gap) // 4), max(1, 3 * len(gap) // 4)
+        return gap[int(self._rng.integers(low, high + 1))]
+
+    def all_in_work(self, missing: Sequence[int]) -> bool:
+        """Return True if every missing session follows a finished one: others may make them all."""
+        return len(missing) < self.count and all(
+            len(gap) == 1 for gap in _gaps(missing, self.count)
+        )
+
+
+def _gaps(missing: Sequence[int], count: int) -> list[list[int]]:
+    """Return the runs of missing sessions; the last session is followed by the first."""
+    gaps: list[list[int]] = []
+    for index in missing:
+        if gaps and gaps[-1][-1] + 1 == index:
+            gaps[-1].append(index)
+        else:
+            gaps.append([index])
+    if len(gaps) > 1 and gaps[0][0] == 0 and gaps[-1][-1] == count - 1:
+        gaps[0] = gaps.pop() + gaps[0]
+    return gaps

@@ -1,0 +1,144 @@
+"""Make one session of a plan and write it into a store: the unit of work of all machines.
+
+`SessionWork` can be pickled: a worker on another machine reads the city's tiles from the store once
+and keeps them for its next sessions. Only counts and names come back; the bytes are in the store.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vlwm.core.city.city import City
+from vlwm.core.city.procedural import procedural_city
+from vlwm.core.city.tiles import TiledCity
+from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.data.generation.session_plans import (
+    PreparePlan,
+    SessionPlanner,
+    regions_of,
+    session_names,
+)
+from vlwm.core.data.generation.session_writer import OnFrames, make_session
+from vlwm.core.data.session import Session
+from vlwm.core.data.session_shard import shard_of_session
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.voxelize import TriangleTiles
+from vlwm.core.store.objects import ObjectStore, open_store
+from vlwm.core.store.shard import SUFFIX, parse_index
+
+_held: dict[str, SessionMaker] = {}
+_holding = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of one session.
+
+    Attributes:
+        name: of the session.
+        made: True if this worker's shard is in the store.
+        twice: True if another machine finished the session while this one made it.
+        different: True if the other machine's shard has other content.
+        frames: made here.
+    """
+
+    name: str
+    made: bool = False
+    twice: bool = False
+    different: bool = False
+    frames: int = 0
+
+
+class SessionMaker:
+    """Makes any session of a plan from a city in memory.
+
+    Args:
+        city: the whole city.
+        grid: of the frames.
+        plan: the plan.
+    """
+
+    def __init__(self, city: City, grid: VoxelGrid, plan: PreparePlan) -> None:
+        tiles = TriangleTiles.build(city.triangles, scratch=city.scratch)
+        self._scene = Scene(tiles, city, grid, plan.fill)
+        regions, self.splits = regions_of(city, grid, plan)
+        self._planner = SessionPlanner(self._scene, regions, plan)
+        self._plan = plan
+        self.names = session_names(plan)
+
+    def shard(self, index: int, on_frames: OnFrames) -> bytes:
+        """Make one session in a temporary folder and return its shard."""
+        planned = self._planner.plan(index)
+        with tempfile.TemporaryDirectory(prefix="vlwm-session-") as scratch:
+            folder = Path(scratch) / planned.name
+            make_session(folder, planned, self._scene, self._plan, on_frames)
+            return shard_of_session(Session(folder, strict=True), self._scene.grid, strict=True)
+
+    def put(self, store: ObjectStore, index: int, on_frames: OnFrames) -> Outcome:
+        """Make one session and write its shard, unless the store has it by then."""
+        raw = self.shard(index, on_frames)
+        name, frames = self.names[index], self._plan.frames
+        found = store.read(name + SUFFIX)
+        if found is None:
+            store.write(name + SUFFIX, raw)
+            return Outcome(name, made=True, frames=frames)
+        same = found == raw or _content(found, store.place(name)) == _content(raw, name)
+        return Outcome(name, twice=True, different=not same, frames=frames)
+
+
+@dataclass(frozen=True)
+class SessionWork:
+    """Makes sessions in any process that reaches the store.
+
+    Attributes:
+        url: of the store.
+        grid: of the frames.
+        plan: the plan.
+        procedural: side in metres and seed of a made-up city; None: the city's tiles in the store.
+    """
+
+    url: str
+    grid: VoxelGrid
+    plan: PreparePlan
+    procedural: tuple[float, int] | None = None
+
+    def __call__(self, index: int) -> Outcome:
+        """Make a session that the store lacks."""
+        maker, store = self._maker(), open_store(self.url)
+        name = maker.names[index]
+        if name + SUFFIX in store.list():
+            return Outcome(name)
+        return maker.put(store, index, _quiet)
+
+    def _maker(self) -> SessionMaker:
+        """Return this process's maker; the city is read once."""
+        with _holding:
+            if repr(self) not in _held:
+                _held.clear()  # one city at a time: it is large
+                _held[repr(self)] = SessionMaker(self._city(), self.grid, self._alone())
+            return _held[repr(self)]
+
+    def _city(self) -> City:
+        if self.procedural is not None:
+            return procedural_city(*self.procedural)
+        return TiledCity(open_store(self.url)).city()
+
+    def _alone(self) -> PreparePlan:
+        return replace(self.plan, workers=1)
+
+
+def _quiet(session: str, done: int, frames: int) -> None:
+    """Nobody hears a worker."""
+
+
+def _content(raw: bytes, where: str) -> tuple[Any, ...]:
+    """Return the decoded content of a shard; its compression depends on the version of zstd."""
+    index = parse_index(raw, where)
+    header = {k: v for k, v in index.header.items() if k != "tables"}
+    tables = {name: table.tobytes() for name, table in index.tables.items()}
+    layers = {name: layer.content.tobytes() for name, layer in index.layers.items()}
+    return header, tables, layers

@@ -1,0 +1,154 @@
+"""Engines that run a function over items: the processes of this machine, or Dask.
+
+Both fulfil one protocol, `run(function, items)`. Results are small (names and counts); all bytes go
+to the store, so a lost result costs nothing: the same command continues from what the store has.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Protocol, TypeVar
+
+from vlwm.core.errors import MachineError, UsageError, VlwmError
+from vlwm.core.parallel import each
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_RETRIES = 3
+"""times that Dask runs a task again after a fault, or on another worker after one was lost"""
+_CONNECT_S = 30.0
+
+
+class Engine(Protocol):
+    """Runs a function over items."""
+
+    def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the result of each item as it is ready, in any order.
+
+        Raises:
+            MachineError: workers were lost again and again, or the scheduler was.
+        """
+        ...
+
+
+class LocalEngine:
+    """Forked processes of this machine, or this process alone.
+
+    Args:
+        workers: processes; 1 runs in this one.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+
+    def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the results in order."""
+        yield from each(function, items, self.workers)
+
+
+class DaskEngine:
+    """Workers of Dask: those of a scheduler, or processes of this machine.
+
+    The function and the items travel to the workers by pickle, which need the same version of vlwm
+    and reach the same store. A scheduler on this machine listens on the loopback address alone.
+
+    Args:
+        address: of the scheduler, tcp:// or tls://; None starts workers here.
+        workers: processes to start here.
+        connect_s: seconds to wait for the scheduler.
+    """
+
+    def __init__(
+        self, address: str | None, workers: int = 1, connect_s: float = _CONNECT_S
+    ) -> None:
+        self.address = address
+        self.workers = workers
+        self.connect_s = connect_s
+
+    def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Yield the results as they arrive; a lost worker's items run again on the others."""
+        from distributed import Client, LocalCluster, as_completed
+
+        where = self.address
+        try:
+            if where is None:
+                cluster: Any = LocalCluster(
+                    n_workers=self.workers, threads_per_worker=1, host="127.0.0.1",
+                    dashboard_address=None,
+                )  # fmt: skip
+                client = Client(cluster, set_as_default=False)
+            else:
+                cluster = None
+                client = Client(where, timeout=self.connect_s, set_as_default=False)
+        except (OSError, TimeoutError) as error:
+            raise _lost(where, f"cannot be reached ({error})") from error
+        try:
+            futures = client.map(function, items, retries=_RETRIES, pure=False)
+            for future in as_completed(futures):
+                yield _result(future, where)
+                future.release()
+        finally:
+            with suppress(OSError, TimeoutError, RuntimeError):
+                client.close(timeout=5)
+                if cluster is not None:
+                    cluster.close(timeout=5)
+
+
+def _result(future: Any, where: str | None) -> Any:
+    from concurrent.futures import CancelledError
+
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result(timeout=_CONNECT_S)
+    except VlwmError:
+        raise
+    except KilledWorker as error:
+        raise MachineError(
+            "workers of Dask were lost again and again at the same session",
+            where=where,
+            remedy="give them more memory, or raise distributed.scheduler.allowed-failures; the "
+            "same command continues",
+        ) from error
+    except (CancelledError, OSError, TimeoutError) as error:
+        raise _lost(where, "was lost") from error
+
+
+def _lost(where: str | None, how: str) -> MachineError:
+    return MachineError(
+        f"the scheduler of Dask {how}",
+        where=where,
+        remedy="start it again, then run the same command: sessions in the store are kept",
+    )
+
+
+def open_engine(text: str | None, workers: int) -> Engine:
+    """Return the engine of `--engine local|dask|dask://HOST:8786|dask+tls://HOST:8786`.
+
+    Args:
+        workers: processes of this machine, where the engine starts them.
+
+    Raises:
+        UsageError: another word, or Dask is not installed.
+    """
+    word = text or "local"
+    if word == "local":
+        return LocalEngine(workers)
+    scheme, found, host = word.partition("://")
+    if word != "dask" and not (found and host and scheme in ("dask", "dask+tls")):
+        raise UsageError(
+            f"--engine {word} is unknown",
+            remedy="use local, dask, dask://HOST:8786 or dask+tls://HOST:8786",
+        )
+    try:
+        importlib.import_module("distributed")
+    except ImportError as error:
+        raise UsageError(
+            "--engine dask needs the package distributed", remedy="pip install 'vlwm[dask]'"
+        ) from error
+    if word == "dask":
+        return DaskEngine(None, workers)
+    return DaskEngine(f"{'tls' if scheme == 'dask+tls' else 'tcp'}://{host.rstrip('/')}")
