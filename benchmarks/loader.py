@@ -94,16 +94,21 @@ def main() -> None:
 
 
 def opening(shard: Path, grid: VoxelGrid, sessions: int) -> None:
-    """Time to open a folder of copies of one shard."""
+    """Time to open a folder of links to one shard: from its headers, then from what was kept."""
     with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "one"
+        shutil.copy(shard, source)
         for number in range(sessions):
-            shutil.copy(shard, Path(folder) / f"drone_{number:06d}.shard")
-        for _ in range(2):
-            begin = time.perf_counter()
+            os.link(source, Path(folder) / f"drone_{number:06d}.shard")
+        for how in ("headers", "headers, warm", "kept", "kept, again"):
+            if how.startswith("headers"):
+                shutil.rmtree(Path(folder) / ".packed", ignore_errors=True)
+            begin, used = time.perf_counter(), time.process_time()
             store = PackedStore.open(folder, grid)
-            took = time.perf_counter() - begin
-        files = len(os.listdir("/proc/self/fd"))
-        print(f"open {sessions} sessions, {len(store)} frames: {took:.2f} s, {files} open files")
+            took, used = time.perf_counter() - begin, time.process_time() - used
+            files = len(os.listdir("/proc/self/fd"))
+            print(f"open {sessions} sessions, {len(store)} frames, {how}: {took:.2f} s, "
+                  f"{used:.2f} s of processor time, {files} open files")  # fmt: skip
 
 
 if __name__ == "__main__":

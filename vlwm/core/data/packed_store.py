@@ -18,13 +18,18 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from vlwm.core.data.gathered_shards import (
+    MANY,
+    GatheredShards,
+    LayerRows,
+    gather,
+    gather_many,
+)
 from vlwm.core.data.packing import FOLDER, derived_folder, list_shards, pack_sessions
 from vlwm.core.data.session import find_sessions, no_sessions
 from vlwm.core.data.session_shard import (
     KINDS,
     TRUTH,
-    grid_header,
-    other_grid,
 )
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
@@ -35,23 +40,6 @@ _ABSENT = {"truth.known": 1, "classes": 255}  # value of each cell where a frame
 
 
 __all__ = ["FOLDER", "PackedStore", "derived_folder", "list_shards"]
-
-
-@dataclass(frozen=True, eq=False)
-class _LayerRows:
-    """Places of a layer's compressed frames in the shards, a row per frame of the store.
-
-    Attributes:
-        at: uint64 (N,), offset in the shard's file.
-        size: uint32 (N,), 0 where the frame lacks the layer.
-        crc: uint32 (N,), CRC-32 of the compressed bytes.
-        content: uint32 (N,), CRC-32 of the decompressed ones.
-    """
-
-    at: NDArray[np.uint64]
-    size: NDArray[np.uint32]
-    crc: NDArray[np.uint32]
-    content: NDArray[np.uint32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +78,7 @@ class PackedStore:
     damaged: list[tuple[str, str]]
     notes: list[str]
     _shards: list[Path]
-    _layers: dict[str, _LayerRows]
+    _layers: dict[str, LayerRows]
     _files: ShardFiles = field(default_factory=ShardFiles)
     roots: tuple[Path, ...] = ()
     source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -121,15 +109,22 @@ class PackedStore:
                 frame.
         """
         roots = [Path(root)] if isinstance(root, str | Path) else [Path(r) for r in root]
+        many = _only_shards(roots)
+        if many:
+            found = gather_many(many, grid, derived_folder(roots[0]))
+            names = [path.name.removesuffix(SUFFIX) for path in many]
+            source = np.zeros(len(many), np.int64)
+            return _load(cls, roots, grid, found, many, names, source)
         parts = [_shards_of(folder, grid, strict, on_session, workers) for folder in roots]
-        notes = [note for _, found in parts for note in found]
-        shards = [shard for found, _ in parts for shard in found]
-        source = np.repeat(np.arange(len(roots)), [len(found) for found, _ in parts])
-        names = [path.name.removesuffix(SUFFIX) for path, _ in shards]
+        notes = [note for _, found_notes in parts for note in found_notes]
+        shards = [shard for part, _ in parts for shard in part]
+        paths = [path for path, _ in shards]
+        source = np.repeat(np.arange(len(roots)), [len(part) for part, _ in parts])
+        names = [path.name.removesuffix(SUFFIX) for path in paths]
         if len(roots) > 1:
             labels = source_labels(roots)
             names = [f"{labels[s]}/{name}" for s, name in zip(source, names, strict=True)]
-        return _load(cls, roots, grid, shards, notes, names, source)
+        return _load(cls, roots, grid, gather(shards, grid, notes), paths, names, source)
 
     def read_bits(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return packed frames (len(rows), packed_bytes), the caller's own to write to.
@@ -182,7 +177,7 @@ class PackedStore:
     def _read_into(
         self,
         out: NDArray[np.uint8],
-        layer: _LayerRows,
+        layer: LayerRows,
         rows: NDArray[np.int64],
         present: NDArray[np.bool_],
     ) -> None:
@@ -288,6 +283,15 @@ def source_labels(roots: Sequence[Path]) -> list[str]:
     return labels
 
 
+def _only_shards(roots: Sequence[Path]) -> list[Path]:
+    """Return the shards of a single folder that holds many and no session folder, else none."""
+    shards = list_shards(roots[0]) if len(roots) == 1 else []
+    if len(shards) < MANY:
+        return []
+    names = {path.name.removesuffix(SUFFIX) for path in shards}
+    return [] if any(p.name not in names for p in find_sessions(roots[0])) else shards
+
+
 def _shards_of(
     folder: Path,
     grid: VoxelGrid,
@@ -313,58 +317,27 @@ def _load(
     cls: type[PackedStore],
     roots: list[Path],
     grid: VoxelGrid,
-    shards: list[tuple[Path, ShardIndex]],
-    notes: list[str],
+    found: GatheredShards,
+    shards: list[Path],
     sessions: list[str],
     source: NDArray[np.int64],
 ) -> PackedStore:
-    for path, index in shards:
-        shape = tuple(index.header["grid"]["shape"])
-        if index.header["grid"] != grid_header(grid):
-            raise other_grid(shape, grid, str(path))
-    indexes = [index for _, index in shards]
-    headers = [index.header for index in indexes]
-    counts = [int(h["frames"]) for h in headers]
-    believed = any("pose.believed" in i.tables for i in indexes)
-    names = sorted({n for i in indexes for n in i.layers} & set(KINDS))
     return cls(
         root=roots[0],
         derived=derived_folder(roots[0]),
         grid=grid,
-        poses=_table(indexes, "pose.true"),
-        ground_z=_table(indexes, "ground_z.true"),
-        believed=_table(indexes, "pose.believed", "pose.true") if believed else None,
-        believed_ground_z=(
-            _table(indexes, "ground_z.believed", "ground_z.true") if believed else None
-        ),
-        session=np.repeat(np.arange(len(indexes)), counts),
-        frame=_table(indexes, "number"),
+        poses=found.poses,
+        ground_z=found.ground_z,
+        believed=found.believed,
+        believed_ground_z=found.believed_ground_z,
+        session=found.session,
+        frame=found.frame,
         sessions=sessions,
-        meta=[h["meta"] for h in headers],
-        damaged=[(f, r) for h in headers for f, r in h.get("damaged", ())],
-        notes=[*notes, *(f"{p.stem}: {n}" for p, i in shards for n in i.header.get("notes", ()))],
-        _shards=[path for path, _ in shards],
-        _layers={name: _layer_rows(indexes, name, counts) for name in names},
+        meta=found.meta,
+        damaged=found.damaged,
+        notes=found.notes,
+        _shards=shards,
+        _layers=found.layers,
         roots=tuple(roots),
         source=source,
     )
-
-
-def _table(indexes: list[ShardIndex], name: str, default: str | None = None) -> NDArray[Any]:
-    """Return a table of all shards, one after another; `default` where a shard lacks it."""
-    return np.concatenate(
-        [i.tables[name] if name in i.tables else i.tables[default or name] for i in indexes]
-    )
-
-
-def _layer_rows(indexes: list[ShardIndex], name: str, counts: list[int]) -> _LayerRows:
-    parts: list[tuple[NDArray[Any], ...]] = []
-    for index, count in zip(indexes, counts, strict=True):
-        layer = index.layers.get(name)
-        none = np.zeros(count, np.uint32)
-        if layer is None:
-            parts.append((none.astype(np.uint64), none, none, none))
-        else:
-            at = layer.offset + np.uint64(index.data_at)
-            parts.append((at, layer.size, layer.crc, layer.content))
-    return _LayerRows(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -14,6 +14,7 @@ the true one where a file has none. Written bytes depend on the content alone, n
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +182,9 @@ def find_sessions(root: Path) -> list[Path]:
     """Return the session folders of a data folder, by name; empty where there are none."""
     if not root.is_dir():
         return []
-    return sorted(p for p in root.iterdir() if (p / "occupancy").is_dir())
+    # most entries of a large data folder are shards: those are not asked for a folder inside
+    folders = [entry.path for entry in os.scandir(root) if entry.is_dir()]
+    return sorted(Path(path) for path in folders if os.path.isdir(f"{path}/occupancy"))
 
 
 def list_sessions(root: Path) -> list[Path]:
