@@ -52,7 +52,7 @@ def test_gradients_are_the_sum_of_those_of_the_processes(processes: int) -> None
         grads(stepper_of(Ranks()), ToyBatch(whole.x[a:b], whole.index[a:b]))
         for a, b in itertools.pairwise(cuts)
     ]
-    total = [torch.stack(parts).cumsum(0)[-1] for parts in zip(*apart, strict=True)]
+    total = [sum(parts[1:], parts[0]) for parts in zip(*apart, strict=True)]
     together = grads(stepper_of(Ranks(begun_with=processes)), whole)
     plain = grads(stepper_of(Ranks()), whole)
     assert len(together) == len(total) == 4
