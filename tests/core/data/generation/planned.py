@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from vlwm.core.city.city import City
-from vlwm.core.city.tiles import TriangleTiles
 from vlwm.core.data.generation.frame_jobs import Scene
 from vlwm.core.data.generation.session_plans import (
     Planned,
@@ -12,6 +11,7 @@ from vlwm.core.data.generation.session_plans import (
     regions_of,
 )
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.voxelize import TriangleTiles
 
 
 def plan_session(city: City, grid: VoxelGrid, plan: PreparePlan, index: int) -> Planned:
