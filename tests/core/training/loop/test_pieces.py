@@ -93,4 +93,4 @@ def test_a_run_remembers_its_processes(tmp_path: Path) -> None:
     # another batch is a choice for the processes of now
     data = dataclasses.replace(cfg.data, samples_per_gpu=cfg.data.samples_per_gpu + 1)
     assert processes_of_run(folder, dataclasses.replace(cfg, data=data), options) == 0
-    assert processes_of_run(folder, cfg, TrainOptions(tmp_path, anew=True)) == 0
+    assert processes_of_run(folder, cfg, TrainOptions(tmp_path, new_run=True)) == 0

@@ -256,7 +256,7 @@ def processes_of_run(folder: RunFolder, config: Config, options: TrainOptions) -
     the run. A command with another `samples_per_gpu` chooses a batch, and it counts per process of
     now: 0.
     """
-    if options.anew:
+    if options.new_run:
         return 0
     chosen = [] if options.resume_from is None else [options.resume_from]
     kept = [*folder.checkpoints()[::-1], folder.opening, *folder.tokenizer.checkpoints()[::-1]]
