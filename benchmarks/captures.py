@@ -218,7 +218,8 @@ def write_runs(folder: Path) -> list[Path]:
         lines[-3] = "09:59:07 WARNING gradient norm 41 is 12 times its mean – see docs/training.md"
         (run.path / "train_20261129_090000.log").write_text("\n".join(lines) + "\n")
     done = {"state": "done", "phase": "done", "step": 31, "steps": 31, "exit_code": 0}
-    ended = fake_run.write_run(folder / "ended", steps=1200, **known, **done, next=AFTER)
+    ended = fake_run.write_run(folder / "ended", steps=1200, **known)
+    ended.write_status({**(ended.read_status() or {}), **done, "next": AFTER})
     ended.scores_json.write_text(json.dumps(SCORES))
     ended.report_html.write_text("a report")
     return [good.path, bad.path, ended.path]

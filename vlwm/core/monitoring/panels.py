@@ -80,6 +80,9 @@ def trend(snapshot: Snapshot, name: str, width: int, glyphs: Glyphs) -> Text:
     return line((sparkline(shown, width, ascii_only=glyphs.ascii_only), "cyan"))
 
 
+_PATH = 24  # characters of a path that are worth more than clock and heartbeat
+
+
 def header(snapshot: Snapshot, room: Room) -> Text:
     """Return which run this is and its state; the least important words go first."""
     glyphs, status = room.glyphs, snapshot.status
@@ -93,9 +96,9 @@ def header(snapshot: Snapshot, room: Room) -> Text:
     path = clean(str(snapshot.path), glyphs)
     marked = line((f"{state.mark} {state.word}", f"bold {state.colour}"))
     name = f"vlwm {path}"
-    for tail in (beat + clock, beat, clock, ""):
+    for tail in (beat + clock, beat, ""):
         free = room.width - marked.cell_len - len(tail) - 1
-        if cell_len(name) <= free:
+        if free >= min(cell_len(name), _PATH):
             break
     while facts and cell_len(name + f" {glyphs.dot} ".join(["", *facts])) > free:
         facts.pop()
