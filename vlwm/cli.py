@@ -1,10 +1,8 @@
 """The `vlwm` command: registers the commands and turns known errors into sentences.
 
 Nothing heavy is imported here or at the top of a command's module: `vlwm --help` starts neither
-torch nor NumPy. `vlwm COMMAND --help` is answered by that command alone, before the options of the
-group are parsed: parsing them costs Typer an import of pydantic, half of the time. Errors of the
-library are `VlwmError`s and end as one sentence with their exit code; anything else is a bug and
-names the file of its traceback.
+torch nor NumPy, and `help_screen` renders the help. Errors of the library are `VlwmError`s and end
+as one sentence with their exit code; anything else is a bug and names the file of its traceback.
 """
 
 from __future__ import annotations
@@ -14,11 +12,11 @@ import os
 import re
 import signal
 import sys
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from vlwm import help_screen
 from vlwm.commands.download import download
 from vlwm.commands.eval import evaluate
 from vlwm.commands.export import export
@@ -89,8 +87,8 @@ def _run(stop: Stoppable, debug: bool) -> int:
     """Run the command that was typed, say how it ended, and return its exit code."""
     try:
         if {"-h", "--help"} & set(sys.argv[1:]) or not sys.argv[1:]:
-            _import_help_renderer()
-        if not _help_of_one_command(sys.argv[1:]):
+            help_screen.import_renderer()
+        if not help_screen.answer(app, sys.argv[1:]):
             left = typer.main.get_command(app).main(standalone_mode=False)
             if left == INTERRUPTED and stop.received is not None:
                 raise KeyboardInterrupt
@@ -199,58 +197,6 @@ def _leave(code: int) -> None:
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
-
-
-def _import_help_renderer() -> None:
-    """Import Typer's help without rich's Markdown and traceback highlighter, which it never uses
-    here and which would be a fifth of the whole start (docs/decisions.md)."""
-    spared = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
-    spared = {module: name for module, name in spared.items() if module not in sys.modules}
-    for module, name in spared.items():
-        sys.modules[module] = placeholder = ModuleType(module)
-        setattr(placeholder, name, type(name, (), {}))
-    try:
-        import typer.core
-        import typer.rich_utils
-
-        _show_what_to_type(typer.core.TyperOption)
-    finally:
-        for module in spared:
-            del sys.modules[module]
-
-
-_TYPED = {"path": "PATH", "str": "TEXT", "int": "N", "float": "NUMBER"}
-
-
-def _show_what_to_type(option: Any) -> None:
-    """Let help name what is typed after an option, not its Python type; flags take nothing."""
-    if not hasattr(option, "display_type_rich"):  # another version of Typer
-        return
-
-    original = option.display_type_rich
-
-    def typed(self: Any, ctx: Any) -> str | None:
-        shown = original(self, ctx)
-        if self.metavar is not None or shown is None:
-            return self.metavar
-        name = re.sub(r"^list\[(.*)\]$", r"\1", shown.strip("<>. ").lower()).split()[0]
-        return None if name == "bool" else _TYPED.get(name, name.upper())
-
-    option.display_type_rich = typed
-    option._get_number_range_help_str = lambda self: None
-
-
-def _help_of_one_command(words: list[str]) -> bool:
-    """Answer `vlwm COMMAND --help`; False where something else was typed."""
-    if len(words) != 2 or words[1] not in ("-h", "--help") or "_VLWM_COMPLETE" in os.environ:
-        return False
-    callback = {info.name: info.callback for info in app.registered_commands}.get(words[0])
-    if callback is None:
-        return False
-    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    alone.command(words[0])(callback)
-    typer.main.get_command(alone).main(["--help"], prog_name=f"vlwm {words[0]}")
-    return True
 
 
 def _print_traceback() -> None:

@@ -24,7 +24,7 @@ from vlwm.core.geometry import mapped_arrays
 from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.geometry.voxelize import TriangleTiles
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @settings(max_examples=25)
