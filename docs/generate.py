@@ -1,4 +1,4 @@
-"""Write the reference parts from the code: options and config keys (training.md), errors.md.
+"""Write the reference parts from the code: options, config keys, errors, files, rooms.
 
     python docs/generate.py            rewrites the parts between the markers
     python docs/generate.py --check    exit 1 where they have drifted
@@ -30,7 +30,8 @@ CORE = Path(__file__).parents[1] / "vlwm/core"
 FOUNDATION = {path.stem for path in CORE.glob("*.py")} | {"config"}
 PAGES = {
     Path(__file__).with_name("data_format.md"): ("status", "checkpoint"),
-    Path(__file__).with_name("training.md"): ("options", "config"),
+    Path(__file__).with_name("commands.md"): ("options",),
+    Path(__file__).with_name("training.md"): ("config",),
     Path(__file__).with_name("errors.md"): ("errors",),
     Path(__file__).with_name("architecture.md"): ("rooms",),
 }

@@ -50,8 +50,11 @@ def evaluate(
       [cyan]vlwm eval ./test_out --report report[/]
 
       [cyan]vlwm eval --compare checkpoints test_out[/]
+
+      [cyan]vlwm eval release[/]
     """
     from vlwm.commands.shared.output import emit_json, note
+    from vlwm.commands.shared.release import release_folder, results_folder, tell_reproduction
     from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.evaluator import score_subject
     from vlwm.core.figures.eval_figures import write_results
@@ -68,7 +71,8 @@ def evaluate(
         raise UsageError(
             f"{len(runs)} runs were given", remedy="add --compare, or evaluate one at a time"
         )
-    opened = _open(runs[0], split, own, config, max_windows)
+    release = None if baselines_only else release_folder(runs[0])
+    opened = _open(runs[0], split, own, config, max_windows, release)
     subject, checkpoint = opened.subject, opened.checkpoint
     note(_announcement(opened, split))
     scores = score_subject(
@@ -80,29 +84,37 @@ def evaluate(
     )
     if not json_:
         _print(scores)  # before anything is drawn, which takes minutes
-    written = write_results(scores, subject, output or opened.folder, picture=picture, video=video)
+    target = output or (opened.folder if release is None else results_folder(runs[0]))
+    written = write_results(scores, subject, target, picture=picture, video=video)
+    if release is not None:
+        tell_reproduction(release, scores)
     if mcap is not None:
         from vlwm.commands.shared.mcap import write_windows
 
         written.append(write_windows(mcap, opened.subject))
     if report is not None:
-        written.append(_report(report, scores, opened))
+        written.append(_report(report, scores, opened, video))
     if json_:
         emit_json(scores)
     for path in written:
         note(f"written: {path}")
 
 
-def _report(folder: Path, scores: Scores, opened: Opened) -> Path:
-    """Write report.html of an evaluation."""
+def _report(folder: Path, scores: Scores, opened: Opened, video: Path | None) -> Path:
+    """Write report.html of an evaluation, with its film where one was asked for."""
     import shlex
     import sys
 
+    from vlwm.core.report.film import page_film
     from vlwm.core.report.run_report import write_run_report
 
-    command = shlex.join(["vlwm", *sys.argv[1:]])
     return write_run_report(
-        folder, scores, run=opened.folder, subject=opened.subject, command=command
+        folder,
+        scores,
+        run=opened.folder,
+        subject=opened.subject,
+        command=shlex.join(["vlwm", *sys.argv[1:]]),
+        film=None if video is None else page_film(opened.subject),
     )
 
 
@@ -140,7 +152,14 @@ def _check(split: str, baselines_only: bool, config: str | None) -> None:
         )
 
 
-def _open(run: Path, split: str, data: Path | None, config: str | None, max_windows: int) -> Opened:
+def _open(
+    run: Path,
+    split: str,
+    data: Path | None,
+    config: str | None,
+    max_windows: int,
+    release: Path | None,
+) -> Opened:
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
     from vlwm.core.evaluation.load import EvalData, open_baselines, open_run
@@ -156,6 +175,10 @@ def _open(run: Path, split: str, data: Path | None, config: str | None, max_wind
             note(f"fitting the baselines, {done} of {total} validation windows")
 
     chosen = EvalData(split, data, max_windows, packing, fitting)
+    if release is not None:
+        from vlwm.core.export.benchmark import open_release
+
+        return open_release(release, chosen)
     if config is None:
         return open_run(run, chosen)
     return open_baselines(load_config(config), chosen)

@@ -27,6 +27,20 @@ def export(
             rich_help_panel=_HOW,
         ),
     ] = None,
+    onnx: Annotated[
+        bool,
+        typer.Option(
+            "--onnx", help="Write ONNX graphs and their Python into OUT/onnx.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    benchmark: Annotated[
+        bool,
+        typer.Option(
+            "--benchmark",
+            help="Add the run's data, splits, baselines and protocol.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
     push_to_hub: Annotated[
         str | None,
         typer.Option(
@@ -52,13 +66,12 @@ def export(
     """Export a trained model: weights, config, thresholds, scores, picture and model card.
 
     Examples: [cyan]vlwm export ./test_out exported[/],
-    [cyan]vlwm export checkpoints exported --push-to-hub user/name --dry-run[/]
+    [cyan]vlwm export checkpoints exported --push-to-hub user/name --dry-run[/],
+    [cyan]vlwm export checkpoints release --benchmark --onnx[/]
     """
     from vlwm.commands.shared.output import emit_json, note
-    from vlwm.core.export.exported_folder import export_folder
-    from vlwm.core.export.trained_model import open_checkpoint
 
-    files = export_folder(open_checkpoint(run, "cpu"), out, licence=licence)
+    files = _write(run, out, licence, onnx=onnx, benchmark=benchmark)
     sizes: list[dict[str, Any]] = [{"file": str(p), "bytes": p.stat().st_size} for p in files]
     for path in files:
         note(f"written: {path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -69,6 +82,30 @@ def export(
         emit_json({"folder": str(out), "files": sizes, "upload": _plain(upload)})
     else:
         print(f"exported: {out}   use: vlwm.load({str(out)!r})")
+
+
+def _write(run: Path, out: Path, licence: str | None, *, onnx: bool, benchmark: bool) -> list[Path]:
+    """Write the folder with what was asked for; returns its files."""
+    from vlwm.core.export.exported_folder import export_folder
+    from vlwm.core.export.trained_model import open_checkpoint
+
+    trained = open_checkpoint(run, "cpu")
+    if onnx:
+        from vlwm.core.export.onnx_graphs import check_exportable
+
+        check_exportable(trained.model)  # before anything is written
+    if benchmark:
+        from vlwm.core.export.benchmark import write_benchmark
+
+        files = write_benchmark(run, out, licence=licence)
+    else:
+        files = export_folder(trained, out, licence=licence)
+    if onnx:
+        from vlwm.core.export.file_names import ONNX
+        from vlwm.core.export.onnx_export import export_onnx
+
+        files += export_onnx(trained, out / ONNX)
+    return files
 
 
 def _upload(folder: Path, repo: str, *, private: bool, dry_run: bool) -> Upload:

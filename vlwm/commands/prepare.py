@@ -44,6 +44,7 @@ def prepare(
     set_: opt.Set = None,
     preview: opt.Preview = False,
     preview_file: opt.PreviewFile = None,
+    card: opt.Card = False,
     dry_run: opt.DryRun = False,
     json_: opt.Json = False,
     points: rec.Points = None,
@@ -69,6 +70,7 @@ def prepare(
 
       [cyan]vlwm prepare --input tiles/ --config tokyo_small --frames 60 --sessions 6[/]
     """
+    from vlwm.commands.shared.card import check_card, write_card
     from vlwm.commands.shared.city import read_input, tell_city, tell_report_file
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
@@ -82,6 +84,7 @@ def prepare(
     share = parse_share(shard)
     _check_store(store, shard or engine, output, preview or preview_file is not None)
     runner = _engine(engine, workers)
+    check_card(card, store)
     resolved = load_config(config, set_ or (), note)
     request = rec.RecordingRequest(
         points=points, poses=poses, extrinsic=extrinsic, poses_of=poses_of, axes=axes,
@@ -127,6 +130,8 @@ def prepare(
             done_there = prepare_store(
                 city, resolved, store, plan, report, share=share, engine=runner
             )
+        if card and done_there.finished:
+            write_card(Path(store.removeprefix("file://")))
         show_store(done_there, json_, config)
         return
     with (
@@ -135,6 +140,8 @@ def prepare(
     ):
         done = make(city, resolved, target, plan, report)
     tell_report_file(city, target)
+    if card:
+        write_card(target)
     if preview or preview_file:
         _draw_preview(city, resolved, target, preview_file or target / "preview.png")
     show_prepared(done, target, json_, config)

@@ -35,8 +35,12 @@ ELSEWHERE = (
 """commands of a page that are not ours, or that need another machine"""
 
 
-REFUSED = {"vlwm download --plateau --ward": "cannot reach"}
-"""lines that need the network, and what they say without it"""
+REFUSED = {
+    "vlwm download --plateau --ward": "cannot reach",
+    "vlwm eval release": "no such run",
+}
+"""lines that need the network, or a release that the next lines make (test_release.py scores one),
+and what they say without it"""
 SMALL = ("tokyo_small", "TILES", "vlwm eval --split test")
 """words of the README's block for a CPU, whose data are of that config's grid"""
 ALONE = "--stage world"

@@ -12,8 +12,8 @@ _WHAT, _OUT, _HOW = "What to evaluate", "Results", "How to run"
 Run = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="Run folder (best.pth, else last.pth) or a checkpoint file; several with "
-        "--compare.  [default: checkpoints]",
+        help="Run folder (best.pth, else last.pth), checkpoint file, exported folder or "
+        "user/name on the Hub; several with --compare.  [default: checkpoints]",
         show_default=False,
     ),
 ]

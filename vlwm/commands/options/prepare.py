@@ -180,6 +180,12 @@ PreviewFile = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+Card = Annotated[
+    bool,
+    typer.Option(
+        "--card", help="Write README.md, a data set card for the Hub.", rich_help_panel=_RUN
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

@@ -30,6 +30,7 @@ def write_windows(path: Path, subject: Subject) -> Path:
                 past=found.past,
                 truth=found.truth,
                 forecast=next(iter(found.forecasts.values())),
+                plan=found.ego[len(found.past) :, :3],
                 attribution=subject.store.attribution,
             )
 

@@ -154,6 +154,11 @@ class PackedStore:
         return out.reshape(len(rows), *self.grid.shape) if KINDS[name] == BYTES else out
 
     @property
+    def shards(self) -> tuple[Path, ...]:
+        """The shard of each session, in the order of `sessions`."""
+        return tuple(self._shards)
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers that some frame has."""
         return tuple(sorted(self._layers))

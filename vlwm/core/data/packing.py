@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from vlwm.core.data.session import Session
 from vlwm.core.data.session_shard import grid_header, shard_of_session
@@ -27,6 +28,11 @@ def list_shards(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
     return [root / name for name in sorted(os.listdir(root)) if name.endswith(SUFFIX)]
+
+
+def shard_header(path: Path) -> dict[str, Any]:
+    """Return the header of a shard: session, frames, grid, meta."""
+    return dict(read_index(path).header)
 
 
 def derived_folder(root: Path) -> Path:

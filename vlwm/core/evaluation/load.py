@@ -116,7 +116,7 @@ def open_run(path: Path, data: EvalData) -> Opened:
     own_splits = run.splits_json if data.root is None else None
     if data.root is None and not config.data.train:
         data = replace(data, root=run.find_data(config.data_root))
-    store, splits = _open_data(config, data, own_splits)
+    store, splits = open_splits_of(config, data, own_splits)
     subject = prepare_subject(
         model, store, splits, data.split, config, thresholds=thresholds_of(content),
         fitted=baselines_of(content), max_windows=data.max_windows, device=device,
@@ -134,7 +134,7 @@ def baselines_of(content: Mapping[str, Any]) -> FittedBaselines | None:
 def open_baselines(config: Config, data: EvalData) -> Opened:
     """Return the methods without learning on the data of a config; see `open_run`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    store, splits = _open_data(config, data)
+    store, splits = open_splits_of(config, data)
     subject = prepare_subject(
         None, store, splits, data.split, config,
         max_windows=data.max_windows, device=device, on_fit=data.on_fit,
@@ -142,7 +142,7 @@ def open_baselines(config: Config, data: EvalData) -> Opened:
     return Opened(subject, None, None)
 
 
-def _open_data(
+def open_splits_of(
     config: Config, data: EvalData, own_splits: Path | None = None
 ) -> tuple[PackedStore, Splits]:
     """Return the packed frames, and the run's own splits or else those of their folder."""

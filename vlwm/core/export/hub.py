@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, errors, snapshot_download
 
 from vlwm.core.errors import DataError, MachineError, UsageError, VlwmError
-from vlwm.core.export.file_names import FILES, NEEDED
+from vlwm.core.export.file_names import BENCHMARK, FILES, NEEDED, ONNX, RELEASE
 
 _TRANSPORT: type[BaseException] = errors.HfHubHTTPError.__mro__[1]
 """base of the errors of the HTTP library that this version of huggingface_hub uses"""
@@ -65,7 +65,14 @@ def plan_upload(folder: Path, repo: str, *, private: bool = True) -> Upload:
             f"the exported folder lacks {', '.join(missing)}", where=folder,
             remedy="run vlwm export again",
         )  # fmt: skip
-    return Upload(repo, private, tuple((n, (folder / n).stat().st_size) for n in FILES))
+    return Upload(repo, private, tuple((n, (folder / n).stat().st_size) for n in names_in(folder)))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the files of an exported folder that belong to it, by name; no others are sent."""
+    patterns = [f"{ONNX}/*", *(RELEASE if (folder / BENCHMARK).is_file() else ())]
+    more = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+    return [*FILES, *sorted(p.relative_to(folder).as_posix() for p in more)]
 
 
 def push_folder(folder: Path, repo: str, *, private: bool = True) -> Upload:
@@ -82,24 +89,26 @@ def push_folder(folder: Path, repo: str, *, private: bool = True) -> Upload:
             repo_id=repo,
             folder_path=folder,
             repo_type="model",
-            allow_patterns=list(FILES),
+            allow_patterns=[name for name, _ in plan.files],
             commit_message="Upload with vlwm export",
         )
     return Upload(repo, private, plan.files, commit.commit_url)
 
 
-def fetch_folder(repo: str, revision: str | None = None) -> Path:
+def fetch_folder(repo: str, revision: str | None = None, *, data: bool = False) -> Path:
     """Return a local copy of an exported folder on the Hub, from the Hub's own cache where it is.
 
     Args:
         repo: user/name.
         revision: branch, tag or commit; the newest by default.
+        data: fetch the data of a benchmark, too.
 
     Raises:
         VlwmError: the repository, revision or a file is missing, or the Hub does not answer.
     """
     with _explained(repo, revision):
-        path = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        wanted = [*FILES, *(RELEASE if data else ())]
+        path = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     missing = [name for name in NEEDED if not (path / name).is_file()]
     if missing:
         raise DataError(

@@ -45,7 +45,7 @@ class Provenance:
         attribution: sources of the training data, as their licences ask for.
         procedural: True for a city made by `vlwm prepare`, False for a real one; None: unknown.
         data_hash: of the training data; None in checkpoints without it.
-        load_from: file of the initial weights in the config; None where training began fresh.
+        load_from: file that the weights began from; None where training began fresh.
         epoch: epoch of the checkpoint; None where it is not stored.
         versions: versions of vlwm, Python, torch and NumPy that trained it.
         source: the file it was read from.
@@ -212,7 +212,7 @@ def open_checkpoint(path: Path, device: str | torch.device | None = None) -> Tra
         attribution=attribution,
         procedural=procedural,
         data_hash=content.get("data_hash"),
-        load_from=config.load_from,
+        load_from=content.get("initial_weights", config.load_from) or None,
         epoch=content.get("epoch"),
         versions=content.get("versions") or {},
         source=str(checkpoint),

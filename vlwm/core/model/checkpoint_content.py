@@ -57,6 +57,9 @@ class CheckpointContent:
     """of the training data, with its licence: it travels with the weights"""
     unknown_cells: bool = False
     """frames of the training data say which of their cells are known"""
+    initial_weights: str | None = None
+    """file that the weights of both stages began from, "" where they began fresh; null in older
+    checkpoints, which leave only the config's load_from to go by"""
     versions: dict[str, Any] | None = None
     """vlwm, git, python, torch, numpy, cuda"""
     fresh: list[str] | None = None

@@ -15,7 +15,6 @@ from typing import Any
 
 from vlwm import __version__
 from vlwm.core.data.splits import Splits
-from vlwm.core.errors import DataError
 from vlwm.core.evaluation.evaluator import Scores, Subject
 from vlwm.core.evaluation.scores.class_table import class_tables
 from vlwm.core.evaluation.scores.score_table import score_table
@@ -47,7 +46,7 @@ def write_run_report(
     subject: Subject | None = None,
     command: str = "",
     more: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]] = (),
-    film: Path | None = None,
+    film: bytes | None = None,
 ) -> Path:
     """Write report.html into `folder`; returns its path.
 
@@ -58,13 +57,11 @@ def write_run_report(
         subject: of the evaluation, for windows and tracks; None leaves them out.
         command: that made the sheet, for the provenance.
         more: further tables (caption, columns, rows), such as of a comparison.
-        film: a WebM video to embed.
-
-    Raises:
-        DataError: the film is larger than the page may be.
+        film: a WebM video to embed, of `film.page_film`; windows make room for it.
     """
-    content = _content(sheet, run, subject, command)
-    content = replace(content, tables=[*content.tables, *more], film=_film(film))
+    room = _WINDOW_BYTES - (0 if film is None else len(film) * 4 // 3)
+    content = _content(sheet, run, subject, command, room)
+    content = replace(content, tables=[*content.tables, *more], film=film)
     page = render(content)
     make_folder(folder)
     write_text(folder / REPORT, page)
@@ -103,21 +100,8 @@ def _points(
     return [(s, v) for s, v in pairs if v is not None]
 
 
-def _film(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    size = path.stat().st_size
-    if size > MOST_BYTES // 3:
-        raise DataError(
-            f"the film has {size / 1e6:.1f} MB, too much for one page",
-            where=path,
-            remedy="leave --video out of the command that writes the report",
-        )
-    return path.read_bytes()
-
-
 def _content(
-    sheet: Scores, run: Path | None, subject: Subject | None, command: str
+    sheet: Scores, run: Path | None, subject: Subject | None, command: str, room: int
 ) -> ReportContent:
     table = score_table(sheet, wide=True)
     calibration = reliability_chart(sheet)
@@ -140,7 +124,7 @@ def _content(
     if subject is None:
         return content
     tracks = tracks_of(subject.store)
-    shown = list(_windows(subject, sheet))
+    shown = list(_windows(subject, sheet, room))
     return replace(
         content,
         windows=[window for window, _ in shown],
@@ -197,7 +181,7 @@ def _facts(sheet: Scores, run: Path | None, command: str) -> list[tuple[str, str
         ("checkpoint", str(sheet.get("checkpoint") or "")),
         ("preset", str(config.get("name") or "")),
         ("epochs", str(config.get("max_epochs") or "")),
-        ("initial weights", str(config.get("load_from") or "none") if config else ""),
+        ("load_from of the config", str(config.get("load_from") or "none") if config else ""),
         ("data", str(data.get("root") or "")),
         ("data hash", str(data.get("hash") or "")),
         ("sessions", str(data.get("sessions") or "")),
@@ -210,10 +194,10 @@ def _facts(sheet: Scores, run: Path | None, command: str) -> list[tuple[str, str
     return [(name, value) for name, value in facts if value]
 
 
-def _windows(subject: Subject, sheet: Scores) -> list[tuple[ShownWindow, ReportWindow]]:
+def _windows(subject: Subject, sheet: Scores, room: int) -> list[tuple[ShownWindow, ReportWindow]]:
     found = []
     chosen = chosen_windows(subject, sheet.get("window_structure_iou") or [])
-    for window, data in windows_json(chosen, subject, _WINDOW_BYTES):
+    for window, data in windows_json(chosen, subject, room):
         words = f"{window.kind}: {window.title}"
         if window.score == window.score:  # NaN without structure
             words += f", structure IoU {window.score:.3f}"

@@ -29,14 +29,15 @@ const vec3 NORMAL[6] = vec3[6](vec3(0,0,-1), vec3(0,0,1), vec3(0,-1,0), vec3(0,1
 void main() {
   int corner = FACE[gl_VertexID];
   vec3 c = vec3(corner & 1, (corner >> 1) & 1, (corner >> 2) & 1);
-  vec3 p = lower + (vec3(cell.xyz) + .5 + (c - .5) * .94) * size;
+  vec3 p = lower + (vec3(cell.xyz) + .5 + (c - .5) * (cell.w == 4u ? .4 : .94)) * size;
   float height = lower.z + (float(cell.z) + 1.) * size.z;
   float s = sin(ego.w), k = cos(ego.w);
   vec3 world = vec3(k * p.x - s * p.y, s * p.x + k * p.y, p.z) + ego.xyz;
   vec3 n = NORMAL[gl_VertexID / 6];
   light = .62 + .38 * max(0., dot(vec3(k * n.x - s * n.y, s * n.x + k * n.y, n.z), normalize(vec3(.35, -.5, .8))));
   colour = cell.w == 0u ? (height <= ground ? vec3(.80,.82,.84) : ramp(clamp(height / top, 0., 1.)))
-    : cell.w == 1u ? vec3(.80) : cell.w == 2u ? vec3(0., .45, .70) : vec3(.84, .37, 0.);
+    : cell.w == 1u ? vec3(.80) : cell.w == 2u ? vec3(0., .45, .70)
+    : cell.w == 3u ? vec3(.84, .37, 0.) : vec3(.62, .52, .76);
   gl_Position = view * vec4(world, 1.);
   if (height - size.z >= cut) gl_Position = vec4(2., 2., 2., 1.);
 }`;
@@ -90,22 +91,25 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
   };
   const shownFrames = () => {
     const t = +ui.time.value, past = now.past, future = now.times.length - past;
-    if (t < past) return { truth: frameOf(t), forecast: null };
+    const known = now.known ? frameOf(past + future * (1 + now.forecasts.length) + t) : null;
+    if (t < past) return { truth: frameOf(t), forecast: null, known };
     const kind = Math.max(0, now.forecasts.indexOf(ui.forecast.value));
-    return { truth: frameOf(t), forecast: frameOf(past + future * (1 + kind) + t - past) };
+    return { truth: frameOf(t), forecast: frameOf(past + future * (1 + kind) + t - past), known };
   };
   const rebuild = () => {
-    const { truth, forecast } = shownFrames();
+    const { truth, forecast, known } = shownFrames();
     const [X, Y, Z] = grid.shape, bit = (b, i) => (b[i >> 3] >> (i & 7)) & 1;
-    const mode = forecast ? ui.show.value : "truth";
+    const wanted = ui.show.value, mode = forecast || (wanted === "unknown" && known) ? wanted : "truth";
+    const unknown = (i) => known !== null && !bit(known, i);
     const kind = mode === "truth" ? (i) => (bit(truth, i) ? 0 : -1)
+      : mode === "unknown" ? (i) => (bit(truth, i) ? 0 : unknown(i) ? 4 : -1)
       : mode === "forecast" ? (i) => (bit(forecast, i) ? 0 : -1)
-      : (i) => { const t = bit(truth, i), f = bit(forecast, i); return t ? (f ? 1 : 2) : f ? 3 : -1; };
+      : (i) => { if (unknown(i)) return bit(forecast, i) ? 4 : -1; const t = bit(truth, i), f = bit(forecast, i); return t ? (f ? 1 : 2) : f ? 3 : -1; };
     const flags = new Int8Array(X * Y * Z);
     let occupied = 0;
     for (let i = 0; i < flags.length; i++) { flags[i] = kind(i); if (flags[i] >= 0) occupied++; }
     const out = new Uint16Array(4 * occupied);
-    const tally = [0, 0, 0, 0];
+    const tally = [0, 0, 0, 0, 0];
     let n = 0, i = 0, top = 0;
     for (let x = 0; x < X; x++) for (let y = 0; y < Y; y++) for (let z = 0; z < Z; z++, i++) {
       const k = flags[i];
@@ -113,6 +117,12 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
       tally[k]++;
       if (z > top) top = z;
       const same = (j) => flags[j] >= 0;
+      if (k === 4 && mode === "unknown") {  // only where known free space begins: all of it hides the scene
+        const open = (x && !same(i - Y * Z)) || (x < X - 1 && !same(i + Y * Z)) || (y && !same(i - Z))
+          || (y < Y - 1 && !same(i + Z)) || (z && !same(i - 1)) || (z < Z - 1 && !same(i + 1));
+        if (open) out.set([x, y, z, k], 4 * n++);
+        continue;
+      }
       if (x && y && z && x < X - 1 && y < Y - 1 && z < Z - 1 && same(i - Y * Z) && same(i + Y * Z)
         && same(i - Z) && same(i + Z) && same(i - 1) && same(i + 1)) continue;
       out.set([x, y, z, k], 4 * n++);
@@ -122,7 +132,10 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
     count = n;
     const s = now.times[+ui.time.value], when = s <= 0 ? `${(-s).toFixed(1)} s ago` : `${s.toFixed(1)} s ahead`;
     ui.label.textContent = `${when}, ${mode === "truth" && forecast === null ? "past" : mode}`;
-    ui.counts.textContent = mode === "difference"
+    const share = 100 * tally[4] / flags.length;
+    ui.counts.textContent = mode === "unknown" ? `${tally[0].toLocaleString("en")} occupied, ${share.toFixed(0)} % unknown`
+      : mode === "difference" && known ? `${[1, 2, 3, 4].map((k) => tally[k].toLocaleString("en")).join(", ")} agreed, missed, false, not scored`
+      : mode === "difference"
       ? `${tally[1].toLocaleString("en")} agreed, ${tally[2].toLocaleString("en")} missed, ${tally[3].toLocaleString("en")} false`
       : `${tally[0].toLocaleString("en")} occupied cells`;
     dirty = true;
@@ -196,6 +209,8 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
     now = { ...chosen, bits, path: chosen.ego.map((e) => [e[0], e[1], Math.max(e[2], 0) + 2]) };
     ui.time.max = now.times.length - 1;
     if (ui.time.value === "" || +ui.time.value > +ui.time.max || !root.dataset.ready) ui.time.value = now.past + 1;
+    for (const option of ui.show.options) if (option.value === "unknown") option.hidden = option.disabled = !now.known;
+    if (!now.known && ui.show.value === "unknown") ui.show.value = "forecast";
     for (const option of ui.forecast.options) option.disabled = !now.forecasts.includes(option.value);
     rebuild();
     root.dataset.ready = "yes";
@@ -242,7 +257,7 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
       ArrowLeft: () => turn(-0.1, 0), ArrowRight: () => turn(0.1, 0), ArrowUp: () => turn(0, 0.08),
       ArrowDown: () => turn(0, -0.08), "+": () => zoom(0.88), "=": () => zoom(0.88), "-": () => zoom(1.14),
       ",": () => step(-1), ".": () => step(1), "1": () => pick("truth"), "2": () => pick("forecast"),
-      "3": () => pick("difference"), " ": () => ui.play.click(),
+      "3": () => pick("difference"), "4": () => now.known && pick("unknown"), " ": () => ui.play.click(),
       "[": () => { ui.cut.stepDown(); dirty = true; }, "]": () => { ui.cut.stepUp(); dirty = true; },
     }[e.key];
     if (act) { act(); e.preventDefault(); }

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlwm.core.evaluation.eval_windows import EvalWindow
 from vlwm.core.evaluation.evaluator import Subject
 from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.evaluation.window_scorer import WindowScorer
@@ -44,6 +45,8 @@ class ReportWindow:
         score: mean structure IoU of the first forecast over the horizons; NaN without structure.
         known: bool (P + H, X, Y, Z), cells whose truth is known, where forecasts are shown; None:
             all of them.
+        observed: uint8 (P + H, X, Y, Z), 1 where a sensor saw a past cell, or where the truth of a
+            future cell is known; None where all of them are.
     """
 
     kind: str
@@ -56,6 +59,7 @@ class ReportWindow:
     times_s: NDArray[np.float64]
     score: float
     known: NDArray[np.bool_] | None = None
+    observed: NDArray[np.uint8] | None = None
 
     def figure(self) -> WindowFrames:
         """Return the frames of the picture shown where the viewer cannot run."""
@@ -70,6 +74,7 @@ class ReportWindow:
             shape: cells of the grid.
         """
         stacks = [self.past, self.truth, *self.forecasts.values()]
+        stacks += [] if self.observed is None else [self.observed]
         bits = np.packbits(
             np.concatenate([s.reshape(len(s), -1) for s in stacks]), axis=1, bitorder="little"
         )
@@ -80,6 +85,7 @@ class ReportWindow:
             "times": self.times_s.tolist(),
             "past": len(self.past),
             "forecasts": list(self.forecasts),
+            "known": self.observed is not None,
             "ego": np.round(self.ego, 3).tolist(),
             "predicted": ego,
             "bits": base64.b64encode(zlib.compress(bits.tobytes(), 9)).decode("ascii"),
@@ -123,7 +129,19 @@ def window_at(subject: Subject, index: int, kind: str = "window") -> ReportWindo
         times_s=np.concatenate([scorer.dt_s * np.arange(1 - past, 1), scorer.horizons_s]),
         score=float(np.mean(scores)),
         known=known_cells(batch, subject.store.grid),
+        observed=_observed(window),
     )
+
+
+def _observed(window: EvalWindow) -> NDArray[np.uint8] | None:
+    """Return what a sensor saw or whose truth is known (P + H, X, Y, Z), or None where all is."""
+    if window.seen is None and window.known is None:
+        return None
+    past, future = window.past.occupancy, window.truth
+    seen = torch.ones_like(past) if window.seen is None else window.seen.known
+    told = torch.ones_like(future) if window.known is None else window.known
+    parts = [part.cpu().numpy().astype(np.uint8) for part in (seen, told)]
+    return np.concatenate(parts)
 
 
 def _structure_iou(

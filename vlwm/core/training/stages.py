@@ -65,8 +65,9 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
         model.init_output_rate(torch.from_numpy(data.column))
     fresh = () if given.none else given.fresh
     task = TokenizerTask(model, data, run.config, run.device, run.workers(), run.ranks, fresh)
+    begun = _begun_from(run, given)
     with _own_tree(run, data, folder):
-        _fit(run, data, task, folder, source)
+        _fit(run, data, task, folder, source, begun)
     return folder.best
 
 
@@ -103,19 +104,28 @@ def train_world(run: Run, data: TrainData) -> Path:
     model = WorldModel(run.config, data.grid).to(run.device)
     tokens = run.folder.path / "tokens"
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
+    begun = ""
     if source is None:
         given = _initial(run, model, Stage.WORLD)
+        begun = _begun_from(run, given)
         _pretrain(run, data, task, given)
         if not given.covers("vae."):
             # loaded weights without a tokenizer: take the one that stage 1 trained
-            task.thresholds["tokenizer_round_trip"] = _take_tokenizer(run, model)
+            threshold, tokenizer_begun = _take_tokenizer(run, model)
+            task.thresholds["tokenizer_round_trip"] = threshold
+            begun = begun or tokenizer_begun
         task.train_fresh(given.fresh)
     else:
         task.train_fresh(source.content.get("fresh", ()))
     if task.fresh:
         log.info("world: %d tensors of frozen parts begin fresh: they are trained", len(task.fresh))
-    _fit(run, data, task, run.folder, source)
+    _fit(run, data, task, run.folder, source, begun)
     return run.folder.best
+
+
+def _begun_from(run: Run, given: Given) -> str:
+    """Return the file that a stage began from; "" where all of it began fresh."""
+    return "" if given.none else str(run.config.load_from)
 
 
 def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: Given) -> None:
@@ -130,8 +140,8 @@ def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: Given) -> Non
             run.ranks.follow_lead(phase.module)
 
 
-def _take_tokenizer(run: Run, model: WorldModel) -> Thresholds:
-    """Load the trained tokenizer into the world model; return its decision threshold."""
+def _take_tokenizer(run: Run, model: WorldModel) -> tuple[Thresholds, str]:
+    """Load the trained tokenizer; return its threshold, and the file that it began from."""
     folder = run.folder.tokenizer
     path = folder.best if folder.best.exists() else folder.last
 
@@ -149,7 +159,9 @@ def _take_tokenizer(run: Run, model: WorldModel) -> Thresholds:
         )
     load_weights(model.vae, content["model"], path)
     log.info("world: tokenizer of epoch %d from %s", content["epoch"], path)
-    return Thresholds() if content["threshold"] is None else Thresholds(content["threshold"])
+    single = content["threshold"]
+    threshold = Thresholds() if single is None else Thresholds(single)
+    return threshold, str(content.get("initial_weights") or "")
 
 
 def _initial(run: Run, model: torch.nn.Module, stage: Stage) -> Given:
@@ -193,7 +205,14 @@ def _newest(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found
     return found
 
 
-def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found | None) -> None:
+def _fit(
+    run: Run,
+    data: TrainData,
+    task: Task,
+    folder: RunFolder,
+    source: Found | None,
+    begun: str,
+) -> None:
     config = run.config
     settings = StageSettings.of(config, task.stage, run.ranks.batch_shares)
     if run.options.compile:
@@ -209,11 +228,13 @@ def _fit(run: Run, data: TrainData, task: Task, folder: RunFolder, source: Found
         ),
         run.ranks,
     )
+    if source is not None:  # a resumed run began where its first checkpoint says
+        begun = str(source.content.get("initial_weights", config.load_from) or "")
     attribution = attribution_with(
         data.store.attribution, config, from_scratch=run.options.from_scratch
     )
     origin = identity(
-        config.seed, data.data_hash, attribution, unknown_cells=data.store.has_unknown
+        config.seed, data.data_hash, attribution, begun, unknown_cells=data.store.has_unknown
     )
     state = RunState(task, stepper, config, Watch(config.health), origin)
     metrics = MetricLog(folder, task.stage, run.sinks, writes=run.ranks.lead)

@@ -30,9 +30,9 @@ occupied one: anything above, anything below, how many cells inward it continues
 DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """upper bounds of the classes of distance, in cells; one more class is beyond the last"""
 
-_INWARD = 4
-_RUNS = (1, 2, 4)
-_PRIOR_CELLS = 20.0
+INWARD = 4
+RUNS = (1, 2, 4)
+PRIOR_CELLS = 20.0
 """weight of the column prior, in cells"""
 
 
@@ -105,9 +105,9 @@ class Extrapolation(nn.Module):
     def forward(self, unseen: UnseenColumns, column: Tensor) -> Tensor:
         """Return logits (M, Z); `column` (Z,) are those of the column prior."""
         cells, occupied = self.counts[:, unseen.code]
-        # the posterior mean of a share under a prior worth `_PRIOR_CELLS` cells
-        prior = _PRIOR_CELLS * torch.sigmoid(column)
-        return torch.logit((occupied + prior) / (cells + _PRIOR_CELLS), eps=1e-4)
+        # the posterior mean of a share under a prior worth `PRIOR_CELLS` cells
+        prior = PRIOR_CELLS * torch.sigmoid(column)
+        return torch.logit((occupied + prior) / (cells + PRIOR_CELLS), eps=1e-4)
 
     def count(self, unseen: UnseenColumns, truth: Tensor, known: Tensor | None = None) -> None:
         """Count the true cells uint8 (B, X, Y, Z) beyond the edge.
@@ -185,7 +185,7 @@ def _edge_states(frames: Tensor) -> Tensor:
 
     Sides in order: lowest x, highest x (Y columns each), lowest y, highest y (X columns each).
     """
-    near, far = slice(_INWARD + 1), slice(-_INWARD - 1, None)
+    near, far = slice(INWARD + 1), slice(-INWARD - 1, None)
     # each side as a strip that begins at the edge and goes inward
     across = frames.transpose(1, 2)
     sides = [frames[:, near], frames[:, far].flip(1), across[:, near], across[:, far].flip(1)]
@@ -195,7 +195,7 @@ def _edge_states(frames: Tensor) -> Tensor:
     up_to = cell.cumsum(dim=-1)
     above, below = (up_to[..., -1:] > up_to).long(), (up_to > cell).long()
     # class of the number of occupied cells in a row, inward from the edge
-    runs = _numbers(_RUNS, cell.device)
+    runs = _numbers(RUNS, cell.device)
     run = torch.bucketize(inward.cumprod(dim=1).sum(dim=1), runs, right=True)
     around = 2 * below + above
     return torch.where(cell > 0, 8 + 4 * around + run, 2 * around + inward.amax(dim=1))

@@ -260,6 +260,14 @@ class MotionHead(nn.Module):
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
         """Return the motion from past poses (B, P, 13), terrain (B, P) and context (B, C)."""
         features = self.scale(pose_features(poses, ground_z, self.dt_s))  # (B, P · 22)
+        constant = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
+        ridge = None if self.ridge is None else self.ridge(poses, ground_z)  # (B, H, 3)
+        return self.decoded(features, constant, context, ridge)
+
+    def decoded(
+        self, features: Tensor, constant: Tensor, context: Tensor | None, ridge: Tensor | None
+    ) -> Motion:
+        """Return the motion from scaled features (B, P · 22) and constant motion (B, H, D)."""
         if self.context:
             if context is None:
                 # windows without frames have no scene: zeros, whose weights start at zero
@@ -268,7 +276,6 @@ class MotionHead(nn.Module):
         # (B, M, S)
         outputs = torch.stack([member(features) for member in self.members], dim=-2).float()
         components, rest = self.split_output(outputs)  # (B, M, H, K, 10), (B, M, H, 2, R)
-        constant = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
         # residuals are per second: a constant error of the speed is then one number
         seconds = self.horizons_s[:, None]
         planar = PlanarMixture(
@@ -278,9 +285,8 @@ class MotionHead(nn.Module):
             components[..., 6:9],
         ).together()  # (B, H), M · K components
         shift, log_sigma = rest.mean(dim=1).unbind(-2)  # (B, H, R) each
-        expected, ridge = planar.expected(), None
-        if self.ridge is not None:
-            ridge = self.ridge(poses, ground_z)  # (B, H, 3)
+        expected = planar.expected()
+        if ridge is not None:
             off = ridge.to(expected) - expected
             off = torch.cat([off[..., :2], wrap_angle(off[..., 2:])], dim=-1)
             expected = expected + (1 - self.network_share) * off

@@ -19,18 +19,25 @@ _OCCWORLD = "initial weights of OccWorld, trained on nuScenes, CC BY-NC-SA 4.0"
 
 
 def identity(
-    seed: int, data_hash: str, attribution: str = "", *, unknown_cells: bool = False
+    seed: int,
+    data_hash: str,
+    attribution: str = "",
+    initial_weights: str = "",
+    *,
+    unknown_cells: bool = False,
 ) -> dict[str, Any]:
     """Return plain values for every checkpoint of a run.
 
     Args:
         attribution: of the training data, with its licence; it travels with the weights.
+        initial_weights: file that the weights began from; "" where they began fresh.
         unknown_cells: frames of the training data say which of their cells are known.
     """
     return {
         "seed": seed,
         "data_hash": data_hash,
         "attribution": attribution,
+        "initial_weights": initial_weights,
         "unknown_cells": unknown_cells,
         "versions": {
             "vlwm": __version__,

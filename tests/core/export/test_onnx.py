@@ -1,0 +1,120 @@
+"""ONNX graphs forecast what the model does, without torch; what they do not cover is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vlwm
+from tests.trained_run import window_of, write_trained_run
+from vlwm.core.errors import UsageError
+from vlwm.core.model.memory.extrapolation import _edge_states
+
+pytest.importorskip("onnx", reason="writing ONNX needs the extra onnx")
+pytest.importorskip("onnxruntime", reason="running ONNX needs the extra onnx")
+
+from vlwm.core.export.onnx_export import FILES, export_onnx
+from vlwm.core.export.onnx_graphs import edge_states
+from vlwm.core.export.onnx_model import OnnxModel
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "onnx_forecast.py"
+NO_TOKENS = "model.use_tokens=False"
+OBSERVED = ("data.observed=True", "data.cache_tokens=False")
+
+
+def trained(folder: Path, *overrides: str) -> vlwm.Model:
+    """A run whose zero-initialised layers have values, so that every part speaks."""
+    write_trained_run(folder, *overrides)
+    model = vlwm.load(folder, device="cpu")
+    world = model._trained.model
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in world.parameters():
+            if not parameter.any():
+                parameter.copy_(0.05 * torch.randn_like(parameter))
+        counts = world.memory.extrapolation.counts
+        counts.copy_(1000 * torch.rand_like(counts).sort(dim=0, descending=True)[0])
+        world.residual_weight.copy_(torch.tensor([0.5, 0.75]))
+    return model
+
+
+CASES = {
+    "complete": (NO_TOKENS,),
+    "six degrees of freedom": (NO_TOKENS, "model.pose_dof=6"),
+    "observed": (NO_TOKENS, *OBSERVED),
+    "observed, completed, odd": (
+        NO_TOKENS,
+        *OBSERVED,
+        "model.fusion_channels=0",
+        "model.completion_channels=16",
+        "point_cloud_range=[-8,-8,-2,7,8,14]",
+    ),
+    "tokens": (),
+    "observed, tokens": OBSERVED,
+}
+
+
+@pytest.mark.parametrize("case", [*list(CASES)[:1], *(pytest.param(c, marks=pytest.mark.ci)
+                                                      for c in list(CASES)[1:])])  # fmt: skip
+def test_the_graphs_forecast_what_the_model_does(case: str, tmp_path: Path) -> None:
+    model = trained(tmp_path / "run", *CASES[case])
+    files = export_onnx(model._trained, tmp_path / "onnx")
+    assert [path.name for path in files] == list(FILES)
+    there = OnnxModel(tmp_path / "onnx", threads=1)
+    for seed in range(3):
+        occupancy, poses, plan = window_of(model._trained.config, seed)
+        known = None
+        if "observed" in case:
+            known = (np.random.default_rng(seed).random(occupancy.shape) < 0.7).astype(np.uint8)
+        for flown in (None, plan):
+            a, b = (m.forecast(occupancy, poses, plan=flown, ground_z=-0.7, known=known)
+                    for m in (model, there))  # fmt: skip
+            gap = np.abs(a.probability - b.probability)
+            if flown is not None:
+                assert gap.max() < 1e-4
+                assert np.array_equal(a.occupied, b.occupied)
+            # predicted: a rounding moves a draw of 256 into the next cell, at few places
+            assert gap.max() < 3 / 256 and (gap > 1e-4).mean() < 5e-3
+            for name in ("poses", "ego", "sigma"):
+                assert np.abs(getattr(a, name) - getattr(b, name)).max() < 1e-4, name
+
+
+def test_the_folder_runs_without_torch_and_vlwm(tmp_path: Path) -> None:
+    model = trained(tmp_path / "run", NO_TOKENS)
+    export_onnx(model._trained, tmp_path / "onnx")
+    lines = (
+        f"import runpy, sys; sys.argv = ['x', {str(tmp_path / 'onnx')!r}]; "
+        f"runpy.run_path({str(EXAMPLE)!r}); "
+        "print(sorted({'torch', 'vlwm', 'onnx'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", lines], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]" and "3.0 s ahead" in done.stdout
+
+
+def test_edge_states_are_those_of_the_model() -> None:
+    frames = (torch.rand(3, 12, 9, 6, generator=torch.Generator().manual_seed(0)) < 0.5).byte()
+    assert torch.equal(edge_states(frames.float()).long(), _edge_states(frames))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [("model.use_memory=False", "model.use_memory=False"),
+     ("tokenizer.num_classes=3", "tokenizer.num_classes=3"),
+     ("model.pose_ridge=True", "model.pose_ridge=True")],
+)  # fmt: skip
+def test_what_the_graphs_do_not_cover_is_refused_by_name(
+    override: str, words: str, tmp_path: Path
+) -> None:
+    write_trained_run(tmp_path / "run", override)
+    with pytest.raises(UsageError, match=words):
+        export_onnx(vlwm.load(tmp_path / "run", device="cpu")._trained, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()

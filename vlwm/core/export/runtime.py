@@ -1,0 +1,139 @@
+"""Poses, ego frames and affine factors for ONNX graphs: float64, NumPy alone.
+
+What the graphs of `onnx_graphs` leave outside, since TensorRT knows no float64: angles, relative
+frames and the factors that map the columns of one frame to another. Conventions are those of
+`geometry.frames`; the file repeats a few of its lines, so that a copy of it runs without vlwm.
+
+Axes: P past and H future frames, F frames, D components of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def affine_factors(
+    seen: np.ndarray, lower_m: Sequence[float], cell_m: Sequence[float], margin: int = 0
+) -> np.ndarray:
+    """Return a … f (P, 6): column i, j is at x = a i + b j + c, y = d i + e j + f, in cells.
+
+    Args:
+        seen: (P, 4), ego frames as seen from those whose cells are read.
+        lower_m, cell_m: of the grid, m.
+        margin: cells by which the grid of the source is wider on each side.
+    """
+    cell_x, cell_y = cell_m[:2]
+    low_x, low_y = lower_m[0] - margin * cell_x, lower_m[1] - margin * cell_y
+    first_x, first_y = low_x + cell_x / 2, low_y + cell_y / 2  # centre of column 0, 0
+    cos, sin = _cos_sin(seen[:, 3])
+    at_x = first_x * cos - first_y * sin + seen[:, 0] - low_x
+    at_y = first_y * cos + first_x * sin + seen[:, 1] - low_y
+    factors = [cos, -sin * cell_y / cell_x, at_x / cell_x]
+    factors += [sin * cell_x / cell_y, cos, at_y / cell_y]
+    return np.stack(factors, axis=-1)
+
+
+def constant_motion(poses: np.ndarray, future: int, size: int) -> np.ndarray:
+    """Return states (H, D) after continuing as between the last two poses (P, 13), on an arc."""
+    ratio, yaw, last = np.arange(1, future + 1.0), heading_of(poses[-2:, 3:7]), poses[-1]
+    step = wrap_angle(yaw[1] - yaw[0])
+    turn, shift = step * ratio, last[:3] - poses[-2, :3]
+    longer = ratio * np.sinc(turn / (2 * np.pi)) / np.sinc(step / (2 * np.pi))
+    x, y = turn_plane(shift[0] * longer, shift[1] * longer, (turn + step) / 2)
+    parts = [last[0] + x, last[1] + y, last[2] + shift[2] * ratio, yaw[1] + turn]
+    if size == 12:
+        qx, qy, qz, qw = last[3:7]
+        roll = np.arctan2(2 * (qw * qx + qy * qz), 1 - 2 * (qx * qx + qy * qy))
+        pitch = np.arcsin(np.clip(2 * (qw * qy - qz * qx), -1, 1))
+        level = np.ones_like(ratio)
+        parts += [roll * level, pitch * level, *turn_plane(last[7], last[8], turn)]
+        parts += [value * level for value in last[9:13]]
+    return np.stack(parts, axis=-1)
+
+
+def _cos_sin(angle: Any) -> tuple[np.ndarray, np.ndarray]:
+    return np.cos(angle), np.sin(angle)
+
+
+def turn_plane(x: Any, y: Any, yaw: Any) -> tuple[np.ndarray, np.ndarray]:
+    cos, sin = _cos_sin(yaw)
+    return cos * x - sin * y, sin * x + cos * y
+
+
+def wrap_angle(angle: Any) -> np.ndarray:
+    return np.pi - np.mod(np.pi - angle, 2 * np.pi)
+
+
+def heading_of(quaternion: np.ndarray) -> np.ndarray:
+    x, y, z, w = np.moveaxis(quaternion, -1, 0)
+    return np.arctan2(2 * (x * y + z * w), x * x + w * w - y * y - z * z)
+
+
+def ego_of(poses: np.ndarray, ground: Any) -> np.ndarray:
+    return np.stack([poses[..., 0], poses[..., 1], ground, heading_of(poses[..., 3:7])], -1)
+
+
+def relative_ego(reference: np.ndarray, ego: np.ndarray) -> np.ndarray:
+    x, y = turn_plane(*np.moveaxis(ego - reference, -1, 0)[:2], -reference[..., 3])
+    rest = (ego - reference)[..., 2:]
+    return np.stack([x, y, rest[..., 0], wrap_angle(rest[..., 1])], -1)
+
+
+def compose_ego(reference: np.ndarray, ego: np.ndarray) -> np.ndarray:
+    x, y = turn_plane(ego[:, 0], ego[:, 1], reference[3])
+    parts = [reference[0] + x, reference[1] + y, reference[2] + ego[:, 2]]
+    return np.stack([*parts, wrap_angle(ego[:, 3] + reference[3])], -1)
+
+
+def _turned_poses(poses: np.ndarray, yaw: float) -> np.ndarray:
+    """Return poses (F, 13) turned about z: positions, quaternions, velocities."""
+    (x, y, z, w), (cos, sin) = np.moveaxis(poses[:, 3:7], -1, 0), _cos_sin(yaw / 2)
+    turn = np.stack(
+        [cos * x - sin * y, cos * y + sin * x, cos * z + sin * w, cos * w - sin * z], -1
+    )
+    parts = [np.stack([*turn_plane(v[:, 0], v[:, 1], yaw), v[:, 2]], -1)
+             for v in (poses[:, :3], poses[:, 7:10], poses[:, 10:])]  # fmt: skip
+    return np.concatenate([parts[0], turn, *parts[1:]], -1)
+
+
+def anchored(poses: np.ndarray, ground: np.ndarray, anchor: np.ndarray) -> Any:
+    """Return poses (F, 13) and terrain (F,) in an ego frame, in the precision the model knows."""
+    moved = poses.copy()
+    moved[:, :3] -= anchor[:3]
+    turned = _turned_poses(moved, -anchor[3]).astype(np.float32).astype(np.float64)
+    return turned, (ground - anchor[2]).astype(np.float32).astype(np.float64)
+
+
+def in_world(poses: np.ndarray, anchor: np.ndarray) -> np.ndarray:
+    turned = _turned_poses(poses, anchor[3])
+    turned[:, :3] += anchor[:3]
+    return turned
+
+
+def poses_of(state: np.ndarray) -> np.ndarray:
+    """Return poses (H, 13) of states (H, D); what is not predicted is level and at rest."""
+    x, y, z, yaw = np.moveaxis(state[:, :4], -1, 0)
+    roll, pitch = np.moveaxis(state[:, 4:6], -1, 0) if state.shape[1] > 4 else (0 * x, 0 * x)
+    (cr, sr), (cp, sp), (cy, sy) = (_cos_sin(angle / 2) for angle in (roll, pitch, yaw))
+    turn = [sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy,
+            cr * cp * sy - sr * sp * cy, cr * cp * cy + sr * sp * sy]  # fmt: skip
+    rates = state[:, 6:12] if state.shape[1] > 4 else np.zeros((len(state), 6))
+    return np.concatenate([np.stack([x, y, z, *turn], -1), rates], -1)
+
+
+def pose_features(poses: np.ndarray, ground: np.ndarray, dt_s: float) -> np.ndarray:
+    """Return per-frame features (P, 22), as `pose_features.pose_features` computes them."""
+    place = (poses[:, :3] - np.stack([0 * ground, 0 * ground, ground], -1)) / 10
+    speed, (x, y, z, w) = poses[:, 7:10] / 10, np.moveaxis(poses[:, 3:7], -1, 0)
+    yaw = heading_of(poses[:, 3:7])
+    attitude = np.stack([*_cos_sin(yaw), 2 * (x * z + w * y), 2 * (y * z - w * x)], -1)
+    own = np.stack(turn_plane(speed[:, 0], speed[:, 1], -yaw), -1)
+    change = np.diff(np.concatenate([place, speed, yaw[:, None]], -1), axis=0)
+    change = np.concatenate([np.zeros((1, 7)), change])
+    changed = [change[:, :3], 2 * change[:, 3:6], wrap_angle(change[:, 6:])]
+    changed = np.concatenate(changed, -1) / dt_s
+    parts = [place, attitude, speed, poses[:, 10:13], own, changed]
+    return np.concatenate(parts, -1).astype(np.float32).astype(np.float64)
