@@ -3,7 +3,7 @@
     python benchmarks/check_sessions.py [--sessions 20] [--real ../shared/data] [--json FILE]
 
 Made sessions: `vlwm prepare` on a procedural city, 28 frames each, the first N that turn by 30
-degrees and more, and as a third group those that fly straight. Each fault is put into a copy of the
+degrees and more, and one that flies straight. Each fault is put into a copy of the
 session's poses, its meta or its time stamps. Real sessions: KITTI odometry (six scans), Argoverse 2
 (two sweeps) and TartanAir (ten pictures), converted at 10 Hz by their readers.
 
@@ -38,6 +38,7 @@ from vlwm.core.geometry.frames import ego_of, multiply_quaternions, quaternion_f
 from vlwm.core.geometry.grid import VoxelGrid
 
 GRID = ("point_cloud_range=[-24,-24,-2,24,24,28]", "voxel_size=[0.8,0.8,2.5]")
+CELLS = VoxelGrid.from_range((-24, -24, -2, 24, 24, 28), (0.8, 0.8, 2.5))
 TURNS_DEG = 30.0
 Change = Callable[[Session], None]
 
@@ -158,42 +159,55 @@ def real(root: Path) -> dict[str, str]:
     return found
 
 
+def turning(root: Path, count: int) -> list[Path]:
+    """Return `count` made sessions that turn."""
+    return [p for p in made(root, count) if turn_of(Session(p)) >= TURNS_DEG][:count]
+
+
+def measure(paths: list[Path], grid: VoxelGrid) -> dict[str, Counter[str]]:
+    """Return what the check says of clean sessions, and of each fault put into them."""
+    clean = [check_session(Session(path), grid) for path in paths]
+    for check in clean:
+        if check.faults:
+            print(check.session, check.faults, flush=True)
+    table = {"clean": Counter("speaks" if c.faults else "silent" for c in clean)}
+    for name, (change, words) in FAULTS.items():
+        table[name] = Counter()
+        for path in paths:
+            session = Session(path)
+            change(session)
+            table[name][verdict(check_session(session, grid), words)] += 1
+        print(name, dict(table[name]), flush=True)
+    return table
+
+
+def straight(path: Path, grid: VoxelGrid) -> list[str]:
+    """Return what the check cannot tell of a session that flies straight on."""
+    session = Session(path)
+    session.poses[:, 3:7] = [0, 0, 0, 1]
+    session.poses[:, 1] = session.poses[0, 1]
+    session.poses[:, 0] = 2.0 * np.arange(len(session.poses))
+    return check_session(session, grid).cannot_tell
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    grid = VoxelGrid.from_range((-24, -24, -2, 24, 24, 28), (0.8, 0.8, 2.5))
-    table: dict[str, Any] = {}
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        every = [Session(path) for path in made(Path(place), given.sessions)]
-        turning = [s.path for s in every if turn_of(s) >= TURNS_DEG][: given.sessions]
-        print(f"{len(every)} sessions made, {len(turning)} of them turn; "
-              f"{time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
-        clean = [check_session(Session(path), grid) for path in turning]
-        table["clean"] = dict(Counter("silent" if not c.faults else "speaks" for c in clean))
-        print("clean", table["clean"], [c.faults for c in clean if c.faults], flush=True)
-        for name, (change, words) in FAULTS.items():
-            counts: Counter[str] = Counter()
-            for path in turning:
-                session = Session(path)
-                change(session)
-                counts[verdict(check_session(session, grid), words)] += 1
-            table[name] = dict(counts)
-            print(name, table[name], f"{time.monotonic() - started:.0f} s", flush=True)
-        straight = Session(turning[0])
-        straight.poses[:, 3:7] = [0, 0, 0, 1]
-        straight.poses[:, 1] = straight.poses[0, 1]
-        straight.poses[:, 0] = 2.0 * np.arange(len(straight.poses))
-        table["straight flight"] = check_session(straight, grid).cannot_tell
-        print("straight", table["straight flight"], flush=True)
+        paths = turning(Path(place), given.sessions)
+        print(f"{len(paths)} sessions turn; {time.monotonic() - started:.0f} s", flush=True)
+        found: dict[str, Any] = {"faults": measure(paths, CELLS)}
+        found["straight flight"] = straight(paths[0], CELLS)
+        print("straight flight:", found["straight flight"], flush=True)
     if given.real is not None:
-        table["real"] = real(given.real)
-        print(json.dumps(table["real"], indent=1), flush=True)
+        found["real"] = real(given.real)
+        print(json.dumps(found["real"], indent=1), flush=True)
     if given.json is not None:
-        given.json.write_text(json.dumps(table, indent=1))
+        given.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
