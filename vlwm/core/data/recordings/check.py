@@ -32,11 +32,12 @@ from vlwm.core.geometry.grid import VoxelGrid
 
 Floats = NDArray[np.float64]
 
-_PAIRS = 48  # pairs of frames that are compared
-_APART = (1, 2, 4)  # frames between the two of a pair
+_PAIRS = 64  # pairs of frames that are compared
+_APART = (1, 2, 4, 8)  # frames between the two of a pair
 _CELLS = 1500  # cells of a frame that are moved
 _GAIN = 0.04  # least share by which a better reading fits better ...
 _SIGMAS = 3.0  # ... and how sure that has to be
+_SHOWN_CELLS = 0.5  # a reading that moves cells by less than this cannot be told from the own one
 _TURN_DEG = 10.0  # a session that turns less cannot show faults of the heading
 _MOVE_M = 2.0
 _RATIOS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
@@ -160,8 +161,36 @@ def _check_readings(session: Session, grid: VoxelGrid, found: SessionCheck, *, t
             f"{READINGS[best][1]} (cells meet in {100 * found.fits[best]:.0f} % of the cases so, "
             f"{100 * found.fits['as written']:.0f} % as written)"
         )
-    elif turns and max(found.fits.values()) < 0.1:
+    found.cannot_tell += _too_small(frames, pairs)
+    if not better and turns and max(found.fits.values()) < 0.1:
         found.cannot_tell.append("cells of neighbouring frames hardly meet under any reading")
+
+
+_HARD_TO_SHOW = {
+    "a delay of half a frame: the motion is too steady": (
+        "half a frame later", "half a frame earlier",
+    ),
+    "a mount that is off in yaw by some degrees: the vehicle moves too little": (
+        "turned 4", "turned -4",
+    ),
+    "a mount that is off by a metre: the vehicle turns too little": (
+        "1 m ahead", "1 m back", "1 m left", "1 m right",
+    ),
+}  # fmt: skip
+"""faults that only some motions show → readings that would explain them"""
+
+
+def _too_small(frames: _Frames, pairs: list[tuple[int, int]]) -> list[str]:
+    """Return the faults that would hardly move a cell under this motion."""
+    session = frames.session
+    own = ego_of(session.poses, session.ground_z)
+    found = []
+    for words, names in _HARD_TO_SHOW.items():
+        others = (READINGS[name][0](session.poses, session.ground_z) for name in names)
+        cells = max(frames.moved_apart(own, other, pairs) for other in others)
+        if cells < _SHOWN_CELLS:
+            found.append(words)
+    return found
 
 
 class _Frames:
@@ -197,6 +226,15 @@ class _Frames:
             self.points[row] = np.asarray(self.grid.lower_m) + inside * np.asarray(self.grid.cell_m)
         return len(self.points[row]) >= 50
 
+    def moved_apart(self, one: Floats, other: Floats, pairs: list[tuple[int, int]]) -> float:
+        """Return by how many cells two readings (N, 4) place the same points apart, on average."""
+        away = []
+        for first, second in pairs[:: max(1, len(pairs) // 16)]:
+            points = self.points[first][::10]
+            a, b = (to_ego(from_ego(points, e[first]), e[second]) for e in (one, other))
+            away.append(float(np.linalg.norm((a - b)[:, :2], axis=1).mean()))
+        return float(np.mean(away)) / self.grid.cell_m[0]
+
     def fit(self, ego: Floats, pairs: list[tuple[int, int]]) -> Floats:
         """Return for each pair the share (P,) of moved cells that meet an occupied one."""
         shares = []
@@ -222,6 +260,8 @@ def _structure(cells: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _pairs(count: int, frames: _Frames) -> Iterator[tuple[int, int]]:
     """Yield pairs of frames some steps apart, spread over the session."""
     for apart in _APART:
+        if count <= apart:
+            continue
         rows = np.unique(np.linspace(0, count - 1 - apart, _PAIRS // len(_APART)).astype(int))
         for row in rows[rows >= 0]:
             if frames.load(int(row)) and frames.load(int(row) + apart):
