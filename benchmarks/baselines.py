@@ -11,6 +11,8 @@ The set of docs/benchmarks.md has at least 30 clusters in validation and in test
 sessions instead of few long ones):
 
     vlwm prepare --input CITY --output DIR --config tokyo_small --frames 20 --sessions 400
+
+With --out the fitted parameters are kept, and another call with the same folder scores at once.
 """
 
 from __future__ import annotations
@@ -21,11 +23,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vlwm.core.config.load import load_config
+from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.evaluator import score_subject
 from vlwm.core.evaluation.load import EvalData, open_baselines
 from vlwm.core.evaluation.scores.score_table import methods_of, sentences
 from vlwm.core.files import make_folder, write_json
+
+FITTED = "baselines.pth"
 
 
 def main() -> None:
@@ -34,13 +41,19 @@ def main() -> None:
     parser.add_argument("--config", default="tokyo_small")
     parser.add_argument("--split", default="test")
     parser.add_argument("--windows", type=int, default=160, help="scored; 0: all")
-    parser.add_argument("--out", type=Path, help="folder for scores.json")
+    parser.add_argument("--out", type=Path, help="folder for scores.json and what was fitted")
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     given = parser.parse_args()
     begun, processor = time.monotonic(), time.process_time()
-    opened = open_baselines(
-        load_config(given.config), EvalData(given.split, given.data, given.windows)
-    )
+    kept = None if given.out is None else make_folder(given.out) / FITTED
+    fitted = None
+    if kept is not None and kept.exists():
+        fitted = FittedBaselines.of(torch.load(kept, weights_only=True))
+    data = EvalData(given.split, given.data, given.windows)
+    opened = open_baselines(load_config(given.config), data, fitted)
+    found = opened.subject.scorer.fitted
+    if kept is not None and fitted is None and found is not None:
+        torch.save(found.content(), kept)
     fitted_s = time.monotonic() - begun
     sheet = score_subject(opened.subject, given.split, None)
     sheet["seconds"] = {
@@ -49,14 +62,13 @@ def main() -> None:
         "processor": round(time.process_time() - processor),
     }
     if given.out is not None:
-        make_folder(given.out)
         write_json(given.out / "scores.json", sheet)
     print(json.dumps(sheet)) if given.json else show(sheet)
 
 
 def show(sheet: dict[str, Any]) -> None:
     """Print the tables of docs/benchmarks.md."""
-    windows = sheet["baseline_parameters"]["windows"]
+    windows = sheet["baseline_parameters"].get("windows")  # none for an observed past
     print(f"{sheet['n_windows']} windows, {sheet['n_clusters']} clusters; fitted on {windows}; "
           f"{sheet['seconds']} s; strongest on validation: {sheet['baseline']}")  # fmt: skip
     marks = [i for i, s in enumerate(sheet["horizons_s"]) if s in (1.0, 2.0, 3.0)]

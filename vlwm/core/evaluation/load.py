@@ -131,12 +131,16 @@ def baselines_of(content: Mapping[str, Any]) -> FittedBaselines | None:
     return None if found is None else FittedBaselines.of(found)
 
 
-def open_baselines(config: Config, data: EvalData) -> Opened:
-    """Return the methods without learning on the data of a config; see `open_run`."""
+def open_baselines(config: Config, data: EvalData, fitted: FittedBaselines | None = None) -> Opened:
+    """Return the methods without learning on the data of a config; see `open_run`.
+
+    Args:
+        fitted: their parameters, where they are known; None: fitted here.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     store, splits = open_splits_of(config, data)
     subject = prepare_subject(
-        None, store, splits, data.split, config,
+        None, store, splits, data.split, config, fitted=fitted,
         max_windows=data.max_windows, device=device, on_fit=data.on_fit,
     )  # fmt: skip
     return Opened(subject, None, None)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.core.evaluation.baselines.test_motions import driven
+from tests.small_world import batch_of, model_of, small
 from vlwm.core.evaluation.baselines.motions import PastMotion, Ridge, TurnRate, energy_score
 from vlwm.core.model.motion.motion_head import MotionHead, MotionWindows, energy_of
 from vlwm.core.model.motion.ridge_motion import RidgeMotion, feature_count
@@ -137,3 +138,19 @@ def test_the_energy_score_is_lowest_for_the_true_distribution() -> None:
 
 def test_the_features_are_as_many_as_the_baselines(ridge: Ridge) -> None:
     assert len(ridge.centre) == feature_count(4)
+
+
+def test_a_model_with_a_regression_is_the_same_until_validation_chose_a_share(
+    twin: RidgeMotion,
+) -> None:
+    config = small("model.use_tokens=False")
+    plain = model_of(config)
+    mixed = model_of(small("model.use_tokens=False", "model.pose_ridge=True"))
+    mixed.load_state_dict(plain.state_dict(), strict=False)
+    assert mixed.motion_head.ridge is not None
+    mixed.motion_head.ridge.load_state_dict(twin.state_dict())
+    past = batch_of(config, size=1).past(4)
+    alone, same = plain.forecast(past), mixed.forecast(past)
+    assert torch.equal(alone.logits, same.logits) and torch.equal(alone.ego, same.ego)
+    mixed.motion_head.network_share.fill_(0.5)
+    assert not torch.equal(alone.logits, mixed.forecast(past).logits)
