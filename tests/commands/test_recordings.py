@@ -64,3 +64,12 @@ def test_strict_stops_at_files_that_cannot_be_read(folder: Path, tmp_path: Path)
     assert lax.exit_code == 0 and "left out" in lax.stderr
     hard = run(*GRID, *parts(folder), "--output", tmp_path / "b", "--window", 0.5, "--strict")
     assert "1 files could not be read" in str(hard.exception)
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(folder: Path, tmp_path: Path) -> None:
+    result = run(*GRID, *parts(folder), "--output", tmp_path / "out", "--dry-run")
+    assert result.exit_code == 0, result.exception
+    assert "Plan (nothing is written)" in result.stdout and "150 poses" in result.stdout
+    assert not (tmp_path / "out").exists()
+    value = json.loads(run(*GRID, *parts(folder), "--dry-run", "--json").stdout)
+    assert value["dry_run"] and value["recordings"][0]["frames_at_most"] >= 5

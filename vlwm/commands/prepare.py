@@ -91,7 +91,7 @@ def prepare(
         dataset=dataset, inputs=input_ or [], agent=agents, rate_hz=rate, window_s=window,
         lidar_delay_s=lidar_delay, keep_moving=keep_moving, topic_points=topic_points,
         topic_pose=topic_pose, body_frame=body_frame, lidar=bool(lidar), camera=bool(camera),
-        strict=strict, json=json_, workers=workers or usable_workers(),
+        strict=strict, json=json_, workers=workers or usable_workers(), dry_run=dry_run,
     )  # fmt: skip
     if check is not None:
         rec.check_sessions(check, resolved, strict=strict, json=json_)

@@ -191,6 +191,7 @@ class RecordingRequest:
     strict: bool
     json: bool
     workers: int = 1
+    dry_run: bool = False
 
     @property
     def asked(self) -> bool:
@@ -220,6 +221,9 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         note("▲ --lidar has no effect: the scans stay in the recording")
     reports = []
     recordings = open_recordings(request)
+    if request.dry_run:
+        _show_plan(recordings, request, target)
+        return
     before = [len(recording.notes) for recording in recordings]
 
     def converted(number: int) -> ConvertReport:
@@ -248,6 +252,30 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         emit_json({"output": str(target), "sessions": [asdict(r) for r in reports]})
     else:
         print(f"next: vlwm train --config {config.name} --data {target}")
+
+
+def _show_plan(recordings: list[Recording], request: RecordingRequest, target: Path) -> None:
+    """Print what would be made of recordings; no scan is read and nothing is written."""
+    from vlwm.commands.shared.output import emit_json, note
+
+    plan = []
+    for recording in recordings:
+        for line in recording.notes:
+            note(f"{recording.name}: {line}")
+        times = recording.poses.times_s
+        seconds = float(times[-1] - times[0]) if len(times) else 0.0
+        frames = int(seconds * request.rate_hz) + 1 if len(times) else 0
+        plan.append({"name": recording.name, "agent": str(recording.agent), "seconds": seconds,
+                     "poses": len(times), "frames_at_most": frames})  # fmt: skip
+    if request.json:
+        emit_json({"output": str(target), "dry_run": True, "recordings": plan})
+        return
+    print(f"Plan (nothing is written): {target}")
+    for row in plan:
+        print(
+            f"  {row['name']}: {row['agent']}, {row['seconds']:.1f} s, {row['poses']} poses, at "
+            f"most {row['frames_at_most']} frames at {request.rate_hz:g} Hz"
+        )
 
 
 def open_recordings(request: RecordingRequest) -> list[Recording]:
