@@ -189,7 +189,7 @@ Card = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Read the city and print what would be made.", rich_help_panel=_RUN
+        "--dry-run", help="Read the input and print what would be made.", rich_help_panel=_RUN
     ),
 ]
 Json = Annotated[
