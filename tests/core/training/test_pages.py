@@ -43,8 +43,8 @@ REFUSED = {
 and what they say without it"""
 SMALL = ("tokyo_small", "TILES", "vlwm eval --split test")
 """words of the README's block for a CPU, whose data are of that config's grid"""
-ALONE = "--stage world"
-"""a line for a run folder in which only stage 1 has been trained"""
+OTHER = {"--stage world": "alone", "finetune_6dof": "fresh"}
+"""words of a line, and the desk where a reader types it"""
 
 
 def houses(count: int, apart_m: float) -> str:
@@ -111,12 +111,12 @@ def desks(
 ) -> dict[str, Path]:
     """City models, prepared data, weights and finished runs, where the pages have them.
 
-    Desks by what was done on them: "full" (the guide's run), "small" (the README's run on a CPU)
-    and "alone" (stage 1 of the guide's run).
+    Desks by what was done on them: "full" (the guide's run), "small" (the README's run on a CPU),
+    "alone" (stage 1 of the guide's run) and "fresh" (nothing yet).
     """
     found = {}
     for name, config in (("full", "finetune_tokyo"), ("small", "tokyo_small"),
-                         ("alone", "finetune_tokyo")):  # fmt: skip
+                         ("alone", "finetune_tokyo"), ("fresh", "finetune_tokyo")):  # fmt: skip
         root = tmp_path_factory.mktemp(name)
         found[name] = root
         tiles = root / "data/plateau/meshes/obj"
@@ -141,6 +141,7 @@ def desks(
         (root / "pretrained/occworld/latest.pth").touch()
     for path in (found["alone"] / "checkpoints").glob("*.pth"):
         path.unlink()
+    shutil.rmtree(found["fresh"] / "checkpoints")
     return found
 
 
@@ -149,7 +150,7 @@ def test_a_line_of_the_pages_runs(
     desks: dict[str, Path], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "small" if any(word in line for word in SMALL) else "full"
-    desk = desks["alone" if ALONE in line else name]
+    desk = desks[next((other for word, other in OTHER.items() if word in line), name)]
     monkeypatch.chdir(desk)
     monkeypatch.setenv("HOME", str(desk))
     monkeypatch.setenv("VLWM_PLATEAU_API", "http://127.0.0.1:9/api")  # then the built-in list
