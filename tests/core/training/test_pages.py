@@ -30,7 +30,8 @@ MORE = {
 ELSEWHERE = (
     "ssh", "scp", "rsync", "git clone", "python3 -m venv", "pip install", "screen", "tensorboard",
     "cd", "mkdir", "pytest", ".", "python benchmarks/", "python docs/generate.py", "wandb",
-    "mkdocs", "REPO=", "export LANG",
+    "mkdocs", "REPO=", "export LANG", "dask", "torchrun",
+    "-m vlwm", "#",
 )  # fmt: skip
 """commands of a page that are not ours, or that need another machine"""
 
