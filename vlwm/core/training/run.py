@@ -150,7 +150,8 @@ def _open_data(run: Run) -> TrainData:
 
     data = run.ranks.lead_does(opened)
     # machines need no common disk: the first process of each makes what is missing there
-    data = run.ranks.machine_lead_does(lambda: data or opened()) or opened()
+    data = run.ranks.machine_lead_does(lambda: data or opened())
+    data = run.ranks.all_do(lambda: data or opened())
     _refuse_different(run, data)
     if run.status.plan is not None:
         amounts = amounts_of(data, run.config)

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from vlwm.core.errors import UsageError
+from vlwm.core.errors import TrainingError, UsageError
+from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, rank_timeout_s
 
 TIMEOUT_S = 0.4
@@ -76,6 +77,34 @@ def test_a_lost_process_is_noticed_in_time(fault: str) -> None:
         other.wait_for(other.next_topic("lead"))
     assert time.monotonic() - began < 3 * TIMEOUT_S
     store.hangs.set()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_wait_for_the_slowest_and_fail_together(fails: bool) -> None:
+    """The slow process takes three timeouts; the fast one waits, and hears how it ended."""
+    store, errors = Store(), dict[int, str]()
+
+    def work(rank: int) -> int:
+        if rank == 0:
+            time.sleep(3 * TIMEOUT_S)
+            if fails:
+                raise ValueError("the slow one")
+        return rank
+
+    def run(rank: int) -> None:
+        ranks = Ranks(rank, 2, lifeline=Lifeline(store, TIMEOUT_S))
+        try:
+            assert ranks.all_do(lambda: work(rank)) == rank
+        except (TrainingError, ValueError) as error:
+            errors[rank] = str(error)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(errors) == ([0, 1] if fails else [])
+    assert not fails or (errors[0] == "the slow one" and "another process" in errors[1])
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "1e9", "nan"])

@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -178,19 +178,19 @@ class Ranks:
         return [rank for rank, found in enumerate(every) if not torch.equal(found, every[0])]
 
     def all_do(self, work: Callable[[], T]) -> T:
-        """Let every process work; if one fails, all fail.
+        """Let every process work, however long each takes; if one fails, all fail.
 
         Raises:
             TrainingError: on the others, where one failed.
+            PeerLost: one gave no sign of life for the rank timeout.
         """
-        try:
+        lifeline = self.lifeline
+        if lifeline is None:
+            return work()
+        topics = [lifeline.next_topic(f"process {rank}") for rank in range(self.size)]
+        with lifeline.working(topics.pop(self.rank)):
             result = work()
-        except BaseException:
-            # the others wait for this vote, also after a failure
-            with suppress(PeerLost):
-                self.any(True)
-            raise
-        if self.any(False)[0]:
+        if not all(lifeline.wait_for(topic) for topic in topics):
             raise TrainingError(
                 "another process of the run has failed",
                 remedy="its own line above gives the reason",
@@ -332,7 +332,10 @@ def join_ranks() -> Iterator[Ranks]:
     # votes go over gloo on the host, whatever carries the gradients. They fail first: NCCL ends the
     # process where it stands
     backend, most = ("nccl", 2 * patience) if gpu else ("gloo", patience)
-    _watched(lambda: dist.init_process_group(backend, timeout=most))
+    try:
+        _watched(lambda: dist.init_process_group(backend, timeout=most))
+    except PeerLost as lost:
+        raise StoppedError(lost.what, remedy="start the same command again") from lost
     votes = dist.new_group(backend="gloo", timeout=patience)
     rank = dist.get_rank()
     lifeline = Lifeline(dist.distributed_c10d._get_default_store(), patience_s)
