@@ -156,9 +156,9 @@ def _compact(snapshot: Snapshot, room: Room, keys: bool) -> Group:
     above += [*panels.progress(snapshot, room), *panels.pace(snapshot, room)[:1]]
     foot = panels.footer(snapshot, room, keys=keys)
     below = [
+        *plots.horizons(snapshot, room),  # of an ended run: its result comes before the rest
         *plots.parts_line(snapshot, room)[:2],
         *packed(plots.validation(snapshot), room.width, "  ")[:2],
-        *plots.horizons(snapshot, room),
         *machine_panel.machine(snapshot, Room(room.width, 4, room.glyphs)),
         panels.checkpoint_line(snapshot, room),
     ]
