@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlwm.core.errors import MachineError
@@ -28,9 +29,11 @@ from vlwm.core.export.trained_model import TrainedModel
 from vlwm.core.files import atomic_path, make_folder, write_json
 from vlwm.core.model.memory.observed_fusion import MARGIN
 from vlwm.core.model.motion.pose_features import FRAME_FEATURES
+from vlwm.core.model.world_model import WorldModel
 from vlwm.version import __version__
 
 OPSET = 18
+_RIDGE = ("decay_s", "centre", "scale", "weights")
 GRAPHS = ("past", "frame", "plan_frame")
 FILES = (*(f"{name}.onnx" for name in GRAPHS), "onnx.json", "constants.npz",
          "onnx_model.py", "runtime.py")  # fmt: skip
@@ -60,9 +63,8 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
     _write(FrameGraph(model, planned=False), frame, ["probability"], out / "frame.onnx")
     planned = {name: value for name, value in frame.items() if name != "draws"}
     _write(FrameGraph(model, planned=True), planned, ["probability"], out / "plan_frame.onnx")
-    scale = model.motion_head.scale
     with atomic_path(out / "constants.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, mean=scale.mean.double().numpy(), matrix=scale.matrix.double().numpy())
+        np.savez(file, **_constants(model))
     for name in ("onnx_model.py", "runtime.py"):
         text = files("vlwm.core.export").joinpath(name).read_text(encoding="utf-8")
         with atomic_path(out / name) as temporary:
@@ -70,6 +72,15 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
             temporary.write_text(text, encoding="utf-8")
     write_json(out / "onnx.json", _about(trained))  # last: without it the folder is not finished
     return [out / name for name in FILES]
+
+
+def _constants(model: WorldModel) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays that `runtime` computes with, float64."""
+    head = model.motion_head
+    found = {"mean": head.scale.mean, "matrix": head.scale.matrix}
+    if head.ridge is not None:
+        found |= {name: getattr(head.ridge, name) for name in _RIDGE}
+    return {name: value.double().numpy() for name, value in found.items()}
 
 
 def _about(trained: TrainedModel) -> dict[str, object]:
@@ -84,6 +95,7 @@ def _about(trained: TrainedModel) -> dict[str, object]:
         "size": trained.model.motion_head.size,
         "observed": config.data.observed,
         "tokens": config.model.use_tokens,
+        "ridge": config.model.pose_ridge,
         "lower_m": grid.lower_m,
         "cell_m": grid.cell_m,
         "shape": grid.shape,
@@ -102,6 +114,8 @@ def _past_inputs(trained: TrainedModel) -> dict[str, Tensor]:
         "constant": torch.zeros(1, future, head.size),
         "occupied": cells,
     }
+    if config.model.pose_ridge:
+        found["ridge"] = torch.zeros(1, future, 3)
     if config.data.observed:
         found |= {"free": cells.clone(), "places": torch.zeros(past, 6), "lift": torch.zeros(past)}
     if config.model.use_tokens:

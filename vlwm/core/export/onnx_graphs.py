@@ -29,8 +29,9 @@ from vlwm.core.model.memory.extrapolation import (
 )
 from vlwm.core.model.memory.fusion import READING_SCALE, TIE_BIAS
 from vlwm.core.model.memory.observed_fusion import MARGIN, Seen
+from vlwm.core.model.motion.motion_head import Motion
 from vlwm.core.model.motion.vehicle_state import planar_of
-from vlwm.core.model.torch_frames import step_features
+from vlwm.core.model.torch_frames import step_features, turn_plane
 from vlwm.core.model.world_model import WorldModel
 
 _FLOATS_AT_ONCE = 6_000_000
@@ -44,12 +45,6 @@ def check_exportable(model: WorldModel) -> None:
             "a model without memory is not exported to ONNX",
             where="model.use_memory=False",
             remedy="train with model.use_memory=True; every preset of vlwm does",
-        )
-    if model.config.model.pose_ridge:
-        raise UsageError(
-            "a motion that is mixed with a ridge regression is not exported to ONNX",
-            where="model.pose_ridge=True",
-            remedy="train with model.pose_ridge=False, as every preset does",
         )
     if model.config.tokenizer.num_classes != 2:
         raise UsageError(
@@ -77,6 +72,7 @@ class PastGraph(nn.Module):
         features: Tensor,
         constant: Tensor,
         occupied: Tensor,
+        ridge: Tensor | None = None,
         free: Tensor | None = None,
         places: Tensor | None = None,
         lift: Tensor | None = None,
@@ -90,6 +86,7 @@ class PastGraph(nn.Module):
             features: (1, P · 22), scaled.
             constant: (1, H, D), the state after constant motion.
             occupied, free: uint8 (P, X, Y, Z); `free` of an observed past.
+            ridge: (1, H, 3), x, y and yaw of the ridge motion, of a model that mixes it in.
             places, lift: (P, 6) and (P,), of the last past frame in each past one, wide grid;
                 of an observed past.
             past_ego, plan_ego, planned: (P, 4), (H, 4) and (1,); of a model with tokens.
@@ -105,9 +102,8 @@ class PastGraph(nn.Module):
             vae = model.vae
             tokens = vae.embed(vae.tokenise(occupied.float()))[None]  # (1, P, C, h, w)
             context = model.transform(tokens, past_ego[None])[1][:, -1]
-        motion = head.decoded(features, constant, context, None)
-        planar = motion.planar.widened(head.spread_scale[None])
-        moves = planar.draws(head.even) - planar_of(motion.state)[..., None, :]
+        motion = head.decoded(features, constant, context, ridge)
+        moves = self._draws(motion, ridge) - planar_of(motion.state)[..., None, :]
         sigma = motion.log_sigma.exp() * head.sigma_scale
         edges = edge_states(occupied.float()).float()
         found = [motion.state[0], motion.log_sigma[0], sigma[0], moves[0], edges]
@@ -119,6 +115,23 @@ class PastGraph(nn.Module):
             ego = torch.where(planned[:, None, None] > 0, plan_ego[None], motion.ego)
             found.append(self._rolled_out(tokens, torch.cat([past_ego[None], ego], dim=1))[0])
         return tuple(found)
+
+    def _draws(self, motion: Motion, ridge: Tensor | None) -> Tensor:
+        """Return draws (1, H, N, 3) of x, y and yaw, as `MotionHead._draws` does."""
+        head = self.model.motion_head
+        planar = motion.planar.widened(head.spread_scale[None])
+        if ridge is None or head.ridge is None:
+            return planar.draws(head.even)
+        count = len(head.even)
+        own = 2 * round(float(head.network_share) * count / 2)
+        drawn = [planar.draws(head.even[:own])] if own else []
+        if own < count:
+            rows = torch.arange(count - own) * len(head.ridge.errors) // (count - own)
+            errors = head.ridge.errors[rows].transpose(0, 1).float()  # (H, N, 3)
+            x, y = turn_plane(errors[None, ..., 0], errors[None, ..., 1], ridge[..., 2:])
+            turn = errors[None, ..., 2]
+            drawn.append(ridge[:, :, None] + torch.stack([x, y, turn], dim=-1))
+        return torch.cat(drawn, dim=2)
 
     def _rolled_out(self, tokens: Tensor, ego: Tensor) -> Tensor:
         """Return token maps (1, H, C, h, w) along ego frames (1, P + H, 4)."""

@@ -118,9 +118,12 @@ class OnnxModel:
                 *runtime.anchored(np.asarray(plan, np.float64), later, anchor)
             )
         constant = runtime.constant_motion(here, future, about["size"])
+        ridge = None
+        if about["ridge"]:
+            ridge = runtime.ridge_motion(here, ground, self.constants, about["dt_s"], future)[None]
         wide_places, wide_lift = self._factors(past_ego, past_ego[-1], _MARGIN)
         found = self._run(
-            "past", features=features[None], constant=constant[None],
+            "past", features=features[None], constant=constant[None], ridge=ridge,
             occupied=cells & seen, free=seen & (1 - cells), places=wide_places, lift=wide_lift,
             past_ego=past_ego, plan_ego=plan_ego, planned=[float(plan is not None)],
         )  # fmt: skip

@@ -54,6 +54,46 @@ def constant_motion(poses: np.ndarray, future: int, size: int) -> np.ndarray:
     return np.stack(parts, axis=-1)
 
 
+def ridge_motion(
+    poses: np.ndarray, ground: np.ndarray, fitted: dict[str, np.ndarray], dt_s: float, future: int
+) -> np.ndarray:
+    """Return x, y, yaw (H, 3) of the ridge motion, as `ridge_motion.RidgeMotion` computes them.
+
+    Args:
+        fitted: decay_s, centre, scale and weights of the export.
+    """
+    ego = ego_of(poses, ground)
+    steps = relative_ego(ego[:-1], ego[1:])
+    along = np.hypot(steps[:, 0], steps[:, 1]) * np.where(steps[:, 0] < 0, -1.0, 1.0) / dt_s
+    speed, rate, turn = along[-1], 0.0, steps[-1, 3] / dt_s
+    if len(along) > 1:  # differences over a step are those of its middle
+        rate = (along[-1] - along[-2]) / dt_s
+        speed = max(along[-1] + 0.5 * dt_s * rate, 0.0)
+        turn = (1.5 * steps[-1, 3] - 0.5 * steps[-2, 3]) / dt_s
+    fine = 0.05  # s
+    middle = (np.arange(round(future * dt_s / fine)) + 0.5) * fine
+    tau_v, tau_w = np.maximum(fitted["decay_s"], 1e-9)
+    gained = middle if tau_v > 50 else tau_v * -np.expm1(-middle / tau_v)
+    v = np.maximum(speed + rate * gained, 0.0)
+    w = turn * (np.exp(-middle / tau_w) if tau_w < 50 else np.ones_like(middle))
+    yaw = np.cumsum(w) * fine
+    heading = yaw - 0.5 * w * fine + ego[-1, 3]
+    at = np.rint(dt_s * np.arange(1, future + 1) / fine).astype(int) - 1
+    moved = [np.cumsum(v * part) * fine for part in _cos_sin(heading)]
+    start = ego[-1] + np.stack([*moved, 0 * yaw, yaw], -1)[at]
+    last, (x, y, z, w4) = poses[-1], np.moveaxis(poses[-2:, 3:7], -1, 0)
+    up = np.stack([2 * (x * z + w4 * y), 2 * (y * z - w4 * x)], -1)
+    height, fast, spin = last[2] - ground[-1], last[7], last[12]
+    key = np.array([fast, spin, speed, rate, turn, last[8], last[9], height / 10])
+    i, j = np.triu_indices(len(key))
+    third = [fast * spin**2, fast**2 * spin, fast * abs(spin), spin * abs(spin)]
+    parts = [ego[:-1].ravel(), poses[-2:, 7:13].ravel(), up.ravel(), [height], key, key[i] * key[j]]
+    features = (np.concatenate([*parts, third]) - fitted["centre"]) / fitted["scale"]
+    added = np.clip(features, -6, 6) @ fitted["weights"][:-1] + fitted["weights"][-1]
+    places = start + added.reshape(start.shape)
+    return np.stack([places[:, 0], places[:, 1], wrap_angle(places[:, 3])], -1)
+
+
 def _cos_sin(angle: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle), np.sin(angle)
 
