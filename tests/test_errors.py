@@ -214,7 +214,7 @@ def _stopped(number: str) -> Callable[[Path], None]:
 
 def _damaged_session(folder: Path) -> None:
     from vlwm.core.data.session import Session
-    from vlwm.core.data.session_shard import shard_of_session
+    from vlwm.core.data.shards.session_shard import shard_of_session
     from vlwm.core.geometry.grid import VoxelGrid
 
     grid = VoxelGrid((0, 0, 0), (1, 1, 1), (8, 8, 8))

@@ -7,8 +7,8 @@ Two short cuts, each worth about a fifth of a start (docs/decisions.md):
 - `vlwm COMMAND --help` is answered by that command alone: parsing the options of the group costs
   Typer an import of pydantic.
 
-What is relied on is checked by tests/test_help_screen.py, which fails when Typer moves it. With
-another Typer the help still works, more slowly or with Typer's own names of types.
+What is relied on is checked by tests/commands/test_help_screen.py, which fails when Typer moves it.
+With another Typer the help still works, more slowly or with Typer's own names of types.
 """
 
 from __future__ import annotations

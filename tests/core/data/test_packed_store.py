@@ -23,7 +23,7 @@ from vlwm.core.data.session import (
     write_meta,
     write_pose,
 )
-from vlwm.core.data.session_shard import KINDS, shard_of_session
+from vlwm.core.data.shards.session_shard import KINDS, shard_of_session
 from vlwm.core.data.splits import Region, Splits, open_splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError

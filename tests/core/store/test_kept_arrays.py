@@ -12,10 +12,11 @@ import pytest
 
 from tests.core.data.generation.test_prepare import PLAN, SIZE_M, config, grid
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.data import gathered_shards, packed_store
+from vlwm.core.data import packed_store
 from vlwm.core.data.generation.store_prepare import prepare_store
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.session_shard import grid_header
+from vlwm.core.data.shards import gathered_shards
+from vlwm.core.data.shards.session_shard import grid_header
 from vlwm.core.store.kept_arrays import keep_arrays, kept_arrays
 
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tests.core.data.recordings.formats import write_folder
 from tests.core.data.recordings.readers import test_bags
 from tests.core.data.recordings.sessions import CITY
-from tests.test_examples import ROOT, shown
+from tests.docs.test_examples import ROOT, shown
 from vlwm.cli import app
 from vlwm.core.config.load import load_config
 from vlwm.core.errors import VlwmError

@@ -18,16 +18,16 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from vlwm.core.data.gathered_shards import (
+from vlwm.core.data.session import find_sessions, no_sessions
+from vlwm.core.data.shards.gathered_shards import (
     MANY,
     GatheredShards,
     LayerRows,
     gather,
     gather_many,
 )
-from vlwm.core.data.packing import FOLDER, derived_folder, list_shards, pack_sessions
-from vlwm.core.data.session import find_sessions, no_sessions
-from vlwm.core.data.session_shard import (
+from vlwm.core.data.shards.packing import FOLDER, derived_folder, list_shards, pack_sessions
+from vlwm.core.data.shards.session_shard import (
     KINDS,
     TRUTH,
 )

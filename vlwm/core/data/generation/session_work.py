@@ -24,7 +24,7 @@ from vlwm.core.data.generation.session_plans import (
 )
 from vlwm.core.data.generation.session_writer import OnFrames, make_session
 from vlwm.core.data.session import Session
-from vlwm.core.data.session_shard import shard_of_session
+from vlwm.core.data.shards.session_shard import shard_of_session
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.store.objects import ObjectStore, open_store

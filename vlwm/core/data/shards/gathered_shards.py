@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.session_shard import KINDS, grid_header, other_grid
+from vlwm.core.data.shards.session_shard import KINDS, grid_header, other_grid
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.store.kept_arrays import keep_arrays, kept_arrays
 from vlwm.core.store.shard import ShardIndex

@@ -11,7 +11,7 @@ import typer
 
 from vlwm.cli import app
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ["vastai_deployment.md", "lambda_cloud_deployment.md", "runpod_deployment.md"]
 
 

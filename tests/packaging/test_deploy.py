@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def yaml_of(name: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.trained_run import window_of, write_trained_run
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SNIPPET = """
 import numpy as np
 import vlwm

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def vlwm(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.data.session import Session
-from vlwm.core.data.session_shard import grid_header, shard_of_session
+from vlwm.core.data.shards.session_shard import grid_header, shard_of_session
 from vlwm.core.errors import DataError
 from vlwm.core.files import atomic_path, make_folder
 from vlwm.core.geometry.grid import VoxelGrid

@@ -1,0 +1,1 @@
+"""Turn session folders into shards of bits, and gather the tables of many shards."""
