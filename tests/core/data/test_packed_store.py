@@ -292,7 +292,7 @@ def test_windows_that_no_split_has_whole_are_counted(tmp_path: Path) -> None:
 def test_another_grid_is_one_sentence(tmp_path: Path) -> None:
     record(tmp_path / "drone_a", [0, 1])
     other = VoxelGrid.from_range((-4, -4, -1, 4, 4, 5), (1, 1, 1))
-    with pytest.raises(DataError, match="8x8x5 cells and the config says 8x8x6"):
+    with pytest.raises(DataError, match="8x8x5 cells and the config has 8x8x6"):
         PackedStore.open(tmp_path, other)
 
 
