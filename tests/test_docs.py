@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -57,6 +58,20 @@ def test_ci_calls_the_commands_of_the_readme() -> None:
     assert len(re.findall(r"^pip install .* && vlwm train .*$", readme, re.M)) == 1
     assert len(re.findall(r"^pip install .* && pytest.*$", readme, re.M)) == 1
     assert "README.md" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_picture_is_drawn_by_the_command_and_shown_on_a_page() -> None:
+    tree = ast.parse((ROOT / "docs/pictures.py").read_text(encoding="utf-8"))
+    (drawn,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PICTURES"
+    ]
+    images = {p.name for p in (ROOT / "docs/images").iterdir()}
+    assert images == {*drawn, "train.svg"}, "drawn by docs/pictures.py, recorded by docs/cast.py"
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in images:
+        assert f"images/{name})" in pages, name
 
 
 def test_nothing_of_a_machine_or_a_registry_is_named() -> None:
