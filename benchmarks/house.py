@@ -116,6 +116,17 @@ def dialect(tree: Path) -> int:
     return sum(len(DIALECT.findall(text)) for text in texts)
 
 
+def longest_decision(tree: Path) -> tuple[int, str]:
+    """Return the lines of the longest entry of docs/decisions.md, and its first words."""
+    longest, lines, name = (0, ""), 0, ""
+    for line in (tree / "docs" / "decisions.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith(("**", "## ")):
+            lines, name = 0, line.strip("*# ")[:40]
+        lines += bool(line.strip())
+        longest = max(longest, (lines, name))
+    return longest
+
+
 def measure(tree: Path) -> dict[str, str]:
     """Return every figure of one tree."""
     lengths = [n for _, _, m in modules(tree) for n in functions(m)]
@@ -138,6 +149,9 @@ def measure(tree: Path) -> dict[str, str]:
         "docstrings": str(len(texts)),
         "docstrings that open with a question word": str(asked),
         "words of the old dialect": str(dialect(tree)),
+        "longest entry of docs/decisions.md, lines (goal: 15)": "{} ({})".format(
+            *longest_decision(tree)
+        ),
         "own-line comments per 100 lines (model, training, geometry)":
             f"{100 * comments / max(1, lines):.1f}",
     }  # fmt: skip

@@ -244,14 +244,14 @@ class _Reader(Gathered):
 
 
 def _without_system(vertices: NDArray[np.float64], reference: Reference) -> str:
-    """Return the note of an OBJ that names no system, and may lie outside of the one taken."""
+    """Return the note of an OBJ that names no system, and may be outside the one taken."""
     note = f"{{file}} names no coordinate system; {DEFAULT_CRS} is taken"
     middle = np.nanmedian(vertices, axis=0)[None]
     if reference.holds(middle).all():
         return note
     x, y = middle[0, :2]
     return (
-        f"{note}, but its coordinates, about {x:.0f} {y:.0f}, lie outside of it: shapes are right "
+        f"{note}, but its coordinates, about {x:.0f} {y:.0f}, are outside it: shapes are right "
         'and the place on the map is wrong until its first line is "# EPSG:CODE"'
     )
 

@@ -142,7 +142,7 @@ def _share_of_peak(share: Any, values: Mapping[str, Any], where: str) -> float:
     """Return the lowest learning rate that a share of the peak is.
 
     Raises:
-        ConfigError: share or peak is no number.
+        ConfigError: share or peak is not a number.
     """
     optimizer = values.get("optimizer", {})
     peak = optimizer.get("lr") if isinstance(optimizer, Mapping) else None

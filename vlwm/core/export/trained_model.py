@@ -50,7 +50,7 @@ class Provenance:
         versions: versions of vlwm, Python, torch and NumPy that trained it.
         source: the file it was read from.
         splits: content of splits.json where an exported folder brings it.
-        unknown_cells: the training data say which cells are known, so the model may be told too.
+        unknown_cells: the training data say which cells are known, so the model may know too.
     """
 
     attribution: str = ""

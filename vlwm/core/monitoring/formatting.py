@@ -79,7 +79,7 @@ def clean(text: str, glyphs: Glyphs = UNICODE) -> str:
 _PLAIN = str.maketrans(
     {"–": "-", "—": "-", "…": "...", "→": "->", "·": "|", "×": "x", "’": "'", "°": " "}
 )
-"""what stands for characters of our own messages where only ASCII is shown"""
+"""substitutes for characters of our own messages where only ASCII is shown"""
 
 
 def short(value: float | None, digits: int = 3, none: str = "-") -> str:

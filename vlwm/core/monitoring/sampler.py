@@ -58,7 +58,7 @@ class MachineSampler:
         )
 
     def _with_their_numbers(self, report: GpuReport) -> GpuReport:
-        """Keep each GPU's first number: the driver counts anew when one falls off the bus."""
+        """Keep each GPU's first number: the driver renumbers them when one falls off the bus."""
         gpus = []
         for gpu in report.gpus:
             if gpu.uuid is not None:

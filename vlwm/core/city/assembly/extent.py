@@ -149,7 +149,7 @@ def one_model(collector: Collector) -> None:
     if not layers.any():
         return
 
-    def said(count: int, total: int, code: int, present: list[int]) -> str:
+    def words(count: int, total: int, code: int, present: list[int]) -> str:
         names = [_shown(f) for f, n in zip(collector.files, layers, strict=True) if n]
         more = f" and {len(names) - 1} more files" if len(names) > 1 else ""
         return (
@@ -157,7 +157,7 @@ def one_model(collector: Collector) -> None:
             "under other names: two models of one place, one is taken"
         )
 
-    _leave_out_covered(collector, layers[files], said, fewest=_FEW, share=_MODEL_SHARE)
+    _leave_out_covered(collector, layers[files], words, fewest=_FEW, share=_MODEL_SHARE)
 
 
 def _shown(file: FileOf) -> str:
@@ -199,7 +199,7 @@ def _solid(features: Features) -> NDArray[np.bool_]:
 def _leave_out_covered(
     collector: Collector,
     codes: NDArray[np.int64],
-    said: Callable[[int, int, int, list[int]], str],
+    words: Callable[[int, int, int, list[int]], str],
     fewest: int = 1,
     share: float = 0.0,
 ) -> None:
@@ -207,8 +207,8 @@ def _leave_out_covered(
 
     Args:
         codes: (G,) of the features; the lowest stays.
-        said: returns the note of (how many, of how many, code, codes that there are).
-        fewest, share: of the buildings of a code; fewer are no second model.
+        words: returns the note of (how many, of how many, code, codes that there are).
+        fewest, share: of the buildings of a code; fewer are not a second model.
     """
     features = collector.features
     solid = _solid(features)
@@ -226,7 +226,7 @@ def _leave_out_covered(
             if twice.sum() >= max(fewest, share * mine.sum()):
                 collector.superseded += int(twice.sum())
                 features.leave_out(twice)
-                collector.notes.append(said(int(twice.sum()), int(mine.sum()), code, present))
+                collector.notes.append(words(int(twice.sum()), int(mine.sum()), code, present))
         for hits, _ in _hits(features, mine & features.alive.array(), grid):
             covered[hits.i, hits.j] = True
 

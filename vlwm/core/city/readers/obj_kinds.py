@@ -1,8 +1,8 @@
 """Tell the ground, roads and other flat things of an OBJ file from its buildings.
 
 OBJ knows objects only. Writers of whole scenes (OSM2World, Blender, SketchUp, game engines) put the
-terrain, streets and water beside the buildings. They are sheets: their faces all look up, without
-a floor or walls. A sheet is the ground where its name says so, or where it lies under the whole
+terrain, streets and water next to the buildings. They are sheets: their faces all look up, without
+a floor or walls. A sheet is the ground by its name, or where it is under the whole
 town; it is a road, or something that is not read, by its name alone.
 """
 

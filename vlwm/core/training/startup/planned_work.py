@@ -98,5 +98,5 @@ def planned_work(
 
 
 def _at_most(count: int, most: int) -> int:
-    """Return a count under a limit; 0 is no limit."""
+    """Return a count under a limit; 0 means unlimited."""
     return min(count, most) if most else count

@@ -15,7 +15,7 @@ from vlwm.core.errors import VlwmError
 from vlwm.core.files import read_json, write_json
 
 VALIDATE, FIRST = "/validate", "/first"
-"""endings of a stage's name: its validations, and what the first validation has to do besides"""
+"""endings of a stage's name: its validations, and the extra work of the first validation"""
 
 COUNT = "/count"
 """ending of the names under which the number of units is kept"""
@@ -81,7 +81,7 @@ class PaceMemory:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._path, known)
         except (OSError, VlwmError):
-            return  # a pace is a convenience; a full or read-only home is no reason to fail
+            return  # a pace is a convenience; a full or read-only home must not fail the run
 
 
 def pace_file() -> Path:

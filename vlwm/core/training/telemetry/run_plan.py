@@ -67,7 +67,7 @@ class _Work:
         expected_s = self.expected_s * scale
         if measured_s is None:
             return expected_s
-        weight = _TRUST_S / expected_s  # units that the expectation stands for
+        weight = _TRUST_S / expected_s  # units that the expectation counts as
         weight = min(weight, 0.1 * (self.units or weight))
         return (self.spent_s + weight * expected_s) / (self.done + weight)
 
@@ -93,7 +93,7 @@ class _Part:
         self.one = work(name + VALIDATE)
         """the windows of one validation"""
         self.first = work(name + FIRST)
-        """what the first validation does besides, by the window"""
+        """extra work of the first validation, by the window"""
         self.due: tuple[float, ...] = ()
         """shares of the part at which a validation comes"""
         self.state = "todo"
