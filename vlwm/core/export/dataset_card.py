@@ -64,7 +64,7 @@ Of splits.json, by area where the place is known, so that no building is in two 
 
 @dataclass(frozen=True)
 class _Summary:
-    """What the card says of the sessions of a folder: names, meta, and frames of all."""
+    """Sessions of a folder as the card describes them: names, meta, and frames of all."""
 
     names: list[str]
     meta: list[dict[str, Any]]

@@ -297,7 +297,7 @@ def health(snapshot: Snapshot, room: Room) -> list[Text]:
 
 
 def _sign(sign: HealthSign, room: Room) -> list[Text]:
-    """The warning and its remedy, whole: over as many lines as they need."""
+    """Return the warning and its remedy in full, over as many lines as they need."""
     glyphs = room.glyphs
     mark = glyphs.bad if sign.level == "fail" else glyphs.warn
     colour = _LEVELS.get(sign.level, "yellow")

@@ -67,7 +67,7 @@ OBJS: dict[str, tuple[str, str, str]] = {
     "UTM by name": (
         obj_text(head="# WGS 84 / UTM zone 54N\n", turned=utm), "EPSG:32654", ""
     ),
-    "UTM without a word": (obj_text(head="", turned=utm), "EPSG:6677", "lie outside of it"),
+    "UTM without a word": (obj_text(head="", turned=utm), "EPSG:6677", "are outside it"),
     "WKT without a code": (
         obj_text(head='# PROJCS["JGD2011 / Japan Plane Rectangular CS VI",GEOGCS[]]\n'),
         "EPSG:6674", "",

@@ -136,7 +136,7 @@ def one_format(collector: Collector) -> None:
 
 
 def one_model(collector: Collector) -> None:
-    """Where two files hold models of one place under different names keep one, and note it.
+    """Keep one of two models of one place under different names in two files, and note it.
 
     Such are two years of a city, two levels of detail, or a copy with new names. The finer model
     stays, of two equal ones the first. Tiles overlap at their borders only and are not looked at.

@@ -132,7 +132,7 @@ class SessionWork:
 
 
 def _quiet(session: str, done: int, frames: int) -> None:
-    """Nobody hears a worker."""
+    """Ignore the report: nobody reads a worker's progress."""
 
 
 def _content(raw: bytes, where: str) -> tuple[Any, ...]:

@@ -59,7 +59,7 @@ def help_page(room: Room, scroll: int = 0) -> Group:
 
 
 def _explained(label: str, text: str, width: int, room: Room, style: str) -> list[Text]:
-    """A label and its meaning: next to it where that leaves room, else below it."""
+    """Return a label and its meaning: next to it where there is room, else below it."""
     if room.width < width + 30 and width > 10:
         rows = wrapped(f"    {text}", room.width, "    ")
         return [line((f"  {label}", style)), *map(line, rows)]
@@ -69,7 +69,7 @@ def _explained(label: str, text: str, width: int, room: Room, style: str) -> lis
 
 
 def _part_of(lines: list[Text], scroll: int, room: Room) -> list[Text]:
-    """The lines that fit, and where there are more how to see them."""
+    """Return the lines that fit, and a hint how to see the others."""
     if len(lines) <= room.height:
         return lines
     start = min(scroll, len(lines) - room.height + 1)
@@ -162,7 +162,7 @@ def compare_page(first: Snapshot, second: Snapshot, view: View, room: Room) -> G
 
 
 def _titled(title: Text, room: Room) -> Text:
-    """A chart's title, and the keys where there is room."""
+    """Return a chart's title, and the keys where there is room."""
     hint = line(("z next chart  Esc back", FAINT))
     if title.cell_len + 2 + hint.cell_len > room.width:
         return title
@@ -170,7 +170,7 @@ def _titled(title: Text, room: Room) -> Text:
 
 
 def _run_title(mark: str, colour: str, snapshot: Snapshot, name: str, room: Room) -> Text:
-    """A run of two: its path, shortened at its beginning, and its newest value."""
+    """Return one of two runs: its path, shortened at its beginning, and its newest value."""
     value = _newest(snapshot, name)
     path = clean(str(snapshot.path), room.glyphs)
     free = room.width - 4 - len(value)

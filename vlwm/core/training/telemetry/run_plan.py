@@ -153,7 +153,7 @@ def _rest_s(expected_s: float, elapsed_s: float) -> float:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the run did when the plan looked last."""
+    """State of the run at the plan's last look."""
 
     part: _Part | None
     phase: str
