@@ -27,7 +27,7 @@ from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.errors import VlwmError
 
 TINY = KnownCity(seconds=1.2, scan_hz=5.0, blocks=1, pattern=replace(SMALL, azimuths=40))
-TRIES, MANY = 12, 250
+TRIES, MANY = 12, 120
 Read = Callable[[Path], list[Recording]]
 
 
