@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vlwm.core.data.recordings.pose_track import PoseTrack
+from vlwm.core.errors import VlwmError
 from vlwm.core.geometry.frames import quaternion_from_heading
 
 TIMES = np.arange(0.0, 4.0, 0.1)
@@ -53,3 +54,10 @@ def test_a_reset_ends_what_a_velocity_is_fitted_to() -> None:
     broken = PoseTrack.of(TIMES, places, np.tile([0, 0, 0, 1.0], (len(TIMES), 1)), breaks)
     linear, _ = broken.velocities(np.array([2.1, 3.0]))
     np.testing.assert_allclose(linear[:, 0], 5.0)
+
+
+def test_no_pose_is_one_sentence() -> None:
+    with pytest.raises(VlwmError, match="are not poses"):
+        PoseTrack.of([], np.zeros((0, 3)), np.zeros((0, 4)))
+    with pytest.raises(VlwmError, match="are not poses"):
+        PoseTrack.of([0.0, 1.0], np.zeros((2, 3)), np.zeros((0, 4)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import (
     conjugate,
     multiply_quaternions,
@@ -56,10 +57,19 @@ class PoseTrack:
 
         Args:
             quaternions: (N, 4) x, y, z, w of any length but 0.
+
+        Raises:
+            DataError: there is no pose, or not one quaternion a time.
         """
         times = np.asarray(times_s, dtype=np.float64)
         _, first = np.unique(times, return_index=True)
-        turns = np.asarray(quaternions, dtype=np.float64)[first]
+        turns = np.asarray(quaternions, dtype=np.float64)
+        if not len(times) or turns.shape != (len(times), 4):
+            raise DataError(
+                f"{len(times)} times with orientations of shape {turns.shape} are not poses",
+                remedy="check the file of the poses: it may be cut off",
+            )
+        turns = turns[first]
         turns = turns / np.linalg.norm(turns, axis=1, keepdims=True)
         jumps = np.zeros(len(times), bool) if breaks is None else np.asarray(breaks, bool)
         return cls(times[first], np.asarray(positions, np.float64)[first], turns, jumps[first])
