@@ -54,7 +54,7 @@ def _climate(path: Path) -> list[Recording]:
                     truth = records[name]["groundtruth"]
                     place, turn = np.array(truth["position"]), np.array(truth["attitude"])
                     found.append(_trajectory(path, depth, place, turn))
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
         raise DataError(
             f"the records cannot be read: {error}", where=path, remedy=_LAYOUT
         ) from error
