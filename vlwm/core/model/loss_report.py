@@ -88,6 +88,7 @@ class LossReport:
 
 def _reduced(name: str, values: list[Tensor]) -> Tensor:
     # one value or many: the mean of a single one is exact
+    # (T,), one value for each term of this name
     stacked = torch.stack(values)
     if is_minimum(name):
         return stacked.min()

@@ -60,6 +60,7 @@ def class_loss(logits: Tensor, classes: Tensor, free: int, known: Tensor | None 
         counted = counted & (known > 0)
     frames = []
     for frame, truth, mask in zip(logits, classes, counted, strict=True):
+        # a frame without a labelled cell has loss 0 and still counts in the mean
         wanted = truth[mask].long()  # (K,)
         each = functional.cross_entropy(frame[mask].float(), wanted, reduction="sum")
         frames.append(each / max(1, len(wanted)))
@@ -89,6 +90,7 @@ def warped_classes(
     here = relative_ego(past_ego.double(), target_ego.double()[:, None])  # (R, P, 4)
     for r in range(rows):
         places, _ = source_columns(here[r], grid)  # (P, X · Y)
+        # whole layers by which the target is higher; beyond ±z nothing is left to read
         shifts = torch.floor(0.5 + here[r, :, 2] / grid.cell_m[2]).clamp(-z, z).tolist()
         for p, shift in enumerate(shifts):
             to, of = layer_slices(int(shift), z)
@@ -136,11 +138,13 @@ class ClassHead(nn.Module):
         """Return logits (R, L, C, X, Y) of the L layers of `part`."""
         planes = past.permute(0, 1, 4, 2, 3).long()  # (R, P, L, X, Y)
         rows, frames, layers, x, y = planes.shape
+        # one map for each class, free space included: (R, L, C + 1, X, Y)
         votes = self.votes.new_zeros(rows, layers, self.classes + 1, x, y)
         for p in range(frames):
             weight = self.votes[p].expand(rows, layers, 1, x, y)
             votes = votes.scatter_add(2, planes[:, p].unsqueeze(2), weight)
         votes = votes[:, :, : self.classes]  # a vote for free space tells nothing about the class
+        # prior by height, the same everywhere in the plane
         logits = votes + self.height[part][None, :, :, None, None]
         tokens = torch.zeros_like(votes)
         if decoded is not None:
@@ -148,5 +152,6 @@ class ClassHead(nn.Module):
             tokens = torch.log_softmax(of_tokens.float(), dim=2)
             logits = logits + self.decoded * tokens
         entered = torch.cat([votes, tokens / 4.0], dim=2).flatten(0, 1)  # (R · L, 2 C, X, Y)
+        # each layer is an image of its own
         residual = self.conv_out(self.conv_in(entered).relu())
         return logits + residual.unflatten(0, (rows, layers))

@@ -123,6 +123,7 @@ class WorldLoss:
 
     def _pose_loss(self, motion: Motion, batch: Batch, extra: ExtraMotion | None) -> Tensor:
         head = self.model.motion_head
+        # poses after the past, at the same horizons as the motion
         truth = true_state(batch.poses[:, self.model.history :], head.size)  # (B, H, D)
         loss = head.loss(motion, truth)
         if extra is not None:
@@ -184,6 +185,7 @@ class WorldLoss:
         few = min(self.model.config.data.horizons, future) if self.model.training else 0
         if every or not few:
             return torch.arange(future, device=seed.device).expand(len(seed), -1)
+        # other bits of the seed than those that choose frame and layers
         first = (seed >> 5) % future
         apart = torch.arange(few, device=first.device) * future // few
         return (first[:, None] + apart) % future

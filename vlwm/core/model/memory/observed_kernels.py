@@ -67,6 +67,7 @@ def read_columns(planes: Tensor, ego: Tensor, grid: VoxelGrid, margin: int) -> T
         grid: of the frames.
     """
     factors = _numpy(affine_places(ego.double(), grid))  # (R, 6)
+    # places count from the corner of the wider planes
     factors[:, 2] += margin
     factors[:, 5] += margin
     x, y, z = grid.shape
@@ -86,6 +87,7 @@ def _by_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
     if threads == 1:
         kernel(0, rows, *arguments)
         return
+    # bands of nearly equal height, one for each thread
     edges = [rows * k // threads for k in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         bands = [
@@ -128,6 +130,7 @@ def _add_evidence(
                     at_v = low_v + (corner & 1)
                     if at_u < 0 or at_v < 0 or at_u >= x or at_v >= y:
                         continue  # nothing is known there
+                    # bilinear weight of this corner
                     share = (1.0 - abs(u - at_u)) * (1.0 - abs(v - at_v))
                     weight = np.float32(share)
                     here_hit = occupied[p, at_u, at_v]
@@ -135,6 +138,7 @@ def _add_evidence(
                     for k in range(z):
                         hits[k] += weight * np.float32(here_hit[k])
                         misses[k] += weight * np.float32(here_miss[k])
+                # linear in height: two neighbouring layers
                 whole = int(np.floor(lift[p]))
                 part = np.float32(lift[p] - whole)
                 for k in range(z):
@@ -145,6 +149,7 @@ def _add_evidence(
                     hit = (np.float32(1.0) - part) * hits[below] + part * hits[above]
                     miss = (np.float32(1.0) - part) * misses[below] + part * misses[above]
                     out[i, j, 0, k] += odds[0] * hit - odds[1] * miss
+                    # the evidence is that of the frame that knows the cell best
                     known = min(hit + miss, np.float32(1.0))
                     if known > out[i, j, 1, k]:
                         out[i, j, 1, k] = known

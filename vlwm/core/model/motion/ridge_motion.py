@@ -91,7 +91,9 @@ class RidgeMotion(nn.Module):
         instant = self._instant(ego)
         start = self._continued(ego[:, -1], *instant)  # (B, H, 4)
         features = self._features(poses, ground_z, ego, instant)
+        # (B, K) in spreads; bounded, so that a rare past cannot throw the place away
         rows = ((features - self.centre) / self.scale).clamp(-_FAR, _FAR)
+        # (B, 4 H): correction of x, y, z and yaw at each horizon
         added = rows @ self.weights[:-1] + self.weights[-1]
         planar = planar_of(start + added.view_as(start))
         return torch.cat([planar[..., :2], wrap_angle(planar[..., 2:])], dim=-1)
@@ -103,8 +105,10 @@ class RidgeMotion(nn.Module):
         Args:
             horizons: int64 (R,), number of each future frame.
         """
+        # evenly spread over the kept errors, the same for every frame
         rows = torch.arange(count, device=expected.device) * len(self.errors) // max(count, 1)
         ahead, left, turn = self.errors[rows][:, horizons].transpose(0, 1).unbind(-1)
+        # errors are in the expected ego frame: turned with the expected heading
         x, y = turn_plane(ahead, left, expected[:, 2:])
         return expected[:, None] + torch.stack([x, y, turn], dim=-1)
 
@@ -114,12 +118,14 @@ class RidgeMotion(nn.Module):
         Differences over a step are those of its middle, and are continued to the last frame.
         """
         steps = relative_ego(ego[:, :-1], ego[:, 1:])  # (B, P - 1, 4)
+        # driving backwards has a negative speed
         sign = torch.where(steps[..., 0] < 0, -1.0, 1.0)
         along = torch.hypot(steps[..., 0], steps[..., 1]) * sign / self.dt_s
         turn = steps[..., 3] / self.dt_s
         if along.shape[1] < 2:
             return along[:, -1], torch.zeros_like(along[:, -1]), turn[:, -1]
         rate = (along[:, -1] - along[:, -2]) / self.dt_s
+        # from the middle of the last step to the last frame
         now = along[:, -1] + 0.5 * self.dt_s * rate
         return now.clamp(min=0.0), rate, 1.5 * turn[:, -1] - 0.5 * turn[:, -2]
 
@@ -128,6 +134,7 @@ class RidgeMotion(nn.Module):
         count = round(float(self.horizons_s[-1]) / _FINE_S)
         middle = (torch.arange(count, device=last.device, dtype=torch.float64) + 0.5) * _FINE_S
         tau_v, tau_w = self.decay_s.clamp(min=1e-9).unbind()
+        # integral of a rate that decays: τ (1 − exp(−t / τ)); a long τ holds the rate
         decayed = tau_v * -torch.expm1(-middle / tau_v)
         gained = torch.where(tau_v > _HELD_S, middle, decayed)
         v = (speed[:, None] + rate[:, None] * gained).clamp(min=0.0)  # (B, S)
@@ -137,6 +144,7 @@ class RidgeMotion(nn.Module):
         heading = yaw - 0.5 * w * _FINE_S + last[:, 3:]  # in the middle of each step
         x = (v * heading.cos()).cumsum(dim=1) * _FINE_S
         y = (v * heading.sin()).cumsum(dim=1) * _FINE_S
+        # number of the fine step that ends at each horizon
         at = (self.horizons_s / _FINE_S).round().long() - 1
         moved = torch.stack([x, y, torch.zeros_like(x), yaw], dim=-1)[:, at]
         return last[:, None] + moved
@@ -150,6 +158,7 @@ class RidgeMotion(nn.Module):
         height = last[:, 2:3] - ground_z[:, -1:]
         v, w = last[:, 7], last[:, 12]
         speed, rate, turn = instant
+        # (B, 8), of which all products of two are features too
         key = torch.stack([v, w, speed, rate, turn, last[:, 8], last[:, 9], height[:, 0] / 10], 1)
         i, j = torch.triu_indices(key.shape[1], key.shape[1], device=key.device)
         third = torch.stack([v * w**2, v**2 * w, v * w.abs(), w * w.abs()], dim=1)
