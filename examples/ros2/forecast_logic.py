@@ -116,9 +116,11 @@ class ForecastLogic:
             velocity_frame="world",
         )
         rows = []
+        grid = self.model.grid
         for h, seconds in enumerate(answer.horizons_s):
             index = np.argwhere(answer.probability[h] >= self.threshold)
-            places = from_ego(self.model.grid.center_of(index), answer.ego[h])
+            centres = grid.lower_m + (index + 0.5) * grid.cell_m  # (M, 3), metres, ego frame
+            places = from_ego(centres, answer.ego[h])
             probability = answer.probability[h][tuple(index.T)]
             rows.append(np.column_stack([places, probability, np.full(len(index), seconds)]))
         return np.concatenate(rows).astype(np.float32)

@@ -14,7 +14,7 @@ from vlwm.core.geometry.frames import quaternion_from_heading, rotate
 from vlwm.core.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid((-8.0, -8.0, -2.0), (1.0, 1.0, 2.0), (16, 16, 8))
-WALL_X, SPEED, YAW = 6.2, 2.0, 0.5
+WALL_X, SPEED, YAW = 4.2, 2.0, 0.5
 HEAD = quaternion_from_heading(YAW)
 
 
@@ -90,8 +90,8 @@ def test_frames_know_only_what_came_before_them() -> None:
     occupancy, known = model.given["occupancy"], model.given["known"]
     # the wall comes nearer by 1 m a frame, and nothing behind it is known
     nearest = [int(np.argwhere(frame)[:, 0].min()) for frame in occupancy]
-    assert nearest == sorted(nearest, reverse=True) and nearest[-1] == 14
-    assert known.sum() > occupancy.sum() and not known[-1][15].any()
+    assert nearest == sorted(nearest, reverse=True) and nearest[-1] == 12
+    assert known.sum() > occupancy.sum() and not known[-1][14].any()
     # velocities were turned into the world
     assert np.allclose(model.given["poses"][:, 7:9], SPEED * np.array([np.cos(YAW), np.sin(YAW)]))
 

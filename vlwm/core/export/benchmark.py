@@ -181,7 +181,11 @@ def open_release(folder: Path, data: EvalData) -> Opened:
             "this model was exported without its data", where=folder,
             remedy="name data to score it on: --data DIR",
         )  # fmt: skip
-    data = replace(data, root=data.root or folder / DATA)
+    limit = data.max_windows
+    if own and not limit:
+        # as many windows as were published: fewer are taken evenly apart, the same ones again
+        limit = int(read_json(folder / SCORES)["n_windows"])
+    data = replace(data, root=data.root or folder / DATA, max_windows=limit)
     store, splits = open_splits_of(trained.config, data)
     if own and store.data_hash != about["data_hash"]:
         raise DataError(

@@ -75,7 +75,7 @@ class VectorQuantizer(nn.Module):
 
     def embed(self, indices: Tensor) -> Tensor:
         """Return codes (N, C, h, w) of indices (N, h, w)."""
-        return self.embedding(indices).movedim(-1, 1)
+        return self.embedding(indices).permute(0, 3, 1, 2)
 
 
 class CodebookHealth:
