@@ -25,7 +25,7 @@ from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.splits import open_splits
+from vlwm.core.data.source_splits import open_splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.geometry.grid import VoxelGrid

@@ -27,7 +27,8 @@ from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.splits import deal_sessions, open_splits
+from vlwm.core.data.source_splits import open_splits
+from vlwm.core.data.splits import deal_sessions
 from vlwm.core.data.windows import Window, windows_of
 from vlwm.core.evaluation.baselines.fit import fit_motions, motion_of
 from vlwm.core.evaluation.baselines.motions import MotionBaseline, PastMotion

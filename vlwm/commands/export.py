@@ -91,7 +91,7 @@ def _write(run: Path, out: Path, licence: str | None, *, onnx: bool, benchmark: 
 
     trained = open_checkpoint(run, "cpu")
     if onnx:
-        from vlwm.core.export.onnx_graphs import check_exportable
+        from vlwm.core.export.onnx.graphs import check_exportable
 
         check_exportable(trained.model)  # before anything is written
     if benchmark:
@@ -102,7 +102,7 @@ def _write(run: Path, out: Path, licence: str | None, *, onnx: bool, benchmark: 
         files = export_folder(trained, out, licence=licence)
     if onnx:
         from vlwm.core.export.file_names import ONNX
-        from vlwm.core.export.onnx_export import export_onnx
+        from vlwm.core.export.onnx.writer import export_onnx
 
         files += export_onnx(trained, out / ONNX)
     return files

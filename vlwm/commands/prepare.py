@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from vlwm.commands.options import prepare as opt
 from vlwm.commands.shared import recordings as rec
 from vlwm.commands.shared.frame_progress import frame_progress
-from vlwm.commands.shared.prepare_output import show_plan, show_prepared, show_store
+from vlwm.commands.shared.prepare_output import (
+    check_card,
+    show_plan,
+    show_prepared,
+    show_store,
+    write_card,
+)
 from vlwm.core.vocabulary import Agent
 
 if TYPE_CHECKING:
@@ -70,7 +76,6 @@ def prepare(
 
       [cyan]vlwm prepare --input tiles/ --config tokyo_small --frames 60 --sessions 6[/]
     """
-    from vlwm.commands.shared.card import check_card, write_card
     from vlwm.commands.shared.city import read_input, tell_city, tell_report_file
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config

@@ -24,7 +24,8 @@ from vlwm.core.data.session import (
     write_pose,
 )
 from vlwm.core.data.shards.session_shard import KINDS, shard_of_session
-from vlwm.core.data.splits import Region, Splits, open_splits
+from vlwm.core.data.source_splits import open_splits
+from vlwm.core.data.splits import Region, Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import quaternion_from_heading, rotate

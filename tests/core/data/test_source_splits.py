@@ -13,7 +13,8 @@ from vlwm.core.data.npz import write_layers
 from vlwm.core.data.packed_store import PackedStore, source_labels
 from vlwm.core.data.sampler import EpochSampler, weighted_count
 from vlwm.core.data.session import Session, SessionMeta, write_meta, write_pose
-from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.data.source_splits import open_splits
+from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError, VlwmError
 from vlwm.core.geometry.grid import VoxelGrid

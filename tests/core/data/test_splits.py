@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.data.seen_cells import seen_cells
-from vlwm.core.data.splits import (
-    NAMES,
-    Splits,
-    deal_sessions,
-    plan_regions,
-    splits_of_recorded,
-)
+from vlwm.core.data.splits import NAMES, Splits, deal_sessions, plan_regions, splits_of_recorded
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 

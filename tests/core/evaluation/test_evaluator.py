@@ -13,7 +13,8 @@ from tests.core.evaluation.street_sessions import FRAMES, NAMES, config_of, writ
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.data.source_splits import open_splits
+from vlwm.core.data.splits import Splits
 from vlwm.core.errors import CheckpointError, DataError
 from vlwm.core.evaluation.baselines.fit import fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines

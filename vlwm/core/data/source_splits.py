@@ -10,11 +10,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vlwm.core.data.packed_store import PackedStore, source_labels
-from vlwm.core.data.splits import NOWHERE, Splits, deal_sessions, open_splits
+from vlwm.core.data.splits import Splits, deal_sessions, own_splits, write_splits
+
+
+def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
+    """Return the splits of a data folder: its `splits.json`, or a plan that is written there.
+
+    Sessions that the file does not place, such as recorded ones next to made ones, are dealt whole
+    and added to it. Several data folders keep their own splits each.
+
+    Raises:
+        DataError: `vlwm prepare` has not finished this folder.
+    """
+    if len(store.roots) > 1:
+        return splits_of_sources(store, margin_m, seed)
+    found = own_splits(store, margin_m, seed)
+    whole = with_unplaced(store, found)
+    return found if whole is found else write_splits(whole, store)
 
 
 def splits_of_sources(store: PackedStore, margin_m: float, seed: int) -> Splits:
@@ -55,32 +68,3 @@ def with_unplaced(store: PackedStore, splits: Splits) -> Splits:
 def _has_place(meta: dict[str, Any], splits: Splits) -> bool:
     origin = meta.get("origin")
     return bool(origin) and origin.get("crs") == splits.crs
-
-
-def without_leaks(labels: NDArray[np.str_], store: PackedStore, apart_m: float) -> NDArray[np.str_]:
-    """Return the splits of frames (N,), less those that could show what another source holds out.
-
-    Args:
-        apart_m: two frames that are closer could show the same cell of the world.
-    """
-    from scipy.spatial import cKDTree
-
-    out = labels.copy()
-    source = store.source[store.session]  # (N,)
-    systems = np.array([str((m.get("origin") or {}).get("crs") or "") for m in store.meta])
-    system = systems[store.session]
-    shifts = np.array([_shift(m.get("origin")) for m in store.meta])
-    places = store.poses[:, :2] + shifts[store.session]
-    for held, losing in (("test", ("train", "val")), ("val", ("train",))):
-        for crs in set(systems) - {""}:
-            for own in range(len(store.roots)):
-                keep = np.flatnonzero((system == crs) & (source == own) & (out == held))
-                other = np.flatnonzero((system == crs) & (source != own) & np.isin(out, losing))
-                if len(keep) and len(other):
-                    away, _ = cKDTree(places[keep]).query(places[other])
-                    out[other[away < apart_m]] = NOWHERE
-    return out
-
-
-def _shift(origin: dict[str, Any] | None) -> tuple[float, float]:
-    return (origin["easting"], origin["northing"]) if origin else (0.0, 0.0)

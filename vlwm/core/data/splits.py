@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.checksums import check_seal, sealed
+from vlwm.core.data.leaks import NOWHERE, without_leaks
 from vlwm.core.errors import DataError
 from vlwm.core.files import json_text, make_folder, read_json, write_text
 from vlwm.core.vocabulary import Split
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 NAMES: tuple[str, ...] = tuple(Split)
 SHARES: dict[str, float] = {Split.TRAIN: 0.70, Split.VAL: 0.15, Split.TEST: 0.15}
-NOWHERE = "none"
 BY_TIME = "by time"
 """in place of a split: the session begins with train, then val, then test"""
 PLAN_FILE = "prepare.json"
@@ -110,8 +110,6 @@ class Splits:
                 out[rows] = own.of_places(store.poses[rows, :2] + shift)
         if not self.sources:
             return out
-        from vlwm.core.data.source_splits import without_leaks
-
         return without_leaks(out, store, 2 * self.margin_m)
 
     def _of_session(self, name: str) -> tuple[Splits, str]:
@@ -323,25 +321,7 @@ def _longest_run(inside: NDArray[np.bool_]) -> int:
     return int((borders[1::2] - borders[::2]).max(initial=0))
 
 
-def open_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
-    """Return the splits of a data folder: its `splits.json`, or a plan that is written there.
-
-    Sessions that the file does not place, such as recorded ones next to made ones, are dealt whole
-    and added to it. Several data folders keep their own splits each.
-
-    Raises:
-        DataError: `vlwm prepare` has not finished this folder.
-    """
-    from vlwm.core.data.source_splits import splits_of_sources, with_unplaced
-
-    if len(store.roots) > 1:
-        return splits_of_sources(store, margin_m, seed)
-    found = _own_splits(store, margin_m, seed)
-    whole = with_unplaced(store, found)
-    return found if whole is found else _written(whole, store)
-
-
-def _own_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
+def own_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
     """Return the splits of one data folder as its file, its sources or a plan of ours has them."""
     for folder in (store.root, store.derived):
         if (folder / "splits.json").exists():
@@ -357,17 +337,17 @@ def _own_splits(store: PackedStore, margin_m: float, seed: int) -> Splits:
     if all(assigned) and not any(origins):
         sessions = {name: str(s) for name, s in zip(store.sessions, assigned, strict=True)}
         own = Splits(None, margin_m, (), sessions, "sessions keep the split of their source")
-        return _written(own, store)
+        return write_splits(own, store)
     systems = {o["crs"] for o in origins if o}
     places = None
     if len(systems) == 1 and all(origins):
         shifts = np.array([[o["easting"], o["northing"]] for o in origins if o])
         places = store.poses[:, :2] + shifts[store.session]
     crs = next(iter(systems)) if places is not None else None
-    return _written(splits_of_recorded(store.sessions, places, crs, margin_m, seed), store)
+    return write_splits(splits_of_recorded(store.sessions, places, crs, margin_m, seed), store)
 
 
-def _written(splits: Splits, store: PackedStore) -> Splits:
+def write_splits(splits: Splits, store: PackedStore) -> Splits:
     """Write `splits.json` into the data folder, and return the splits."""
     # data on a read-only disk have their derived files elsewhere
     folder = store.root if store.derived.parent == store.root else make_folder(store.derived)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.leaks import NOWHERE
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.splits import NAMES, NOWHERE, Splits
+from vlwm.core.data.splits import NAMES, Splits
 from vlwm.core.errors import DataError
 
 SPLITS = NAMES

@@ -16,7 +16,8 @@ import torch
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore
-from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.data.source_splits import open_splits
+from vlwm.core.data.splits import Splits
 from vlwm.core.errors import CheckpointError
 from vlwm.core.evaluation.baselines.fit import OnWindow
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines

@@ -33,12 +33,7 @@ from vlwm.core.data.generation.session_writer import OnFrames, make_sessions
 from vlwm.core.data.packed_store import FOLDER as PACKED
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.sensors.rig import LIDARS
-from vlwm.core.data.splits import (
-    NAMES,
-    PLAN_FILE,
-    Splits,
-    deal_sessions,
-)
+from vlwm.core.data.splits import NAMES, PLAN_FILE, Splits, deal_sessions
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import from_ego

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.sampler import weighted_count
-from vlwm.core.data.splits import Splits, open_splits
+from vlwm.core.data.source_splits import open_splits
+from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, frame_rows, windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.clusters import over_clusters

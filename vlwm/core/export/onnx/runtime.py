@@ -1,6 +1,6 @@
 """Poses, ego frames and affine factors for ONNX graphs: float64, NumPy alone.
 
-What the graphs of `onnx_graphs` leave outside, since TensorRT knows no float64: angles, relative
+What the graphs of `graphs` leave outside, since TensorRT knows no float64: angles, relative
 frames and the factors that map the columns of one frame to another. Conventions are those of
 `geometry.frames`; the file repeats a few of its lines, so that a copy of it runs without vlwm.
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from vlwm.core.export import runtime
+from vlwm.core.export.onnx import runtime
 
 _PLANNED_LOG_SIGMA = -5.0
 _FAR = 4.0

@@ -18,11 +18,11 @@ from vlwm.core.model.memory.extrapolation import _edge_states
 pytest.importorskip("onnx", reason="writing ONNX needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="running ONNX needs the extra onnx")
 
-from vlwm.core.export.onnx_export import FILES, export_onnx
-from vlwm.core.export.onnx_graphs import edge_states
-from vlwm.core.export.onnx_model import OnnxModel
+from vlwm.core.export.onnx.graphs import edge_states
+from vlwm.core.export.onnx.onnx_model import OnnxModel
+from vlwm.core.export.onnx.writer import FILES, export_onnx
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "onnx_forecast.py"
+EXAMPLE = Path(__file__).parents[4] / "examples" / "onnx_forecast.py"
 NO_TOKENS = "model.use_tokens=False"
 OBSERVED = ("data.observed=True", "data.cache_tokens=False")
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlwm.core.errors import MachineError
-from vlwm.core.export.onnx_graphs import FrameGraph, PastGraph, check_exportable
+from vlwm.core.export.onnx.graphs import FrameGraph, PastGraph, check_exportable
 from vlwm.core.export.trained_model import TrainedModel
 from vlwm.core.files import atomic_path, make_folder, write_json
 from vlwm.core.model.memory.observed_fusion import MARGIN
@@ -66,9 +66,9 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
     with atomic_path(out / "constants.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, **_constants(model))
     for name in ("onnx_model.py", "runtime.py"):
-        text = files("vlwm.core.export").joinpath(name).read_text(encoding="utf-8")
+        text = files("vlwm.core.export.onnx").joinpath(name).read_text(encoding="utf-8")
         with atomic_path(out / name) as temporary:
-            text = text.replace("from vlwm.core.export import runtime", "import runtime")
+            text = text.replace("from vlwm.core.export.onnx import runtime", "import runtime")
             temporary.write_text(text, encoding="utf-8")
     write_json(out / "onnx.json", _about(trained))  # last: without it the folder is not finished
     return [out / name for name in FILES]

@@ -1,0 +1,1 @@
+"""Write a model as ONNX graphs, and run them with NumPy and onnxruntime alone."""
