@@ -313,8 +313,8 @@ class Config:
         good = bool(self.model.fusion_channels or self.data.observed)
         require(good, "model.fusion_channels", 0, "without data.observed, use 1 or more")
         good = not self.model.completion_channels or self.data.observed
-        value = self.model.completion_channels
-        require(good, "model.completion_channels", value, "without data.observed, use 0")
+        channels = self.model.completion_channels
+        require(good, "model.completion_channels", channels, "without data.observed, use 0")
 
     @property
     def data_roots(self) -> tuple[str, ...]:

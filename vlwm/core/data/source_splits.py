@@ -67,4 +67,4 @@ def with_unplaced(store: PackedStore, splits: Splits) -> Splits:
 
 def _has_place(meta: dict[str, Any], splits: Splits) -> bool:
     origin = meta.get("origin")
-    return bool(origin) and origin.get("crs") == splits.crs
+    return origin is not None and bool(origin) and origin.get("crs") == splits.crs

@@ -256,9 +256,10 @@ def deal_sessions(count: int) -> list[str]:
     sessions train and test; one trains.
     """
     if count < 3:
-        return [Split.TRAIN, Split.TEST][:count]
+        return [str(Split.TRAIN), str(Split.TEST)][:count]
     each = max(1, round(SHARES[Split.TEST] * count))
-    return [Split.TRAIN] * (count - 2 * each) + [Split.TEST] * each + [Split.VAL] * each
+    dealt = {Split.TRAIN: count - 2 * each, Split.TEST: each, Split.VAL: each}
+    return [str(name) for name, sessions in dealt.items() for _ in range(sessions)]
 
 
 def splits_of_recorded(

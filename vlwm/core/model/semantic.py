@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.warp import layer_slices, source_columns
+from vlwm.core.model.tokenizer.conv_blocks import bias_of
 from vlwm.core.model.torch_frames import relative_ego
 from vlwm.core.vocabulary import UNLABELLED
 
@@ -118,7 +119,7 @@ class ClassHead(nn.Module):
         self.conv_in = nn.Conv2d(2 * classes, channels, 3, padding=1)
         self.conv_out = nn.Conv2d(channels, classes, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        nn.init.zeros_(bias_of(self.conv_out))
 
     def forward(self, past: Tensor, decoded: Tensor | None) -> Tensor:
         """Return logits (R, X, Y, Z, C).

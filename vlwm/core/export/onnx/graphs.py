@@ -28,7 +28,7 @@ from vlwm.core.model.memory.extrapolation import (
     RUNS,
 )
 from vlwm.core.model.memory.fusion import READING_SCALE, TIE_BIAS
-from vlwm.core.model.memory.observed_fusion import MARGIN, Seen
+from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch, Seen
 from vlwm.core.model.motion.motion_head import Motion
 from vlwm.core.model.motion.vehicle_state import planar_of
 from vlwm.core.model.torch_frames import step_features, turn_plane
@@ -148,6 +148,7 @@ class PastGraph(nn.Module):
     def _fused(self, occupied: Tensor, free: Tensor, places: Tensor, lift: Tensor) -> Tensor:
         """Return what `ObservedBranch.fuse` does, (2, Z, Xw, Yw), in the last past frame."""
         branch = self.model.memory
+        assert isinstance(branch, ObservedBranch)
         both = torch.cat([occupied, free]).permute(0, 3, 1, 2).float()  # (2P, Z, X, Y)
         both = functional.pad(both, (MARGIN, MARGIN, MARGIN, MARGIN))
         twice, wide = places.repeat(2, 1), branch.wide_grid
@@ -173,6 +174,9 @@ class FrameGraph(nn.Module):
         model: in evaluation mode.
         planned: along a plan; else averaged over the draws of the motion.
     """
+
+    prior: Tensor
+    beyond: Tensor
 
     def __init__(self, model: WorldModel, planned: bool) -> None:
         super().__init__()
@@ -249,6 +253,7 @@ class FrameGraph(nn.Module):
 
     def _read_fused(self, fused: Tensor, anchor: Tensor, lift: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and evidence (Z, X, Y) of an observed past, as `read_fused` does."""
+        assert isinstance(self.model.memory, ObservedBranch)
         wide = self.model.memory.wide_grid
         read, _ = resampled(fused, anchor.expand(2, -1), lift.expand(2), wide)
         above_prior, evidence = read[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].unbind(0)
@@ -263,12 +268,12 @@ class FrameGraph(nn.Module):
         off = torch.sqrt(over_x * over_x + over_y * over_y)
         # the closest frame decides, the most recent one of equals
         last = len(lift) - 1
-        best = (off[last], at_x[last], at_y[last], lift[last].expand(x, y))
+        best = [off[last], at_x[last], at_y[last], lift[last].expand(x, y)]
         frame = torch.full((x, y), float(last))
         for p in range(last - 1, -1, -1):
             closer = off[p] < best[0]
             mine = (off[p], at_x[p], at_y[p], lift[p].expand(x, y))
-            best = tuple(torch.where(closer, a, b) for a, b in zip(mine, best, strict=True))
+            best = [torch.where(closer, a, b) for a, b in zip(mine, best, strict=True)]
             frame = torch.where(closer, float(p), frame)
         distance, at_x, at_y, high = best
         along_x, along_y = at_x.floor().clamp(0, x - 1), at_y.floor().clamp(0, y - 1)
@@ -280,7 +285,9 @@ class FrameGraph(nn.Module):
         layer = torch.arange(z).float() + torch.floor(0.5 + high).flatten()[:, None]
         index = row.long() * z + layer.clamp(0, z - 1).long()
         state = functional.embedding(index, edges.reshape(-1, 1))[..., 0]
-        nearness = sum((distance > b).float() for b in DISTANCES).flatten()[:, None]
+        nearness = (
+            torch.stack([(distance > b).float() for b in DISTANCES]).sum(0).flatten()[:, None]
+        )
         code = (state * (len(DISTANCES) + 1) + nearness).long() * z + torch.arange(z)
         values = functional.embedding(code, self.beyond[:, None])[..., 0]  # (C, Z)
         return inside, values.t().reshape(z, x, y)

@@ -117,8 +117,9 @@ def ego_of(poses: np.ndarray, ground: Any) -> np.ndarray:
 
 
 def relative_ego(reference: np.ndarray, ego: np.ndarray) -> np.ndarray:
-    x, y = turn_plane(*np.moveaxis(ego - reference, -1, 0)[:2], -reference[..., 3])
-    rest = (ego - reference)[..., 2:]
+    away = ego - reference
+    x, y = turn_plane(away[..., 0], away[..., 1], -reference[..., 3])
+    rest = away[..., 2:]
     return np.stack([x, y, rest[..., 0], wrap_angle(rest[..., 1])], -1)
 
 
@@ -173,7 +174,7 @@ def pose_features(poses: np.ndarray, ground: np.ndarray, dt_s: float) -> np.ndar
     own = np.stack(turn_plane(speed[:, 0], speed[:, 1], -yaw), -1)
     change = np.diff(np.concatenate([place, speed, yaw[:, None]], -1), axis=0)
     change = np.concatenate([np.zeros((1, 7)), change])
-    changed = [change[:, :3], 2 * change[:, 3:6], wrap_angle(change[:, 6:])]
-    changed = np.concatenate(changed, -1) / dt_s
+    rates = [change[:, :3], 2 * change[:, 3:6], wrap_angle(change[:, 6:])]
+    changed = np.concatenate(rates, -1) / dt_s
     parts = [place, attitude, speed, poses[:, 10:13], own, changed]
     return np.concatenate(parts, -1).astype(np.float32).astype(np.float64)

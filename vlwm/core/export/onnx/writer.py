@@ -17,6 +17,7 @@ import warnings
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,8 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
     planned = {name: value for name, value in frame.items() if name != "draws"}
     _write(FrameGraph(model, planned=True), planned, ["probability"], out / "plan_frame.onnx")
     with atomic_path(out / "constants.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, **_constants(model))
+        arrays: dict[str, Any] = dict(_constants(model))
+        np.savez(file, **arrays)
     for name in ("onnx_model.py", "runtime.py"):
         text = files("vlwm.core.export.onnx").joinpath(name).read_text(encoding="utf-8")
         with atomic_path(out / name) as temporary:
@@ -136,7 +138,7 @@ def _frame_inputs(trained: TrainedModel) -> dict[str, Tensor]:
         "edges": torch.zeros(past, 2 * x + 2 * y, z),
         "places": torch.zeros(past, 6),
         "lift": torch.zeros(past),
-        "condition": torch.zeros(model.refinement_net.condition[0].in_features),
+        "condition": torch.zeros(next(model.refinement_net.condition.parameters()).shape[1]),
         "draws": torch.zeros(len(model.motion_head.even), 6),
     }
     if config.data.observed:

@@ -62,14 +62,14 @@ class RidgeMotion(nn.Module):
         super().__init__()
         self.dt_s = dt_s
         size = feature_count(history)
-        real = {"dtype": torch.float64}
-        horizons = dt_s * torch.arange(1, future + 1, **real)
+        real = torch.float64
+        horizons = dt_s * torch.arange(1, future + 1, dtype=real)
         self.register_buffer("horizons_s", horizons, persistent=False)
-        self.register_buffer("decay_s", torch.tensor([1.0, 2.0], **real))
-        self.register_buffer("centre", torch.zeros(size, **real))
-        self.register_buffer("scale", torch.ones(size, **real))
-        self.register_buffer("weights", torch.zeros(size + 1, 4 * future, **real))
-        self.register_buffer("errors", torch.zeros(errors, future, 3, **real))
+        self.register_buffer("decay_s", torch.tensor([1.0, 2.0], dtype=real))
+        self.register_buffer("centre", torch.zeros(size, dtype=real))
+        self.register_buffer("scale", torch.ones(size, dtype=real))
+        self.register_buffer("weights", torch.zeros(size + 1, 4 * future, dtype=real))
+        self.register_buffer("errors", torch.zeros(errors, future, 3, dtype=real))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
 
     @torch.no_grad()

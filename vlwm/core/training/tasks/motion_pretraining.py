@@ -110,7 +110,7 @@ def fitted_ridge(
     train: MotionWindows, val: MotionWindows, head: MotionHead
 ) -> dict[str, torch.Tensor]:
     """Return the values of `Ridge`, fitted to the train windows; validation chooses its penalty."""
-    horizons_s = head.dt_s * np.arange(1, head.future + 1)
+    horizons_s = head.dt_s * np.arange(1, head.future + 1, dtype=np.float64)
 
     def parted(windows: MotionWindows) -> tuple[PastMotion, np.ndarray]:
         poses = windows.poses.double().cpu().numpy()

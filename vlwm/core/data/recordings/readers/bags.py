@@ -152,13 +152,21 @@ def _opened(path: Path) -> Iterator[Any]:
             "reading ROS bags needs rosbags", where=path, remedy="pip install 'vlwm[bags]'"
         ) from error
     place = path.parent if path.suffix == ".db3" and _has_index(path.parent) else path
+    refused: tuple[type[Exception], ...] = (
+        AnyReaderError,
+        Ros1Error,
+        Ros2Error,
+        TypesysError,
+        *_DAMAGE,
+        *_of_sqlite(),
+    )
     try:
         store = get_typestore(Stores[_DISTROS[0]])
         with AnyReader([place], default_typestore=store) as reader:
             yield reader
     except FileNotFoundError as error:
         raise DataError("no such bag", where=path, remedy="check --points") from error
-    except (AnyReaderError, Ros1Error, Ros2Error, TypesysError, *_DAMAGE, *_of_sqlite()) as error:
+    except refused as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"the bag cannot be read: {reason}",

@@ -51,7 +51,7 @@ def read_uavscenes(root: Path) -> list[Recording]:
         DataError: there is none, or a run has no usable calibration or no poses.
     """
     place: AnyPath = ArchivePath.open(root) if root.suffix.lower() == ".zip" else root
-    files = sorted(place.rglob("sampleinfos_interpolated.json"))
+    files: list[AnyPath] = sorted(place.rglob("sampleinfos_interpolated.json"))
     found = [_run(path.parent, root) for path in files]
     if not found:
         raise DataError("no UAVScenes run here", where=root, remedy=_LAYOUT)
@@ -138,7 +138,7 @@ def _camera_poses(path: AnyPath) -> tuple[Floats, Floats]:
         matrices = np.stack([m.reshape(4, 4) for _, m in rows])
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
-            f"the list of camera poses is damaged: {error}", where=path, remedy=_LAYOUT
+            f"the list of camera poses is damaged: {error}", where=str(path), remedy=_LAYOUT
         ) from error
     times = np.array([t for t, _ in rows])
     kept = np.isfinite(matrices).all(axis=(1, 2))
@@ -160,7 +160,7 @@ def _scan_files(folder: AnyPath) -> list[tuple[float, AnyPath]]:
 
 
 def _images(folder: AnyPath) -> list[Image]:
-    files = sorted(folder.glob("interval*_CAM/*.jpg"))
+    files: list[AnyPath] = sorted(folder.glob("interval*_CAM/*.jpg"))
     named = [(p.stem, p) for p in files if re.fullmatch(r"\d+\.?\d*", p.stem)]
     return [Image(float(stem), path) for stem, path in named]
 
