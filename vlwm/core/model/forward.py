@@ -101,6 +101,7 @@ class Forecast:
 
 def frames_of(chunks: list[Tensor], windows: int) -> Tensor:
     """Return logits float32 (B, H, X, Y, Z) of chunks (B · chunk, Z, X, Y)."""
+    # each (B, chunk, Z, X, Y): the rows of a chunk are window by window
     frames = [chunk.unflatten(0, (windows, -1)) for chunk in chunks]
     whole = torch.cat(frames, dim=1) if len(frames) > 1 else frames[0]
     return whole.permute(0, 1, 3, 4, 2).float()

@@ -61,6 +61,7 @@ class _Work:
 
     def pace_s(self, scale: float | None) -> float | None:
         """Return seconds a unit: the expected pace, replaced as measurements come in."""
+        # without an expectation, or before anything set its scale, only the measurement counts
         measured_s = self.spent_s / self.done if self.done else None
         if self.expected_s is None or scale is None:
             return measured_s
@@ -68,6 +69,7 @@ class _Work:
         if measured_s is None:
             return expected_s
         weight = _TRUST_S / expected_s  # units that the expectation counts as
+        # a tenth of the whole at most: a long part is soon known by its own pace
         weight = min(weight, 0.1 * (self.units or weight))
         return (self.spent_s + weight * expected_s) / (self.done + weight)
 
@@ -129,9 +131,11 @@ class _Part:
         if coming <= 0:
             return 0.0
         one_s = self.one.whole_s(scale)
+        # the first one also fits the baselines
         next_s = one_s + (self.first.whole_s(scale) if self.past == 0 else 0.0)
         if self.validating_s is not None:
             next_s = _rest_s(next_s, self.validating_s)
+        # what runs now may be nearly over; the others are whole
         return next_s + (coming - 1) * one_s
 
     def end_validation(self, scale: float | None) -> None:
