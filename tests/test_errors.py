@@ -76,7 +76,7 @@ COMMANDS = [
     ("prepare --set max_epochs=x", "max_epochs = 'x' should be a whole number"),
     ("prepare --set foo", "--set foo has no '='"),
     ("prepare --set dist_params=1", "--set dist_params has no effect in vlwm"),
-    ("prepare --shard 0/2", "--shard belongs to --store"),
+    ("prepare --shard 0/2", "--shard and --engine belong to --store"),
     ("prepare --store file:///x --output y", "--store takes the place of --output"),
     ("prepare --store ftp://x", "is not the address of a store"),
     ("train --backup ftp://x", "is not the address of a store"),

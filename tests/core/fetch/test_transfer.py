@@ -132,7 +132,7 @@ def test_a_wrong_size_is_told_before_the_bytes_come(site: Any, tmp_path: Path) -
 
 
 def test_no_archive_under_an_archives_name(site: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no \.zip file"):
+    with pytest.raises(DataError, match=r"not a \.zip file"):
         get(site, tmp_path / "a.zip")
     assert leftovers(tmp_path) == []
 

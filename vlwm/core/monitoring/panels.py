@@ -327,6 +327,7 @@ def wrapped(text: str, width: int, indent: str = "") -> list[str]:
         empty = False
         while cell_len(row) > width > len(indent):  # one word that is longer than a line
             fits = next(n for n in range(len(row), 0, -1) if cell_len(row[:n]) <= width)
+            fits = row.rfind("/", len(indent) + 1, fits) + 1 or fits  # names of a path stay whole
             rows.append(row[:fits])
             row = indent + row[fits:]
     return [*rows, row]

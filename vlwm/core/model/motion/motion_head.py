@@ -234,6 +234,7 @@ class MotionHead(nn.Module):
         self.ridge = RidgeMotion(history, future, dt_s) if ridge else None
         if ridge:
             self.register_buffer("network_share", torch.ones(()))
+        self._share_read: tuple[tuple[int, int], float] = ((0, 0), 1.0)
 
     def split_output(self, out: Tensor) -> tuple[Tensor, Tensor]:
         """Return views (..., H, K, 10) and (..., H, 2, R) of a member's outputs (..., S).
@@ -365,9 +366,18 @@ class MotionHead(nn.Module):
         Args:
             windows, horizons: int64 (R,), which future frame of which window each row is.
         """
-        share = 1.0 if self.ridge is None else float(self.network_share)
-        drawn = self._draws(motion, windows, horizons, share)
+        drawn = self._draws(motion, windows, horizons, self._share_on_host())
         return drawn - planar_of(motion.state[windows, horizons])[:, None]
+
+    def _share_on_host(self) -> float:
+        """Return `network_share`, read from the device only where it has changed."""
+        if self.ridge is None:
+            return 1.0
+        # a device is not waited for: both numbers are the host's own
+        version = (id(self.network_share), self.network_share._version)
+        if self._share_read[0] != version:
+            self._share_read = (version, float(self.network_share))
+        return self._share_read[1]
 
     def _draws(self, motion: Motion, windows: Tensor, horizons: Tensor, share: float) -> Tensor:
         """Return draws (R, N, 3) of x, y and yaw, a share of them from the network."""
