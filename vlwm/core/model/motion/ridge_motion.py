@@ -131,7 +131,7 @@ class RidgeMotion(nn.Module):
 
     def _continued(self, last: Tensor, speed: Tensor, rate: Tensor, turn: Tensor) -> Tensor:
         """Return ego frames (B, H, 4) that continue from the last one (B, 4)."""
-        count = round(float(self.horizons_s[-1]) / _FINE_S)
+        count = round(self.dt_s * len(self.horizons_s) / _FINE_S)
         middle = (torch.arange(count, device=last.device, dtype=torch.float64) + 0.5) * _FINE_S
         tau_v, tau_w = self.decay_s.clamp(min=1e-9).unbind()
         # integral of a rate that decays: τ (1 − exp(−t / τ)); a long τ holds the rate
