@@ -146,7 +146,14 @@ def desks(
     return found
 
 
-@pytest.mark.parametrize("line", shown())
+def _cases() -> list[Any]:
+    """Return the lines; a film takes long, so all but the first that draws one are run in CI."""
+    lines = shown()
+    films = [line for line in lines if "--video" in line]
+    return [pytest.param(x, marks=pytest.mark.ci if x in films[1:] else ()) for x in lines]
+
+
+@pytest.mark.parametrize("line", _cases())
 def test_a_line_of_the_pages_runs(
     desks: dict[str, Path], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
