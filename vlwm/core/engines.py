@@ -7,6 +7,7 @@ to the store, so a lost result costs nothing: the same command continues from wh
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -72,6 +73,9 @@ class DaskEngine:
         """Yield the results as they arrive; a lost worker's items run again on the others."""
         from distributed import Client, LocalCluster, as_completed
 
+        for name in ("distributed", "asyncio", "tornado"):
+            # what is lost is told in one sentence of ours; theirs are tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         where = self.address
         try:
             if where is None:
@@ -87,7 +91,9 @@ class DaskEngine:
             raise _lost(where, f"cannot be reached ({error})") from error
         try:
             futures = client.map(function, items, retries=_RETRIES, pure=False)
-            for future in as_completed(futures):
+            with client.as_current():  # as_completed looks for the client of its futures there
+                arriving = as_completed(futures)
+            for future in arriving:
                 yield _result(future, where)
                 future.release()
         finally:
