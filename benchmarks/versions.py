@@ -34,7 +34,10 @@ TOOLS = ("pytest", "pytest-timeout", "hypothesis", "torchmetrics")
 def requirements(lowest: bool) -> list[str]:
     """Return the direct dependencies, each at its lower bound or without any bound but its cap."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    return [re.sub(r">=([^,]+).*", r"==\1", text) if lowest else text for text in declared]
+    # 4.8 is the newest 4.8.x: many packages have no release of two numbers
+    return [
+        re.sub(r">=([\d.]+)(?!.*post).*", r"==\1.*", text) if lowest else text for text in declared
+    ]
 
 
 def run(*words: str | Path) -> int:
