@@ -17,12 +17,8 @@ def test_faults_of_twenty_sessions_are_named_and_clean_ones_are_silent(tmp_path:
     assert len(paths) == COUNT
     table = measure(paths, CELLS)
     assert table.pop("clean") == {"silent": COUNT}
-    # one in twenty may be missed; where the motion cannot show a fault, the check says so
-    rare = {
-        name: dict(counts)
-        for name, counts in table.items()
-        if counts["found"] + counts["cannot tell"] < COUNT - 1 or counts["found"] < COUNT // 2
-    }
+    # one in twenty may be missed; on 2026-11-29 the lidar-pose delay was found in 18, so this fails
+    rare = {name: dict(counts) for name, counts in table.items() if counts["found"] < COUNT - 1}
     assert not rare, rare
     assert straight(paths[0], CELLS)
 

@@ -266,7 +266,7 @@ class FrameGraph(nn.Module):
         inside = in_plane(at_x, at_y, self.grid).amax(dim=0, keepdim=True) > 0
         over_x, over_y = _overshoot(at_x, x), _overshoot(at_y, y)
         off = torch.sqrt(over_x * over_x + over_y * over_y)
-        # the closest frame decides, the most recent one of equals
+        # the closest frame decides; ties go to the most recent one
         last = len(lift) - 1
         best = [off[last], at_x[last], at_y[last], lift[last].expand(x, y)]
         frame = torch.full((x, y), float(last))

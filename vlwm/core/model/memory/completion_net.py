@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vlwm.core.model.tokenizer.conv_blocks import bias_of
+
 _GROUPS = 8
 """groups of the normalisation; every width is a multiple of it"""
 _LEVELS = 4
@@ -47,7 +49,7 @@ class CompletionNet(nn.Module):
         )
         self.out = nn.Conv2d(channels, layers, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        nn.init.zeros_(bias_of(self.out))
 
     def forward(self, logits: Tensor, evidence: Tensor) -> Tensor:
         """Return the residual float32 (B, Z, X, Y).
