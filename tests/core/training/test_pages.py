@@ -147,10 +147,12 @@ def desks(
 
 
 def _cases() -> list[Any]:
-    """Return the lines; a film takes long, so all but the first that draws one are run in CI."""
+    """Return the lines; those that need an extra of CI, and all films but the first (a film takes
+    long), are run by `pytest -m ci`."""
     lines = shown()
     films = [line for line in lines if "--video" in line]
-    return [pytest.param(x, marks=pytest.mark.ci if x in films[1:] else ()) for x in lines]
+    later = [*films[1:], *(line for line in lines if "s3://" in line)]
+    return [pytest.param(x, marks=pytest.mark.ci if x in later else ()) for x in lines]
 
 
 @pytest.mark.parametrize("line", _cases())
