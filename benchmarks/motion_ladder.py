@@ -36,7 +36,8 @@ from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import evenly
 from vlwm.core.evaluation.eval_windows import WindowShape
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.motion.motion_head import MotionHead, energy_of
+from vlwm.core.model.motion.energy_score import energy_of
+from vlwm.core.model.motion.motion_head import MotionHead
 from vlwm.core.model.motion.vehicle_state import planar_of
 from vlwm.core.training.runtime.rng import seed_everything
 from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of

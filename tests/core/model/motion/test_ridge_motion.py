@@ -9,7 +9,8 @@ import torch
 from tests.core.evaluation.baselines.test_motions import driven
 from tests.small_world import batch_of, model_of, small
 from vlwm.core.evaluation.baselines.motions import PastMotion, Ridge, TurnRate, energy_score
-from vlwm.core.model.motion.motion_head import MotionHead, MotionWindows, energy_of
+from vlwm.core.model.motion.energy_score import energy_of
+from vlwm.core.model.motion.motion_head import MotionHead, MotionWindows
 from vlwm.core.model.motion.ridge_motion import RidgeMotion, feature_count
 
 HORIZONS_S = 0.5 * np.arange(1, 7)

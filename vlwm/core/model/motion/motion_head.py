@@ -27,6 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlwm.core.model.losses import gaussian_nll
+from vlwm.core.model.motion.energy_score import energy_of
+from vlwm.core.model.motion.member import Member
 from vlwm.core.model.motion.planar_mixture import PlanarMixture, normal_draws
 from vlwm.core.model.motion.pose_features import FRAME_FEATURES, FeatureScale, pose_features
 from vlwm.core.model.motion.ridge_motion import RidgeMotion
@@ -57,8 +59,6 @@ _SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """candidates of `network_share`"""
 _SCORED_WINDOWS = 500
 """validation windows that `network_share` is chosen on"""
-_YAW_M = 10.0
-"""metres that a radian of heading counts in the energy score: a wall 10 m away moves by so much"""
 _LEAST_LOG_SIGMA = -4.0
 """2 cm, or 1°: below the resolution of a grid, more certainty has no use"""
 
@@ -137,27 +137,6 @@ class ExtraMotion:
     share: float
 
 
-class _Member(nn.Module):
-    """One network of the ensemble: features (B, F) to outputs (B, S), zero at the start."""
-
-    def __init__(self, size_in: int, width: int, size_out: int) -> None:
-        super().__init__()
-        self.features = nn.Linear(size_in, width)
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
-        self.out = nn.Linear(width, size_out)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        hidden = self.features(features)
-        for norm, layer in zip(self.norms, self.hidden, strict=True):
-            # pre-norm residual block
-            hidden = hidden + layer(functional.gelu(norm(hidden)))
-        out: Tensor = self.out(functional.gelu(hidden))
-        return out
-
-
 class MotionHead(nn.Module):
     """Past poses to motion, by an ensemble of small networks.
 
@@ -216,9 +195,9 @@ class MotionHead(nn.Module):
         # per component: mean, log-sigma and shear of x, y, yaw, and a log-weight
         size_out = future * (_COMPONENTS * 10 + 2 * self.others)
         self.members = nn.ModuleList(
-            _Member(size_in, 2 * channels, size_out) for _ in range(_MEMBERS)
+            Member(size_in, 2 * channels, size_out) for _ in range(_MEMBERS)
         )
-        for member in cast("Iterable[_Member]", self.members):
+        for member in cast("Iterable[Member]", self.members):
             if context:  # a context that is often absent begins without influence
                 nn.init.zeros_(member.features.weight[:, -context:])
             components, _ = self.split_output(member.out.bias.detach())
@@ -390,25 +369,6 @@ class MotionHead(nn.Module):
         expected = motion.ridge[windows, horizons]
         others = self.ridge.draws(expected, horizons, len(self.even) - own)
         return torch.cat([drawn, others.to(drawn)], dim=1)
-
-
-def energy_of(draws: Tensor, truth: Tensor) -> Tensor:
-    """Return the energy score (R,) of draws (R, N, 3) of x, y (m) and yaw (rad), in metres.
-
-    Args:
-        truth: (R, 1, 3).
-    """
-
-    def apart(others: Tensor) -> Tensor:
-        off = draws - others
-        off = torch.cat([off[..., :2], _YAW_M * wrap_angle(off[..., 2:])], dim=-1)
-        return off.norm(dim=-1).mean(dim=-1)
-
-    # pairs of draws in a random order, the same for all rows: neighbours are of one component
-    order = torch.randperm(draws.shape[1], generator=torch.Generator().manual_seed(0))
-    draws = draws[:, order.to(draws.device)]
-    pairs = [apart(draws.roll(k, dims=1)) for k in (1, 2, 3)]
-    return apart(truth) - 0.5 * torch.stack(pairs).mean(dim=0)
 
 
 def _log_sigma(out: Tensor, start: Tensor) -> Tensor:
