@@ -187,8 +187,11 @@ class WorldModel(nn.Module):
         return apply_symmetry(unpack_bits(bits, self.grid.shape), symmetry)
 
     def past_ego(self, past: Past) -> Tensor:
-        """Return the ego frames (B, P, 4) of the past."""
-        return ego_of(past.poses, past.ground_z)
+        """Return the ego frames float64 (B, P, 4) of the past.
+
+        Not float32: they decide which cells are read.
+        """
+        return ego_of(past.poses.double(), past.ground_z.double())
 
     def scene(self, past: Past) -> Scene:
         """Unpack and tokenise a past."""

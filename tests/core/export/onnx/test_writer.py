@@ -20,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="running ONNX needs the extra onnx")
 
 from vlwm.core.export.onnx.graphs import edge_states
 from vlwm.core.export.onnx.onnx_model import OnnxModel
-from vlwm.core.export.onnx.writer import FILES, export_onnx
+from vlwm.core.export.onnx.writer import export_onnx
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "onnx_forecast.py"
 NO_TOKENS = "model.use_tokens=False"
@@ -71,7 +71,7 @@ CASES = {
 def test_the_graphs_forecast_what_the_model_does(case: str, tmp_path: Path) -> None:
     model = trained(tmp_path / "run", *CASES[case])
     files = export_onnx(model._trained, tmp_path / "onnx")
-    assert [path.name for path in files] == list(FILES)
+    assert all(path.is_file() for path in files)
     there = OnnxModel(tmp_path / "onnx", threads=1)
     for seed in range(3):
         occupancy, poses, plan = window_of(model._trained.config, seed)
@@ -82,10 +82,11 @@ def test_the_graphs_forecast_what_the_model_does(case: str, tmp_path: Path) -> N
             a, b = (m.forecast(occupancy, poses, plan=flown, ground_z=-0.7, known=known)
                     for m in (model, there))  # fmt: skip
             gap = np.abs(a.probability - b.probability)
-            if flown is not None:
+            if flown is not None or "tokens" not in case:
                 assert gap.max() < 1e-4
                 assert np.array_equal(a.occupied, b.occupied)
-            # predicted: a rounding moves a draw of 256 into the next cell, at few places
+            # with tokens the motion reads their float32 context: a draw of 256 may meet the next
+            # cell, at few places
             assert gap.max() < 3 / 256 and (gap > 1e-4).mean() < 5e-3
             for name in ("poses", "ego", "sigma"):
                 assert np.abs(getattr(a, name) - getattr(b, name)).max() < 1e-4, name

@@ -27,6 +27,8 @@ from vlwm.core.export.onnx import runtime
 _PLANNED_LOG_SIGMA = -5.0
 _FAR = 4.0
 _MARGIN = 8
+_TYPES = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": np.float32,
+          "tensor(double)": np.float64}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class OnnxModel:
     """An exported model.
 
     Args:
-        folder: with past.onnx, frame.onnx, plan_frame.onnx, onnx.json and constants.npz.
-        providers: of onnxruntime, such as ["TensorrtExecutionProvider"].
+        folder: with the graphs, onnx.json and constants.npz.
+        providers: of onnxruntime, such as ["TensorrtExecutionProvider"]; motion.onnx, which is
+            small and in float64, always runs on the CPU.
         threads: of the CPU provider; 0: as many as it likes.
     """
 
@@ -64,18 +67,19 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         self.about = json.loads((self.folder / "onnx.json").read_text(encoding="utf-8"))
         self.constants = dict(np.load(self.folder / "constants.npz"))
+        cpu = ["CPUExecutionProvider"]
         self._graphs = {
             name: onnxruntime.InferenceSession(
-                str(self.folder / f"{name}.onnx"), options, providers=list(providers)
+                str(self.folder / f"{name}.onnx"), options,
+                providers=cpu if name == "motion" else list(providers),
             )
-            for name in ("past", "frame", "plan_frame")
-        }
+            for name in self.about["graphs"]
+        }  # fmt: skip
 
     def _run(self, graph: str, **given: Any) -> list[np.ndarray]:
         """Run a graph with those of the arrays that it reads."""
         session = self._graphs[graph]
-        wanted = {node.name: np.uint8 if "uint8" in node.type else np.float32
-                  for node in session.get_inputs()}  # fmt: skip
+        wanted = {node.name: _TYPES[node.type] for node in session.get_inputs()}
         return list(session.run(None, {k: np.asarray(given[k], t) for k, t in wanted.items()}))
 
     def forecast(
@@ -106,67 +110,67 @@ class OnnxModel:
         heights = np.broadcast_to(np.asarray(ground_z, np.float64), np.shape(ground_z) or (past,))
         later = heights[past:] if len(heights) > past else np.repeat(heights[past - 1], future)
         anchor = runtime.ego_of(own[-1], heights[past - 1])
-        here, ground = runtime.anchored(own, heights[:past], anchor)
+        here, ground = (runtime.rounded(v) for v in runtime.anchored(own, heights[:past], anchor))
         past_ego = runtime.ego_of(here, ground)
-        features = (
-            runtime.pose_features(here, ground, about["dt_s"]).reshape(-1) - self.constants["mean"]
-        )
-        features = _FAR * np.tanh(features @ self.constants["matrix"] / _FAR)
-        plan_ego = np.zeros((future, 4))
+        plan_ego = None
         if plan is not None:
-            plan_ego = runtime.ego_of(
-                *runtime.anchored(np.asarray(plan, np.float64), later, anchor)
-            )
-        constant = runtime.constant_motion(here, future, about["size"])
-        ridge = None
-        if about["ridge"]:
-            ridge = runtime.ridge_motion(here, ground, self.constants, about["dt_s"], future)[None]
-        wide_places, wide_lift = self._factors(past_ego, past_ego[-1], _MARGIN)
-        found = self._run(
-            "past", features=features[None], constant=constant[None], ridge=ridge,
-            occupied=cells & seen, free=seen & (1 - cells), places=wide_places, lift=wide_lift,
-            past_ego=past_ego, plan_ego=plan_ego, planned=[float(plan is not None)],
-        )  # fmt: skip
-        state, log_sigma, sigma, moves, edges = found[:5]
-        fused = found[5] if about["observed"] else None
+            flown = runtime.anchored(np.asarray(plan, np.float64), later, anchor)
+            plan_ego = runtime.rounded(runtime.ego_of(*flown))
+        back = runtime.relative_ego(past_ego, past_ego[-1])
+        shared = dict(zip(
+            about["past_outputs"],
+            self._run("past", occupied=cells & seen, free=seen & (1 - cells), past_ego=past_ego,
+                      **runtime.reading(back, about, _MARGIN)),
+            strict=True,
+        ))  # fmt: skip
+        state, log_sigma, sigma, moves = self._motion(here, ground, shared.get("context"))
         predicted = np.stack([state[:, 0], state[:, 1], 0 * state[:, 0], state[:, 3]], -1)
-        ego = plan_ego if plan is not None else predicted.astype(np.float64)
+        ego = predicted if plan_ego is None else plan_ego
+        if about["tokens"]:
+            track = np.concatenate([past_ego, ego])
+            (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=track)
         frames = []
         for h in range(future):
-            places, lift = self._factors(past_ego, ego[h])
-            wide, wide_up = self._factors(past_ego[-1:], ego[h], _MARGIN)
             unsure = log_sigma[h, :4] if plan is None else np.full(4, _PLANNED_LOG_SIGMA)
             flag = [float(plan is not None)]
             condition = np.concatenate([np.eye(future)[h], flag, unsure / 5, ego[h] / 10])
+            away = runtime.relative_ego(past_ego, ego[h])
+            fused = (away[-1:], about, _MARGIN) if about["observed"] else (away, about)
             (frame,) = self._run(
-                "frame" if plan is None else "plan_frame", past=cells & seen, edges=edges,
-                places=places, lift=lift, condition=condition, fused=fused, anchor=wide,
-                anchor_lift=wide_up, draws=self._drawn(moves[h], ego[h]),
-                tokens=found[-1][h] if about["tokens"] else None,
+                "frame" if plan is None else "plan_frame", past=cells & seen, condition=condition,
+                edges=shared["edges"], fused=shared.get("fused"), **runtime.reading(*fused),
+                unseen=runtime.unseen_columns(away, about, about["distances"]),
+                draws=self._drawn(moves[h], ego[h]),
+                tokens=shared["maps"][h] if about["tokens"] else None,
             )  # fmt: skip
             frames.append(frame)
         track = "model" if plan is None else "model_plan"
         return OnnxForecast(
             probability=np.stack(frames),
             occupied=np.stack([self._cut(p, track, h) for h, p in enumerate(frames)]),
-            poses=runtime.in_world(runtime.poses_of(state.astype(np.float64)), anchor),
+            poses=runtime.in_world(runtime.poses_of(state), anchor),
             ego=runtime.compose_ego(anchor, ego),
             sigma=sigma,
         )
 
-    def _factors(self, source: np.ndarray, ego: np.ndarray, margin: int = 0) -> Any:
-        """Return affine factors (P, 6) of a frame in source frames (P, 4), and its lift (P,)."""
-        seen = runtime.relative_ego(source, ego)
-        grid = self.about["lower_m"], self.about["cell_m"]
-        return runtime.affine_factors(seen, *grid, margin), seen[:, 2] / grid[1][2]
+    def _motion(self, poses: np.ndarray, ground: np.ndarray, context: Any) -> list[np.ndarray]:
+        """Return state, log-sigma, sigma (H, D) and moves (H, N, 3) in the last ego frame."""
+        about, fitted = self.about, self.constants
+        future, dt_s = about["future"], about["dt_s"]
+        features = runtime.pose_features(poses, ground, dt_s).reshape(-1) - fitted["mean"]
+        features = _FAR * np.tanh(features @ fitted["matrix"] / _FAR)
+        constant = runtime.constant_motion(poses, future, about["size"])
+        ridge = None
+        if about["ridge"]:
+            ridge = runtime.ridge_motion(poses, ground, fitted, dt_s, future)[None]
+        return self._run("motion", features=features[None], constant=constant[None],
+                         ridge=ridge, context=context)  # fmt: skip
 
     def _drawn(self, moves: np.ndarray, ego: np.ndarray) -> np.ndarray:
         """Return affine factors (N, 6) of drawn frames in the expected one."""
-        x, y = runtime.turn_plane(
-            moves[:, 0].astype(np.float64), moves[:, 1].astype(np.float64), -ego[3]
-        )
-        seen = np.stack([x, y, 0 * x, moves[:, 2].astype(np.float64)], -1)
-        return runtime.affine_factors(seen, self.about["lower_m"], self.about["cell_m"])
+        x, y = runtime.turn_plane(moves[:, 0], moves[:, 1], -ego[3])
+        drawn = np.stack([x, y, 0 * x, moves[:, 2]], -1)
+        return runtime.affine_factors(drawn, self.about["lower_m"], self.about["cell_m"])
 
     def _cut(self, probability: np.ndarray, track: str, horizon: int) -> np.ndarray:
         """Return bool (X, Y, Z) at the thresholds of the ground of a column and above it."""

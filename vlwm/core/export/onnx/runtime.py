@@ -1,10 +1,11 @@
-"""Poses, ego frames and affine factors for ONNX graphs: float64, NumPy alone.
+"""Compute what ONNX graphs leave outside, in float64, with NumPy alone.
 
-What the graphs of `graphs` leave outside, since TensorRT knows no float64: angles, relative
-frames and the factors that map the columns of one frame to another. Conventions are those of
-`geometry.frames`; the file repeats a few of its lines, so that a copy of it runs without vlwm.
+Poses, ego frames, the motion's features, which cell of a past frame a future cell reads, and what
+no past frame reaches. TensorRT knows no float64, and float32 would read other cells than the model
+does. Conventions are those of `geometry.frames`; the file repeats a few of its lines, so that a
+copy of it runs without vlwm.
 
-Axes: P past and H future frames, F frames, D components of a state.
+Axes: P past and H future frames, F frames, X, Y, Z cells, D components of a state.
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ import numpy as np
 
 
 def affine_factors(
-    seen: np.ndarray, lower_m: Sequence[float], cell_m: Sequence[float], margin: int = 0
+    seen: np.ndarray, lower_m: Sequence[float], cell_m: Sequence[float]
 ) -> np.ndarray:
     """Return a … f (P, 6): column i, j is at x = a i + b j + c, y = d i + e j + f, in cells.
 
     Args:
         seen: (P, 4), ego frames as seen from those whose cells are read.
         lower_m, cell_m: of the grid, m.
-        margin: cells by which the grid of the source is wider on each side.
     """
-    cell_x, cell_y = cell_m[:2]
-    low_x, low_y = lower_m[0] - margin * cell_x, lower_m[1] - margin * cell_y
+    (low_x, low_y), (cell_x, cell_y) = lower_m[:2], cell_m[:2]
     first_x, first_y = low_x + cell_x / 2, low_y + cell_y / 2  # centre of column 0, 0
     cos, sin = _cos_sin(seen[:, 3])
     at_x = first_x * cos - first_y * sin + seen[:, 0] - low_x
@@ -34,6 +33,73 @@ def affine_factors(
     factors = [cos, -sin * cell_y / cell_x, at_x / cell_x]
     factors += [sin * cell_x / cell_y, cos, at_y / cell_y]
     return np.stack(factors, axis=-1)
+
+
+def places(factors: np.ndarray, cells: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y (P, X, Y) of columns by `affine_factors` (P, 6), in cells of the source."""
+    i, j = np.arange(cells[0])[:, None], np.arange(cells[1])
+    a, b, c, d, e, f = np.moveaxis(factors, -1, 0)[..., None, None]
+    return (a * i + c) + b * j, (d * i + f) + e * j
+
+
+def reading(
+    seen: np.ndarray, grid: dict[str, Sequence[Any]], margin: int = 0
+) -> dict[str, np.ndarray]:
+    """Return how maps are read at the cells of another frame, as `graphs.resampled` takes it.
+
+    Args:
+        seen: (P, 4), the ego frame as seen from those of the maps.
+        grid: lower_m, cell_m and shape of a frame.
+        margin: cells by which both grids are wider on each side.
+    """
+    x, y, z = (n + 2 * m for n, m in zip(grid["shape"], (margin, margin, 0), strict=True))
+    lower = [v - margin * c for v, c in zip(grid["lower_m"], grid["cell_m"], strict=True)]
+    at_x, at_y = places(affine_factors(seen, lower, grid["cell_m"]), (x, y))
+    height = np.arange(z) + seen[:, 2:3] / grid["cell_m"][2]  # (P, Z), layers of the map
+    below = np.floor(height)
+    mixing = np.zeros((len(seen), z, z))
+    rows, to = np.arange(len(seen))[:, None], np.arange(z)
+    # two neighbours share a layer, at the ends both are the outermost one
+    for layer, share in ((below, 1 - (height - below)), (below + 1, height - below)):
+        mixing[rows, to, layer.clip(0, z - 1).astype(int)] += share
+    return {
+        "corners": np.stack([2 * at_y / y - 1, 2 * at_x / x - 1], axis=-1),
+        "within": (at_x >= 0) & (at_x < x) & (at_y >= 0) & (at_y < y),
+        "mixing": mixing,
+        "reached": (height >= -0.5) & (height < z - 0.5),
+    }
+
+
+def unseen_columns(
+    seen: np.ndarray, grid: dict[str, Sequence[Any]], distances: Sequence[float]
+) -> np.ndarray:
+    """Return what is known of columns by the closest past frame, (4, X, Y), as `extrapolation`.
+
+    1 where no past frame reaches; row of the nearest edge column among those of all past frames;
+    layers by which the frame is higher; class of the distance.
+
+    Args:
+        seen: (P, 4), the ego frame as seen from the past ones.
+        grid: lower_m, cell_m and shape of a frame.
+        distances: cells, bounds of the classes.
+    """
+    (x, y, _), last = grid["shape"], len(seen) - 1
+    at_x, at_y = places(affine_factors(seen, grid["lower_m"], grid["cell_m"]), (x, y))
+    within = (at_x >= 0) & (at_x < x) & (at_y >= 0) & (at_y < y)
+    off = np.hypot(_overshoot(at_x, x), _overshoot(at_y, y))
+    nearest = last - off[::-1].argmin(axis=0)  # ties go to the most recent frame
+    at_x, at_y, off = (np.take_along_axis(v, nearest[None], 0)[0] for v in (at_x, at_y, off))
+    ahead = y * (at_x >= 0) + np.floor(at_y).clip(0, y - 1)
+    beside = 2 * y + x * (at_y >= 0) + np.floor(at_x).clip(0, x - 1)
+    edge = np.where(_overshoot(at_x, x) >= _overshoot(at_y, y), ahead, beside)
+    shift = np.floor(0.5 + seen[:, 2] / grid["cell_m"][2])[nearest]
+    rows = nearest * 2 * (x + y) + edge
+    parts = [~within.any(axis=0), rows, shift, np.searchsorted(distances, off)]
+    return np.stack([part.astype(np.int32) for part in parts])
+
+
+def _overshoot(place: np.ndarray, cells: int) -> np.ndarray:
+    return np.maximum(-place, place - cells).clip(min=0)
 
 
 def constant_motion(poses: np.ndarray, future: int, size: int) -> np.ndarray:
@@ -141,11 +207,15 @@ def _turned_poses(poses: np.ndarray, yaw: float) -> np.ndarray:
 
 
 def anchored(poses: np.ndarray, ground: np.ndarray, anchor: np.ndarray) -> Any:
-    """Return poses (F, 13) and terrain (F,) in an ego frame, in the precision the model knows."""
+    """Return poses (F, 13) and terrain (F,) in an ego frame."""
     moved = poses.copy()
     moved[:, :3] -= anchor[:3]
-    turned = _turned_poses(moved, -anchor[3]).astype(np.float32).astype(np.float64)
-    return turned, (ground - anchor[2]).astype(np.float32).astype(np.float64)
+    return _turned_poses(moved, -anchor[3]), ground - anchor[2]
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Return values in the precision in which the model takes them."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 def in_world(poses: np.ndarray, anchor: np.ndarray) -> np.ndarray:
@@ -177,4 +247,4 @@ def pose_features(poses: np.ndarray, ground: np.ndarray, dt_s: float) -> np.ndar
     rates = [change[:, :3], 2 * change[:, 3:6], wrap_angle(change[:, 6:])]
     changed = np.concatenate(rates, -1) / dt_s
     parts = [place, attitude, speed, poses[:, 10:13], own, changed]
-    return np.concatenate(parts, -1).astype(np.float32).astype(np.float64)
+    return np.concatenate(parts, -1)

@@ -1,6 +1,8 @@
 """Write a trained model as ONNX graphs with what runs them.
 
-past.onnx         what the past gives all future frames
+motion.onnx       the predicted motion and its draws, float64
+past.onnx         what the past cells give all future frames
+tokens.onnx       token maps of the future frames; of a model with tokens
 frame.onnx        one future frame, averaged over the predicted motion
 plan_frame.onnx   one future frame along a plan
 onnx.json         frames, grid, thresholds, attribution
@@ -11,6 +13,7 @@ onnx_model.py, runtime.py   Python that runs them without torch and without vlwm
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import warnings
@@ -24,20 +27,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vlwm.core.config.schema import Config
 from vlwm.core.errors import MachineError
-from vlwm.core.export.onnx.graphs import FrameGraph, PastGraph, check_exportable
+from vlwm.core.export.onnx.graphs import (
+    FrameGraph,
+    MotionGraph,
+    PastGraph,
+    TokensGraph,
+    check_exportable,
+)
 from vlwm.core.export.trained_model import TrainedModel
 from vlwm.core.files import atomic_path, make_folder, write_json
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory.extrapolation import DISTANCES
 from vlwm.core.model.memory.observed_fusion import MARGIN
 from vlwm.core.model.motion.pose_features import FRAME_FEATURES
 from vlwm.core.model.world_model import WorldModel
 from vlwm.version import __version__
 
 OPSET = 18
+_MOTION = ["state", "log_sigma", "sigma", "moves"]
 _RIDGE = ("decay_s", "centre", "scale", "weights")
-GRAPHS = ("past", "frame", "plan_frame")
-FILES = (*(f"{name}.onnx" for name in GRAPHS), "onnx.json", "constants.npz",
-         "onnx_model.py", "runtime.py")  # fmt: skip
+_BESIDE = ("onnx.json", "constants.npz", "onnx_model.py", "runtime.py")
 
 
 def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
@@ -56,11 +67,13 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
         raise MachineError("writing ONNX needs the package onnx", remedy="pip install 'vlwm[onnx]'")
     make_folder(out)
     model = trained.model.cpu().eval()
-    past, frame = _past_inputs(trained), _frame_inputs(trained)
-    outputs = ["state", "log_sigma", "sigma", "moves", "edges"]
-    outputs += ["fused"] if trained.config.data.observed else []
-    outputs += ["maps"] if trained.config.model.use_tokens else []
-    _write(PastGraph(model), past, outputs, out / "past.onnx")
+    graphs = graphs_of(trained.config)
+    frame = _frame_inputs(trained)
+    _write(MotionGraph(model), _motion_inputs(trained), _MOTION, out / "motion.onnx")
+    outputs = past_outputs(trained.config)
+    _write(PastGraph(model), _past_inputs(trained), outputs, out / "past.onnx")
+    if "tokens" in graphs:
+        _write(TokensGraph(model), _tokens_inputs(trained), ["maps"], out / "tokens.onnx")
     _write(FrameGraph(model, planned=False), frame, ["probability"], out / "frame.onnx")
     planned = {name: value for name, value in frame.items() if name != "draws"}
     _write(FrameGraph(model, planned=True), planned, ["probability"], out / "plan_frame.onnx")
@@ -73,7 +86,19 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
             text = text.replace("from vlwm.core.export.onnx import runtime", "import runtime")
             temporary.write_text(text, encoding="utf-8")
     write_json(out / "onnx.json", _about(trained))  # last: without it the folder is not finished
-    return [out / name for name in FILES]
+    return [out / name for name in (*(f"{name}.onnx" for name in graphs), *_BESIDE)]
+
+
+def graphs_of(config: Config) -> tuple[str, ...]:
+    """Return the names of the graphs of a model."""
+    tokens = ("tokens",) if config.model.use_tokens else ()
+    return ("motion", "past", *tokens, "frame", "plan_frame")
+
+
+def past_outputs(config: Config) -> list[str]:
+    """Return the names of what past.onnx gives."""
+    fused = ["fused"] if config.data.observed else []
+    return ["edges", *fused, *(["tokens", "context"] if config.model.use_tokens else [])]
 
 
 def _constants(model: WorldModel) -> dict[str, NDArray[np.float64]]:
@@ -91,6 +116,9 @@ def _about(trained: TrainedModel) -> dict[str, object]:
     return {
         "vlwm": __version__,
         "opset": OPSET,
+        "graphs": graphs_of(config),
+        "past_outputs": past_outputs(config),
+        "distances": DISTANCES,
         "history": config.history_frames,
         "future": config.future_frames,
         "dt_s": config.frame_dt_s,
@@ -106,47 +134,70 @@ def _about(trained: TrainedModel) -> dict[str, object]:
     }
 
 
-def _past_inputs(trained: TrainedModel) -> dict[str, Tensor]:
-    """Return inputs of `PastGraph` with the shapes that the graph is fixed to."""
+def _motion_inputs(trained: TrainedModel) -> dict[str, Tensor]:
+    """Return inputs of `MotionGraph`, float64, with the shapes that the graph is fixed to."""
     config, head = trained.config, trained.model.motion_head
-    past, future = config.history_frames, config.future_frames
-    cells = torch.zeros(past, *trained.grid.shape, dtype=torch.uint8)
+    past, future, real = config.history_frames, config.future_frames, torch.float64
     found = {
-        "features": torch.zeros(1, past * FRAME_FEATURES),
-        "constant": torch.zeros(1, future, head.size),
-        "occupied": cells,
+        "features": torch.zeros(1, past * FRAME_FEATURES, dtype=real),
+        "constant": torch.zeros(1, future, head.size, dtype=real),
     }
     if config.model.pose_ridge:
-        found["ridge"] = torch.zeros(1, future, 3)
-    if config.data.observed:
-        found |= {"free": cells.clone(), "places": torch.zeros(past, 6), "lift": torch.zeros(past)}
+        found["ridge"] = torch.zeros(1, future, 3, dtype=real)
     if config.model.use_tokens:
-        found |= {
-            "past_ego": torch.zeros(past, 4),
-            "plan_ego": torch.zeros(future, 4),
-            "planned": torch.zeros(1),
-        }
+        found["context"] = torch.zeros(1, head.context, dtype=real)
     return found
 
 
+def _past_inputs(trained: TrainedModel) -> dict[str, Tensor]:
+    """Return inputs of `PastGraph`."""
+    past = trained.config.history_frames
+    cells = torch.zeros(past, *trained.grid.shape, dtype=torch.uint8)
+    found = {"occupied": cells}
+    if trained.config.data.observed:
+        found |= {"free": cells.clone(), **_reading(trained.grid, past, MARGIN)}
+    if trained.config.model.use_tokens:
+        found["past_ego"] = torch.zeros(past, 4)
+    return found
+
+
+def _tokens_inputs(trained: TrainedModel) -> dict[str, Tensor]:
+    """Return inputs of `TokensGraph`."""
+    past = trained.config.history_frames
+    tokens = torch.zeros(past, *trained.model.vae.latent_shape)
+    return {"tokens": tokens, "ego": torch.zeros(past + trained.config.future_frames, 4)}
+
+
 def _frame_inputs(trained: TrainedModel) -> dict[str, Tensor]:
-    """Return inputs of `FrameGraph` with the shapes that the graph is fixed to."""
+    """Return inputs of `FrameGraph`."""
     model, config = trained.model, trained.config
     (x, y, z), past = model.grid.shape, config.history_frames
     found = {
-        "past": torch.zeros(past, x, y, z, dtype=torch.uint8),
         "edges": torch.zeros(past, 2 * x + 2 * y, z),
-        "places": torch.zeros(past, 6),
-        "lift": torch.zeros(past),
+        "unseen": torch.zeros(4, x, y, dtype=torch.int32),
         "condition": torch.zeros(next(model.refinement_net.condition.parameters()).shape[1]),
         "draws": torch.zeros(len(model.motion_head.even), 6),
     }
     if config.data.observed:
-        wide = torch.zeros(2, z, x + 2 * MARGIN, y + 2 * MARGIN)
-        found |= {"fused": wide, "anchor": torch.zeros(1, 6), "anchor_lift": torch.zeros(1)}
+        found["fused"] = torch.zeros(2, z, x + 2 * MARGIN, y + 2 * MARGIN)
+        found |= _reading(trained.grid, 1, MARGIN)
+    else:
+        found["past"] = torch.zeros(past, x, y, z, dtype=torch.uint8)
+        found |= _reading(trained.grid, past)
     if config.model.use_tokens:
         found["tokens"] = torch.zeros(model.vae.latent_shape)
     return found
+
+
+def _reading(grid: VoxelGrid, maps: int, margin: int = 0) -> dict[str, Tensor]:
+    """Return the shapes of `runtime.reading`."""
+    (x, y, z), wider = grid.shape, 2 * margin
+    return {
+        "corners": torch.zeros(maps, x + wider, y + wider, 2),
+        "within": torch.zeros(maps, x + wider, y + wider),
+        "mixing": torch.zeros(maps, z, z),
+        "reached": torch.zeros(maps, z),
+    }
 
 
 def _write(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
@@ -155,6 +206,8 @@ def _write(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path
     By torch's older exporter: it needs a second a graph and the package onnx alone; the newer one
     took 13 to 18 times as long here and wrote graphs that agree no better.
     """
+    # torch numbers the inputs as the signature orders them
+    names = [name for name in inspect.signature(graph.forward).parameters if name in inputs]
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -167,7 +220,7 @@ def _write(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path
         ):
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                graph.eval(), (), str(temporary), kwargs=inputs, input_names=list(inputs),
+                graph.eval(), (), str(temporary), kwargs=inputs, input_names=names,
                 output_names=outputs, opset_version=OPSET, dynamo=False,
             )  # fmt: skip
     finally:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 class Member(nn.Module):
-    """One network of the ensemble: features (B, F) to outputs (B, S), zero at the start."""
+    """One network of the ensemble: features (B, F) to outputs (B, S), zero at the start.
+
+    Attributes:
+        gelu: the activation; an ONNX export replaces it by what its runtime has in float64.
+    """
 
     def __init__(self, size_in: int, width: int, size_out: int) -> None:
         super().__init__()
+        self.gelu: Callable[[Tensor], Tensor] = functional.gelu
         self.features = nn.Linear(size_in, width)
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
@@ -19,9 +28,25 @@ class Member(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = self.features(features)
+        hidden = _linear(self.features, features)
         for norm, layer in zip(self.norms, self.hidden, strict=True):
             # pre-norm residual block
-            hidden = hidden + layer(functional.gelu(norm(hidden)))
-        out: Tensor = self.out(functional.gelu(hidden))
-        return out
+            normed = _norm(cast("nn.LayerNorm", norm), hidden)
+            hidden = hidden + _linear(layer, self.gelu(normed))
+        return _linear(self.out, self.gelu(hidden))
+
+
+def _linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return the layer's output, in float64 for an input in float64."""
+    if x.dtype != torch.float64:
+        return cast("Tensor", layer(x))
+    given = cast("nn.Linear", layer)
+    return functional.linear(x, given.weight.double(), given.bias.double())
+
+
+def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Return the layer's output, in float64 for an input in float64."""
+    if x.dtype != torch.float64:
+        return cast("Tensor", layer(x))
+    scale, shift = layer.weight.double(), layer.bias.double()
+    return functional.layer_norm(x, layer.normalized_shape, scale, shift, layer.eps)

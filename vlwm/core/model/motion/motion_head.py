@@ -5,6 +5,9 @@ constant twist between the last two poses and zero at the start, so an untrained
 constant twist. The place in the plane is a mixture of normal distributions; every other component
 has one log-sigma for each horizon. The uncertainty is used: a forecast is averaged over it.
 
+Without a gradient all of it is computed in float64: a draw decides which cell is read, and the last
+bits of float32, which differ between libraries, would move some draws into the next cell.
+
 With `ridge`, a part of the draws comes from a ridge regression and its errors on train windows.
 Validation chooses the part, so that few windows make no worse motion than the regression alone.
 
@@ -238,9 +241,14 @@ class MotionHead(nn.Module):
         return pose_features(poses, windows.ground_z[:, : self.history], self.dt_s)
 
     def forward(self, poses: Tensor, ground_z: Tensor, context: Tensor | None = None) -> Motion:
-        """Return the motion from past poses (B, P, 13), terrain (B, P) and context (B, C)."""
+        """Return the motion from past poses (B, P, 13), terrain (B, P) and context (B, C).
+
+        In float32 where gradients flow, else in float64.
+        """
+        real = torch.float32 if torch.is_grad_enabled() else torch.float64
+        poses, ground_z = poses.to(real), ground_z.to(real)
         features = self.scale(pose_features(poses, ground_z, self.dt_s))  # (B, P · 22)
-        constant = constant_motion(poses.float(), self.horizons_s, self.dt_s, self.size)
+        constant = constant_motion(poses, self.horizons_s, self.dt_s, self.size)
         ridge = None if self.ridge is None else self.ridge(poses, ground_z)  # (B, H, 3)
         return self.decoded(features, constant, context, ridge)
 
@@ -252,9 +260,10 @@ class MotionHead(nn.Module):
             if context is None:
                 # windows without frames have no scene: zeros, whose weights start at zero
                 context = features.new_zeros(len(features), self.context)
-            features = torch.cat([features, context], dim=-1)
+            features = torch.cat([features, context.to(features.dtype)], dim=-1)
         # (B, M, S)
-        outputs = torch.stack([member(features) for member in self.members], dim=-2).float()
+        outputs = torch.stack([member(features) for member in self.members], dim=-2)
+        outputs = outputs.to(constant.dtype)  # autocast may have lowered it
         components, rest = self.split_output(outputs)  # (B, M, H, K, 10), (B, M, H, 2, R)
         # residuals are per second: a constant error of the speed is then one number
         seconds = self.horizons_s[:, None]

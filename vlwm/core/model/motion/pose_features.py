@@ -62,11 +62,11 @@ class FeatureScale(nn.Module):
         self.matrix.copy_(matrix)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return scaled features float32 (B, P · 22) of (B, P, 22)."""
+        """Return scaled features (B, P · 22) of (B, P, 22), in their precision."""
         with torch.autocast(features.device.type, enabled=False):  # differences of centimetres
             shifted = features.flatten(1).double() - self.mean.double()
             # features far outside of the train windows saturate instead of extrapolating
-            return (_FAR * torch.tanh(shifted @ self.matrix.double() / _FAR)).float()
+            return (_FAR * torch.tanh(shifted @ self.matrix.double() / _FAR)).to(features.dtype)
 
 
 def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
@@ -74,7 +74,8 @@ def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
 
     Position with the height above ground, heading as a vector, the up axis of the body (its tilt
     shows the acceleration), velocities there and in the vehicle's own axes, and how position,
-    heading and velocity changed since the frame before (zero for the first).
+    heading and velocity changed since the frame before (zero for the first). In the precision of
+    the poses.
     """
     x, y, z = poses[..., :3].unbind(-1)
     place = torch.stack([x, y, z - ground_z], dim=-1) / 10.0  # (B, P, 3), in 10 m
@@ -89,7 +90,7 @@ def pose_features(poses: Tensor, ground_z: Tensor, dt_s: float) -> Tensor:
     moved, faster, turn = change.split([3, 3, 1], dim=-1)
     changed = torch.cat([moved, 2.0 * faster, wrap_angle(turn)], dim=-1) / dt_s
     parts = [place, attitude, speed, poses[..., 10:13], own, changed]
-    return torch.cat(parts, dim=-1).float()
+    return torch.cat(parts, dim=-1)
 
 
 def _tilt(quaternion: Tensor) -> tuple[Tensor, Tensor]:
