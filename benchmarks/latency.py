@@ -46,7 +46,7 @@ def main() -> None:
     given = _arguments()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(given, device)
-    batch = _windows(model, given.windows).to(device)
+    batch = windows_of_boxes(model, given.windows).to(device)
     past = batch.past(model.history)
     horizons = model.config.frame_dt_s * np.arange(1, model.future + 1)
     prior = np.arange(model.grid.shape[2]) == 1
@@ -103,7 +103,7 @@ def _model(given: argparse.Namespace, device: torch.device) -> WorldModel:
     return model.to(device).eval()
 
 
-def _windows(model: WorldModel, count: int) -> Batch:
+def windows_of_boxes(model: WorldModel, count: int) -> Batch:
     """So many times one window: a turn among boxes."""
     random, (x, y, z) = np.random.default_rng(0), model.grid.shape
     cells = np.zeros((x, y, z), bool)

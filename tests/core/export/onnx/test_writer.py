@@ -37,14 +37,18 @@ def trained(folder: Path, *overrides: str) -> vlwm.Model:
         for parameter in world.parameters():
             if not parameter.any():
                 parameter.copy_(0.05 * torch.randn_like(parameter))
+        head = world.motion_head
+        for member in head.members if head.context else ():
+            context = member.features.weight[:, -head.context :]
+            context.copy_(0.05 * torch.randn_like(context))
         counts = world.memory.extrapolation.counts
         counts.copy_(1000 * torch.rand_like(counts).sort(dim=0, descending=True)[0])
-        ridge = world.motion_head.ridge
+        ridge = head.ridge
         if ridge is not None:
             ridge.weights.copy_(0.02 * torch.randn_like(ridge.weights))
             ridge.scale.fill_(3.0)
             ridge.errors.copy_(0.3 * torch.randn_like(ridge.errors))
-            world.motion_head.network_share.fill_(0.6)
+            head.network_share.fill_(0.6)
         world.residual_weight.copy_(torch.tensor([0.5, 0.75]))
     return model
 
