@@ -126,3 +126,23 @@ def test_the_installed_command_ends_with_the_exit_code(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 4 and done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1 and "absent" in done.stderr
+
+
+def test_a_folder_and_a_store_get_a_card_for_the_hub(tmp_path: Path) -> None:
+    assert small(tmp_path / "toy", "--card").exit_code == 0
+    store = ("--store", f"file://{tmp_path}/store", "--set", "prepare.procedural_size_m=400")
+    result = run(*SMALL, *store, "--card")
+    assert result.exit_code == 0, result.exception
+    assert f"hf upload --repo-type dataset user/name {tmp_path}/store" in result.stderr
+    for name in ("toy", "store"):
+        card = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        assert card.startswith("---\nlicense: apache-2.0\n") and f"# {name}" in card
+        assert "36 frames in 3\nsessions" in card and "50 x 50 x 30 cells" in card
+        assert all(f"| {split} | 1 |" in card for split in ("train", "val", "test"))
+        assert "nothing measured here says anything about a real one" in card
+    assert len(list((tmp_path / "store").glob("*.shard"))) == 3
+
+
+def test_a_store_elsewhere_gets_no_card() -> None:
+    words = fault(run(*SMALL, "--store", "s3://bucket/x", "--card"), UsageError)
+    assert "--card writes into a folder of this machine" in words

@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.hub_stand_in import hub_stand_in
 from vlwm.cli import app
-from vlwm.core.errors import DataError
+from vlwm.core.errors import DataError, UsageError
 from vlwm.core.export.benchmark import reproduction, write_benchmark
+from vlwm.core.model.checkpoint import load_checkpoint
+from vlwm.core.training.telemetry.provenance import non_commercial
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,6 +69,33 @@ def test_scores_of_other_data_make_no_benchmark(whole_run: Path, tmp_path: Path)
     (run / "scores.json").write_text(json.dumps(sheet))
     with pytest.raises(DataError, match="made on other data"):
         write_benchmark(run, tmp_path / "out")
+
+
+@pytest.mark.ci
+def test_what_began_from_weights_of_occworld_is_non_commercial(
+    whole_run: Path, tiny_data: Path, tiny: SimpleNamespace, tmp_path: Path
+) -> None:
+    weights = tmp_path / "occworld/latest.pth"
+    weights.parent.mkdir()
+    state = load_checkpoint(whole_run / "best.pth")["model"]
+    foreign = {"state_dict": {f"module.{name}": value for name, value in state.items()}}
+    torch.save(foreign | {"epoch": 200, "global_iter": 1}, weights)
+    begun = ("--set", f"load_from={str(weights)!r}")
+    code, _, err = tiny.finish(tmp_path / "run", tiny_data, *begun)
+    assert code == 0 and f"weights from {weights}" in err, err
+    for name in ("best.pth", "last.pth", "tokenizer/best.pth"):
+        content = load_checkpoint(tmp_path / "run" / name)
+        assert content["initial_weights"] == str(weights), name
+        assert "OccWorld" in content["attribution"] and non_commercial(content["attribution"])
+    weights.unlink()  # the licence stays with what was made of them
+    words = ["export", str(tmp_path / "run"), str(tmp_path / "out")]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "license: cc-by-nc-sa-4.0\n" in card and "trained on nuScenes" in card
+    weaker = [*words[:2], str(tmp_path / "other"), "--licence", "cc-by-4.0"]
+    with pytest.raises(UsageError, match="drops what"):
+        CliRunner().invoke(app, weaker, catch_exceptions=False)
+    assert not non_commercial(load_checkpoint(whole_run / "best.pth")["attribution"])
 
 
 @pytest.mark.ci
