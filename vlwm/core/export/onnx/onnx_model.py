@@ -127,8 +127,8 @@ class OnnxModel:
         predicted = np.stack([state[:, 0], state[:, 1], 0 * state[:, 0], state[:, 3]], -1)
         ego = predicted if plan_ego is None else plan_ego
         if about["tokens"]:
-            track = np.concatenate([past_ego, ego])
-            (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=track)
+            every_ego = np.concatenate([past_ego, ego])
+            (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=every_ego)
         frames = []
         for h in range(future):
             unsure = log_sigma[h, :4] if plan is None else np.full(4, _PLANNED_LOG_SIGMA)
