@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from vlwm.core.config.config_file import merge
 from vlwm.core.config.from_dict import unknown_key
-from vlwm.core.config.safe_eval import merge
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import ConfigError
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vlwm.core.config.aliases import KeyReport, apply_overrides, to_vlwm_keys
+from vlwm.core.config.config_file import read_config_file, resolve_config_path
 from vlwm.core.config.from_dict import build
-from vlwm.core.config.safe_eval import read_config_file, resolve_config_path
 from vlwm.core.config.schema import Config
 
 
