@@ -39,7 +39,7 @@ def main() -> None:
     everything = [ProbabilityHistogram() for _ in range(model.future)]
     structure = [ProbabilityHistogram() for _ in range(model.future)]
     for batch in subject.batches(1):
-        voxels = model.voxels(batch.bits, batch.symmetry)
+        voxels = model.reader.voxels(batch.bits, batch.symmetry)
         tokens = None
         if model.config.model.use_tokens:
             tokens = model.embedded(model.codes(voxels[:, :history]))

@@ -148,7 +148,7 @@ def met_by(model: WorldModel, batch: Batch, history: int, pair: Pair) -> tuple[f
 def pair_in(batch: Batch, model: WorldModel, horizons_s: np.ndarray, history: int) -> Pair | None:
     """Return the pair of a window (a batch of one)."""
     last = history - 1
-    frame = model.voxels(batch.bits[:, last:history], batch.symmetry)[0, 0].cpu().numpy()
+    frame = model.reader.voxels(batch.bits[:, last:history], batch.symmetry)[0, 0].cpu().numpy()
     pose, terrain = batch.poses[0, last].double().cpu().numpy(), float(batch.ground_z[0, last])
     speed = float(np.hypot(pose[7], pose[8]))
     return pair_of(frame, float(pose[2]) - terrain, speed, horizons_s, model.grid)

@@ -145,8 +145,8 @@ def test_the_future_and_missing_classes_do_not_enter(model: WorldModel) -> None:
 def test_a_mirrored_window_has_mirrored_classes(model: WorldModel) -> None:
     batch = with_classes(batch_of(CONFIG, 1))
     code = torch.tensor([MIRROR])
-    voxels = model.voxels(batch.bits, code)
-    classes = model.classes(batch.classes, voxels, code)
+    voxels = model.reader.voxels(batch.bits, code)
+    classes = model.reader.classes(batch.classes, voxels, code)
     assert classes is not None and batch.classes is not None
     assert torch.equal(classes, batch.classes.flip(-2))
     assert torch.equal(classes != FREE, voxels > 0)

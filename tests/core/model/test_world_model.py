@@ -44,7 +44,7 @@ def test_untrained_it_is_the_resampled_memory() -> None:
     config = small()
     model, batch = model_of(config).eval(), batch_of(config)
     forecast = model.forecast(batch.past(4), batch.plan(4))
-    past = model.voxels(batch.bits, batch.symmetry)[:, :4]
+    past = model.reader.voxels(batch.bits, batch.symmetry)[:, :4]
     ego, future = ego_of(batch.poses[:, :4], batch.ground_z[:, :4]), batch.plan(4).ego
     for h in range(config.future_frames):
         memory = resampled_memory(past, ego, future[:, h], model.grid)
@@ -174,8 +174,8 @@ def test_a_gpu_is_waited_for_three_times_a_forecast_and_never_once_it_reads(
     config = small("model.use_tokens=False", f"model.pose_dof={dof}")
     model, batch = model_of(config).eval(), batch_of(config)
     model.residual_weight.zero_()
-    voxels = model.voxels(batch.bits, batch.symmetry)[:, :4]
-    monkeypatch.setattr(model, "voxels", lambda bits, symmetry: voxels)  # on a CPU NumPy's
+    voxels = model.reader.voxels(batch.bits, batch.symmetry)[:, :4]
+    monkeypatch.setattr(model.reader, "voxels", lambda bits, symmetry: voxels)  # on a CPU NumPy's
     monkeypatch.setattr("vlwm.core.model.world_model.frames_at_once", lambda *which: 6)
     past = batch.past(4)
     model.forecast(past)  # what is made once for all

@@ -1,6 +1,6 @@
-"""Define what goes into a forward pass of the world model and what comes out of it.
+"""Define what goes into a forward pass of the world model, unpack it, and what comes out.
 
-Axes: B windows, P past and H future frames, R target frames (future frames of windows), X, Y, Z
+Axes: B windows, F frames, P past and H future ones, R target frames (future frames of windows), X, Y, Z
 cells, C token channels, h, w the token map, D components of a motion.
 """
 
@@ -13,12 +13,21 @@ import torch
 from torch import Tensor
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.batch import Past
+from vlwm.core.data.batch import Past, apply_symmetry
+from vlwm.core.errors import DataError
+from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.memory.branch import MemoryForecast, TargetFrames
 from vlwm.core.model.motion.motion_head import Motion
+from vlwm.core.model.semantic import cells_with_class
+from vlwm.core.model.torch_frames import ego_of
 
 _ROWS_AT_ONCE = 6
 """target frames of the full grid that a GPU has room for"""
+_SIGMAS = 4
+"""log-sigmas of x, y, z and yaw that the refinement net reads"""
+_PLANNED_LOG_SIGMA = -5.0
+"""a planned motion counts as known to 7 mm"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,71 @@ class Scene:
     free: Tensor | None = None
     known: Tensor | None = None
     classes: Tensor | None = None
+
+
+def ego_of_past(past: Past) -> Tensor:
+    """Return the ego frames float64 (B, P, 4) of the past.
+
+    Not float32: they decide which cells are read.
+    """
+    return ego_of(past.poses.double(), past.ground_z.double())
+
+
+class SceneReader:
+    """Unpacks frames as a model of this config reads them, turned as their windows are.
+
+    Args:
+        config: whether the past is observed, and whether there are classes.
+        grid: the grid of all frames.
+    """
+
+    def __init__(self, config: Config, grid: VoxelGrid) -> None:
+        self.config = config
+        self.grid = grid
+        self.free_class = config.tokenizer.num_classes - 1
+
+    def voxels(self, bits: Tensor, symmetry: Tensor) -> Tensor:
+        """Return voxels uint8 (B, F, X, Y, Z) of packed frames (B, F, packed_bytes)."""
+        return apply_symmetry(unpack_bits(bits, self.grid.shape), symmetry)
+
+    def classes(self, classes: Tensor | None, voxels: Tensor, symmetry: Tensor) -> Tensor | None:
+        """Return classes uint8 (B, F, X, Y, Z) as the voxels are turned; None without the task.
+
+        Raises:
+            DataError: the model forecasts classes, and the frames have none.
+        """
+        if not self.config.semantic:
+            return None
+        if classes is None:
+            raise DataError(
+                "this model forecasts classes, and the frames have none",
+                where="classes",
+                remedy="give the class of each cell, or take a model of occupied and free cells",
+            )
+        return cells_with_class(voxels, apply_symmetry(classes, symmetry), self.free_class)
+
+    def known_past(self, past: Past) -> Tensor | None:
+        """Return uint8 (B, P, X, Y, Z), the known cells of a true past; None: all, or observed."""
+        if self.config.data.observed or past.known is None:
+            return None
+        return self.voxels(past.known, past.symmetry)
+
+    def free_space(self, past: Past) -> Tensor | None:
+        """Return uint8 (B, P, X, Y, Z) of what an observed past saw free; None for a true one.
+
+        Raises:
+            DataError: the model forecasts from what a sensor saw, and this past has nothing of it.
+        """
+        if not self.config.data.observed:
+            return None
+        if past.seen_free is None:
+            raise DataError(
+                "this model forecasts from what a sensor saw, and the past has no seen cells",
+                where="seen_occupied, seen_free",
+                remedy="prepare the data with vlwm prepare --observe lidar, or use a model of "
+                "full frames",
+            )
+        return self.voxels(past.seen_free, past.symmetry)
 
 
 @dataclass(frozen=True)
@@ -97,6 +171,26 @@ class Forecast:
     poses: Tensor
     log_sigma: Tensor
     classes: Tensor | None = None
+
+
+def condition_width(future: int) -> int:
+    """Return the numbers of a condition: one-hot horizon, planned or not, sigmas, ego frame."""
+    return future + 1 + _SIGMAS + 4
+
+
+def condition_of(target: TargetFrames, motion: Motion, along: Tensor, future: int) -> Tensor:
+    """Return the vector (R, D) that holds for a whole target frame.
+
+    Args:
+        along: bool (R, 1), True for frames along a plan.
+        future: H.
+    """
+    horizon = torch.eye(future, device=along.device)[target.horizon]  # one-hot (R, H)
+    sigma = motion.log_sigma[target.window, target.horizon, :_SIGMAS].detach()
+    unsure = torch.where(along, torch.full_like(sigma, _PLANNED_LOG_SIGMA), sigma)
+    # divisors bring each part to about ±1
+    parts = [horizon, along.float(), unsure / 5.0, target.ego / 10.0]
+    return torch.cat(parts, dim=1).float()
 
 
 def frames_of(chunks: list[Tensor], windows: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from vlwm.core.data.batch import Batch, apply_symmetry
-from vlwm.core.model.forward import RefinementInput, Scene
+from vlwm.core.model.forward import RefinementInput, Scene, ego_of_past
 from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss, token_weight
 from vlwm.core.model.memory.fusion import fusion_loss
@@ -79,9 +79,9 @@ class WorldLoss:
                 of a window of `planned_half` along the plan; no gradient comes from them.
         """
         model, weights = self.model, self.model.config.loss
-        voxels = model.voxels(batch.bits, batch.symmetry)  # (B, F, X, Y, Z)
+        voxels = model.reader.voxels(batch.bits, batch.symmetry)  # (B, F, X, Y, Z)
         known = self._known(batch)
-        classes = model.classes(batch.classes, voxels, batch.symmetry)
+        classes = model.reader.classes(batch.classes, voxels, batch.symmetry)
         labels = None  # what has no label counts nowhere
         if classes is not None and batch.classes is not None:
             labels = apply_symmetry(batch.classes, batch.symmetry)
@@ -90,8 +90,8 @@ class WorldLoss:
             codes = model.codes(voxels if classes is None else classes)
         tokens = None if codes is None else model.embedded(codes)
         past = batch.past(model.history)
-        free = model.free_space(past)
-        scene = Scene(past, voxels, tokens, free, model.known_past(past), classes)
+        free = model.reader.free_space(past)
+        scene = Scene(past, voxels, tokens, free, model.reader.known_past(past), classes)
         seed = self._sample_seed(batch, step)
         horizons = self._horizons(seed, every=forecast is not None)  # (B, K)
         out = model(scene, batch.plan(model.history), planned_half(batch), horizons)
@@ -119,7 +119,9 @@ class WorldLoss:
 
     def _known(self, batch: Batch) -> Tensor | None:
         """Return uint8 (B, F, X, Y, Z), the cells whose truth is known; None: all of them."""
-        return None if batch.known is None else self.model.voxels(batch.known, batch.symmetry)
+        if batch.known is None:
+            return None
+        return self.model.reader.voxels(batch.known, batch.symmetry)
 
     def _pose_loss(self, motion: Motion, batch: Batch, extra: ExtraMotion | None) -> Tensor:
         head = self.model.motion_head
@@ -199,13 +201,13 @@ class WorldLoss:
 
     def fusion_term(self, batch: Batch, step: int) -> LossTerm:
         """Return the loss of the fusion alone, as pre-training minimises it: unweighted."""
-        voxels = self.model.voxels(batch.bits, batch.symmetry)
+        voxels = self.model.reader.voxels(batch.bits, batch.symmetry)
         seed = self._sample_seed(batch, step)
         return LossTerm("fusion", self._fusion_loss(voxels, batch, seed, self._known(batch)))
 
     def completion_term(self, batch: Batch, step: int) -> LossTerm:
         """Return the loss of the completion alone, as pre-training minimises it: unweighted."""
-        voxels = self.model.voxels(batch.bits, batch.symmetry)
+        voxels = self.model.reader.voxels(batch.bits, batch.symmetry)
         seed = self._sample_seed(batch, step)
         known = self._known(batch)
         return LossTerm("completion", self._completion_loss(voxels, batch, seed, known))
@@ -220,13 +222,13 @@ class WorldLoss:
         model = self.model
         assert isinstance(model.memory, ObservedBranch)
         past = batch.past(model.history)
-        free = model.free_space(past)
+        free = model.reader.free_space(past)
         assert free is not None
         horizon = (seed >> 11) % model.future  # (B,)
         return model.memory.completion_loss(
             voxels[:, : model.history],
             free,
-            model.past_ego(past),
+            ego_of_past(past),
             _pick(batch.plan(model.history).ego, horizon),
             model.column_logit,
             _pick(voxels, model.history + horizon),
@@ -253,8 +255,8 @@ class WorldLoss:
         stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
         past = batch.past(model.history)
         below, memory, above = resampled_memory(
-            voxels[:, : model.history], model.past_ego(past), ego, model.grid,
-            torch.cat(stacked, 1), model.known_past(past),
+            voxels[:, : model.history], ego_of_past(past), ego, model.grid,
+            torch.cat(stacked, 1), model.reader.known_past(past),
         ).split(count)  # fmt: skip
         truth = _layers(_pick(voxels, model.history + horizon), layers)  # (B, L, X, Y)
         logits = model.memory.fusion(memory, (below.mean(), above.mean()))  # (B, L, X, Y)
@@ -269,14 +271,14 @@ class WorldLoss:
         """Return the loss of the fusion of an observed past on layers int64 (B, L) of a frame."""
         model = self.model
         past = batch.past(model.history)
-        free = model.free_space(past)
+        free = model.reader.free_space(past)
         assert free is not None  # the branch is that of an observed past
         truth = _layers(_pick(voxels, model.history + horizon), layers)  # (B, L, X, Y)
         counted = None if known is None else _layers(_pick(known, model.history + horizon), layers)
         ego = _pick(batch.plan(model.history).ego, horizon)
         occupied = voxels[:, : model.history]
         branch = model.observed_branch()
-        return branch.loss(occupied, free, model.past_ego(past), ego, layers, truth, counted)
+        return branch.loss(occupied, free, ego_of_past(past), ego, layers, truth, counted)
 
     def _round_trip(
         self, scene: Scene, seed: Tensor, labels: Tensor | None, known: Tensor | None
@@ -308,7 +310,7 @@ class WorldLoss:
             known: uint8 (B, F, X, Y, Z); a code counts as its cells are known. None: all the same.
         """
         assert scene.tokens is not None
-        track = torch.cat([self.model.past_ego(scene.past), ego], dim=1)  # (B, F, 4)
+        track = torch.cat([ego_of_past(scene.past), ego], dim=1)  # (B, F, 4)
         logits, _ = self.model.transform(scene.tokens[:, :-1], track)
         weight = None
         if known is not None:

@@ -20,15 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.batch import Batch, Past, Plan, apply_symmetry
-from vlwm.core.errors import DataError
+from vlwm.core.data.batch import Batch, Past, Plan
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.forward import (
     Forecast,
     RefinementInput,
     Scene,
+    SceneReader,
     WorldModelOutput,
+    condition_of,
+    condition_width,
+    ego_of_past,
     frames_at_once,
     frames_of,
     reach_planes,
@@ -37,17 +39,13 @@ from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSp
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.refinement_net import RefinementNet
 from vlwm.core.model.motion.motion_head import Motion, MotionHead
-from vlwm.core.model.semantic import ClassHead, cells_with_class, warped_classes
+from vlwm.core.model.semantic import ClassHead, warped_classes
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
-from vlwm.core.model.torch_frames import ego_of, step_features
+from vlwm.core.model.torch_frames import step_features
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
 
 _STEP_FEATURES = 5
 """values of `torch_frames.step_features`"""
-_SIGMAS = 4
-"""log-sigmas of x, y, z and yaw that the refinement net reads"""
-_PLANNED_LOG_SIGMA = -5.0
-"""a planned motion counts as known to 7 mm"""
 
 
 class WorldModel(nn.Module):
@@ -59,6 +57,7 @@ class WorldModel(nn.Module):
 
     Attributes:
         vae: the tokenizer, under OccWorld's name for it; frozen where `model.freeze_vae`.
+        reader: unpacks frames.
         memory: the memory branch; absent without `model.use_memory`.
         residual_weight: (2,), share of the refinement net's residual that a forecast takes, in
             the predicted track and along a plan; chosen on validation. Training takes all of it.
@@ -74,6 +73,7 @@ class WorldModel(nn.Module):
         self.grid = grid
         self.history = config.history_frames
         self.future = config.future_frames
+        self.reader = SceneReader(config, grid)
         model = config.model
         self.checkpoint_activations = model.checkpoint_activations
         # The order of the parts is the order of the optimizer's state: do not change it.
@@ -107,7 +107,7 @@ class WorldModel(nn.Module):
             size=grid.shape[:2],
             channels=model.memory_channels,
             levels=model.memory_levels,
-            condition=self.future + 1 + _SIGMAS + 4,
+            condition=condition_width(self.future),
             tokens=width if model.use_tokens else 0,
         )
         if model.use_memory:
@@ -117,7 +117,7 @@ class WorldModel(nn.Module):
                 if config.data.observed
                 else MemoryBranch(*sizes)
             )
-        self.free_class = config.tokenizer.num_classes - 1
+        self.free_class = self.reader.free_class
         if config.semantic:
             self.class_head = ClassHead(self.history, self.free_class, layers)
         self.register_buffer("residual_weight", torch.ones(2))
@@ -171,76 +171,26 @@ class WorldModel(nn.Module):
 
         Every second future frame is enough: neighbours share most of their columns.
         """
-        voxels = self.voxels(batch.bits, batch.symmetry)
-        past_ego = self.past_ego(batch.past(self.history))
+        voxels = self.reader.voxels(batch.bits, batch.symmetry)
+        past_ego = ego_of_past(batch.past(self.history))
         past, future = voxels.split([self.history, self.future], dim=1)
         ego = batch.plan(self.history).ego
         known = None
         if batch.known is not None:
-            known = self.voxels(batch.known, batch.symmetry)[:, self.history :]
+            known = self.reader.voxels(batch.known, batch.symmetry)[:, self.history :]
         self.memory.count_unseen(past, past_ego, future, ego, range(1, self.future, 2), known)
 
     # Inputs
 
-    def voxels(self, bits: Tensor, symmetry: Tensor) -> Tensor:
-        """Return voxels uint8 (B, F, X, Y, Z) of packed frames (B, F, packed_bytes)."""
-        return apply_symmetry(unpack_bits(bits, self.grid.shape), symmetry)
-
-    def past_ego(self, past: Past) -> Tensor:
-        """Return the ego frames float64 (B, P, 4) of the past.
-
-        Not float32: they decide which cells are read.
-        """
-        return ego_of(past.poses.double(), past.ground_z.double())
-
     def scene(self, past: Past) -> Scene:
         """Unpack and tokenise a past."""
-        voxels = self.voxels(past.bits, past.symmetry)
-        classes = self.classes(past.classes, voxels, past.symmetry)
+        voxels = self.reader.voxels(past.bits, past.symmetry)
+        classes = self.reader.classes(past.classes, voxels, past.symmetry)
         tokens = None
         if self.config.model.use_tokens:
             tokens = self.embedded(self.codes(voxels if classes is None else classes))
-        free, known = self.free_space(past), self.known_past(past)
+        free, known = self.reader.free_space(past), self.reader.known_past(past)
         return Scene(past, voxels, tokens, free, known, classes)
-
-    def classes(self, classes: Tensor | None, voxels: Tensor, symmetry: Tensor) -> Tensor | None:
-        """Return classes uint8 (B, F, X, Y, Z) as the voxels are turned; None without the task.
-
-        Raises:
-            DataError: the model forecasts classes, and the frames have none.
-        """
-        if not self.config.semantic:
-            return None
-        if classes is None:
-            raise DataError(
-                "this model forecasts classes, and the frames have none",
-                where="classes",
-                remedy="give the class of each cell, or take a model of occupied and free cells",
-            )
-        return cells_with_class(voxels, apply_symmetry(classes, symmetry), self.free_class)
-
-    def known_past(self, past: Past) -> Tensor | None:
-        """Return uint8 (B, P, X, Y, Z), the known cells of a true past; None: all, or observed."""
-        if self.config.data.observed or past.known is None:
-            return None
-        return self.voxels(past.known, past.symmetry)
-
-    def free_space(self, past: Past) -> Tensor | None:
-        """Return uint8 (B, P, X, Y, Z) of what an observed past saw free; None for a true one.
-
-        Raises:
-            DataError: the model forecasts from what a sensor saw, and this past has nothing of it.
-        """
-        if not self.config.data.observed:
-            return None
-        if past.seen_free is None:
-            raise DataError(
-                "this model forecasts from what a sensor saw, and the past has no seen cells",
-                where="seen_occupied, seen_free",
-                remedy="prepare the data with vlwm prepare --observe lidar, or use a model of "
-                "full frames",
-            )
-        return self.voxels(past.seen_free, past.symmetry)
 
     @torch.no_grad()
     def codes(self, voxels: Tensor) -> Tensor:
@@ -311,7 +261,7 @@ class WorldModel(nn.Module):
         """
         context = None
         if tokens is not None:
-            _, features = self.transform(tokens[:, : self.history], self.past_ego(past))
+            _, features = self.transform(tokens[:, : self.history], ego_of_past(past))
             context = features[:, -1]  # (B, C), after the last past frame
         return self.motion_head(past.poses, past.ground_z, context)
 
@@ -341,7 +291,7 @@ class WorldModel(nn.Module):
         """
         if tokens is None:
             return None
-        steps = step_features(torch.cat([self.past_ego(past), ego], dim=1))  # (B, P + H − 1, 5)
+        steps = step_features(torch.cat([ego_of_past(past), ego], dim=1))  # (B, P + H − 1, 5)
         kv_cache: list[Tensor] = []
         maps = tokens[:, : self.history]
         for k in range(self.future):
@@ -368,7 +318,7 @@ class WorldModel(nn.Module):
     ) -> Iterator[RefinementInput]:
         """Yield the refinement net's inputs, `chunk` horizons of every window at a time."""
         maps = self.roll_out(scene.past, scene.tokens, ego)
-        past_ego = self.past_ego(scene.past)  # (B, P, 4)
+        past_ego = ego_of_past(scene.past)  # (B, P, 4)
         rows = torch.arange(len(ego), device=ego.device)
         fused = self._fused(scene, past_ego)
         for group in horizons.split(chunk, dim=1):
@@ -383,7 +333,8 @@ class WorldModel(nn.Module):
             else:
                 assert tokens is not None  # the config refuses a model without both
                 memory = self._decoded(tokens)
-            yield RefinementInput(memory, self._condition(target, motion, along), tokens, target)
+            condition = condition_of(target, motion, along, self.future)
+            yield RefinementInput(memory, condition, tokens, target)
 
     def _fused(self, scene: Scene, past_ego: Tensor) -> Tensor | None:
         """Return an observed past, fused once for all horizons; None for a true one."""
@@ -421,15 +372,6 @@ class WorldModel(nn.Module):
         learns = torch.is_grad_enabled() and not self.config.model.freeze_vae
         with torch.set_grad_enabled(learns):
             return MemoryForecast(self.vae.decode_occupancy(tokens).permute(0, 3, 1, 2), None)
-
-    def _condition(self, target: TargetFrames, motion: Motion, along: Tensor) -> Tensor:
-        """Return the vector (R, D) that holds for a whole target frame."""
-        horizon = torch.eye(self.future, device=along.device)[target.horizon]  # one-hot (R, H)
-        sigma = motion.log_sigma[target.window, target.horizon, :_SIGMAS].detach()
-        unsure = torch.where(along, torch.full_like(sigma, _PLANNED_LOG_SIGMA), sigma)
-        # divisors bring each part to about ±1
-        parts = [horizon, along.float(), unsure / 5.0, target.ego / 10.0]
-        return torch.cat(parts, dim=1).float()
 
     def refined(self, inputs: RefinementInput) -> Tensor:
         """Return logits (R, X, Y, Z) with all of the residual, as training uses them."""

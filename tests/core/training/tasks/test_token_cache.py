@@ -82,7 +82,7 @@ def test_kept_codes_are_those_of_each_frame_by_itself(
     assert torch.equal(cached.of(batch), plain)
     assert plain.shape == (4, 4, *model.vae.latent_shape[1:])
     with torch.no_grad():
-        voxels = model.voxels(batch.bits, batch.symmetry)
+        voxels = model.reader.voxels(batch.bits, batch.symmetry)
         at_once = model.vae.tokenise(voxels.flatten(0, 1)).view_as(plain)
     assert (at_once == plain).float().mean() > 0.999
 

@@ -150,9 +150,9 @@ class FrameCodes:
         """Compute the codes (h, w) of one frame by itself, so that no batch can change them."""
         one, frame = slice(b, b + 1), slice(f, f + 1)
         symmetry = batch.symmetry[one]
-        voxels = self.model.voxels(batch.bits[one, frame], symmetry)
+        voxels = self.model.reader.voxels(batch.bits[one, frame], symmetry)
         labels = None if batch.classes is None else batch.classes[one, frame]
-        classes = self.model.classes(labels, voxels, symmetry)
+        classes = self.model.reader.classes(labels, voxels, symmetry)
         cells = voxels if classes is None else classes
         return self.model.vae.tokenise(cells[:, 0])[0].cpu().numpy()
 
