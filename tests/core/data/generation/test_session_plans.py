@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.core.data.generation.planned import plan_session
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.data.generation.session_plans import PreparePlan, regions_of
+from vlwm.core.data.generation.session_plans import PreparePlan, plan_session, regions_of
 from vlwm.core.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid.from_range((-40, -40, -2, 40, 40, 60), (2.0, 2.0, 5.0))
@@ -27,7 +26,7 @@ def test_every_pose_is_half_a_diagonal_inside_its_region():
         inside = np.array([own.x0, own.y0, own.x1, own.y1])
         assert np.allclose(inside - borders, margin * np.array([1, 1, -1, -1]))
     for index in range(4):
-        session = plan_session(city, GRID, plan, index)
+        session = plan_session(city, plan, index, GRID)
         own = next(r for r in splits.regions if r.split == session.meta.split)
         x, y = session.ego()[:, 0] + east, session.ego()[:, 1] + north
         assert min((x - own.x0).min(), (own.x1 - x).min()) >= margin - 1e-6

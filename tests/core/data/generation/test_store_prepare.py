@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.core.data.generation.planned import plan_session
 from tests.core.data.small_data import PLAN, SIZE_M, config, grid
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation.prepare import prepare
-from vlwm.core.data.generation.session_plans import session_names
+from vlwm.core.data.generation.session_plans import plan_session, session_names
 from vlwm.core.data.generation.session_work import SessionMaker
 from vlwm.core.data.generation.session_writer import OnFrames
 from vlwm.core.data.generation.store_prepare import StoreReport, parse_share, prepare_store
@@ -89,7 +88,7 @@ def test_a_session_made_at_the_same_time_stays_and_a_different_one_is_reported(
 
 def test_a_planned_session_depends_on_city_plan_and_index_alone() -> None:
 
-    one, other = (plan_session(city(), grid(), SMALL, index) for index in (2, 2))
+    one, other = (plan_session(city(), SMALL, index, grid()) for index in (2, 2))
     assert one.name == session_names(SMALL)[2] == other.name and one.meta == other.meta
     np.testing.assert_array_equal(one.trajectory.poses, other.trajectory.poses)
 

@@ -28,6 +28,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.mapped_arrays import pieces
+from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import each
 from vlwm.core.store.progress import session_name
 
@@ -143,6 +144,27 @@ class SessionPlanner:
         found = obstacles_in(scene.buildings, window, margin, cell, scene.city.scratch)
         scene.buildings.let_go()
         return found
+
+
+def plan_session(city: City, plan: PreparePlan, index: int, grid: VoxelGrid) -> Planned:
+    """Return session `index` of a plan before its frames are made.
+
+    A pure function: every machine that has the city plans the same session. `SessionPlanner` plans
+    many sessions of one city in less time.
+
+    Args:
+        city: the whole city, in metres from its origin.
+        plan: the plan; `workers` changes nothing.
+        index: 0 to plan.sessions - 1.
+        grid: of the frames; the half diagonal of its floor is the margin between splits.
+
+    Raises:
+        DataError: no free path is found.
+        UsageError: an agent follows none of the plan's patterns.
+    """
+    scene = Scene(TriangleTiles.build(city.triangles, scratch=city.scratch), city, grid, plan.fill)
+    regions, _ = regions_of(city, grid, plan)
+    return SessionPlanner(scene, regions, plan).plan(index)
 
 
 def plan_sessions(
