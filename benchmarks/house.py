@@ -120,11 +120,18 @@ def longest_decision(tree: Path) -> tuple[int, str]:
     """Return the lines of the longest entry of docs/decisions.md, and its first words."""
     longest, lines, name = (0, ""), 0, ""
     for line in (tree / "docs" / "decisions.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith(("**", "## ")):
-            lines, name = 0, line.strip("*# ")[:40]
+        if line.startswith(("## ", "### ")):
+            lines, name = 0, line.strip("# ")[:40]
         lines += bool(line.strip())
         longest = max(longest, (lines, name))
     return longest
+
+
+def incomplete_decisions(tree: Path) -> int:
+    """Count entries of docs/decisions.md that lack one of the four parts."""
+    entries = (tree / "docs" / "decisions.md").read_text(encoding="utf-8").split("\n### ")[1:]
+    parts = ("Context", "Choice", "Evidence", "Rejected")
+    return sum(any(f"\n*{part}.* " not in entry for part in parts) for entry in entries)
 
 
 def measure(tree: Path) -> dict[str, str]:
@@ -151,6 +158,9 @@ def measure(tree: Path) -> dict[str, str]:
         "words of the old dialect": str(dialect(tree)),
         "longest entry of docs/decisions.md, lines (goal: 15)": "{} ({})".format(
             *longest_decision(tree)
+        ),
+        "entries of docs/decisions.md without one of the four parts": str(
+            incomplete_decisions(tree)
         ),
         "own-line comments per 100 lines (model, training, geometry)":
             f"{100 * comments / max(1, lines):.1f}",

@@ -1,7 +1,9 @@
-"""Define what goes into a forward pass of the world model, unpack it, and what comes out.
+"""Define what goes into a forward pass of the world model and what comes out of it.
 
-Axes: B windows, F frames, P past and H future ones, R target frames (future frames of windows), X, Y, Z
-cells, C token channels, h, w the token map, D components of a motion.
+`SceneReader` unpacks the frames of a batch as the model reads them.
+
+Axes: B windows, F frames, P past and H future ones, R target frames (future frames of windows),
+X, Y, Z cells, C token channels, h, w the token map, D components of a motion.
 """
 
 from __future__ import annotations
