@@ -53,8 +53,7 @@ def download(
       [cyan]vlwm download --all --data-dir /workspace/data[/]
     """
     from vlwm.commands.shared.download_output import show_entries
-    from vlwm.commands.shared.output import note
-    from vlwm.core.fetch.catalogue import GROUPS, Selection, divide, read_catalogue, select
+    from vlwm.core.fetch.catalogue import GROUPS, Selection, divide, read_catalogue
     from vlwm.core.fetch.download import Download
     from vlwm.core.files import free_bytes
 
@@ -66,10 +65,7 @@ def download(
     groups = tuple(name for name, flag in zip(GROUPS, flags, strict=True) if flag)
     wanted = Selection(everything, groups, tuple(ward or ()), _format(format_))
     job = Download(data_dir, only=_only(scene, env))
-    if wanted.wards and wanted.format in ("citygml", "3dtiles"):
-        chosen = _wards(entries, wanted, data_dir)
-    else:
-        chosen = entries if list_ and not groups else select(entries, wanted)
+    chosen = _chosen(entries, wanted, data_dir, listed=list_)
     rest: list[Entry] = []
     if everything and not (list_ and not dry_run):
         usable = free_bytes(data_dir) - _SPARE_BYTES
@@ -80,11 +76,32 @@ def download(
     if list_ or dry_run:
         show_entries(job, chosen, rest, json_, "list" if list_ else "dry_run")
         return
+    _fetch_or_tell(job, chosen, rest, json_)
+
+
+def _chosen(
+    entries: Sequence[Entry], wanted: Selection, data_dir: Path, *, listed: bool
+) -> Sequence[Entry]:
+    """Return the entries that the options name; all of them for a list without options."""
+    from vlwm.core.fetch.catalogue import select
+
+    if wanted.wards and wanted.format in ("citygml", "3dtiles"):
+        return _wards(entries, wanted, data_dir)
+    return entries if listed and not wanted.groups else select(entries, wanted)
+
+
+def _fetch_or_tell(
+    job: Download, chosen: Sequence[Entry], rest: Sequence[Entry], json_: bool
+) -> None:
+    """Download; after Ctrl+C, tell how much of unfinished files is kept."""
+    from vlwm.commands.shared.output import note
+
     try:
         _fetch(job, chosen, rest, json_)
     except KeyboardInterrupt:
-        kept = sum(p.stat().st_size for p in _parts(job, chosen))
-        note(f"{kept / 1e6:.1f} MB of unfinished files are kept") if kept else None
+        unfinished = sum(p.stat().st_size for p in _parts(job, chosen))
+        if unfinished:
+            note(f"{unfinished / 1e6:.1f} MB of unfinished files are kept")
         raise
 
 

@@ -53,51 +53,71 @@ def evaluate(
 
       [cyan]vlwm eval release[/]
     """
+    from vlwm.commands.shared.compare import compare_runs
     from vlwm.commands.shared.output import emit_json, note
     from vlwm.commands.shared.release import release_folder, results_folder, tell_reproduction
-    from vlwm.core.errors import UsageError
-    from vlwm.core.evaluation.evaluator import score_subject
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
     _check_outputs(output, picture, video)
-    runs, own = run or [Path("checkpoints")], local_data(data, packed_dir)
+    runs = run or [Path("checkpoints")]
+    own = local_data(data, packed_dir)
     if compare:
-        from vlwm.commands.shared.compare import compare_runs
-
         compare_runs(runs, split, own, max_windows, report, json_=json_, on_window=_progress)
         return
-    if len(runs) > 1:
-        raise UsageError(
-            f"{len(runs)} runs were given", remedy="add --compare, or evaluate one at a time"
-        )
+    _check_single(runs)
     release = None if baselines_only else release_folder(runs[0])
     opened = _open(runs[0], split, own, config, max_windows, release)
-    subject, checkpoint = opened.subject, opened.checkpoint
-    note(_announcement(opened, split))
-    scores = score_subject(
-        subject,
-        split,
-        None if checkpoint is None else str(checkpoint),
-        batch_size=batch_size,
-        progress=_progress(),
-    )
+    scores = _score(opened, split, batch_size)
     if not json_:
         _print(scores)  # before anything is drawn, which takes minutes
     target = output or (opened.folder if release is None else results_folder(runs[0]))
-    written = write_results(scores, subject, target, picture=picture, video=video)
+    written = write_results(scores, opened.subject, target, picture=picture, video=video)
     if release is not None:
         tell_reproduction(release, scores)
-    if mcap is not None:
-        from vlwm.commands.shared.mcap import write_windows
-
-        written.append(write_windows(mcap, opened.subject))
-    if report is not None:
-        written.append(_report(report, scores, opened, video))
+    written += _further_files(scores, opened, mcap, report, video)
     if json_:
         emit_json(scores)
     for path in written:
         note(f"written: {path}")
+
+
+def _score(opened: Opened, split: str, batch_size: int) -> Scores:
+    """Return the scores of what was opened, with its progress on stderr."""
+    from vlwm.commands.shared.output import note
+    from vlwm.core.evaluation.evaluator import score_subject
+
+    note(_announcement(opened, split))
+    return score_subject(
+        opened.subject,
+        split,
+        None if opened.checkpoint is None else str(opened.checkpoint),
+        batch_size=batch_size,
+        progress=_progress(),
+    )
+
+
+def _further_files(
+    scores: Scores, opened: Opened, mcap: Path | None, report: Path | None, video: Path | None
+) -> list[Path]:
+    """Write the windows for Foxglove and the report where they are asked for; return the files."""
+    from vlwm.commands.shared.mcap import write_windows
+
+    written = []
+    if mcap is not None:
+        written.append(write_windows(mcap, opened.subject))
+    if report is not None:
+        written.append(_report(report, scores, opened, video))
+    return written
+
+
+def _check_single(runs: list[Path]) -> None:
+    from vlwm.core.errors import UsageError
+
+    if len(runs) > 1:
+        raise UsageError(
+            f"{len(runs)} runs were given", remedy="add --compare, or evaluate one at a time"
+        )
 
 
 def _report(folder: Path, scores: Scores, opened: Opened, video: Path | None) -> Path:

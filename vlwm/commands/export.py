@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from vlwm.commands.options import export as opt
 
 if TYPE_CHECKING:
     from vlwm.core.export.hub import Upload
 
-_HUB, _HOW = "On the Hub", "How to run"
-
 
 def export(
-    run: Annotated[
-        Path, typer.Argument(help="Run folder (best.pth, else last.pth) or a checkpoint file.")
-    ] = Path("checkpoints"),
-    out: Annotated[Path, typer.Argument(help="New folder of the exported model.")] = Path(
-        "exported"
-    ),
-    licence: Annotated[
-        str | None,
-        typer.Option(
-            help="Licence of the weights, where data or initial weights do not name theirs.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    onnx: Annotated[
-        bool,
-        typer.Option(
-            "--onnx", help="Write ONNX graphs and their Python into OUT/onnx.", rich_help_panel=_HOW
-        ),
-    ] = False,
-    benchmark: Annotated[
-        bool,
-        typer.Option(
-            "--benchmark",
-            help="Add the run's data, splits, baselines and protocol.",
-            rich_help_panel=_HOW,
-        ),
-    ] = False,
-    push_to_hub: Annotated[
-        str | None,
-        typer.Option(
-            "--push-to-hub",
-            help="Upload to this repository, user/name; created private where missing.",
-            rich_help_panel=_HUB,
-        ),
-    ] = None,
-    public: Annotated[
-        bool,
-        typer.Option("--public", help="Create the repository public.", rich_help_panel=_HUB),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Write the folder, show what would be uploaded.", rich_help_panel=_HUB
-        ),
-    ] = False,
-    json_: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=_HOW)
-    ] = False,
+    run: opt.Run = Path("checkpoints"),
+    out: opt.Out = Path("exported"),
+    licence: opt.Licence = None,
+    onnx: opt.Onnx = False,
+    benchmark: opt.Benchmark = False,
+    push_to_hub: opt.PushToHub = None,
+    public: opt.Public = False,
+    dry_run: opt.DryRun = False,
+    json_: opt.Json = False,
 ) -> None:
     """Export a trained model: weights, config, thresholds, scores, picture and model card.
 

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.config.data_schema import PrepareConfig
     from vlwm.core.config.schema import Config
+    from vlwm.core.data.generation.prepare import PrepareReport
+    from vlwm.core.data.generation.session_plans import PreparePlan
+    from vlwm.core.data.generation.store_prepare import StoreReport
     from vlwm.core.engines import Engine
     from vlwm.core.geometry.mapped_arrays import Scratch
 
 
+# The signature is the table of options, and Typer reads nothing else: with it and the help text a
+# command is longer than a function should be. What it does is one line an option group.
 def prepare(
     input_: opt.Input = None,
     output: opt.Output = None,
@@ -76,13 +81,11 @@ def prepare(
 
       [cyan]vlwm prepare --input tiles/ --config tokyo_small --frames 60 --sessions 6[/]
     """
-    from vlwm.commands.shared.city import read_input, tell_city, tell_report_file
+    from vlwm.commands.shared.city import read_input, tell_city
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
-    from vlwm.core.data.generation.prepare import PreparePlan, outline
-    from vlwm.core.data.generation.prepare import prepare as make
-    from vlwm.core.data.generation.store_prepare import parse_share, prepare_store
-    from vlwm.core.folder_lock import folder_lock
+    from vlwm.core.data.generation.prepare import outline
+    from vlwm.core.data.generation.store_prepare import parse_share
     from vlwm.core.geometry.mapped_arrays import Scratch
     from vlwm.core.hardware.host import usable_workers
 
@@ -91,36 +94,26 @@ def prepare(
     runner = _engine(engine, workers)
     check_card(card, store)
     resolved = load_config(config, set_ or (), note)
+    processes = workers or usable_workers()
+    target = output or Path(resolved.data_root)
     request = rec.RecordingRequest(
         points=points, poses=poses, extrinsic=extrinsic, poses_of=poses_of, axes=axes,
         dataset=dataset, inputs=input_ or [], agent=agents, rate_hz=rate, window_s=window,
         lidar_delay_s=lidar_delay, keep_moving=keep_moving, topic_points=topic_points,
         topic_pose=topic_pose, body_frame=body_frame, lidar=bool(lidar), camera=bool(camera),
-        strict=strict, json=json_, workers=workers or usable_workers(), dry_run=dry_run,
+        strict=strict, json=json_, workers=processes, dry_run=dry_run,
     )  # fmt: skip
     if check is not None:
         rec.check_sessions(check, resolved, strict=strict, json=json_)
         return
     if request.asked:
-        rec.convert_recordings(request, resolved, output or Path(resolved.data_root))
+        rec.convert_recordings(request, resolved, target)
         return
-    defaults = resolved.prepare
-    seen = _observed(defaults, observe, pose_noise)
-    plan = PreparePlan(
-        frames=frames or defaults.frames,
-        sessions=sessions or defaults.sessions,
-        agents=_agents(agents) or defaults.agents,
-        patterns=_patterns(pattern) or defaults.patterns,
-        seed=defaults.seed if seed is None else seed,
-        fill=_fill(fill) or defaults.fill,
-        workers=workers or usable_workers(),
-        dt_s=resolved.frame_dt_s,
-        lidar=defaults.lidar_model if _or(lidar, defaults.lidar) else None,
-        camera=_or(camera, defaults.camera),
-        observe=seen.observed_by,
-        pose_noise=seen.pose_noise,
-    )
-    target = output or Path(resolved.data_root)
+    plan = _plan(
+        resolved, frames=frames, sessions=sessions, agents=_agents(agents), fill=_fill(fill),
+        patterns=_patterns(pattern), seed=seed, lidar=lidar, camera=camera, observe=observe,
+        pose_noise=pose_noise, workers=processes,
+    )  # fmt: skip
     scratch = Scratch(None if dry_run or store else target)
     city = _stored_city(store, input_, area, scratch) or read_input(
         resolved, input_, plan.seed, strict, area, scratch, up, scale
@@ -128,28 +121,91 @@ def prepare(
     tell_city(city)
     if dry_run:
         show_plan(outline(city, resolved, target, plan), target, json_)
-        return
-    if store is not None:
-        _keep_tiles(store, city)
-        with frame_progress(plan.sessions * plan.frames) as report:
-            done_there = prepare_store(
-                city, resolved, store, plan, report, share=share, engine=runner
-            )
-        if card and done_there.finished:
-            write_card(Path(store.removeprefix("file://")))
-        show_store(done_there, json_, config)
-        return
+    elif store is not None:
+        done = _into_store(city, resolved, plan, store, share, runner, card)
+        show_store(done, json_, config)
+    else:
+        drawn = preview_file or target / "preview.png" if preview or preview_file else None
+        prepared = _into_folder(city, resolved, plan, target, card, drawn)
+        show_prepared(prepared, target, json_, config)
+
+
+def _plan(
+    config: Config,
+    *,
+    frames: int | None,
+    sessions: int | None,
+    agents: tuple[str, ...] | None,
+    patterns: tuple[str, ...],
+    seed: int | None,
+    fill: str | None,
+    lidar: bool | None,
+    camera: bool | None,
+    observe: str | None,
+    pose_noise: str | None,
+    workers: int,
+) -> PreparePlan:
+    """Return the plan of the config, with the options that were given in place of its values."""
+    from vlwm.core.data.generation.session_plans import PreparePlan
+
+    defaults = config.prepare
+    seen = _observed(defaults, observe, pose_noise)
+    return PreparePlan(
+        frames=frames or defaults.frames,
+        sessions=sessions or defaults.sessions,
+        agents=agents or defaults.agents,
+        patterns=patterns or defaults.patterns,
+        seed=defaults.seed if seed is None else seed,
+        fill=fill or defaults.fill,
+        workers=workers,
+        dt_s=config.frame_dt_s,
+        lidar=defaults.lidar_model if _or(lidar, defaults.lidar) else None,
+        camera=_or(camera, defaults.camera),
+        observe=seen.observed_by,
+        pose_noise=seen.pose_noise,
+    )
+
+
+def _into_store(
+    city: City,
+    config: Config,
+    plan: PreparePlan,
+    store: str,
+    share: tuple[int, int] | None,
+    engine: Engine | None,
+    card: bool,
+) -> StoreReport:
+    """Make the sessions that a store lacks, and keep the city's tiles for other machines."""
+    from vlwm.core.data.generation.store_prepare import prepare_store
+
+    _keep_tiles(store, city)
+    with frame_progress(plan.sessions * plan.frames) as report:
+        done = prepare_store(city, config, store, plan, report, share=share, engine=engine)
+    if card and done.finished:
+        write_card(Path(store.removeprefix("file://")))
+    return done
+
+
+def _into_folder(
+    city: City, config: Config, plan: PreparePlan, target: Path, card: bool, preview: Path | None
+) -> PrepareReport:
+    """Make the sessions that a folder lacks, its card and its preview."""
+    from vlwm.commands.shared.city import tell_report_file
+    from vlwm.commands.shared.output import note
+    from vlwm.core.data.generation.prepare import prepare as make
+    from vlwm.core.folder_lock import folder_lock
+
     with (
         folder_lock(target, "vlwm prepare", note),
         frame_progress(plan.sessions * plan.frames) as report,
     ):
-        done = make(city, resolved, target, plan, report)
+        done = make(city, config, target, plan, report)
     tell_report_file(city, target)
     if card:
         write_card(target)
-    if preview or preview_file:
-        _draw_preview(city, resolved, target, preview_file or target / "preview.png")
-    show_prepared(done, target, json_, config)
+    if preview is not None:
+        _draw_preview(city, config, target, preview)
+    return done
 
 
 def _check_store(store: str | None, more: str | None, output: Path | None, drawn: bool) -> None:

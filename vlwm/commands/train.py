@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vlwm.core.training.options import TrainOptions, TrainResult
 
 
+# The signature is the table of options, and Typer reads nothing else: with it and the help text a
+# command is longer than a function should be. What it does is one line an option group.
 def train(
     config: opt.Config = "finetune_tokyo",
     work_dir: opt.WorkDir = Path("checkpoints"),
@@ -69,18 +71,11 @@ def train(
 
       [cyan]vlwm train --set optimizer.lr=5e-5 --stage world[/]
     """
-    from vlwm.commands.shared.live import draws_live, live_view, run_links
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
-    from vlwm.core.errors import UsageError
     from vlwm.core.training.options import TrainOptions, WandbOptions
-    from vlwm.core.training.runtime.stop_signal import StopSignal
 
-    if more and not wandb_tags:
-        raise UsageError(
-            f"unexpected argument {more[0]}", remedy="options begin with --, see vlwm train --help"
-        )
-    tags = tuple(t for word in [*(wandb_tags or []), *(more or [])] for t in word.split(",") if t)
+    tags = _tags(wandb_tags, more)
     base = load_config(config, set_ or (), note)
     folder = local_data(data or base.data_root, packed_dir, fetch=not dry_run)
     if data is not None:  # one folder in place of several
@@ -121,11 +116,36 @@ def train(
         after.fetch(work_dir)
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_over_several(gpus, work_dir, flags))
+    _run(plan, options, after, live, json_)
+
+
+def _tags(wandb_tags: list[str] | None, more: list[str] | None) -> tuple[str, ...]:
+    """Return the tags of --wandb-tags; further words are tags too, and nothing else.
+
+    Raises:
+        UsageError: words without --wandb-tags.
+    """
+    from vlwm.core.errors import UsageError
+
+    if more and not wandb_tags:
+        raise UsageError(
+            f"unexpected argument {more[0]}", remedy="options begin with --, see vlwm train --help"
+        )
+    words = [*(wandb_tags or []), *(more or [])]
+    return tuple(tag for word in words for tag in word.split(",") if tag)
+
+
+def _run(plan: Config, options: TrainOptions, after: After, live: bool | None, json_: bool) -> None:
+    """Train in this process, draw while it runs, and show what came out."""
+    from vlwm.commands.shared.live import draws_live, live_view, run_links
+    from vlwm.core.training.runtime.stop_signal import StopSignal
+
     drawn = draws_live(live, json_)
-    with after.around(work_dir), StopSignal() as stop, live_view(work_dir, drawn=drawn):
+    folder = options.work_dir
+    with after.around(folder), StopSignal() as stop, live_view(folder, drawn=drawn):
         from vlwm.core.training.run import train as train_run  # seconds: a signal may come now
 
-        options = dataclasses.replace(options, links=run_links(work_dir))
+        options = dataclasses.replace(options, links=run_links(folder))
         result = train_run(plan, options, stop)
     _show_result(result, json_, options)
 
