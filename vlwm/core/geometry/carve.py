@@ -156,15 +156,13 @@ def _step(o: Point, d: Point, first: Index, last: Index, shape: Index, free: Cel
     ix, iy, iz = first
     nx, ny, nz = shape
     sx, sy, sz = (1 if dx > 0 else -1), (1 if dy > 0 else -1), (1 if dz > 0 else -1)
-    # The plane ahead of cell i is x = i + 1 going up, x = i going down.
-    ax, ay, az = (1 if dx > 0 else 0), (1 if dy > 0 else 0), (1 if dz > 0 else 0)
     # Steps left to the last cell of each axis; an axis without any is never the next to step.
     left_x, left_y, left_z = sx * (last[0] - ix), sy * (last[1] - iy), sz * (last[2] - iz)
     # times of the next plane of each axis, as parts of the segment
     fx, fy, fz = _inverse(dx), _inverse(dy), _inverse(dz)
-    tx = (ix + ax - ox) * fx if left_x > 0 else math.inf
-    ty = (iy + ay - oy) * fy if left_y > 0 else math.inf
-    tz = (iz + az - oz) * fz if left_z > 0 else math.inf
+    tx = _ahead(ix, sx, ox) * fx if left_x > 0 else math.inf
+    ty = _ahead(iy, sy, oy) * fy if left_y > 0 else math.inf
+    tz = _ahead(iz, sz, oz) * fz if left_z > 0 else math.inf
     # index of the cell in the flat array, and its change for a step in x and in y
     at = (ix * ny + iy) * nz + iz
     jx, jy = sx * ny * nz, sy * nz
@@ -174,52 +172,55 @@ def _step(o: Point, d: Point, first: Index, last: Index, shape: Index, free: Cel
     while True:
         # One axis is clearly first: step it alone.
         if inside and tx < ty - _TIE and tx < tz - _TIE:
-            ix += sx
+            ix, left_x, tx = _stepped(True, ix, left_x, tx, sx, ox, fx)
             if ix < 0 or ix >= nx:
                 return
             at += jx
-            left_x -= 1
-            tx = (ix + ax - ox) * fx if left_x > 0 else math.inf
             free[at] = 1
             continue
         if inside and ty < tx - _TIE and ty < tz - _TIE:
-            iy += sy
+            iy, left_y, ty = _stepped(True, iy, left_y, ty, sy, oy, fy)
             if iy < 0 or iy >= ny:
                 return
             at += jy
-            left_y -= 1
-            ty = (iy + ay - oy) * fy if left_y > 0 else math.inf
             free[at] = 1
             continue
         # Too near for products to order, or not in the grid yet: divide, which rounds equal times
         # to equal numbers.
-        ux = (ix + ax - ox) / dx if left_x > 0 else math.inf
-        uy = (iy + ay - oy) / dy if left_y > 0 else math.inf
-        uz = (iz + az - oz) / dz if left_z > 0 else math.inf
+        ux = _ahead(ix, sx, ox) / dx if left_x > 0 else math.inf
+        uy = _ahead(iy, sy, oy) / dy if left_y > 0 else math.inf
+        uz = _ahead(iz, sz, oz) / dz if left_z > 0 else math.inf
         if min(ux, uy, uz) == math.inf:
             return
         goes_x, goes_y, goes_z = _first_of(ux, uy, uz, sx > 0, sy > 0, sz > 0)
-        if goes_x:
-            ix += sx
-            at += jx
-            left_x -= 1
-            tx = (ix + ax - ox) * fx if left_x > 0 else math.inf
-        if goes_y:
-            iy += sy
-            at += jy
-            left_y -= 1
-            ty = (iy + ay - oy) * fy if left_y > 0 else math.inf
-        if goes_z:
-            iz += sz
-            at += sz
-            left_z -= 1
-            tz = (iz + az - oz) * fz if left_z > 0 else math.inf
+        ix, left_x, tx = _stepped(goes_x, ix, left_x, tx, sx, ox, fx)
+        iy, left_y, ty = _stepped(goes_y, iy, left_y, ty, sy, oy, fy)
+        iz, left_z, tz = _stepped(goes_z, iz, left_z, tz, sz, oz, fz)
+        at = (ix * ny + iy) * nz + iz
         was_inside = inside
         inside = 0 <= ix < nx and 0 <= iy < ny and 0 <= iz < nz
         if inside:
             free[at] = 1
         elif was_inside:
             return  # a straight line does not come back into a box
+
+
+@compiled
+def _ahead(i: int, sign: int, o: float) -> float:
+    """Return the distance from `o` to the plane ahead of cell i: i + 1 going up, i going down."""
+    return i + (1 if sign > 0 else 0) - o
+
+
+@compiled
+def _stepped(
+    goes: bool, i: int, left: int, t: float, sign: int, o: float, inverse: float
+) -> tuple[int, int, float]:
+    """Return an axis after its step, where it goes: cell, steps left, time of its next plane."""
+    if not goes:
+        return i, left, t
+    i += sign
+    left -= 1
+    return i, left, _ahead(i, sign, o) * inverse if left > 0 else math.inf
 
 
 @compiled
