@@ -125,8 +125,9 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Return checkpoints that exist: periodic ones by epoch, then best, then last."""
-        periodic = [p for p in self.path.glob("epoch_*.pth") if _EPOCH.search(p.name)]
-        periodic.sort(key=lambda p: int(_EPOCH.search(p.name).group(1)))  # type: ignore[union-attr]
+        named = ((_EPOCH.search(path.name), path) for path in self.path.glob("epoch_*.pth"))
+        by_epoch = sorted((int(match.group(1)), path) for match, path in named if match)
+        periodic = [path for _, path in by_epoch]
         return periodic + [p for p in (self.best, self.last) if p.exists()]
 
     def holds_a_run(self) -> bool:

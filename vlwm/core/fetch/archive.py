@@ -18,6 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -105,10 +106,13 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile, limits: Limits) -> list
         _check_name(archive, info.filename)
     total = sum(i.file_size for i in infos)
     _check_bomb(archive, len(infos), total, limits)
-    return [
-        _Member(i.filename, i.file_size, i.CRC, lambda i=i: opened.open(i))  # type: ignore[misc]
-        for i in infos
-    ]
+    return [_Member(i.filename, i.file_size, i.CRC, partial(opened.open, i)) for i in infos]
+
+
+def _open_regular(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    stream = opened.extractfile(info)
+    assert stream is not None  # it is a regular file
+    return stream
 
 
 def _tar_members(archive: Path, opened: tarfile.TarFile, limits: Limits) -> list[_Member]:
@@ -120,9 +124,7 @@ def _tar_members(archive: Path, opened: tarfile.TarFile, limits: Limits) -> list
             raise _bad(archive, f"{info.name!r} is a link or a device")
         _check_name(archive, info.name)
         total += info.size
-        members.append(
-            _Member(info.name, info.size, None, lambda i=info: opened.extractfile(i))  # type: ignore
-        )
+        members.append(_Member(info.name, info.size, None, partial(_open_regular, opened, info)))
         _check_bomb(archive, len(members), total, limits)
     return members
 

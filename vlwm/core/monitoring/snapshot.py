@@ -166,8 +166,9 @@ class Snapshot:
     @property
     def elsewhere(self) -> bool:
         """Return whether the run is on another machine than the dashboard."""
-        known = self.machine is not None and self.status.host is not None
-        return known and self.machine.host_name != self.status.host  # type: ignore[union-attr]
+        if self.machine is None or self.status.host is None:
+            return False
+        return self.machine.host_name != self.status.host
 
     @property
     def throughput(self) -> tuple[float, str] | None:

@@ -66,6 +66,7 @@ class ShardFiles:
         return {"_limit": self._limit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # a copy opens its own files: it is made as a new object is
         self.__init__(state["_limit"])  # type: ignore[misc]
 
     def __del__(self) -> None:

@@ -33,6 +33,7 @@ class _Texts(Sequence[str]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
+    # equal to lists, so it has no hash, as they have none
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:

@@ -164,7 +164,7 @@ class _Above(io.TextIOBase):
         return self._stream.fileno()
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:  # type: ignore[override]  # an attribute in the base class
         return self._stream.encoding
 
     def writable(self) -> bool:

@@ -79,7 +79,7 @@ def epoch_batches(
     epoch, first = place
     # every process gets its contiguous share of each global batch
     sampler = EpochSampler(
-        len(dataset),  # type: ignore[arg-type]
+        len(dataset),  # type: ignore[arg-type]  # torch's base class has no length, ours have
         batch,
         seed=seed,
         epoch=epoch,
@@ -95,7 +95,7 @@ def epoch_batches(
 def share_of(dataset: Dataset[Any], size: int, ranks: Ranks) -> DataLoader[Any]:
     """Return this process's share of a whole data set in order, at most `size` samples at once."""
     sampler = EpochSampler(
-        len(dataset),  # type: ignore[arg-type]
+        len(dataset),  # type: ignore[arg-type]  # as above
         size * ranks.size,
         shuffle=False,
         rank=ranks.rank,

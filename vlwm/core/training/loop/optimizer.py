@@ -92,7 +92,8 @@ def guarded_step(optimizer: AdamW, bad: Tensor) -> None:
 
     A skipped step leaves weights, moments and step counts as they were.
     """
-    # fused AdamW reads the flag on the device, as it does for a loss scaler
+    # fused AdamW reads the flag on the device, as it does for a loss scaler; torch's types know
+    # neither attribute
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
     optimizer.step()

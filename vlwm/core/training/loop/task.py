@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.vocabulary import Stage
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Tick = Callable[[], None]
 """Called between pieces of long work: updates the heartbeat, and raises after a signal."""
@@ -119,10 +122,10 @@ def validate_all(batches: Iterable[Any], score: Callable[[Any], None], pause: Pa
         pause(full)
 
 
-B = TypeVar("B")
+B = TypeVar("B", bound="DataclassInstance")
 
 
-def batch_size(batch: Any) -> int:
+def batch_size(batch: DataclassInstance) -> int:
     """Return the samples in a batch: the length of its first field."""
     return len(getattr(batch, dataclasses.fields(batch)[0].name))
 
@@ -135,6 +138,6 @@ def microbatches(batch: B, size: int) -> Iterator[B]:
 
 def batch_part(batch: B, start: int, end: int) -> B:
     """Return the samples [start, end) of a dataclass of tensors; None fields stay None."""
-    named = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}  # type: ignore[arg-type]
+    named = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     part = {name: value[start:end] for name, value in named.items() if value is not None}
-    return dataclasses.replace(batch, **part)  # type: ignore[type-var]
+    return dataclasses.replace(batch, **part)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -146,16 +146,17 @@ class Ranks:
         Raises:
             TrainingError: on the others, where the lead failed.
         """
-        found = self.lead_does(work)
+        own = self.lead_does(work)
         if self.size == 1:
-            return found  # type: ignore[return-value]
+            return cast("T", own)
         raw = io.BytesIO()
         if self.lead:
-            torch.save(found, raw)
+            torch.save(own, raw)
         raw = io.BytesIO(self._broadcast(raw.getvalue()))
         if self.lead:
-            return found  # type: ignore[return-value]
-        return torch.load(raw, map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+            return cast("T", own)
+        of_lead: T = torch.load(raw, map_location="cpu", weights_only=True)
+        return of_lead
 
     def _broadcast(self, raw: bytes) -> bytes:
         """Return the lead's bytes, sent in pieces that a slow network passes within the timeout."""

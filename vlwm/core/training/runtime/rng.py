@@ -25,7 +25,8 @@ def seed_everything(seed: int) -> None:
 def random_state() -> dict[str, Any]:
     """Return the random states of this process as tensors and plain values."""
     version, words, gauss = random.getstate()
-    drawn: dict[str, Any] = dict(np.random.get_state(legacy=False))  # type: ignore[arg-type]
+    drawn = np.random.get_state(legacy=False)
+    assert isinstance(drawn, dict)  # a tuple only where legacy
     # as tensors and numbers: a checkpoint holds no NumPy objects
     key = torch.from_numpy(drawn["state"]["key"].astype(np.int64))
     numpy = [key, int(drawn["state"]["pos"]), int(drawn["has_gauss"]), float(drawn["gauss"])]
