@@ -13,8 +13,8 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 
-from vlwm.core.data.packing import list_shards, shard_header
 from vlwm.core.data.session import find_sessions, no_sessions
+from vlwm.core.data.shards.packing import list_shards, shard_header
 from vlwm.core.data.splits import Splits
 from vlwm.core.errors import DataError
 from vlwm.core.export.file_names import CARD, SPLITS
