@@ -9,7 +9,7 @@ Where the motion cannot show a difference, nothing is claimed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,27 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.formats.extrinsic import TOLERANCE
+from vlwm.core.data.recordings.frame_pairs import MOST_PAIRS, FramePairs, Pairs
+from vlwm.core.data.recordings.mount_fit import fitted_mount
 from vlwm.core.data.recordings.readings import READINGS
 from vlwm.core.data.session import Session
-from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import (
     LINEAR_VELOCITY,
     ego_of,
     finite_difference_velocity,
-    from_ego,
-    to_ego,
     wrap_angle,
 )
 from vlwm.core.geometry.grid import VoxelGrid
 
 Floats = NDArray[np.float64]
 
-_PAIRS = 64  # pairs of frames that are compared
-_APART = (1, 2, 4, 8)  # frames between the two of a pair
-_CELLS = 1500  # cells of a frame that are moved
+_LEAST_PAIRS = 6  # pairs of frames that show a difference, below which nothing is claimed
 _GAIN = 0.04  # least share by which a better reading fits better ...
 _SIGMAS = 3.0  # ... and how sure that has to be
-_SHOWN_CELLS = 0.5  # a reading that moves cells by less than this cannot be told from the own one
+_FREE_FIT = 0.005  # a fitted mount has to meet this much more than a reading without numbers
 _TURN_DEG = 10.0  # a session that turns less cannot show faults of the heading
 _MOVE_M = 2.0
 _RATIOS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
@@ -140,30 +137,50 @@ def _check_mounts(sensors: Mapping[str, Any], found: SessionCheck) -> None:
 
 def _check_readings(session: Session, grid: VoxelGrid, found: SessionCheck, *, turns: bool) -> None:
     """Move cells between frames by each reading, and report the one that fits clearly better."""
-    frames = _Frames(session, grid)
-    pairs = list(_pairs(len(session.numbers), frames))
-    if len(pairs) < 4:
+    own = ego_of(session.poses, session.ground_z)
+    frames = FramePairs(session, grid, own)
+    if len(frames.pairs) < _LEAST_PAIRS:
         found.cannot_tell.append("too few pairs of frames with structure to compare")
         return
-    own = frames.fit(ego_of(session.poses, session.ground_z), pairs)  # (P,)
-    found.fits["as written"] = round(float(own.mean()), 4)
-    better: dict[str, float] = {}
-    for name, (reading, _) in READINGS.items():
-        other = frames.fit(reading(session.poses, session.ground_z), pairs)
-        found.fits[name] = round(float(other.mean()), 4)
-        gain = other - own
-        spread = float(gain.std(ddof=1)) / np.sqrt(len(gain))
-        if gain.mean() > _GAIN * max(own.mean(), 0.05) and gain.mean() > _SIGMAS * spread:
-            better[name] = float(gain.mean())
+    spread = frames.pairs[:: max(1, len(frames.pairs) // MOST_PAIRS)]
+    found.fits["as written"] = round(float(frames.fit(own, spread).mean()), 4)
+    others = {n: reading(session.poses, session.ground_z) for n, (reading, _) in READINGS.items()}
+    shown = {name: frames.showing(own, other) for name, other in others.items()}
+    better: dict[str, Pairs] = {}
+    for name, other in others.items():
+        found.fits[name] = round(float(frames.fit(other, spread).mean()), 4)
+        if _fits_better(frames, own, other, shown[name]):
+            better[name] = shown[name]
+    words = {name: words for name, (_, words) in READINGS.items()}
+    mount, held_out = fitted_mount(frames, own)
+    if _fits_better(frames, own, mount.applied(own), held_out):
+        others["mount"], better["mount"], words["mount"] = mount.applied(own), held_out, mount.words
+        found.fits["mount"] = round(float(frames.fit(others["mount"], spread).mean()), 4)
     if better:
-        best = max(better, key=lambda n: better[n])
+        # all of them on the same pairs: those by which any of them was found
+        pairs = np.unique(np.concatenate(list(better.values())), axis=0)
+        fits = {name: float(frames.fit(others[name], pairs).mean()) for name in better}
+        best = max(fits, key=lambda n: fits[n] - (_FREE_FIT if n == "mount" else 0.0))
+        written = float(frames.fit(own, pairs).mean())
         found.faults.append(
-            f"{READINGS[best][1]} (cells meet in {100 * found.fits[best]:.0f} % of the cases so, "
-            f"{100 * found.fits['as written']:.0f} % as written)"
+            f"{words[best]} (cells meet in {100 * fits[best]:.0f} % of the cases so, "
+            f"{100 * written:.0f} % as written)"
         )
-    found.cannot_tell += _too_small(frames, pairs)
+    for sentence, names in _HARD_TO_SHOW.items():
+        if max(len(shown[name]) for name in names) < _LEAST_PAIRS:
+            found.cannot_tell.append(sentence)
     if not better and turns and max(found.fits.values()) < 0.1:
         found.cannot_tell.append("cells of neighbouring frames hardly meet under any reading")
+
+
+def _fits_better(frames: FramePairs, own: Floats, other: Floats, pairs: Pairs) -> bool:
+    """Return True where a reading fits clearly better than the poses as they are written."""
+    if len(pairs) < _LEAST_PAIRS:
+        return False
+    before = frames.fit(own, pairs)  # (P,)
+    gain = frames.fit(other, pairs) - before
+    error = float(gain.std(ddof=1)) / np.sqrt(len(gain))
+    return bool(gain.mean() > _GAIN * max(before.mean(), 0.05) and gain.mean() > _SIGMAS * error)
 
 
 _HARD_TO_SHOW = {
@@ -178,91 +195,3 @@ _HARD_TO_SHOW = {
     ),
 }  # fmt: skip
 """faults that only some motions show → readings that would explain them"""
-
-
-def _too_small(frames: _Frames, pairs: list[tuple[int, int]]) -> list[str]:
-    """Return the faults that would hardly move a cell under this motion."""
-    session = frames.session
-    own = ego_of(session.poses, session.ground_z)
-    found = []
-    for words, names in _HARD_TO_SHOW.items():
-        others = (READINGS[name][0](session.poses, session.ground_z) for name in names)
-        cells = max(frames.moved_apart(own, other, pairs) for other in others)
-        if cells < _SHOWN_CELLS:
-            found.append(words)
-    return found
-
-
-class _Frames:
-    """Occupied cells above the ground of a session's frames, read once."""
-
-    def __init__(self, session: Session, grid: VoxelGrid) -> None:
-        self.session, self.grid = session, grid
-        self.cells: dict[int, NDArray[np.uint8]] = {}
-        self.known: dict[int, NDArray[np.uint8]] = {}
-        self.points: dict[int, Floats] = {}
-
-    def load(self, row: int) -> bool:
-        """Read a frame; False where it has no structure."""
-        if row not in self.cells:
-            layers = self.session.read_layers(int(self.session.numbers[row]))
-            cells = layers["occupancy"]
-            if cells.shape != self.grid.shape:
-                has, wants = ("x".join(map(str, s)) for s in (cells.shape, self.grid.shape))
-                raise DataError(
-                    f"the session has {has} cells and the config {wants}",
-                    where=self.session.path,
-                    remedy="give the --config that it was prepared with",
-                )
-            self.cells[row] = cells
-            self.known[row] = layers.get("known", np.ones_like(cells))
-            above = _structure(cells)
-            index = np.argwhere(above)
-            rng = np.random.default_rng(row)
-            if len(index) > _CELLS:
-                index = index[rng.choice(len(index), _CELLS, replace=False)]
-            # Points anywhere in their cells, so that shifts below a cell show in the mean.
-            inside = index + rng.random(index.shape)
-            self.points[row] = np.asarray(self.grid.lower_m) + inside * np.asarray(self.grid.cell_m)
-        return len(self.points[row]) >= 50
-
-    def moved_apart(self, one: Floats, other: Floats, pairs: list[tuple[int, int]]) -> float:
-        """Return by how many cells two readings (N, 4) place the same points apart, on average."""
-        away = []
-        for first, second in pairs[:: max(1, len(pairs) // 16)]:
-            points = self.points[first][::10]
-            a, b = (to_ego(from_ego(points, e[first]), e[second]) for e in (one, other))
-            away.append(float(np.linalg.norm((a - b)[:, :2], axis=1).mean()))
-        return float(np.mean(away)) / self.grid.cell_m[0]
-
-    def fit(self, ego: Floats, pairs: list[tuple[int, int]]) -> Floats:
-        """Return for each pair the share (P,) of moved cells that meet an occupied one."""
-        shares = []
-        for first, second in pairs:
-            world = from_ego(self.points[first], ego[first])
-            index = self.grid.index_of(to_ego(world, ego[second]))
-            inside = ((index >= 0) & (index < self.grid.shape)).all(axis=1)
-            at = tuple(index[inside].T)
-            known = self.known[second][at] > 0
-            hit = self.cells[second][at][known]
-            # All cells count that fell into the grid or out of it: leaving it must not help.
-            shares.append(float(hit.sum()) / max(50, len(index) - int((~known).sum())))
-        return np.array(shares)
-
-
-def _structure(cells: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the occupied cells above the lowest one of their column, (X, Y, Z)."""
-    lowest = cells.argmax(axis=2)  # the first of equal maxima
-    height = np.arange(cells.shape[2])
-    return np.asarray((cells > 0) & (height > lowest[..., None]))
-
-
-def _pairs(count: int, frames: _Frames) -> Iterator[tuple[int, int]]:
-    """Yield pairs of frames some steps apart, spread over the session."""
-    for apart in _APART:
-        if count <= apart:
-            continue
-        rows = np.unique(np.linspace(0, count - 1 - apart, _PAIRS // len(_APART)).astype(int))
-        for row in rows[rows >= 0]:
-            if frames.load(int(row)) and frames.load(int(row) + apart):
-                yield int(row), int(row) + apart

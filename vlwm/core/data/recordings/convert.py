@@ -106,6 +106,7 @@ def convert(
     report.frames, report.without_pose = len(numbers), int(len(times) - len(numbers))
     total = len(numbers) * grid.num_cells
     report.occupied_share, report.known_share = occupied / total, known / total
+    report.notes = [*report.notes, *frames.remarks()]
     motion = _velocities(poses, times[numbers], limit, report)
     write_poses(folder, numbers, times, places, turns, motion, ground[numbers])
     if options.camera:

@@ -16,6 +16,8 @@ from vlwm.core.data.recordings.recording import Recording, Scan
 
 Floats = NDArray[np.float64]
 
+_UPSIDE_DOWN = 0.85  # share of returns above the sensor that no ordinary mount has
+
 
 class ScanWindow:
     """Scans of a recording, read once and handed out frame by frame.
@@ -34,6 +36,8 @@ class ScanWindow:
         self.recording, self.poses = recording, poses
         self.options, self.report = options, report
         self.first_s = self.last_s = float("nan")
+        self._without_pose = 0
+        self._above = 0  # returns above the sensor
         self._placed: deque[PlacedScan] = deque()
         self._moving: deque[NDArray[np.bool_] | None] = deque()
 
@@ -60,6 +64,20 @@ class ScanWindow:
             if ended and not self._placed:
                 return
 
+    def remarks(self) -> list[str]:
+        """Return sentences about scans that were left out, and clouds that may be upside down."""
+        found = []
+        read = self.report.scans + self._without_pose
+        if self._without_pose:
+            found.append(f"{self._without_pose} of {read} scans have no pose at their time")
+        if self._above > _UPSIDE_DOWN * max(1, self.report.points):
+            share = 100 * self._above / self.report.points
+            found.append(
+                f"{share:.0f} % of the returns are above the sensor: the cloud may be upside down; "
+                "check --axes (poses of PX4 and of TartanAir are ned) and the rotation of the mount"
+            )
+        return found
+
     def _reaches(self, time_s: float) -> bool:
         return bool(self.last_s > time_s)
 
@@ -81,9 +99,12 @@ class ScanWindow:
             range_m=self.options.range_m,
             deskew=self.options.deskew,
         )
-        if placed is not None:
+        if placed is None:
+            self._without_pose += 1
+        else:
             self.report.scans += 1
             self.report.points += len(placed.points)
+            self._above += int((placed.points[:, 2] > placed.origins[:, 2]).sum())
             self._placed.append(placed)
             self._moving.append(None)
 

@@ -352,3 +352,25 @@ def test_simulated_time_begins_at_zero(tmp_path: Path) -> None:
     np.testing.assert_allclose(times, city.scan_times, atol=1e-6)
     assert recording.poses.times_s[0] == 0.0 and recording.poses.times_s[-1] < 2.0
     assert session_of(recording, tmp_path / "out")[1].frames >= 2
+
+
+def test_a_bag_with_the_log_of_its_autopilot(
+    tmp_path: Path, direct: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Poses of PX4 are north-east-down of a forward-right-down body; the bag's mount is ROS's."""
+    from vlwm.core.data.recordings.formats.axes import AXES, to_standard
+    from vlwm.core.data.recordings.formats.pose_files import PoseFile
+    from vlwm.core.data.recordings.readers import bags
+
+    path = write_rosbags(tmp_path / "b.bag", "ROS1_NOETIC", "", "cloud", "tf")
+    down = to_standard(RECORDING.poses, AXES["ned"])  # its own inverse
+    found = PoseFile(down, True, ["poses of the log"], axes="ned")
+    monkeypatch.setattr(bags, "read_poses", lambda _: found)
+    recording = read_bag(BagSource(path, poses=tmp_path / "log.ulg"))
+    assert "axes of the poses: ned" in recording.notes
+    session, _ = session_of(recording, tmp_path / "out")
+    assert share_of_equal_cells(session, direct) > 0.998
+    np.testing.assert_allclose(session.poses, direct.poses, atol=2e-3)
+    monkeypatch.setattr(bags, "read_poses", lambda _: PoseFile(down, False, []))
+    with pytest.raises(VlwmError, match="the pose file has no times"):
+        read_bag(BagSource(path, poses=tmp_path / "kitti.txt"))

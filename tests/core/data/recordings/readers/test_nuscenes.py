@@ -91,6 +91,18 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     assert one.meta.split == "test"
 
 
+def test_absent_files_of_a_part_of_the_download_are_counted(tmp_path: Path) -> None:
+    root = write(tmp_path / "in", STILL.recording)
+    (whole,) = read_nuscenes(root)
+    assert not any("absent" in note for note in whole.notes)
+    files = sorted((root / "samples/LIDAR_TOP").iterdir())
+    for file in files[:3]:
+        file.unlink()
+    (part,) = read_nuscenes(root)
+    sentence = f"3 of {len(files)} lidar files of the tables are absent"
+    assert any(sentence in note for note in part.notes)
+
+
 def test_a_real_key_frame_fills_its_boxes(shared_data: Path) -> None:
     """The lidar of a real key frame, placed as the reader places it, meets the annotated boxes."""
     folder = shared_data / "nuscenes_keyframe"

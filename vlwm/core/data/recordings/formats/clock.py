@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -12,14 +14,15 @@ _EPOCH_S = (1e8, 5e9)
 """counts since 1970 are in this range in seconds"""
 _LONGEST_S = 5e5
 """simulated time and time since the boot are below six days"""
-_STEP_S = (1e-4, 5.0)
-"""plausible time between two measurements of a recording"""
+_STEP_S = (1e-4, 1.5)
+"""plausible time between two measurements; poses farther apart are not interpolated anyway"""
 
 
 def seconds_of(values: ArrayLike) -> tuple[Floats, str]:
     """Return times (N,) in seconds and the name of the unit they were in.
 
-    The unit is the coarsest in which both the largest time and the median step are plausible.
+    The unit is the coarsest in which both the largest time and the median step are plausible, else
+    the one in which the largest time is a date.
     """
     raw = np.asarray(values)
     numbers = raw.astype(np.float64)
@@ -32,7 +35,18 @@ def seconds_of(values: ArrayLike) -> tuple[Floats, str]:
         paced = step is None or _STEP_S[0] <= step * scale <= _STEP_S[1]
         if paced and (dated or time_s <= _LONGEST_S):
             return scaled(raw, unit), unit
-    return scaled(raw, "s"), "s"
+    ranges = {unit: largest * scale for unit, scale in _SCALES.items()}
+    dates = (u for u, time_s in ranges.items() if _EPOCH_S[0] <= time_s <= _EPOCH_S[1])
+    unit = next(dates, "s")
+    return scaled(raw, unit), unit
+
+
+def unit_in_name(name: str) -> str | None:
+    """Return the unit that a column's name ends in, such as ns of `timestamp_ns`, or None."""
+    ending = re.search(r"[_ \[(](ns|us|ms|s|sec|nsec|usec|msec)[\])]?$", name.strip().lower())
+    if ending is None:
+        return None
+    return {"sec": "s", "nsec": "ns", "usec": "us", "msec": "ms"}.get(ending[1], ending[1])
 
 
 def scaled(raw: NDArray[np.generic], unit: str) -> Floats:

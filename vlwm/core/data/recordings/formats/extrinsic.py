@@ -39,9 +39,12 @@ def read_extrinsic(path: Path) -> Floats:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"not a readable extrinsic: {error}", where=path, remedy=_FORM) from error
     try:
-        numbers = np.array([[float(v) for v in r.split()] for r in text.splitlines() if r.strip()])
+        lines = [r.partition("#")[0].replace(",", " ").split() for r in text.splitlines()]
+        numbers = np.array([[float(v) for v in r] for r in lines if r])
     except ValueError:
         return _from_yaml(text, path)
+    if numbers.size == 12:  # three rows, as KITTI writes them
+        numbers = np.vstack([numbers.reshape(3, 4), [0.0, 0.0, 0.0, 1.0]])
     return checked(numbers.reshape(4, 4) if numbers.size == 16 else numbers, path)
 
 

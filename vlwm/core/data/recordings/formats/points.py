@@ -16,6 +16,7 @@ from vlwm.core.errors import DataError, MachineError
 
 TIME_FIELDS = ("t", "time", "timestamp", "offset_time", "time_offset", "gps_time", "offset_ns")
 INTENSITY_FIELDS = ("intensity", "reflectivity", "i", "scalar_intensity")
+_SMOOTHER = 0.3  # so much nearer are neighbouring points with the right length of a row
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +75,36 @@ def read_points(path: Path) -> Points:
 
 def _read_bin(path: Path) -> Points:
     raw = np.fromfile(path, dtype="<f4")
-    if len(raw) % 4:
-        raise ValueError(f"{len(raw)} numbers are not rows of x, y, z, intensity")
-    rows = raw.reshape(-1, 4)
+    if path.name.lower().endswith(".pcd.bin"):  # nuScenes: x, y, z, intensity, ring
+        if len(raw) % 5:
+            raise ValueError(f"{len(raw)} numbers are not rows of x, y, z, intensity, ring")
+        rows = raw.reshape(-1, 5)[:, :4]
+    else:
+        if len(raw) % 4:
+            raise ValueError(f"{len(raw)} numbers are not rows of x, y, z, intensity")
+        _refuse_other_rows(raw)
+        rows = raw.reshape(-1, 4)
     return from_columns(dict(zip(("x", "y", "z", "intensity"), rows.T, strict=True)))
+
+
+def _refuse_other_rows(raw: NDArray[np.float32]) -> None:
+    """Raise ValueError if the numbers (N,) are clearly rows of 3, 5 or 6 instead of 4.
+
+    A scanner measures one point next to the last. With the wrong length of a row, the columns mix
+    and neighbours are far apart.
+    """
+    jumps = {}
+    for width in (4, 3, 5, 6):
+        if len(raw) % width == 0 and len(raw) >= 64 * width:
+            places = raw[: 20_000 * width].reshape(-1, width)[:, :3].astype(np.float64)
+            steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
+            jumps[width] = float(np.median(steps))
+    best = min(jumps, key=lambda w: jumps[w], default=4)
+    if best != 4 and jumps[best] < _SMOOTHER * jumps.get(4, np.inf):
+        raise ValueError(
+            f"its numbers are rows of {best}, not of x, y, z, intensity; write it as .npy of shape "
+            f"(N, {best})"
+        )
 
 
 def _read_npy(path: Path) -> Points:

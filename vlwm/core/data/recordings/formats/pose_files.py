@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.formats.clock import seconds_of
+from vlwm.core.data.recordings.formats.clock import scaled, seconds_of, unit_in_name
 from vlwm.core.data.recordings.formats.ulog import read_ulog
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.errors import DataError
@@ -23,16 +25,17 @@ _FORMS = (
     "time, x, y, z, qx, qy, qz, qw, or a PX4 .ulg"
 )
 _NAMES = {
-    "time": ("time", "t", "timestamp", "stamp", "time_s", "timestamp_ns", "time_ns", "timestamp_s"),
-    "x": ("x", "tx", "px", "pos_x", "p_x", "position_x", "tx_m"),
-    "y": ("y", "ty", "py", "pos_y", "p_y", "position_y", "ty_m"),
-    "z": ("z", "tz", "pz", "pos_z", "p_z", "position_z", "tz_m"),
-    "qx": ("qx", "q_x", "orientation_x", "rot_x"),
-    "qy": ("qy", "q_y", "orientation_y", "rot_y"),
-    "qz": ("qz", "q_z", "orientation_z", "rot_z"),
-    "qw": ("qw", "q_w", "orientation_w", "rot_w"),
-}
-"""names of the columns that are understood"""
+    "time": ("header_stamp", "time", "t", "timestamp", "stamp"),
+    **{axis: (axis, f"t{axis}", f"p{axis}", f"pos_{axis}", f"p_{axis}", f"position_{axis}",
+              f"p_rs_r_{axis}", f"pose_position_{axis}", f"pose_pose_position_{axis}")
+       for axis in "xyz"},
+    **{f"q{axis}": (f"q{axis}", f"q_{axis}", f"orientation_{axis}", f"rot_{axis}", f"q_rs_{axis}",
+                    f"pose_orientation_{axis}", f"pose_pose_orientation_{axis}")
+       for axis in "xyzw"},
+}  # fmt: skip
+"""names of the columns that are understood, without their units; the longer ones are those of the
+EuRoC data set and of ROS messages written as CSV"""
+_UNITS = re.compile(r"[_ ]?[\[(].*?[\])]|_(?:ns|us|ms|s|m|sec|nsec)$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +65,17 @@ def read_poses(path: Path) -> PoseFile:
         track, notes = read_ulog(path)
         return PoseFile(track, True, notes, axes="ned")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = _text_of(path).splitlines()
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, remedy="check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise DataError(f"not a readable pose file: {error}", where=path, remedy=_FORMS) from error
     rows = [line for line in lines if line.strip()]
-    if path.suffix.lower() == ".csv" and rows:
-        return _read_csv(path, rows)
+    names = _column_names(rows)
+    if names:
+        return _read_named(path, names, [r for r in rows[1:] if not r.lstrip().startswith("#")])
     rows = [r for r in rows if not r.lstrip().startswith("#")]
-    table = [r.replace(",", " ").split() for r in rows]
+    table = [re.sub(r"[,;]", " ", r).split() for r in rows]
     widths = {len(r) for r in table}
     if widths not in ({8}, {12}):
         raise _unreadable(path, f"lines of {_sizes(widths)} numbers")
@@ -87,6 +91,54 @@ def read_poses(path: Path) -> PoseFile:
     turns = quaternion_of_matrix(values[:, :, :3])
     track = _track(path, np.arange(len(values), dtype=np.float64), values[:, :, 3], turns)
     return PoseFile(track, False, [f"{len(track)} KITTI poses without times, one a point file"])
+
+
+def _text_of(path: Path) -> str:
+    """Return the text of a file, compressed by gzip or not, without a byte order mark."""
+    raw = path.read_bytes()
+    if raw[:2] == b"\x1f\x8b":
+        raw = gzip.decompress(raw)
+    return raw.decode("utf-8-sig")
+
+
+def _cells(row: str) -> list[str]:
+    """Return the cells of a line; a comma, a semicolon, a tab or spaces separate them."""
+    for mark in ";,\t":
+        if mark in row:
+            try:
+                cells = next(csv.reader([row], delimiter=mark))
+            except csv.Error:  # a cell of more than 131,072 characters
+                cells = row.split(mark)
+            return [cell.strip() for cell in cells]
+    return row.split()
+
+
+def _column_names(rows: list[str]) -> list[str]:
+    """Return the names of the columns where the first line has some, also behind a #; else []."""
+    if not rows:
+        return []
+    words = _cells(rows[0].lstrip().lstrip("#").strip())
+    numbers = sum(_is_number(word) for word in words)
+    clean = [_plain(word) for word in words]
+    # a comment is a sentence: it counts as names only where the orientation is among them
+    named = {"qx", "qw"} <= {n for n, choices in _NAMES.items() if set(choices) & set(clean)}
+    if rows[0].lstrip().startswith("#"):
+        return words if named else []
+    return words if not numbers else []
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(name: str) -> str:
+    """Return a column's name in small letters, with _ for dots and without its unit."""
+    bare = _UNITS.sub("", name.strip().lower().replace(".", "_"))
+    return re.sub(r"[^a-z0-9_]", "", bare).removeprefix("field_")  # of rostopic echo -p
 
 
 def _sizes(widths: set[int]) -> str:
@@ -105,9 +157,9 @@ def whole_or_float(words: Sequence[str]) -> NDArray[np.generic]:
         return np.array([float(w) for w in words])
 
 
-def _read_csv(path: Path, rows: list[str]) -> PoseFile:
-    header, *body = csv.reader(rows)
-    names = [re.sub(r"[^a-z0-9_]", "", name.strip().lower()) for name in header]
+def _read_named(path: Path, header: list[str], rows: list[str]) -> PoseFile:
+    """Return poses of rows with named columns, in any order."""
+    names = [_plain(name) for name in header]
     places: dict[str, int] = {}
     for wanted, choices in _NAMES.items():
         found = next((names.index(c) for c in choices if c in names), None)
@@ -118,13 +170,16 @@ def _read_csv(path: Path, rows: list[str]) -> PoseFile:
     if missing:
         raise _unreadable(path, f"no column {missing[0]} among {', '.join(names[:12])}")
     try:
+        body = [_cells(row) for row in rows]
         values = [[float(r[places[n]]) for n in list(_NAMES)[1:]] for r in body]
         if split:
             sec, nsec = names.index("sec"), names.index("nsec")
             stamps = whole_or_float([str(int(r[sec]) * 10**9 + int(r[nsec])) for r in body])
-            times, unit = seconds_of(stamps)
+            times, unit = scaled(stamps, "ns"), "ns"
         else:
-            times, unit = seconds_of(whole_or_float([r[places["time"]].strip() for r in body]))
+            stamps = whole_or_float([r[places["time"]] for r in body])
+            named = unit_in_name(header[places["time"]])
+            times, unit = (scaled(stamps, named), named) if named else seconds_of(stamps)
     except (ValueError, IndexError) as error:
         raise _unreadable(path, str(error)) from error
     table = np.array(values).reshape(-1, 7)

@@ -18,7 +18,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
+from vlwm.core.data.recordings.formats.axes import AXES, Axes, mount_to_standard, to_standard
 from vlwm.core.data.recordings.formats.extrinsic import read_extrinsic
 from vlwm.core.data.recordings.formats.pose_files import read_poses
 from vlwm.core.data.recordings.pose_track import PoseTrack
@@ -67,7 +67,8 @@ class BagSource:
         body_frame: of the vehicle in the transforms; None: the frame whose poses the bag has.
         poses: pose file; None: the poses of the bag.
         extrinsic: file of the mount; None: the transforms of the bag.
-        axes: of the poses, by name; None: 'enu', as ROS prescribes.
+        axes: of the poses, by name; None: those of the pose file's format, else 'enu', as ROS
+            prescribes.
     """
 
     path: Path
@@ -112,12 +113,14 @@ def read_bag(source: BagSource) -> Recording:
         tree = _transforms(bag)
         frame = _frame_of_points(bag, points, source.path)
         stamped = _is_stamped(bag, points)
-        track, body, notes = _poses(source, bag, tree)
+        track, body, axes, notes = _poses(source, bag, tree)
     mount = _mount(source, tree, frame, body)
     if source.body_frame not in (None, body) and source.poses is None:
         track = track.moved_by(_between(tree, source.body_frame or body, body, source.path))
         mount = _between(tree, body, source.body_frame or body, source.path) @ mount
-    axes = AXES[source.axes or "enu"]
+    # The transforms of a bag have the body of ROS, whatever the axes of poses from a file.
+    own_body = source.poses is not None and source.extrinsic is None
+    mount_axes = AXES["enu"] if own_body else axes
     notes = [f"points of {points[0].topic}, frame {frame}", *notes]
     damaged: list[tuple[str, str]] = []
     topics = [c.topic for c in points]
@@ -126,7 +129,7 @@ def read_bag(source: BagSource) -> Recording:
         agent=source.agent,
         scans=lambda: _scans(source.path, topics, damaged, stamped),
         poses=to_standard(track, axes),
-        extrinsics={"LIDAR": mount_to_standard(mount, axes)},
+        extrinsics={"LIDAR": mount_to_standard(mount, mount_axes)},
         notes=notes,
         damaged=damaged,
         source=str(source.path),
@@ -244,12 +247,39 @@ def _is_stamped(bag: Any, connections: list[Any]) -> bool:
     return False
 
 
-def _poses(source: BagSource, bag: Any, tree: TransformTree) -> tuple[PoseTrack, str, list[str]]:
-    """Return the poses, the frame that they are of, and sentences about them."""
-    wanted = source.body_frame or "base_link"
+def _poses(
+    source: BagSource, bag: Any, tree: TransformTree
+) -> tuple[PoseTrack, str, Axes, list[str]]:
+    """Return the poses, the frame that they are of, their axes, and sentences about them."""
     if source.poses is not None:
-        found = read_poses(source.poses)
-        return found.track, wanted, found.notes
+        return _poses_of_file(source, source.poses)
+    track, body, notes = _poses_of_bag(source, bag, tree)
+    return track, body, AXES[source.axes or "enu"], notes
+
+
+def _poses_of_file(source: BagSource, path: Path) -> tuple[PoseTrack, str, Axes, list[str]]:
+    """Return the poses of a file: those of PX4 are north-east-down.
+
+    Raises:
+        DataError: the file has no times, and so cannot be laid beside a bag.
+    """
+    found = read_poses(path)
+    if not found.timed:
+        raise DataError(
+            "the pose file has no times, and a bag does not number its scans",
+            where=path,
+            remedy="give the poses with their times, as TUM lines t x y z qx qy qz qw",
+        )
+    name = source.axes or found.axes or "enu"
+    notes = [*found.notes, f"axes of the poses: {name}"]
+    return found.track, source.body_frame or "base_link", AXES[name], notes
+
+
+def _poses_of_bag(
+    source: BagSource, bag: Any, tree: TransformTree
+) -> tuple[PoseTrack, str, list[str]]:
+    """Return the poses of a bag, the frame that they are of, and sentences about them."""
+    wanted = source.body_frame or "base_link"
     have = any(c.msgtype in _POSES and c.msgcount for c in bag.connections)
     world = tree.world_of(wanted)
     if source.topic_pose is None and not have and world is not None:

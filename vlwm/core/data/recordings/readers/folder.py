@@ -64,13 +64,13 @@ def read_folder(source: FolderSource) -> Recording:
     files, stamps, note = point_files(source.points)
     found = read_poses(source.poses)
     mount = np.eye(4) if source.extrinsic is None else read_extrinsic(source.extrinsic)
-    times = _times_of(source, files, stamps, found)
+    times, pose_times = _times_of(source, files, stamps, found)
     notes = [*found.notes, *([note] if note else [])]
     if source.extrinsic is None:
         notes.append("no --extrinsic: the sensor frame is taken as the body frame")
     track = found.track
     if not found.timed:
-        track = PoseTrack.of(times[: len(track)], track.positions, track.quaternions)
+        track = _one_a_time(track, pose_times, source, notes)
     name = source.axes or found.axes or "enu"
     track, mount = _standard(track, mount, name, source.poses_of)
     damaged: list[tuple[str, str]] = []
@@ -84,6 +84,29 @@ def read_folder(source: FolderSource) -> Recording:
         damaged=damaged,
         source=f"{source.points}, {source.poses}",
     )
+
+
+def _one_a_time(
+    track: PoseTrack, times: Floats, source: FolderSource, notes: list[str]
+) -> PoseTrack:
+    """Return poses without times, the first of them at the first time.
+
+    Raises:
+        DataError: there are more poses than times.
+    """
+    if len(track) > len(times):
+        raise DataError(
+            f"{len(track)} poses without times and {len(times)} point files: which belongs to "
+            "which cannot be told",
+            where=source.poses,
+            remedy="give times.txt next to the poses, or poses with times (TUM)",
+        )
+    if len(track) < len(times):
+        notes.append(
+            f"the last {len(times) - len(track)} of {len(times)} times have no pose, if the first "
+            "pose belongs to the first of them"
+        )
+    return PoseTrack.of(times[: len(track)], track.positions, track.quaternions)
 
 
 def _name_of(points: Path) -> str:
@@ -168,13 +191,13 @@ def _times_of(
     files: list[Path],
     stamps: NDArray[np.generic] | None,
     poses: PoseFile,
-) -> Floats:
-    """Return the time of each point file, seconds."""
+) -> tuple[Floats, Floats]:
+    """Return the times of the point files, and of poses without times, seconds."""
     neighbour = source.poses.parent / "times.txt"
     if not poses.timed and neighbour.is_file():
-        times = np.loadtxt(neighbour, dtype=np.float64, ndmin=1)
-        if len(times) >= len(poses.track):
-            return times[: len(files)] if len(times) >= len(files) else _too_few(source, times)
+        table = _table_of_times(neighbour)
+        if len(table) >= len(poses.track):
+            return _numbered(source, files, stamps, table), table
     if stamps is None:
         raise DataError(
             "the point files have no time in their names", where=source.points, remedy=_LISTED
@@ -187,7 +210,35 @@ def _times_of(
             remedy=_LISTED,
         )
     poses.notes.append(f"{len(files)} point files, times in {unit}")
-    return times
+    return times, times
+
+
+def _table_of_times(path: Path) -> Floats:
+    try:
+        return np.loadtxt(path, dtype=np.float64, ndmin=1)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"not a list of times, one a line: {reason}", where=path, remedy=_LISTED
+        ) from error
+
+
+def _numbered(
+    source: FolderSource,
+    files: list[Path],
+    stamps: NDArray[np.generic] | None,
+    table: Floats,
+) -> Floats:
+    """Return the times of point files: by the number in their names, else in their order.
+
+    With numbers, files that are missing in between shift none of the others.
+    """
+    whole = stamps is not None and stamps.dtype.kind == "i"
+    if whole and len(np.unique(stamps)) == len(files) and int(stamps.max()) < len(table):
+        return np.asarray(table[stamps])
+    if len(table) < len(files):
+        _too_few(source, table)
+    return table[: len(files)]
 
 
 def _are_numbers(times: Floats) -> bool:
@@ -196,7 +247,7 @@ def _are_numbers(times: Floats) -> bool:
     return bool(len(times) > 1 and times[0] < 1e6 and (steps == 1.0).all() and times[0] % 1 == 0)
 
 
-def _too_few(source: FolderSource, times: Floats) -> Floats:
+def _too_few(source: FolderSource, times: Floats) -> None:
     raise DataError(
         f"times.txt has {len(times)} times, fewer than there are point files",
         where=source.poses.parent,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +67,13 @@ def read_nuscenes(root: Path) -> list[Recording]:
     """
     tables = _read_tables(root)
     try:
-        chains = _lidar_chains(tables)
+        chains, absent = _lidar_chains(tables)
         scenes = sorted(tables.rows["scene"].values(), key=lambda s: s["name"])
-        found = [_scene(tables, scene, chains) for scene in scenes if scene["token"] in chains]
+        found = [
+            _scene(tables, scene, chains[scene["token"]], absent[scene["token"]])
+            for scene in scenes
+            if scene["token"] in chains
+        ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"the tables contradict each other at {error}", where=root, remedy=_LAYOUT
@@ -95,23 +100,29 @@ def _read_tables(root: Path) -> _Tables:
     return _Tables(root, folder.name, rows)
 
 
-def _lidar_chains(tables: _Tables) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the lidar rows of each scene that are on disk, in time order."""
+def _lidar_chains(
+    tables: _Tables,
+) -> tuple[dict[str, list[Mapping[str, Any]]], Counter[str]]:
+    """Return the lidar rows of each scene that are on disk, in time order, and how many are not."""
     channels: dict[str, list[Mapping[str, Any]]] = {}
+    absent: Counter[str] = Counter()
     for row in tables.rows["sample_data"].values():
         mount = tables.get("calibrated_sensor", row["calibrated_sensor_token"])
         if tables.get("sensor", mount["sensor_token"])["channel"] != "LIDAR_TOP":
             continue
+        scene = tables.get("sample", row["sample_token"])["scene_token"]
         if (tables.root / row["filename"]).is_file():
-            sample = tables.get("sample", row["sample_token"])
-            channels.setdefault(sample["scene_token"], []).append(row)
-    return {k: sorted(v, key=lambda r: r["timestamp"]) for k, v in channels.items()}
+            channels.setdefault(scene, []).append(row)
+        else:
+            absent[scene] += 1
+    chains = {k: sorted(v, key=lambda r: r["timestamp"]) for k, v in channels.items()}
+    return chains, absent
 
 
 def _scene(
-    tables: _Tables, scene: Mapping[str, Any], chains: Mapping[str, list[Mapping[str, Any]]]
+    tables: _Tables, scene: Mapping[str, Any], rows: list[Mapping[str, Any]], absent: int
 ) -> Recording:
-    rows = chains[scene["token"]]
+    """Return the recording of a scene of which `absent` lidar files are not on disk."""
     poses = [tables.get("ego_pose", r["ego_pose_token"]) for r in rows]
     times = np.array([r["timestamp"] for r in rows]) * 1e-6
     turns = np.array([_xyzw(p["rotation"]) for p in poses])
@@ -124,6 +135,11 @@ def _scene(
         f"{len(keys)} key frames, {len(rows) - len(keys)} sweeps",
         "poses have no height: the terrain comes from the lidar; no times of points: no deskewing",
     ]
+    if absent:
+        notes.append(
+            f"{absent} of {absent + len(rows)} lidar files of the tables are absent: "
+            "a part of the download may be missing"
+        )
     damaged: list[tuple[str, str]] = []
     return Recording(
         name=scene["name"],
