@@ -25,6 +25,8 @@ def test_restrictions_of_data_and_initial_weights_add_up(
 ) -> None:
     found = licence_of(attribution, procedural=procedural, initial_weights=weights)
     assert found.identifier == licence
+    sentence = found.restriction_on("weights")
+    assert ("The weights are for non-commercial use only." in sentence) == ("-nc" in licence)
     assert (attribution in found.why) and (weights is None or "nuScenes" in found.why)
 
 

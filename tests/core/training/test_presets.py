@@ -153,6 +153,22 @@ def sets(preset: str) -> list[str]:
     return [word for pair in changes for word in ("--set", pair)]
 
 
+def assert_the_licence_travels(work: Path, data: Path) -> None:
+    """The checkpoint, the card of the model and the card of the data restrict their use."""
+    import vlwm
+    from vlwm.core.export.dataset_card import write_dataset_card
+    from vlwm.core.training.telemetry.provenance import non_commercial
+
+    model = vlwm.load(work)
+    assert non_commercial(model.attribution)
+    model.export(work.parent / "exported")
+    card = (work.parent / "exported/README.md").read_text()
+    assert "The weights are for non-commercial use only." in card
+    (data / "splits.json").write_text((work / "splits.json").read_text())
+    text = write_dataset_card(data).read_text()
+    assert "weights that are trained on them, are for non-commercial use only." in text
+
+
 def marked(name: str) -> object:
     marks = () if name in IN_THE_SUITE else (pytest.mark.endurance,)
     return pytest.param(*PRESETS[name], id=name, marks=marks)
@@ -173,6 +189,8 @@ def test_a_preset_trains_on_a_known_city(
     assert "PREDICTED TRACK" in result.stdout and "PLAN TRACK" in result.stdout
     assert ("non-commercial use, and so are the weights" in result.stderr) == restricted
     scores = json.loads((work / "scores.json").read_text())
+    if restricted:
+        assert_the_licence_travels(work, data)
     assert scores["n_windows"] >= 1
     for row in ROWS:
         assert all(value is not None for value in scores["scores"][row]["iou"])

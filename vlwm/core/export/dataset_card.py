@@ -54,7 +54,7 @@ Of splits.json, by area where the place is known, so that no building is in two 
 
 {attribution}
 
-`{licence}`. Name the source wherever something made of these data is shown.
+`{licence}`. Name the source wherever something made of these data is shown.{restriction}
 
 ## Limits
 
@@ -107,6 +107,7 @@ def write_dataset_card(
         splits=_splits(found, Splits.read(folder / SPLITS)),
         attribution=safe_text(attribution or "A procedural city of vlwm: it owes nobody.", 2000),
         licence=terms.identifier,
+        restriction=terms.restriction_on("data, and weights that are trained on them,"),
         limits=_limits(procedural),
     )
     with atomic_path(folder / CARD) as temporary:

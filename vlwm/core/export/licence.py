@@ -33,6 +33,10 @@ class Licence:
     sources: tuple[str, ...]
     why: str
 
+    def restriction_on(self, what: str) -> str:
+        """Return the sentence of a card where the licence restricts `what`, else ''."""
+        return f" The {what} are for non-commercial use only." if "-nc" in self.identifier else ""
+
 
 def licence_of(
     attribution: str,

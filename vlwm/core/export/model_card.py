@@ -26,8 +26,6 @@ _ROWS = (
     "model_plan", "true_pose_memory", "true_pose_warp",
 )  # fmt: skip
 
-_NON_COMMERCIAL = " The weights are for non-commercial use only."
-
 _TEMPLATE = """---
 {metadata}
 ---
@@ -119,7 +117,7 @@ def model_card(
         initial=safe_text(about["initial_weights"] or "none"),
         licence=terms.identifier,
         why=safe_text(terms.why, 2000),
-        restriction=_NON_COMMERCIAL if "-nc" in terms.identifier else "",
+        restriction=terms.restriction_on("weights"),
     )
 
 
