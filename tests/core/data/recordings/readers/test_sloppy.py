@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.core.data.recordings.known_city import KnownCity
+from tests.core.data.recordings.known_city import SMALL, KnownCity
 from tests.core.data.recordings.sessions import CITY, OPTIONS
 from vlwm.core.data.recordings.convert import convert
 from vlwm.core.data.recordings.formats.clock import seconds_of, unit_in_name
@@ -135,7 +135,9 @@ GRID = VoxelGrid.from_range((-24.0, -24.0, -2.0, 24.0, 24.0, 28.0), (1.6, 1.6, 5
 
 
 def test_poses_that_end_early_and_clouds_upside_down_are_named(tmp_path: Path) -> None:
-    city: KnownCity = replace(CITY, seconds=1.6)
+    beams = tuple(np.linspace(-25.0, 2.0, 16))  # as those of KITTI's sensor: most look down
+    pattern = replace(SMALL, azimuths=240, elevations_deg=beams)
+    city: KnownCity = replace(CITY, seconds=1.6, pattern=pattern)
     known = city.recording
     half = known.poses.times_s < city.start_s + 0.6
     track = replace(
