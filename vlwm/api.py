@@ -141,7 +141,7 @@ class Model:
         if device is not None:
             self.to(device)
         config = self._trained.config
-        given = check_inputs(
+        inputs = check_inputs(
             occupancy,
             poses,
             self.grid,
@@ -153,7 +153,7 @@ class Model:
             classes=classes,
             conventions=Conventions(quaternion, velocity_frame),
         )
-        return self._trained.forecast(given)
+        return self._trained.forecast(inputs)
 
     def export(self, folder: str | PathLike[str], *, licence: str | None = None) -> list[Path]:
         """Write weights, config, thresholds, scores, picture and model card; returns the files.

@@ -114,9 +114,9 @@ def read_tree(
         raise NotATileSet(f"not a tile set: {safe_text(error)}") from error
 
 
-def _tree(given: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) -> TileTree:
-    unknown = sorted(set(map(str, given.get("extensionsRequired") or ())) - _UNDERSTOOD)
-    root = given["root"]
+def _tree(tileset: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) -> TileTree:
+    unknown = sorted(set(map(str, tileset.get("extensionsRequired") or ())) - _UNDERSTOOD)
+    root = tileset["root"]
     if not isinstance(root, dict):
         raise ValueError("its root is not a tile")
     if _IMPLICIT in unknown or _is_implicit(root):
@@ -127,7 +127,7 @@ def _tree(given: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) ->
     if unknown:
         names = safe_text(", ".join(unknown))
         raise NotATileSet(f"the tile set needs {names}, which is not read")
-    asset = given.get("asset") or {}
+    asset = tileset.get("asset") or {}
     tree = TileTree(
         up_axis=str(asset.get("gltfUpAxis", "Y")).upper(),
         copyright=safe_text(asset.get("copyright") or ""),

@@ -112,7 +112,7 @@ def _cuts(size: int) -> list[int]:
 
 def _stretches(size: int) -> list[tuple[slice, NDArray[np.float64]]]:
     """Return the nodes of each block along one axis, with its share at each of them."""
-    found = []
+    stretches = []
     ramp = (np.arange(2 * FADE_NODES) + 0.5) / (2 * FADE_NODES)
     for start, stop in itertools.pairwise(_cuts(size)):
         first, last = max(0, start - FADE_NODES), min(size, stop + FADE_NODES)
@@ -121,8 +121,8 @@ def _stretches(size: int) -> list[tuple[slice, NDArray[np.float64]]]:
             share[: 2 * FADE_NODES] = ramp
         if stop < size:
             share[-2 * FADE_NODES :] = ramp[::-1]
-        found.append((slice(first, last), share))
-    return found
+        stretches.append((slice(first, last), share))
+    return stretches
 
 
 def _part_of(grid: PlanGrid, nodes: tuple[slice, slice]) -> PlanGrid:

@@ -59,9 +59,9 @@ def load_config(
     return config
 
 
-def _notes(given: str | Path, path: Path, report: KeyReport) -> Iterable[str]:
-    if Path(given).suffix and Path(given) != path:
-        yield f"{given} does not exist; the preset {path.stem} is used"
+def _notes(wanted: str | Path, path: Path, report: KeyReport) -> Iterable[str]:
+    if Path(wanted).suffix and Path(wanted) != path:
+        yield f"{wanted} does not exist; the preset {path.stem} is used"
     if report.mapped:
         yield "config: " + ", ".join(f"{a} is read as {b}" for a, b in report.mapped)
     if report.ignored:

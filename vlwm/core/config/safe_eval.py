@@ -305,14 +305,14 @@ class Evaluator:
         if not generators:
             return [make()]
         first, rest = generators[0], generators[1:]
-        made: list[Any] = []
-        kept = dict(self.names)
+        items: list[Any] = []
+        outer_names = dict(self.names)
         for item in self.value(first.iter):
             self._assign(first.target, item)
             if all(self.value(test) for test in first.ifs):
-                made.extend(_bounded(self._comprehend(rest, make)))
-        self.names = kept
-        return made
+                items.extend(_bounded(self._comprehend(rest, make)))
+        self.names = outer_names
+        return items
 
     def _refuse(self, node: ast.AST) -> ConfigError:
         text = _unparsed(node)

@@ -88,12 +88,12 @@ def npz_bytes(layers: Layers | NDArray[np.uint8]) -> bytes:
     The format of `np.savez_compressed` (zip, PKWARE APPNOTE 4.3), twenty times faster and with the
     same bytes every time because the date is fixed. Unknown names and None are left out.
     """
-    given = layers if isinstance(layers, Mapping) else {OCCUPANCY: layers}
+    by_name = layers if isinstance(layers, Mapping) else {OCCUPANCY: layers}
     out: list[bytes] = []
     members: list[_Member] = []
     offset = 0
-    for layer in (name for name in LAYERS if given.get(name) is not None):
-        cells, header = np.ascontiguousarray(given[layer]), io.BytesIO()
+    for layer in (name for name in LAYERS if by_name.get(name) is not None):
+        cells, header = np.ascontiguousarray(by_name[layer]), io.BytesIO()
         npy_format.write_array_header_1_0(header, npy_format.header_data_from_array_1_0(cells))
         raw = b"".join((header.getvalue(), cells.data))  # one copy of the cells, not three
         packed = igzip_lib.compress(raw, level=1, flag=igzip_lib.COMP_DEFLATE)

@@ -134,8 +134,8 @@ class Tally:
         """Add one window's counts, int64 (M, H, Z, Q)."""
         self.total.add(counts)
         iou = iou_of(counts[0, :, ZONES.index("structure")])  # (H,), NaN without structure
-        found = iou[~np.isnan(iou)]
-        self.window_structure.append(float(found.mean()) if len(found) else None)
+        with_structure = iou[~np.isnan(iou)]
+        self.window_structure.append(float(with_structure.mean()) if len(with_structure) else None)
         if cluster in self.clusters:
             self.clusters[cluster] += counts
         else:

@@ -63,8 +63,8 @@ class ClassTally:
         true = truth[counted].long()  # (K,)
         size = self.free + 1
         for row, method in enumerate(self.methods):
-            found = planes[method][counted].long()
-            code = true * size + found
+            predicted = planes[method][counted].long()
+            code = true * size + predicted
             table = torch.bincount(code, minlength=size * size).view(size, size).cpu().numpy()
             counts = self.counts[row, horizon]
             counts[:-1, HIT] += np.diagonal(table)[:-1]
@@ -102,10 +102,10 @@ class ClassTally:
         """Return mIoU and IoU at 1, 2, 3 s and their means, as published tables have them."""
         counts = self.counts[row, marks]  # (3, C + 1, 3)
         iou = np.where(counts[..., TRUE] == 0, 1.0, _iou(counts))
-        found = {"miou": iou[:, :-1].mean(axis=1), "iou": iou[:, -1]}
+        scores = {"miou": iou[:, :-1].mean(axis=1), "iou": iou[:, -1]}
         return {
             key: none_for_nan(np.append(values, values.mean() if len(values) else np.nan))
-            for key, values in found.items()
+            for key, values in scores.items()
         }
 
 

@@ -74,10 +74,10 @@ def thresholds_of(content: Mapping[str, Any]) -> TrackThresholds:
     exported have the key `cuts`.
     """
     single = content.get("threshold")
-    found = content.get("thresholds") or content.get("cuts") or {}
+    by_track = content.get("thresholds") or content.get("cuts") or {}
     plain = Thresholds() if single is None else Thresholds(float(single))
-    known = {name: Thresholds.of(found[name]) for name in LEARNED if name in found}
-    return TrackThresholds(**{**{str(track): plain for track in Track}, **known})
+    calibrated = {name: Thresholds.of(by_track[name]) for name in LEARNED if name in by_track}
+    return TrackThresholds(**{**{str(track): plain for track in Track}, **calibrated})
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def open_run(path: Path, data: EvalData) -> Opened:
 
 def baselines_of(content: Mapping[str, Any]) -> FittedBaselines | None:
     """Return the baselines of a checkpoint; None where it was written before they were kept."""
-    found = content.get("baselines")
-    return None if found is None else FittedBaselines.of(found)
+    baselines = content.get("baselines")
+    return None if baselines is None else FittedBaselines.of(baselines)
 
 
 def open_baselines(config: Config, data: EvalData, fitted: FittedBaselines | None = None) -> Opened:

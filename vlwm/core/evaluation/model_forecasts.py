@@ -110,12 +110,14 @@ class LearnedForecasts:
         self, window: int, horizon: int, planes: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return classes uint8 (X, Y, Z) of both tracks: free where `planes` is not occupied."""
-        found = {}
+        class_planes = {}
         for method, classes in zip(LEARNED, self._classes, strict=False):
             if classes is not None:
                 free = torch.full_like(planes[method], self.model.free_class)
-                found[method] = torch.where(planes[method] > 0, classes[window, horizon], free)
-        return found
+                class_planes[method] = torch.where(
+                    planes[method] > 0, classes[window, horizon], free
+                )
+        return class_planes
 
     def _round_trip(self, truth: Tensor, classes: Tensor | None) -> Tensor:
         vae = self.model.vae

@@ -88,20 +88,20 @@ class ValidationMeter:
             plan_track(past, window.future_ego, self.prior, self.grid),
             strict=True,
         )
-        for h, (unknown, (given, _)) in enumerate(nearest):
-            found = {**unknown, **given}
+        for h, (unknown, (planned, _)) in enumerate(nearest):
+            cells_of = {**unknown, **planned}
             if forecasts is not None and self.fitted is not None:
                 soft = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
                 for name, probability in soft.items():
                     threshold = self.fitted.thresholds_of(name).threshold
-                    found[name] = (probability >= threshold).view(torch.uint8)
+                    cells_of[name] = (probability >= threshold).view(torch.uint8)
             truth = window.truth[h]
             if window.known is not None:  # unknown cells count for nobody
                 truth = truth[window.known[h]]
-                found = {name: cells[window.known[h]] for name, cells in found.items()}
+                cells_of = {name: cells[window.known[h]] for name, cells in cells_of.items()}
             for row, name in zip(self.baseline, self.baselines.values(), strict=True):
-                row[HIT] += int(torch.count_nonzero(found[name] & truth))
-                row[PREDICTED] += int(torch.count_nonzero(found[name]))
+                row[HIT] += int(torch.count_nonzero(cells_of[name] & truth))
+                row[PREDICTED] += int(torch.count_nonzero(cells_of[name]))
                 row[TRUE] += int(torch.count_nonzero(truth))
 
     def baseline_numbers(self) -> dict[str, float]:
@@ -115,10 +115,10 @@ class ValidationMeter:
 
         A number that does not exist (nothing occupied, no baseline asked for) is left out.
         """
-        found = {}
+        numbers = {}
         for track, sweep in (("", self.free), ("_plan", self.planned)):
-            found[f"val/trust{track}"], cells = sweep.best()
+            numbers[f"val/trust{track}"], cells = sweep.best()
             threshold, iou = cells.pooled().best_threshold()
-            found |= {} if iou is None else {f"val/iou{track}": iou}
-            found |= {} if track else {"val/threshold": threshold}
-        return found | self.baseline_numbers()
+            numbers |= {} if iou is None else {f"val/iou{track}": iou}
+            numbers |= {} if track else {"val/threshold": threshold}
+        return numbers | self.baseline_numbers()

@@ -210,13 +210,13 @@ class WindowScorer:
         learned: LearnedForecasts | None,
         fitted: BaselineForecasts | None,
     ) -> Iterator[FrameForecasts]:
-        unknown = predicted_track(window.past, self.prior, self.grid, self.dt_s, self.horizons_s)
-        given = plan_track(window.past, window.future_ego, self.prior, self.grid)
+        by_twist = predicted_track(window.past, self.prior, self.grid, self.dt_s, self.horizons_s)
+        by_plan = plan_track(window.past, window.future_ego, self.prior, self.grid)
         extra = None
         if self.tri_state is not None and window.seen is not None:
             twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
             extra = observed_frames(window, twist, self.tri_state)
-        for h, (predicted, (planned, seen)) in enumerate(zip(unknown, given, strict=True)):
+        for h, (predicted, (planned, seen)) in enumerate(zip(by_twist, by_plan, strict=True)):
             truth, planes, probability = window.truth[h], {**predicted, **planned}, None
             free = dict[str, Tensor]()
             observed = next(extra) if extra is not None else None
@@ -233,8 +233,8 @@ class WindowScorer:
                         Track.PLAN: called_free(planned_probability),
                     }
             if fitted is not None and self.fitted is not None:
-                found = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}
-                planes.update(at_threshold(found, self.fitted, h))
+                probabilities = {**fitted.predicted(h), **fitted.planned(window.future_ego[h])}
+                planes.update(at_threshold(probabilities, self.fitted, h))
             known = None if window.known is None else window.known[h]
             classes = self._classes(window, b, h, learned, planes)
             yield FrameForecasts(
@@ -259,6 +259,6 @@ class WindowScorer:
         ego = predicted_ego(window.past.ego, self.dt_s, self.horizons_s[h : h + 1])
         here, there = (torch.as_tensor(e, device=last.device) for e in (window.past.ego[-1:], ego))
         moved = warped_classes(last, here[None], there, self.grid, self.free_class)
-        found = {"": window.classes[self.history + h]}
-        found |= dict(zip(CLASS_METHODS, (past[-1], moved[0, 0]), strict=True))
-        return found if learned is None else found | learned.class_planes(b, h, planes)
+        classes = {"": window.classes[self.history + h]}
+        classes |= dict(zip(CLASS_METHODS, (past[-1], moved[0, 0]), strict=True))
+        return classes if learned is None else classes | learned.class_planes(b, h, planes)

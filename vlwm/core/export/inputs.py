@@ -253,9 +253,9 @@ def _check_motion(poses: NDArray[np.float64], dt_s: float, conventions: Conventi
     if conventions.velocity_frame is not None or poses.shape[1] < 2:
         return
     steps = np.diff(poses[..., POSITION], axis=1) / dt_s  # (B, P - 1, 3), m/s
-    given = (poses[:, 1:, LINEAR_VELOCITY] + poses[:, :-1, LINEAR_VELOCITY]) / 2
+    velocities = (poses[:, 1:, LINEAR_VELOCITY] + poses[:, :-1, LINEAR_VELOCITY]) / 2
     speed = float(np.median(np.linalg.norm(steps, axis=-1)))
-    stated = float(np.median(np.linalg.norm(given, axis=-1)))
+    stated = float(np.median(np.linalg.norm(velocities, axis=-1)))
     if speed < _MOVES_MPS:
         return
     if stated < 0.05 * speed:
@@ -272,7 +272,7 @@ def _check_motion(poses: NDArray[np.float64], dt_s: float, conventions: Conventi
         )
     turned = rotate(poses[..., ORIENTATION], poses[..., LINEAR_VELOCITY])
     turned = (turned[:, 1:] + turned[:, :-1]) / 2
-    errors = [float(np.median(np.linalg.norm(v - steps, axis=-1))) for v in (given, turned)]
+    errors = [float(np.median(np.linalg.norm(v - steps, axis=-1))) for v in (velocities, turned)]
     if errors[0] > _AGREES * speed and errors[1] < errors[0] / 2:
         raise UsageError(
             "poses[:, 7:10] looks body-frame: turned by the orientation it agrees with the motion",

@@ -95,7 +95,7 @@ class TrainedModel:
         return self.thresholds.model_plan if planned else self.thresholds.model
 
     @torch.inference_mode()
-    def forecast(self, given: ForecastInput) -> Forecast:
+    def forecast(self, inputs: ForecastInput) -> Forecast:
         """Forecast checked arrays.
 
         Raises:
@@ -103,8 +103,8 @@ class TrainedModel:
             MachineError: the memory of the device does not hold the windows.
         """
         if not self.config.data.observed and not self.provenance.unknown_cells:
-            _refuse_unknown(given)
-        past, plan = self._tensors(given)
+            _refuse_unknown(inputs)
+        past, plan = self._tensors(inputs)
         try:
             found = self.model.forecast(past, plan)
         except torch.OutOfMemoryError as error:
@@ -118,7 +118,7 @@ class TrainedModel:
             [torch.stack([thresholds.occupied(p, h) for h, p in enumerate(w)]) for w in probability]
         )
         # The model works in the ego frame of the last past pose; callers know their world frame.
-        anchor = ego_of(given.poses[:, -1], given.ground_z[:, -1])[:, None]  # (B, 1, 4)
+        anchor = ego_of(inputs.poses[:, -1], inputs.ground_z[:, -1])[:, None]  # (B, 1, 4)
         ego = found.ego if plan is None else plan.ego
         answer = Forecast(
             probability=probability.float().cpu().numpy(),
@@ -132,27 +132,27 @@ class TrainedModel:
             attribution=self.provenance.attribution,
             classes=self._classes(found.classes, occupied),
         )
-        return answer if given.batched else answer[0]
+        return answer if inputs.batched else answer[0]
 
-    def _tensors(self, given: ForecastInput) -> tuple[Past, Plan | None]:
+    def _tensors(self, inputs: ForecastInput) -> tuple[Past, Plan | None]:
         """Return what the model reads, in the ego frame of the last past pose, on its device."""
         device = next(self.model.parameters()).device
-        past, last = given.poses.shape[1], given.poses.shape[1] - 1
-        every, heights = given.poses, given.ground_z
-        if given.plan is not None:
-            every = np.concatenate([every, given.plan], axis=1)
-            heights = np.concatenate([heights, given.plan_ground_z], axis=1)
+        past, last = inputs.poses.shape[1], inputs.poses.shape[1] - 1
+        every, heights = inputs.poses, inputs.ground_z
+        if inputs.plan is not None:
+            every = np.concatenate([every, inputs.plan], axis=1)
+            heights = np.concatenate([heights, inputs.plan_ground_z], axis=1)
         poses, ground = anchor_poses(every, heights, last)
-        seen = self._seen(given)
+        seen = self._seen(inputs)
         known = Past(
-            bits=seen.get("seen_occupied", self._packed(given.occupancy)),
+            bits=seen.get("seen_occupied", self._packed(inputs.occupancy)),
             poses=torch.from_numpy(poses[:, :past].astype(np.float32)),
             ground_z=torch.from_numpy(ground[:, :past].astype(np.float32)),
             symmetry=torch.zeros(len(poses), dtype=torch.int64),
-            classes=None if given.classes is None else torch.from_numpy(given.classes),
+            classes=None if inputs.classes is None else torch.from_numpy(inputs.classes),
             **seen,
         ).to(device)
-        if given.plan is None:
+        if inputs.plan is None:
             return known, None
         ego = ego_of(poses[:, past:], ground[:, past:]).astype(np.float32)
         flown = poses[:, past:].astype(np.float32)
@@ -169,11 +169,11 @@ class TrainedModel:
         """Return bits uint8 (B, P, packed_bytes) of frames (B, P, X, Y, Z)."""
         return pack_bits(torch.from_numpy(cells))
 
-    def _seen(self, given: ForecastInput) -> dict[str, torch.Tensor]:
+    def _seen(self, inputs: ForecastInput) -> dict[str, torch.Tensor]:
         """Return the layers of an observed past, or the known cells of a true one."""
         if not self.config.data.observed:
-            return {} if given.known is None else {"known": self._packed(given.known)}
-        occupied, known = given.occupancy.astype(bool), given.known
+            return {} if inputs.known is None else {"known": self._packed(inputs.known)}
+        occupied, known = inputs.occupancy.astype(bool), inputs.known
         seen = np.ones_like(occupied) if known is None else known.astype(bool)
         return {
             "seen_occupied": self._packed(occupied & seen),
@@ -185,10 +185,10 @@ def _host(value: torch.Tensor) -> np.ndarray:
     return np.asarray(value.double().cpu().numpy())
 
 
-def _refuse_unknown(given: ForecastInput) -> None:
+def _refuse_unknown(inputs: ForecastInput) -> None:
     """Raise where cells are unknown: this model reads what is not occupied as free."""
-    if given.known is not None and not given.known.all():
-        share = 1.0 - float(given.known.mean())
+    if inputs.known is not None and not inputs.known.all():
+        share = 1.0 - float(inputs.known.mean())
         raise UsageError(
             f"{share:.0%} of the past cells are unknown, and this model was trained on complete "
             "frames and would read them as free",

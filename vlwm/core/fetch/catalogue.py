@@ -89,16 +89,16 @@ def _entry(value: Any, index: int, where: Path) -> Entry:
     if missing:
         raise DataError(f"entry {index} lacks {', '.join(missing)}", where=where, remedy=_FORM)
     known = {f.name: str(f.type) for f in fields(Entry)}
-    for key, given in value.items():
+    for key, entry_value in value.items():
         if key not in known:
             close = nearest(key, known)
             hint = f"did you mean {close}?" if close else f"known keys: {', '.join(sorted(known))}"
             raise DataError(
                 f"entry {index} has an unknown key {safe_text(key, 60)!r}", where=where, remedy=hint
             )
-        if not is_a(given, known[key]):
+        if not is_a(entry_value, known[key]):
             raise DataError(
-                f"entry {index}: {key} is {safe_text(given, 60)}", where=where,
+                f"entry {index}: {key} is {safe_text(entry_value, 60)}", where=where,
                 remedy=f"it should be {_PLAIN[known[key]]}",
             )  # fmt: skip
     entry = Entry(**value)

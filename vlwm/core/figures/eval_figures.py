@@ -85,8 +85,8 @@ def telling_window(subject: Subject) -> int:
     candidates = evenly(len(subject.windows), _CANDIDATES)
     last = subject.scorer.history - 1
     rows = np.array([subject.windows[i].rows[last] for i in candidates])
-    held = [int(subject.store.read_frame(int(row)).sum(dtype=np.int64)) for row in rows]
-    return int(candidates[int(np.argmax(held))])
+    occupied = [int(subject.store.read_frame(int(row)).sum(dtype=np.int64)) for row in rows]
+    return int(candidates[int(np.argmax(occupied))])
 
 
 def write_picture(path: str | Path, subject: Subject, split: str) -> None:

@@ -80,10 +80,10 @@ def in_cut(
 
 def row_of_cut(frames: WindowFrames) -> int:
     """Return the index along y, in the inner half, with the most truly occupied cells."""
-    held = frames.past.sum(axis=(0, 1, 3), dtype=np.int64)
-    held = held + frames.truth.sum(axis=(0, 1, 3), dtype=np.int64)
-    edge = len(held) // 4
-    return edge + int(np.argmax(held[edge : len(held) - edge]))
+    occupied = frames.past.sum(axis=(0, 1, 3), dtype=np.int64)
+    occupied = occupied + frames.truth.sum(axis=(0, 1, 3), dtype=np.int64)
+    edge = len(occupied) // 4
+    return edge + int(np.argmax(occupied[edge : len(occupied) - edge]))
 
 
 def difference_above(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:

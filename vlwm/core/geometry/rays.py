@@ -67,15 +67,15 @@ class RayCaster:
         start = np.asarray(origin, dtype=np.float64)
         along = np.ascontiguousarray(directions, dtype=np.float64)
         # one query for all rays; `tfar` is Embree's distance in float32
-        found = self._scene.run(
+        hits = self._scene.run(
             np.broadcast_to(start.astype(np.float32), along.shape),
             along.astype(np.float32),
             dists=float(reach_m),
             output=True,
         )
-        faces = found["primID"]
+        faces = hits["primID"]
         distances, cosines = np.empty(len(along)), np.empty(len(along))
-        _measure(self.triangles, faces, found["tfar"], start, along, reach_m, distances, cosines)
+        _measure(self.triangles, faces, hits["tfar"], start, along, reach_m, distances, cosines)
         return Hits(faces, distances, cosines)
 
 

@@ -165,11 +165,11 @@ class TriangleTiles:
             if ty0 <= ty1
         ]
         # a triangle of several tiles is found several times
-        found = np.unique(np.concatenate([self.large, *runs])).astype(np.int64)
-        plan = self.triangles[found][:, :, :2]
+        candidates = np.unique(np.concatenate([self.large, *runs])).astype(np.int64)
+        plan = self.triangles[candidates][:, :, :2]
         # nearest point of each plan box to the centre, (K, 2)
         nearest = np.clip(center, plan.min(axis=1), plan.max(axis=1))
-        return found[np.linalg.norm(nearest - center, axis=1) <= radius_m]
+        return candidates[np.linalg.norm(nearest - center, axis=1) <= radius_m]
 
     def voxelize_ego(
         self,

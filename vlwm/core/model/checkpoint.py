@@ -214,7 +214,7 @@ def _foreign(difference: str, where: str | Path) -> CheckpointError:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundCheckpoint:
     """The newest readable checkpoint, and the sentences about newer ones that were refused."""
 
     path: Path
@@ -227,7 +227,7 @@ def newest_valid(
     *,
     expect_grid: VoxelGrid | None = None,
     wanted: Callable[[dict[str, Any]], bool] | None = None,
-) -> Found | None:
+) -> FoundCheckpoint | None:
     """Return the newest readable checkpoint of a run folder: last.pth, then others by date.
 
     Args:
@@ -247,10 +247,12 @@ def newest_valid(
         run.checkpoints(), key=lambda p: (p == run.last, p.stat().st_mtime_ns), reverse=True
     )
     refused: list[str] = []
-    newest: Found | None = None
+    newest: FoundCheckpoint | None = None
     for path in paths:
         try:
-            found = Found(path, load_checkpoint(path, expect_grid=expect_grid), tuple(refused))
+            found = FoundCheckpoint(
+                path, load_checkpoint(path, expect_grid=expect_grid), tuple(refused)
+            )
         except CheckpointError as error:
             refused.append(str(error))
             continue

@@ -30,7 +30,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class Given:
+class LoadedWeights:
     """Match of the tensors of a model with those of a file.
 
     Attributes:
@@ -81,7 +81,7 @@ def _part(name: str) -> str:
     return ".".join(words[:2]) if words[0] == "vae" else words[0]
 
 
-def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
+def take_weights(model: nn.Module, path: Path, stage: Stage) -> LoadedWeights:
     """Copy the tensors of a file that fit into a model, by name and shape.
 
     Args:
@@ -105,7 +105,7 @@ def take_weights(model: nn.Module, path: Path, stage: Stage) -> Given:
     # by name and shape: OccWorld's time embeddings have another length than ours
     fits = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
     model.load_state_dict(fits, strict=False)
-    return Given(
+    return LoadedWeights(
         tuple(fits),
         tuple(name for name in own if name not in fits),
         tuple(name for name in state if name not in fits),

@@ -95,8 +95,8 @@ def warped_classes(
         shifts = torch.floor(0.5 + here[r, :, 2] / grid.cell_m[2]).clamp(-z, z).tolist()
         for p, shift in enumerate(shifts):
             to, of = layer_slices(int(shift), z)
-            found = torch.cat([columns[r, p], outside]).index_select(0, places[p])
-            out[r, p, :, to] = found[:, of]
+            moved = torch.cat([columns[r, p], outside]).index_select(0, places[p])
+            out[r, p, :, to] = moved[:, of]
     return out.view(past.shape)
 
 

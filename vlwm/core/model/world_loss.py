@@ -147,14 +147,14 @@ class WorldLoss:
             known: uint8 (B, F, X, Y, Z); None: every cell.
         """
         model, count = self.model, horizons.shape[1]
-        for horizon, given in zip(horizons.unbind(1), inputs, strict=True):
-            logits = self._refined(given)
+        for horizon, chunk in zip(horizons.unbind(1), inputs, strict=True):
+            logits = self._refined(chunk)
             yield self._occupancy_term(logits, horizon, count, scene.voxels, known)
             del logits  # its graph is not needed while the classes are learned
             if labels is not None:
                 kinds = _pick(labels, model.history + horizon)
                 mask = None if known is None else _pick(known, model.history + horizon)
-                logits = model.class_logits(scene, given)
+                logits = model.class_logits(scene, chunk)
                 loss = class_loss(logits, kinds, model.free_class, mask)
                 yield LossTerm("class", loss, model.config.loss.class_weight, count)
 

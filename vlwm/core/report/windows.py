@@ -139,8 +139,8 @@ def _observed(window: EvalWindow) -> NDArray[np.uint8] | None:
         return None
     past, future = window.past.occupancy, window.truth
     seen = torch.ones_like(past) if window.seen is None else window.seen.known
-    told = torch.ones_like(future) if window.known is None else window.known
-    parts = [part.cpu().numpy().astype(np.uint8) for part in (seen, told)]
+    known = torch.ones_like(future) if window.known is None else window.known
+    parts = [part.cpu().numpy().astype(np.uint8) for part in (seen, known)]
     return np.concatenate(parts)
 
 

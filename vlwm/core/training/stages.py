@@ -13,8 +13,8 @@ import torch
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.files import write_json
-from vlwm.core.model.checkpoint import Found, load_checkpoint, load_weights, newest_valid
-from vlwm.core.model.pretrained import Given
+from vlwm.core.model.checkpoint import FoundCheckpoint, load_checkpoint, load_weights, newest_valid
+from vlwm.core.model.pretrained import LoadedWeights
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
@@ -56,16 +56,16 @@ def train_tokenizer(run: Run, data: TrainData) -> Path:
         return folder.best
     seed_everything(run.config.seed)
     model = Tokenizer(run.config.tokenizer, data.grid.shape).to(run.device)
-    given = _initial(run, model, Stage.TOKENIZER)
-    if given.covers_all and source is None and run.options.trains(Stage.WORLD):
+    initial = _initial(run, model, Stage.TOKENIZER)
+    if initial.covers_all and source is None and run.options.trains(Stage.WORLD):
         log.info("tokenizer: all of it is in %s, so stage 1 is left out", run.config.load_from)
         return folder.best
-    if "decoder.conv_out.bias" in given.fresh:
+    if "decoder.conv_out.bias" in initial.fresh:
         # start from the data's rate of occupancy: from one half, the first epochs unlearn it
         model.init_output_rate(torch.from_numpy(data.column))
-    fresh = () if given.none else given.fresh
+    fresh = () if initial.none else initial.fresh
     task = TokenizerTask(model, data, run.config, run.device, run.workers(), run.ranks, fresh)
-    begun = _begun_from(run, given)
+    begun = _begun_from(run, initial)
     with _own_tree(run, data, folder):
         _fit(run, data, task, folder, source, begun)
     return folder.best
@@ -106,15 +106,15 @@ def train_world(run: Run, data: TrainData) -> Path:
     task = WorldTask(model, data, run.config, run.device, run.workers(), run.ranks, tokens)
     begun = ""
     if source is None:
-        given = _initial(run, model, Stage.WORLD)
-        begun = _begun_from(run, given)
-        _pretrain(run, data, task, given)
-        if not given.covers("vae."):
+        initial = _initial(run, model, Stage.WORLD)
+        begun = _begun_from(run, initial)
+        _pretrain(run, data, task, initial)
+        if not initial.covers("vae."):
             # loaded weights without a tokenizer: take the one that stage 1 trained
             threshold, tokenizer_begun = _take_tokenizer(run, model)
             task.thresholds["tokenizer_round_trip"] = threshold
             begun = begun or tokenizer_begun
-        task.train_fresh(given.fresh)
+        task.train_fresh(initial.fresh)
     else:
         task.train_fresh(source.content.get("fresh", ()))
     if task.fresh:
@@ -123,12 +123,12 @@ def train_world(run: Run, data: TrainData) -> Path:
     return run.folder.best
 
 
-def _begun_from(run: Run, given: Given) -> str:
+def _begun_from(run: Run, initial: LoadedWeights) -> str:
     """Return the file that a stage began from; "" where all of it began fresh."""
-    return "" if given.none else str(run.config.load_from)
+    return "" if initial.none else str(run.config.load_from)
 
 
-def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: Given) -> None:
+def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: LoadedWeights) -> None:
     """Run the phases before the first step, but for those that loaded weights replace."""
     progress = PretrainingProgress(run, data)
     for phase in task.phases():
@@ -164,20 +164,20 @@ def _take_tokenizer(run: Run, model: WorldModel) -> tuple[Thresholds, str]:
     return threshold, str(content.get("initial_weights") or "")
 
 
-def _initial(run: Run, model: torch.nn.Module, stage: Stage) -> Given:
+def _initial(run: Run, model: torch.nn.Module, stage: Stage) -> LoadedWeights:
     """Load initial weights in the lead, and send them to the other processes."""
 
     def load() -> tuple[tuple[str, ...], ...]:
-        given = initial_weights(run.config, run.options, model, stage)
-        return given.taken, given.fresh, given.left_over
+        initial = initial_weights(run.config, run.options, model, stage)
+        return initial.taken, initial.fresh, initial.left_over
 
-    given = Given(*run.ranks.from_lead(load))
-    if not given.none:
+    initial = LoadedWeights(*run.ranks.from_lead(load))
+    if not initial.none:
         run.ranks.follow_lead(model)
-    return given
+    return initial
 
 
-def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:
+def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> FoundCheckpoint | None:
     """Return the checkpoint from which a stage resumes, or None if it starts.
 
     The lead reads it; the others get its content from the lead, whatever disk they have.
@@ -188,15 +188,15 @@ def _source(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found
         return None if found is None else (str(found.path), found.content)
 
     found = run.ranks.from_lead(load)
-    return None if found is None else Found(Path(found[0]), found[1])
+    return None if found is None else FoundCheckpoint(Path(found[0]), found[1])
 
 
-def _newest(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> Found | None:
+def _newest(run: Run, data: TrainData, folder: RunFolder, stage: Stage) -> FoundCheckpoint | None:
     chosen = run.options.resume_from
     if chosen is not None:
         content = load_checkpoint(chosen, expect_grid=data.grid)
         if content["stage"] == stage:
-            return Found(chosen, content)
+            return FoundCheckpoint(chosen, content)
         if stage == Stage.WORLD:  # a tokenizer's checkpoint goes before all of stage 2
             return None
     found = newest_valid(folder.path, expect_grid=data.grid)
@@ -210,7 +210,7 @@ def _fit(
     data: TrainData,
     task: Task,
     folder: RunFolder,
-    source: Found | None,
+    source: FoundCheckpoint | None,
     begun: str,
 ) -> None:
     config = run.config
@@ -288,6 +288,6 @@ def _compile(run: Run, state: RunState, settings: StageSettings) -> None:
         probe(state, settings, run.stop, micro, grow=False, every_shape=True)
 
 
-def _note_other_data(source: Found, data: TrainData) -> None:
+def _note_other_data(source: FoundCheckpoint, data: TrainData) -> None:
     if source.content["data_hash"] != data.data_hash:
         log.warning("the data have changed since %s was written", source.path)

@@ -218,14 +218,14 @@ class Collector:
         return bool(common >= 0.5 * min(np.ptp(mine[:, 2]), np.ptp(bounds[:, 2])) and common >= 0)
 
     def _has_key(self, number: int, key: Key) -> bool:
-        kind, given = key
+        kind, name = key
         features = self.features
         mine = (
             features.name_of(number)
-            if isinstance(given, str)
+            if isinstance(name, str)
             else _shell_key(features.bounds_of(number))
         )
-        return mine == given and features.kind_of(number) == kind
+        return mine == name and features.kind_of(number) == kind
 
     def _without_covered(self, batch: Batch) -> Batch:
         """Return shells of a batch with no finer shell below them; finer ones are remembered."""

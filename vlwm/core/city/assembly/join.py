@@ -191,10 +191,10 @@ class Gathered:
 def _above(standing: Standing, terrain: Terrain, scratch: Scratch) -> NDArray[np.float64]:
     """Return how far (N,) the lowest points of the buildings are above the ground, metres."""
     bases = standing.bases_of(BUILDING, scratch)
-    found = np.zeros(len(bases))
+    heights = np.zeros(len(bases))
     for start, some in pieces(bases):
-        found[start : start + len(some)] = some[:, 2] - terrain.height(some[:, :2])
-    return found
+        heights[start : start + len(some)] = some[:, 2] - terrain.height(some[:, :2])
+    return heights
 
 
 def _extent_text(bounds: Bounds) -> str:
@@ -204,16 +204,16 @@ def _extent_text(bounds: Bounds) -> str:
 
 def _source_files(used: Sequence[Source]) -> tuple[SourceFile, ...]:
     """Return each loose file, and each archive once, with its hash."""
-    found: dict[Path, SourceFile] = {}
+    files: dict[Path, SourceFile] = {}
     for source in used:
         place = source.place
         path = place.path if isinstance(place, Archive) else place.path / source.member
-        if path not in found:
-            found[path] = SourceFile(path.name, path.stat().st_size, sha256_file(path))
-    return tuple(found.values())
+        if path not in files:
+            files[path] = SourceFile(path.name, path.stat().st_size, sha256_file(path))
+    return tuple(files.values())
 
 
-def _name_of(given: Path) -> str:
-    resolved = given.resolve()
+def _name_of(path: Path) -> str:
+    resolved = path.resolve()
     name = resolved.name if resolved.is_dir() else resolved.name.split(".")[0]
     return name or "city"

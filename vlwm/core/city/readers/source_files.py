@@ -156,10 +156,10 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """
     found: list[Source] = []
     notes: list[str] = []
-    for given in inputs:
-        sources, passed_over = _sources_of(Path(given))
+    for path in inputs:
+        sources, passed_over = _sources_of(Path(path))
         if not sources:
-            raise _nothing_in(Path(given), passed_over)
+            raise _nothing_in(Path(path), passed_over)
         found += sources
         notes += passed_over
     chosen = [s for s in dict.fromkeys(found) if s.kind in (None, *READ_KINDS)]
@@ -172,7 +172,7 @@ def find_sources(inputs: Sequence[Path]) -> tuple[list[Source], list[str]]:
     return sorted(chosen, key=_order), _other_kinds(found) + list(dict.fromkeys(notes))
 
 
-def _nothing_in(given: Path, passed_over: list[str]) -> DataError:
+def _nothing_in(path: Path, passed_over: list[str]) -> DataError:
     """Return the error of an input without a model, with what is there instead."""
     packed = [n for n in passed_over if "unpack" in n]
     remedy = "vlwm download fetches Tokyo; or give another folder with --input"
@@ -182,43 +182,43 @@ def _nothing_in(given: Path, passed_over: list[str]) -> DataError:
         remedy = f"give models in one of these forms, or {remedy}"
     seen = "; " + "; ".join(passed_over[:_NAMED]) if passed_over else ""
     return DataError(
-        f"no city model here; looked for {_LOOKED_FOR}{seen}", where=given, remedy=remedy
+        f"no city model here; looked for {_LOOKED_FOR}{seen}", where=path, remedy=remedy
     )
 
 
-def _sources_of(given: Path) -> tuple[list[Source], list[str]]:
+def _sources_of(path: Path) -> tuple[list[Source], list[str]]:
     """Return the models of one input, and notes of what looks like one and is not read."""
     try:
-        there = given.exists()
+        there = path.exists()
     except (OSError, ValueError):
         there = False
     if not there:
         raise DataError(
             "no such file or folder",
-            where=given,
+            where=path,
             remedy="give city models with --input, or vlwm download",
         )
-    if given.is_file():
-        return _of_file(given)
-    folder = Folder(given)
+    if path.is_file():
+        return _of_file(path)
+    folder = Folder(path)
     names = folder.names()
     loose, notes = _models(folder, names)
     notes += _dead_links(folder)
     sizes = {(posixpath.basename(n), folder.size(n)) for n in names}
     for name in names:
         if name.lower().endswith(_ARCHIVES) and not posixpath.basename(name).startswith("."):
-            inside, more = _in_archive(given / name, sizes if loose else set(), bool(loose))
+            inside, more = _in_archive(path / name, sizes if loose else set(), bool(loose))
             loose += inside
             notes += more
     return loose, notes
 
 
-def _of_file(given: Path) -> tuple[list[Source], list[str]]:
-    if given.suffix.lower() in _ARCHIVES:
-        archive = Archive(given)
+def _of_file(path: Path) -> tuple[list[Source], list[str]]:
+    if path.suffix.lower() in _ARCHIVES:
+        archive = Archive(path)
         return _models(archive, archive.names())
-    source = Source(Folder(given.parent), given.name)
-    if _is_named_model(source.member) or given.suffix.lower() == ".json" or _is_gml_inside(source):
+    source = Source(Folder(path.parent), path.name)
+    if _is_named_model(source.member) or path.suffix.lower() == ".json" or _is_gml_inside(source):
         return [source], []
     return _models(source.place, [source.member])
 

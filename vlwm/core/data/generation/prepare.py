@@ -22,7 +22,7 @@ from vlwm.core.city.city import City
 from vlwm.core.config.schema import Config
 from vlwm.core.data.generation.frame_jobs import Scene
 from vlwm.core.data.generation.session_plans import (
-    Planned,
+    PlannedSession,
     PreparePlan,
     deal_patterns,
     grid_values,
@@ -103,7 +103,7 @@ def prepare(
     make_folder(output)
     _claim(output, city, grid, plan)
     write_json(output / CITY_FILE, {"city": city.name, **asdict(city.report)})
-    written, sessions = 0, list[Planned]()
+    written, sessions = 0, list[PlannedSession]()
     for some in plan_sessions(scene, regions, plan):
         written += make_sessions(output, some, scene, plan, on_frames)
         sessions += some
@@ -216,7 +216,7 @@ def _kept_values(plan: PreparePlan) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in plain}
 
 
-def _drop_damaged(store: PackedStore, sessions: list[Planned]) -> bool:
+def _drop_damaged(store: PackedStore, sessions: list[PlannedSession]) -> bool:
     """Delete damaged files of our own sessions; whether there were any."""
     ours = {store.root / planned.name for planned in sessions}
     files = [Path(file) for file, _ in store.damaged if Path(file).parents[1] in ours]
@@ -274,7 +274,7 @@ def _shares(store: PackedStore) -> tuple[float, float]:
     return round(share, 6), round(lowest / max(1, cells), 6)
 
 
-def _ground_below(sessions: list[Planned], city: City, grid: VoxelGrid) -> float:
+def _ground_below(sessions: list[PlannedSession], city: City, grid: VoxelGrid) -> float:
     """Return the share of columns whose ground is below the grid, as happens on steep ground.
 
     Over at most 200 frames, evenly spread, and every fourth column each way.

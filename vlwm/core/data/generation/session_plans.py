@@ -70,7 +70,7 @@ class PreparePlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Planned:
+class PlannedSession:
     """One session before its frames are made."""
 
     name: str
@@ -127,7 +127,7 @@ class SessionPlanner:
     def __len__(self) -> int:
         return len(self._dealt)
 
-    def plan(self, index: int) -> Planned:
+    def plan(self, index: int) -> PlannedSession:
         """Return session `index` of the plan."""
         split, agent, pattern = self._dealt[index]
         piece = _piece(self._regions[split], self._built, [self._plan.seed, index])
@@ -141,12 +141,12 @@ class SessionPlanner:
         window = (region.x0, region.y0, region.x1, region.y1)
         vehicle = VEHICLES[agent]
         margin, cell = vehicle.margin_m, vehicle.map_m
-        found = obstacles_in(scene.buildings, window, margin, cell, scene.city.scratch)
+        obstacles = obstacles_in(scene.buildings, window, margin, cell, scene.city.scratch)
         scene.buildings.let_go()
-        return found
+        return obstacles
 
 
-def plan_session(city: City, plan: PreparePlan, index: int, grid: VoxelGrid) -> Planned:
+def plan_session(city: City, plan: PreparePlan, index: int, grid: VoxelGrid) -> PlannedSession:
     """Return session `index` of a plan before its frames are made.
 
     A pure function: every machine that has the city plans the same session. `SessionPlanner` plans
@@ -169,7 +169,7 @@ def plan_session(city: City, plan: PreparePlan, index: int, grid: VoxelGrid) -> 
 
 def plan_sessions(
     scene: Scene, regions: dict[str, Region], plan: PreparePlan
-) -> Iterator[list[Planned]]:
+) -> Iterator[list[PlannedSession]]:
     """Yield every session in order, some at a time, planned by the plan's workers."""
     planner = SessionPlanner(scene, regions, plan)
     at_once = _AT_ONCE * max(1, plan.workers)
@@ -243,7 +243,7 @@ def _plan_session(
     pattern: str,
     index: int,
     plan: PreparePlan,
-) -> Planned:
+) -> PlannedSession:
     city, seed = scene.city, plan.seed * 1000 + index
     path, pattern = _path(city, region, obstacles, agent, pattern, seed, plan)
     offset = np.array([*np.round(path.poses[0, :2]), path.ground_z[0]])
@@ -264,7 +264,7 @@ def _plan_session(
         attribution=city.attribution,
         sources=[asdict(s) for s in city.sources],
     )
-    return Planned(session_name(agent, index), path.moved(offset), meta, offset)
+    return PlannedSession(session_name(agent, index), path.moved(offset), meta, offset)
 
 
 def grid_values(grid: VoxelGrid) -> dict[str, Any]:

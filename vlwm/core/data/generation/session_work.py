@@ -82,11 +82,11 @@ class SessionMaker:
         """Make one session and write its shard, unless the store has it by then."""
         raw = self.shard(index, on_frames)
         name, frames = self.names[index], self._plan.frames
-        found = store.read(name + SUFFIX)
-        if found is None:
+        stored = store.read(name + SUFFIX)
+        if stored is None:
             store.write(name + SUFFIX, raw)
             return Outcome(name, made=True, frames=frames)
-        same = found == raw or _content(found, store.place(name)) == _content(raw, name)
+        same = stored == raw or _content(stored, store.place(name)) == _content(raw, name)
         return Outcome(name, twice=True, different=not same, frames=frames)
 
 

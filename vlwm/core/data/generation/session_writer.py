@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.generation.frame_jobs import Job, Scene, make_frames
-from vlwm.core.data.generation.session_plans import Planned, PreparePlan
+from vlwm.core.data.generation.session_plans import PlannedSession, PreparePlan
 from vlwm.core.data.npz import read_occupancy
 from vlwm.core.data.sensors.camera import read_picture
 from vlwm.core.data.sensors.lidar import read_lidar
@@ -42,7 +42,11 @@ _SHORT = 32
 
 
 def make_sessions(
-    output: Path, sessions: list[Planned], scene: Scene, plan: PreparePlan, on_frames: OnFrames
+    output: Path,
+    sessions: list[PlannedSession],
+    scene: Scene,
+    plan: PreparePlan,
+    on_frames: OnFrames,
 ) -> int:
     """Make what is missing of some sessions in `output`; the number of frames that were made.
 
@@ -54,7 +58,7 @@ def make_sessions(
         return sum(make_session(output / p.name, p, scene, plan, on_frames) for p in sessions)
     alone, made = replace(plan, workers=1), 0
 
-    def make(planned: Planned) -> int:
+    def make(planned: PlannedSession) -> int:
         return make_session(output / planned.name, planned, scene, alone, _quiet)
 
     scene.frame(sessions[0].ego()[0])  # compiles before forking
@@ -69,7 +73,7 @@ def _quiet(session: str, done: int, frames: int) -> None:
 
 
 def make_session(
-    folder: Path, planned: Planned, scene: Scene, plan: PreparePlan, on_frames: OnFrames
+    folder: Path, planned: PlannedSession, scene: Scene, plan: PreparePlan, on_frames: OnFrames
 ) -> int:
     """Make what is missing of a session; the number of frames that were made.
 
@@ -110,7 +114,7 @@ def _records(plan: PreparePlan) -> bool:
     return bool(_extras(plan)) or plan.observe is not None
 
 
-def _believed(planned: Planned, plan: PreparePlan) -> Track | None:
+def _believed(planned: PlannedSession, plan: PreparePlan) -> Track | None:
     """Return the session's path as its vehicle believes it; None where that is the true one."""
     noise = POSE_NOISE[plan.pose_noise]
     if noise is None:
@@ -119,7 +123,7 @@ def _believed(planned: Planned, plan: PreparePlan) -> Track | None:
     return believed_track(Track(path.poses, path.ground_z), noise, planned.meta.seed or 0)
 
 
-def _recorder(planned: Planned, scene: Scene, plan: PreparePlan) -> Recorder:
+def _recorder(planned: PlannedSession, scene: Scene, plan: PreparePlan) -> Recorder:
     return Recorder(
         scene.buildings,
         scene.city,

@@ -67,20 +67,20 @@ def check_session(session: Session, grid: VoxelGrid) -> SessionCheck:
     Raises:
         DataError: its frames are of another grid.
     """
-    found = SessionCheck(session.path.name, len(session.numbers))
-    _check_times(session, found)
-    _check_mounts(session.meta.sensors, found)
+    check = SessionCheck(session.path.name, len(session.numbers))
+    _check_times(session, check)
+    _check_mounts(session.meta.sensors, check)
     ego = ego_of(session.poses, session.ground_z)
     turn = float(np.degrees(np.abs(wrap_angle(np.diff(ego[:, 3]))).sum()))
     way = float(np.linalg.norm(np.diff(ego[:, :2], axis=0), axis=1).sum())
-    found.facts |= {"turn_deg": round(turn, 1), "way_m": round(way, 1)}
+    check.facts |= {"turn_deg": round(turn, 1), "way_m": round(way, 1)}
     if way < _MOVE_M:
-        found.cannot_tell.append("the vehicle hardly moves: poses and cells cannot be compared")
-        return found
+        check.cannot_tell.append("the vehicle hardly moves: poses and cells cannot be compared")
+        return check
     if turn < _TURN_DEG:
-        found.cannot_tell.append("the vehicle hardly turns: faults of the heading and the mount")
-    _check_readings(session, grid, found, turns=turn >= _TURN_DEG)
-    return found
+        check.cannot_tell.append("the vehicle hardly turns: faults of the heading and the mount")
+    _check_readings(session, grid, check, turns=turn >= _TURN_DEG)
+    return check
 
 
 def _check_times(session: Session, found: SessionCheck) -> None:

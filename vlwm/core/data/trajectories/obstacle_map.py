@@ -58,9 +58,9 @@ class Obstacles:
         +inf outside the window and, while planning, where nothing is near enough for a visit.
         """
         i, j, inside = self.squares(xy)
-        found = self.wide[i, j] if planning else self.tops[i, j]
+        tops = self.wide[i, j] if planning else self.tops[i, j]
         allowed = inside & self.built[i, j] if planning else inside
-        return np.where(allowed, found, np.float32(np.inf))
+        return np.where(allowed, tops, np.float32(np.inf))
 
     def on_streets(self, xy: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return True for points (..., 2) on `streets`."""

@@ -60,8 +60,8 @@ class StreetWays:
         streets = self.world.streets
         at = np.rint((way - (streets.x0, streets.y0)) / NODE_M).astype(np.int64)
         at = np.clip(at, 0, np.array(streets.number.shape) - 1)
-        found = streets.number[at[:, 0], at[:, 1]]
-        return found[found >= 0].astype(np.int64)
+        nodes = streets.number[at[:, 0], at[:, 1]]
+        return nodes[nodes >= 0].astype(np.int64)
 
     def _dislike(self, way: Points, state: Points) -> float:
         dx, dy = way[min(6, len(way) - 1)] - state[:2]

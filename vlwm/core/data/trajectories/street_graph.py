@@ -53,10 +53,10 @@ class Streets:
         reach = int(np.ceil(reach_m / NODE_M))
         i, j = (int(np.rint((xy[k] - c) / NODE_M)) for k, c in enumerate((self.x0, self.y0)))
         near = self.number[max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1]
-        found = near[near >= 0]
-        if not len(found):
+        nodes = near[near >= 0]
+        if not len(nodes):
             return None
-        return int(found[np.linalg.norm(self.places[found] - xy, axis=1).argmin()])
+        return int(nodes[np.linalg.norm(self.places[nodes] - xy, axis=1).argmin()])
 
     def ways(self, start: int, reach: float) -> Ways:
         """Find every way from a node up to a cost of `reach`, in metres of open road."""

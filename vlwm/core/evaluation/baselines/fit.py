@@ -101,8 +101,8 @@ def motion_of(
 ) -> tuple[PastMotion, np.ndarray]:
     """Return the past poses of some windows and their future ego frames (N, H, 4)."""
     data = WindowDataset(store, windows, shape.history)
-    found = [data.motion(i) for i in range(len(windows))]
-    poses, ground = (np.stack(values) for values in zip(*found, strict=True))
+    motions = [data.motion(i) for i in range(len(windows))]
+    poses, ground = (np.stack(values) for values in zip(*motions, strict=True))
     past, future = slice(shape.history), slice(shape.history, None)
     return (
         PastMotion(poses[:, past], ground[:, past], shape.dt_s),
@@ -172,11 +172,11 @@ def _calibrate(
             plan_track(window.past, window.future_ego, prior, store.grid),
             strict=True,
         )
-        for h, (unknown, (given, _)) in enumerate(nearest):
-            found = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
-            found |= {name: cells.float() for name, cells in {**unknown, **given}.items()}
+        for h, (unknown, (planned, _)) in enumerate(nearest):
+            probabilities = {**forecasts.predicted(h), **forecasts.planned(window.future_ego[h])}
+            probabilities |= {name: cells.float() for name, cells in {**unknown, **planned}.items()}
             known = None if window.known is None else window.known[h]
-            for method, probability in found.items():
+            for method, probability in probabilities.items():
                 swept[method].add(probability.contiguous(), window.truth[h], h, known)
         if on_window is not None:
             on_window(index + 1, len(data))

@@ -50,12 +50,12 @@ def strongest(merits: Mapping[str, float]) -> dict[str, str]:
 
     A track without any merit keeps its memory baseline.
     """
-    found = dict(MEMORY)
+    strongest_of = dict(MEMORY)
     for track, memory in MEMORY.items():
         names = [method for method in merits if track_of(method) == track]
         if names:
-            found[track] = max(names, key=lambda m: (merits[m], m == memory))
-    return found
+            strongest_of[track] = max(names, key=lambda m: (merits[m], m == memory))
+    return strongest_of
 
 
 @dataclass
@@ -148,9 +148,9 @@ class FittedBaselines:
 
 def _content_of(motion: MotionBaseline) -> dict[str, Any]:
     if isinstance(motion, Analogs):
-        found = {"keys": motion.keys, "errors": motion.errors}
+        arrays = {"keys": motion.keys, "errors": motion.errors}
         tensors: dict[str, Any] = {
-            name: torch.from_numpy(value.astype(np.float32)) for name, value in found.items()
+            name: torch.from_numpy(value.astype(np.float32)) for name, value in arrays.items()
         }
         return tensors | {"neighbours": motion.neighbours}
     if isinstance(motion, Ridge):
@@ -170,7 +170,7 @@ def _motions_of(content: Mapping[str, Any], horizons_s: np.ndarray) -> dict[str,
     if "ridge" in content:
         names = ("centre", "scale", "weights", "errors")
         ridge = Ridge(rate, *(content["ridge"][name].numpy() for name in names))
-        found = content["analogs"]
-        keys, errors = (found[name].double().numpy() for name in ("keys", "errors"))
-        motions |= {"ridge": ridge, "analogs": Analogs(ridge, keys, errors, found["neighbours"])}
+        analogs = content["analogs"]
+        keys, errors = (analogs[name].double().numpy() for name in ("keys", "errors"))
+        motions |= {"ridge": ridge, "analogs": Analogs(ridge, keys, errors, analogs["neighbours"])}
     return motions

@@ -264,12 +264,14 @@ class Ridge(_WithErrors):
         best: tuple[float, Ridge] | None = None
         for penalty in _PENALTIES:
             ridge = np.diag(np.append(np.full(x.shape[1] - 1, penalty), 1e-9))
-            made = cls(base, centre, scale, np.linalg.solve(gram + ridge, right), base.errors)
+            candidate = cls(base, centre, scale, np.linalg.solve(gram + ridge, right), base.errors)
             off = float(
-                np.linalg.norm(_weighted(errors_of(made.expected(val), val_future)), axis=-1).mean()
+                np.linalg.norm(
+                    _weighted(errors_of(candidate.expected(val), val_future)), axis=-1
+                ).mean()
             )
             if best is None or off < best[0]:
-                best = off, made
+                best = off, candidate
         assert best is not None
         motion = best[1]
         motion.errors = _thinned(errors_of(motion.expected(past), future))

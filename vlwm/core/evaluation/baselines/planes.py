@@ -124,12 +124,12 @@ def find_walls(columns: Columns, ego: Array, cell_m: float) -> list[Wall]:
         cell_m: side of a column.
     """
     groups = _groups(columns.place, cell_m)
-    found = []
+    walls = []
     for rows in groups:
         wall = _fitted(columns, rows, ego, cell_m)
         if wall is not None:
-            found.append(wall)
-    return _with_corners(found, cell_m)
+            walls.append(wall)
+    return _with_corners(walls, cell_m)
 
 
 def _groups(place: Array, cell_m: float) -> list[NDArray[np.int64]]:

@@ -192,15 +192,15 @@ def continued(occupied: Tensor, unknown: Tensor, reach: int) -> Tensor:
         reach: longest continuation, cells.
     """
     steps = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
-    found = torch.zeros_like(occupied)
+    continued = torch.zeros_like(occupied)
     for step in steps:
         run = occupied
         for _ in range(reach):
             # A cell continues the run if the two cells behind it are in it.
             more = _shifted(run, step) & _shifted(run, (2 * step[0], 2 * step[1])) & unknown
             run = run | more
-            found |= more
-    return found
+            continued |= more
+    return continued
 
 
 def _shifted(cells: Tensor, step: tuple[int, int]) -> Tensor:

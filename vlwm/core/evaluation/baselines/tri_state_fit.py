@@ -107,7 +107,7 @@ def _best_odds(table: np.ndarray, *, fill_prior: bool) -> TriStateParameters:
     unknown = (hits + misses == 0)[..., None]  # (F + 1, F + 1, 1)
     filled = unknown & np.array([False, True]) & fill_prior  # (F + 1, F + 1, 2)
     total = table[..., 1].sum(axis=(1, 2, 3))  # (H,)
-    best, found = -1.0, TriStateParameters()
+    best_merit, parameters = -1.0, TriStateParameters()
     for ratio in RATIOS:
         odds = _HIT * (hits - ratio * misses)
         scores = np.zeros((len(THRESHOLDS), horizons))
@@ -117,10 +117,10 @@ def _best_odds(table: np.ndarray, *, fill_prior: bool) -> TriStateParameters:
             false = (table[..., 0] * occupied).sum(axis=(1, 2, 3))
             scores[k] = hit / np.maximum(false + total, 1)
         merit = float(scores.max(axis=0).sum())
-        if merit > best + 1e-12:
+        if merit > best_merit + 1e-12:
             chosen = tuple(THRESHOLDS[k] for k in scores.argmax(axis=0))
-            best, found = merit, TriStateParameters(_HIT, _HIT * ratio, chosen)
-    return found
+            best_merit, parameters = merit, TriStateParameters(_HIT, _HIT * ratio, chosen)
+    return parameters
 
 
 def _best_of(

@@ -127,9 +127,9 @@ class ThresholdHistogram:
     def best_with_merit(self) -> tuple[Thresholds, float]:
         """Return `best` and `best_sum` from one search."""
         single, _ = self.pooled().best_threshold()
-        found = [_best_pair(counts) for counts in self.counts]
-        ground, above = zip(*(pair or (single, single) for _, pair in found), strict=True)
-        return Thresholds(single, ground, above), sum(merit for merit, _ in found)
+        best_pairs = [_best_pair(counts) for counts in self.counts]
+        ground, above = zip(*(pair or (single, single) for _, pair in best_pairs), strict=True)
+        return Thresholds(single, ground, above), sum(merit for merit, _ in best_pairs)
 
 
 def _best_pair(counts: np.ndarray) -> tuple[float, tuple[float, float] | None]:

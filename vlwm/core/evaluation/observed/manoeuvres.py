@@ -71,8 +71,8 @@ class Manoeuvre:
 def candidates(*, climbs: bool = True) -> list[Manoeuvre]:
     """Return the 33 manoeuvres; a vehicle that does not climb keeps its height in all of them."""
     rates = CLIMBS if climbs else (0.0,) * len(CLIMBS)
-    found = [Manoeuvre(t, c, b) for t in TURNS for c in rates for b in BRAKES]
-    return found + [Manoeuvre(0.0, c, EMERGENCY) for c in rates]
+    manoeuvres = [Manoeuvre(t, c, b) for t in TURNS for c in rates for b in BRAKES]
+    return manoeuvres + [Manoeuvre(0.0, c, EMERGENCY) for c in rates]
 
 
 def paths_ahead(pose: np.ndarray, ground_z: float) -> np.ndarray:

@@ -65,9 +65,9 @@ def observed_frames(
     for h, (zones, predicted, planned, ego) in enumerate(frames):
         planes, free = dict[str, Tensor](), dict[str, Tensor]()
         for prefix, evidence in (("", predicted), ("true_pose_", planned)):
-            found = methods.planes(evidence, h, prefix)
-            planes |= found
-            free |= methods.free(evidence, found)
+            occupied = methods.planes(evidence, h, prefix)
+            planes |= occupied
+            free |= methods.free(evidence, occupied)
         near = swept_cells(paths, ego, grid, NEAR_M).to(device)
         way = swept_cells(paths, ego, grid).to(device)
         yield ObservedFrame(planes, free, zones, near, way)

@@ -57,15 +57,15 @@ class ZoneCounter:
         zones = len(OBSERVED_ZONES)
         code = self._code + 2 * zones * flat.short()
         cells = torch.bincount(code, minlength=4 * zones).cpu().numpy().reshape(2, zones, 2)
-        found = np.empty((len(ZONE_NAMES), 4), np.int64)
-        found[:zones] = np.stack(
+        by_zone = np.empty((len(ZONE_NAMES), 4), np.int64)
+        by_zone[:zones] = np.stack(
             [cells[1, :, 1], cells[1].sum(-1), cells[:, :, 1].sum(0), cells.sum((0, 2))], axis=-1
         )
         predicted = self._weight * flat[self._at].long()
         true = self._weight * self._near_truth
         hit = predicted * self._near_truth
-        found[-1] = [int(v.sum()) for v in (hit, predicted, true, self._weight)]
-        return found
+        by_zone[-1] = [int(v.sum()) for v in (hit, predicted, true, self._weight)]
+        return by_zone
 
 
 @dataclass

@@ -58,16 +58,16 @@ def _scores(tally: Tally) -> dict[str, dict[str, list]]:
 
 def _observed(tally: Tally, seed: int) -> dict[str, Any]:
     """Return the block `observed`: zones, calibration, and paired differences in each zone."""
-    found = tally.observed
-    if found is None:
+    observed = tally.observed
+    if observed is None:
         return {}
-    clusters, iou = list(found.clusters.values()), iou_of(found.total())
+    clusters, iou = list(observed.clusters.values()), iou_of(observed.total())
     enough = len(clusters) >= FEWEST_CLUSTERS
     samples = resampled_iou(np.stack(clusters), seed=seed) if enough else None  # (R, M, H, Z)
     differences: dict[str, dict[str, Any]] = {}
     for method, others in ((Track.PREDICTED, PREDICTED), (Track.PLAN, PLANNED)):
-        for other in others if method in found.methods else ():
-            m, r = found.methods.index(method), found.methods.index(other)
+        for other in others if method in observed.methods else ():
+            m, r = observed.methods.index(method), observed.methods.index(other)
             differences[f"{method}-{other}"] = {
                 key: {
                     "difference": none_for_nan(iou[m, :, z] - iou[r, :, z]),
@@ -78,7 +78,7 @@ def _observed(tally: Tally, seed: int) -> dict[str, Any]:
                 }
                 for key, z in ((k, ZONE_NAMES.index(name)) for k, name in OBSERVED_SCORES.items())
             }
-    return {"observed": {**found.summary(), "differences": differences}}
+    return {"observed": {**observed.summary(), "differences": differences}}
 
 
 def _ends(samples: np.ndarray | None, horizons: int) -> list[list[float] | None]:
@@ -108,7 +108,7 @@ def _differences(
     tally: Tally, samples: np.ndarray | None, baseline: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
     """Return method minus baseline: the pooled difference and its paired interval, per score."""
-    found = {}
+    differences = {}
     pairs = [
         (method, other)
         for method, track in TRACKS.items()
@@ -119,7 +119,7 @@ def _differences(
             continue
         m, r = tally.methods.index(method), tally.methods.index(other)
         iou = iou_of(tally.total.counts)  # (M, H, Z)
-        found[f"{method}-{other}"] = {
+        differences[f"{method}-{other}"] = {
             key: {
                 "difference": none_for_nan(iou[m, :, z] - iou[r, :, z]),
                 "interval": _ends(
@@ -129,7 +129,7 @@ def _differences(
             }
             for key, z in _score_zones()
         }
-    return found
+    return differences
 
 
 def _pose(tally: Tally) -> dict[str, dict[str, Any]]:

@@ -84,15 +84,15 @@ def mean_over_draws(probability: Tensor, places: Tensor) -> Tensor:
     # float16 halves the traffic; the bins of a threshold are coarser than its 11 bits
     table = probability.new_zeros(frames, x * y, padded, dtype=torch.float16)
     table[..., :depth] = probability.flatten(2).transpose(1, 2)
-    found = torch.empty(frames, x * y, depth, device=table.device)
+    mean = torch.empty(frames, x * y, depth, device=table.device)
     # a grid of programs: groups of columns by frames, rounded up
     launch = (-(-x * y // _COLUMNS), frames)
     with _current(table.device):
         _kernels().mean_over_draws[launch](
-            table, places.transpose(1, 2).contiguous(), found, x, y, depth, places.shape[1],
+            table, places.transpose(1, 2).contiguous(), mean, x, y, depth, places.shape[1],
             padded, _COLUMNS, _DRAWS, num_warps=4,
         )  # fmt: skip
-    return found.transpose(1, 2).unflatten(2, (x, y))
+    return mean.transpose(1, 2).unflatten(2, (x, y))
 
 
 def read_past(

@@ -77,11 +77,11 @@ def ego_memory(past: Tensor, past_ego: Tensor, target_ego: Tensor, grid: VoxelGr
             shifts = torch.floor(0.5 + here[:, 2] / grid.cell_m[2]).clamp(-z, z).tolist()
             for h, shift in enumerate(shifts):
                 to, of = layer_slices(int(shift), z)
-                found = table.index_select(0, rows[h])
-                occupied[b, h, :, to] += found[:, of]
+                moved = table.index_select(0, rows[h])
+                occupied[b, h, :, to] += moved[:, of]
                 contained[b, h, :, to] += inside[h, :, None]
                 if p == frames - 1:
-                    last[b, h, :, to] = found[:, of]
+                    last[b, h, :, to] = moved[:, of]
     full = (batch, horizons, x, y, z)
     return Memory(occupied.view(full), contained.view(full), last.view(full))
 

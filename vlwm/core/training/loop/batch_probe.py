@@ -70,21 +70,21 @@ def probe(
     device = state.stepper.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    found = first
+    microbatch = first
     try:
         step_s = _try_steps(state, settings, stop, first, grow=grow)
         if every_shape:
             _try_last_batch(state, settings, stop)
         _try_validation(state, stop, whole=every_shape)
-        found = state.stepper.microbatch
+        microbatch = state.stepper.microbatch
     finally:
         state.stepper.optimizer.zero_grad(set_to_none=True)
         # weights, moments, counters and random states as before the probe
         state.restore(before, "the probe's own copy")
-        state.stepper.microbatch = found
+        state.stepper.microbatch = microbatch
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return Probed(found, step_s, memory_gb(device))
+    return Probed(microbatch, step_s, memory_gb(device))
 
 
 def _try_steps(

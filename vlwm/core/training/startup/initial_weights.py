@@ -10,7 +10,7 @@ from torch import nn
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import CheckpointError, DataError
 from vlwm.core.evaluation.load import find_checkpoint
-from vlwm.core.model.pretrained import Given, take_weights
+from vlwm.core.model.pretrained import LoadedWeights, take_weights
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.vocabulary import Stage
 
@@ -47,7 +47,9 @@ def refuse_missing_weights(config: Config, options: TrainOptions) -> None:
     )
 
 
-def initial_weights(config: Config, options: TrainOptions, model: nn.Module, stage: Stage) -> Given:
+def initial_weights(
+    config: Config, options: TrainOptions, model: nn.Module, stage: Stage
+) -> LoadedWeights:
     """Copy into a model what fits of the weights that the config names, and log the table.
 
     Args:
@@ -57,9 +59,9 @@ def initial_weights(config: Config, options: TrainOptions, model: nn.Module, sta
         CheckpointError: the file is damaged or foreign, or lacks a whole part.
     """
     if config.load_from is None or options.from_scratch or not Path(config.load_from).exists():
-        return Given((), tuple(model.state_dict()))
-    given = take_weights(model, Path(config.load_from), stage)
+        return LoadedWeights((), tuple(model.state_dict()))
+    loaded = take_weights(model, Path(config.load_from), stage)
     log.info("%s: weights from %s", stage, config.load_from)
-    for line in given.table():
+    for line in loaded.table():
         log.info("  %s", line)
-    return given
+    return loaded

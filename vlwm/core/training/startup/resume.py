@@ -281,8 +281,8 @@ def locate_data(config: Config, options: TrainOptions) -> Config:
     """
     if not (options.resume or options.eval_only) or holds_sessions(Path(config.data_root)):
         return config
-    found = RunFolder(options.work_dir).find_data(config.data_root)
-    return replace(config, data_root=str(found)) if holds_sessions(found) else config
+    folder = RunFolder(options.work_dir).find_data(config.data_root)
+    return replace(config, data_root=str(folder)) if holds_sessions(folder) else config
 
 
 def stored_config(folder: RunFolder) -> dict[str, Any] | None:
@@ -305,11 +305,11 @@ def set_aside(folder: RunFolder, *, tokenizer_too: bool) -> Path | None:
 
     What a process leaves that was killed before its first checkpoint is not a run.
     """
-    found = _work(folder, tokenizer_too=tokenizer_too)
-    if not found:
+    files = _work(folder, tokenizer_too=tokenizer_too)
+    if not files:
         return None
     target = make_folder(folder.path / time.strftime("previous_%Y%m%d_%H%M%S"))
-    for path in found:
+    for path in files:
         path.rename(target / path.name)
     log.warning("the run that was here is kept in %s; a NEW run starts", target)
     return target
@@ -318,8 +318,8 @@ def set_aside(folder: RunFolder, *, tokenizer_too: bool) -> Path | None:
 def _work(folder: RunFolder, *, tokenizer_too: bool) -> list[Path]:
     """Return the files of a run that holds something made by training; else none."""
     patterns = (*_FILES, Stage.TOKENIZER.value) if tokenizer_too else _FILES
-    found = sorted({path for pattern in patterns for path in folder.path.glob(pattern)})
-    return found if any(_is_work(path) for path in found) else []
+    files = sorted({path for pattern in patterns for path in folder.path.glob(pattern)})
+    return files if any(_is_work(path) for path in files) else []
 
 
 def _is_work(path: Path) -> bool:

@@ -39,13 +39,13 @@ def motions_of(
     """Return the motion of at most `most` windows, evenly spaced, as they were driven."""
     # every k-th window, k rounded up
     every = range(0, len(windows), max(1, -(-len(windows) // most))) if most else ()
-    found = [windows.motion(i) for i in every]
-    if not found:
+    motions = [windows.motion(i) for i in every]
+    if not motions:
         none = torch.zeros(0, 0, 13, device=device)
         return MotionWindows(none, none[..., 0])
     poses, ground_z = (
         torch.from_numpy(np.array(values, np.float32)).to(device)
-        for values in zip(*found, strict=True)
+        for values in zip(*motions, strict=True)
     )
     return MotionWindows(poses, ground_z)
 

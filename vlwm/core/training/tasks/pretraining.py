@@ -23,7 +23,7 @@ from vlwm.core.config.schema import Config, OptimizerConfig
 from vlwm.core.errors import CheckpointError
 from vlwm.core.model.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from vlwm.core.model.loss_report import LossTerm
-from vlwm.core.model.pretrained import Given
+from vlwm.core.model.pretrained import LoadedWeights
 from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, set_lr
 from vlwm.core.training.loop.stepper import Stepper
 from vlwm.core.training.loop.task import batch_size
@@ -57,7 +57,7 @@ class PretrainingPhase:
     lr: float = 0.0
     steps: int = 0
 
-    def is_covered_by(self, weights: Given) -> bool:
+    def is_covered_by(self, weights: LoadedWeights) -> bool:
         """Return True if loaded weights hold what the phase would learn."""
         return bool(self.prefix) and weights.touches(self.prefix)
 
@@ -117,11 +117,11 @@ def run_phase(
         the numbers of the steps that this call made.
     """
     phase.prepare()
-    made = range(0)
+    steps = range(0)
     if phase.steps:
-        made = _take_steps(phase, config, device, progress)
+        steps = _take_steps(phase, config, device, progress)
     phase.finish()
-    return made
+    return steps
 
 
 def _take_steps(

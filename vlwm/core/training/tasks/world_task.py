@@ -208,12 +208,14 @@ class WorldTask:
 
     def load_state(self, content: CheckpointContent) -> None:
         """Take back what `state` gave."""
-        found = content.thresholds or {}
-        self.thresholds = {track: Thresholds.of(values) for track, values in found.items()}
-        fitted, known = content.baselines, content.baseline_iou
+        by_track = content.thresholds or {}
+        self.thresholds = {track: Thresholds.of(values) for track, values in by_track.items()}
+        fitted, baseline_iou = content.baselines, content.baseline_iou
         self.baselines = None if fitted is None else FittedBaselines.of(fitted)
         # a number alone in checkpoints of before baselines were fitted: it is computed again
-        self.baseline_iou = dict(known) if isinstance(known, dict) and fitted is not None else {}
+        self.baseline_iou = (
+            dict(baseline_iou) if isinstance(baseline_iou, dict) and fitted is not None else {}
+        )
 
     def save_memory(self) -> bool:
         """Recompute activations from now on; return False if that is done already."""

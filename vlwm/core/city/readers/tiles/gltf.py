@@ -191,8 +191,8 @@ class _Scene(Lists):
             def read(name: str) -> NDArray:
                 return self.accessor(names[name])
 
-            given = primitive.get("indices")
-            index = None if given is None else self.accessor(given)
+            number = primitive.get("indices")
+            index = None if number is None else self.accessor(number)
         position = read("POSITION").astype(np.float64)
         if index is None:
             index = np.arange(len(position))
