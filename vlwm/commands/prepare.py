@@ -116,7 +116,7 @@ def prepare(
     )  # fmt: skip
     scratch = Scratch(None if dry_run or store else target)
     city = _stored_city(store, input_, area, scratch) or read_input(
-        resolved, input_, plan.seed, strict, area, scratch, up, scale
+        resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers
     )
     tell_city(city)
     if dry_run:

@@ -26,12 +26,14 @@ def read_input(
     scratch: Scratch | None = None,
     up: str | None = None,
     scale: float | None = None,
+    workers: int = 1,
 ) -> City:
     """Return the city of a config or of the operator's inputs.
 
     Args:
         up: axis of OBJ files that points up; None lets their buildings tell.
         scale: metres of one unit of OBJ files; None lets their buildings tell.
+        workers: processes that read files.
 
     Raises:
         UsageError: an option does not fit.
@@ -60,6 +62,7 @@ def read_input(
         scratch=scratch,
         up=None if up is None else up.lower(),
         scale=scale,
+        workers=workers,
     )
 
 

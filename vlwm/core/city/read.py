@@ -7,8 +7,9 @@ something was built. A broken feature is left out, counted and named; `strict` s
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,29 +19,18 @@ from vlwm.core.city.area import Area, mesh_bounds
 from vlwm.core.city.assembly.deduplicate import FileOf
 from vlwm.core.city.assembly.join import Gathered, OnSource
 from vlwm.core.city.city import City
-from vlwm.core.city.readers.citygml_triangles import GmlFile
-from vlwm.core.city.readers.feature_batch import (
-    BRIDGE,
-    BUILDING,
-    PIECES,
-    ROAD,
-    SHELLS,
-    TERRAIN,
-    VEGETATION,
-    Batch,
-    Skipped,
-)
-from vlwm.core.city.readers.obj import DEFAULT_CRS, ObjFile, Options, read_obj
+from vlwm.core.city.readers.feature_batch import TERRAIN, Batch
+from vlwm.core.city.readers.obj import DEFAULT_CRS, Options
 from vlwm.core.city.readers.obj_axes import Axes
-from vlwm.core.city.readers.obj_kinds import seen_from_above
 from vlwm.core.city.readers.source_files import Source, find_sources
 from vlwm.core.city.readers.tiles.tiles3d import Leaves, find_leaves, tile_batches
-from vlwm.core.city.reference import Reference, UnknownReference, reference_of
+from vlwm.core.city.reading.source_reading import Remarks, read_source
+from vlwm.core.city.reading.source_work import Settled, SourceRead, SourceWork
 from vlwm.core.geometry.mapped_arrays import Scratch
+from vlwm.core.parallel import each
 from vlwm.core.text import safe_text
 
 _MESH_OVERHANG_M = 300.0
-_OBJ_KINDS = {"brid": BRIDGE, "veg": VEGETATION, "tran": ROAD, "dem": TERRAIN}
 _NAMED_MISSING = 3
 _LARGE_BYTES = 50_000_000
 _RELIEF_M = (-1_000.0, 10_000.0)
@@ -55,6 +45,7 @@ def read_city(
     scratch: Scratch | None = None,
     up: str | None = None,
     scale: float | None = None,
+    workers: int = 1,
 ) -> City:
     """Read every city file of the inputs (files, folders, zips) into one City.
 
@@ -64,17 +55,18 @@ def read_city(
         scratch: where the city's arrays are put; the system's folder for temporary files if None.
         up: axis of OBJ files that points up (x, y, z); None lets their buildings tell.
         scale: metres of one unit of OBJ files; None lets their buildings tell.
+        workers: processes that read CityGML and OBJ; the city does not depend on it.
 
     Raises:
         DataError: nothing to read, a broken file, places too far apart, no building in the area,
             or, with `strict`, the first broken feature.
-        MachineError: the disk of `scratch` has no room.
+        MachineError: the disk of `scratch` has no room, or a worker was killed.
     """
     paths = [Path(p) for p in inputs]
     sources, notes = find_sources(paths)
     reader = _Reader(area, strict, scratch or Scratch(), Options(up, scale), on_source)
     reader.collector.notes += notes
-    reader.read_all([s for s in reader.without_nested(sources) if reader.is_wanted(s)])
+    reader.read_all([s for s in reader.without_nested(sources) if reader.is_wanted(s)], workers)
     return reader.city(paths)
 
 
@@ -109,19 +101,71 @@ class _Reader(Gathered):
             return True
         return self.area.may_touch(bounds, _MESH_OVERHANG_M)
 
-    def read_all(self, sources: list[Source]) -> None:
-        """Read all files, the relief last."""
+    def read_all(self, sources: list[Source], workers: int) -> None:
+        """Read all files, the relief last; all but tile sets by worker processes."""
         later = [s for s in sources if s.kind == "dem"]
-        for done, source in enumerate([*(s for s in sources if s.kind != "dem"), *later]):
-            self.tell(_title(source), done, len(sources))
-            self.used.append(source)
+        ordered = [*(s for s in sources if s.kind != "dem"), *later]
+        done = 0
+        while done < len(ordered) and (workers <= 1 or not self._settled().is_final):
+            self._read(ordered[done], done, len(ordered))
+            done += 1
+        if done < len(ordered):
+            self._read_by_workers(ordered, done, workers)
+
+    def _read_by_workers(self, ordered: list[Source], first: int, workers: int) -> None:
+        """Read what follows `first` by workers, and take it in the order of the files."""
+        numbers = [n for n in range(first, len(ordered)) if ordered[n].format != "tiles"]
+        with tempfile.TemporaryDirectory(
+            prefix="vlwm-read-", dir=self.scratch.folder, ignore_cleanup_errors=True
+        ) as folder:
+            work = SourceWork(ordered, self._settled(), self.options, Path(folder))
+            with closing(each(work, numbers, workers)) as results:
+                for number in range(first, len(ordered)):
+                    if ordered[number].format == "tiles":
+                        self._read(ordered[number], number, len(ordered))
+                        continue
+                    read = next(results)
+                    if work.before == self._settled():
+                        self._take_read(read, ordered, number)
+                    else:  # a file before has settled something else
+                        self._read(ordered[number], number, len(ordered))
+
+    def _settled(self) -> Settled:
+        return Settled(self.zone.crs, self.zone.guessed, self.axes)
+
+    def _take_read(self, read: SourceRead, ordered: list[Source], number: int) -> None:
+        """Take what a worker has read."""
+        source = ordered[number]
+        self.tell(_title(source), number, len(ordered))
+        self.used.append(source)
+        for batch, crs in read.batches():
+            self._take(batch, source, crs)
+        self.zone.stated += [s for s in read.systems if s not in self.zone.stated]
+        self._finish(source, read.remarks)
+
+    def _read(self, source: Source, done: int, total: int) -> None:
+        """Read one source here."""
+        self.tell(_title(source), done, total)
+        self.used.append(source)
+        if source.format == "tiles":
             source.refuse_what_is_no_model()
-            if source.format == "tiles":
-                self._read_tiles(source, done, len(sources))
-            elif source.format == "obj":
-                self._read_obj(source)
-            else:
-                self._read_gml(source, done, len(sources))
+            self._read_tiles(source, done, total)
+            return
+        remarks, count = Remarks(self.axes), 0
+        for batch, crs in read_source(source, self.zone, self.options, remarks):
+            self._take(batch, source, crs)
+            count += len(batch.names)
+            self.tell(f"reading {safe_text(source.name)}: {count} features", done, total)
+        self._finish(source, remarks)
+
+    def _finish(self, source: Source, remarks: Remarks) -> None:
+        """Keep the remarks of a source whose batches were taken."""
+        self.axes = remarks.axes
+        self.stated += remarks.stated
+        self.is_plateau |= remarks.is_plateau
+        self.collector.notes += remarks.notes
+        for text in remarks.messages:  # what holds for many files is one note
+            self.messages.setdefault(text, []).append(source.name)
 
     def _take(self, batch: Batch, source: Source, crs: str | None = None) -> None:
         if batch.kind == TERRAIN:
@@ -131,79 +175,6 @@ class _Reader(Gathered):
         where = source.place.where(source.member)
         file = FileOf(source.name, source.format, crs, where)
         self.collector.add(batch, file, self.zone.crs or DEFAULT_CRS)
-
-    def _say(self, text: str, source: Source) -> None:
-        """Note something of a file; what holds for many files is one note."""
-        self.messages.setdefault(text, []).append(source.name)
-
-    def _read_obj(self, source: Source) -> None:
-        read = read_obj(source, self.options, self.axes)
-        self.axes = read.axes
-        self.stated.append(read.copyright)
-        for note in read.notes:
-            self._say(note, source)
-        vertices = self._placed(read, source)
-        order = np.argsort(read.feature_of_face, kind="stable")
-        kind = _OBJ_KINDS.get(source.kind or "", BUILDING)
-        batch = Batch(
-            kind,
-            read.feature_ids,
-            [source.lod or 1] * len(read.feature_ids),
-            vertices[read.faces[order]],
-            read.feature_of_face[order].astype(np.int32),
-            list(read.skipped),
-            PIECES if read.named else SHELLS,
-        )
-        there = np.isin(np.arange(len(batch.names)), batch.owners)
-        broken = {s.name for s in read.skipped}
-        empty = [n for n, found in zip(batch.names, there, strict=True) if not found]
-        batch.skipped.extend(Skipped(n, "it has no faces") for n in empty if n not in broken)
-        kinds = np.array(read.kinds or [BUILDING] * len(batch.names))
-        self._take(batch.chosen(there & (kinds == BUILDING)), source, read.crs)
-        for other in (ROAD, TERRAIN):
-            mine = there & (kinds == other)
-            if mine.any():
-                part = replace(batch.chosen(mine), kind=other, skipped=[])
-                if other == TERRAIN:
-                    self._add_relief(seen_from_above(part.triangles))
-                else:
-                    self._take(part, source, read.crs)
-
-    def _placed(self, read: ObjFile, source: Source) -> NDArray[np.float64]:
-        """Return vertices (V, 3) in the city's system.
-
-        Raises:
-            DataError: the file states a system that is not read.
-        """
-        if not len(read.vertices):
-            return read.vertices
-        crs = read.crs or DEFAULT_CRS
-        try:
-            # OBJ has x east and y north, whatever the order of a system's axes
-            reference = replace(reference_of(crs), swapped=False)
-        except UnknownReference as error:
-            raise source.broken(
-                0, f"this file is not placed: {error}", "correct its header"
-            ) from error
-        if read.crs is None:
-            self._say(_without_system(read.vertices, reference), source)
-        return reference.metres(read.vertices, self.zone)
-
-    def _read_gml(self, source: Source, done: int, total: int) -> None:
-        file = GmlFile(source, self.zone)
-        found_relief = False
-        if source.kind == "dem":
-            for triangles in file.relief():
-                found_relief = True
-                self._add_relief(triangles)
-        if not found_relief:
-            count = 0
-            for batch in file.batches():
-                self._take(batch, source)
-                count += len(batch.names)
-                self.tell(f"reading {safe_text(source.name)}: {count} features", done, total)
-        self.is_plateau |= file.document.is_plateau
-        self.collector.notes += file.notes
 
     def _read_tiles(self, source: Source, done: int, total: int) -> None:
         leaves = self._leaves[source]
@@ -241,19 +212,6 @@ class _Reader(Gathered):
         real = np.isfinite(triangles).all(axis=(1, 2))
         real &= (heights > _RELIEF_M[0]).all(axis=1) & (heights < _RELIEF_M[1]).all(axis=1)
         self.relief.append(triangles[real])
-
-
-def _without_system(vertices: NDArray[np.float64], reference: Reference) -> str:
-    """Return the note of an OBJ that names no system, and may be outside the one taken."""
-    note = f"{{file}} names no coordinate system; {DEFAULT_CRS} is taken"
-    middle = np.nanmedian(vertices, axis=0)[None]
-    if reference.holds(middle).all():
-        return note
-    x, y = middle[0, :2]
-    return (
-        f"{note}, but its coordinates, about {x:.0f} {y:.0f}, are outside it: shapes are right "
-        'and the place on the map is wrong until its first line is "# EPSG:CODE"'
-    )
 
 
 def _title(source: Source) -> str:

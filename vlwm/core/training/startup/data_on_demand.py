@@ -149,12 +149,13 @@ def _city(config: Config, root: Path) -> City:
     from vlwm.core.city.procedural import procedural_city
     from vlwm.core.city.read import read_city
     from vlwm.core.geometry.mapped_arrays import Scratch
+    from vlwm.core.parallel import default_workers
 
     wanted = config.prepare
     if wanted.source == "procedural":
         return procedural_city(wanted.procedural_size_m, wanted.seed)
     log.info("reading city models in %s", wanted.input)
-    return read_city([Path(wanted.input)], scratch=Scratch(root))
+    return read_city([Path(wanted.input)], scratch=Scratch(root), workers=default_workers())
 
 
 def _plan(config: Config, root: Path) -> PreparePlan:

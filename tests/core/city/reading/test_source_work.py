@@ -1,0 +1,111 @@
+"""Files read by workers make the city that one process makes, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from tests.core.city.gml_text import member, polygon, solid, write_members
+from tests.core.city.test_tiles import same
+from vlwm.core.city import read
+from vlwm.core.city.city import City
+from vlwm.core.city.read import read_city
+from vlwm.core.city.readers.obj_axes import Axes
+from vlwm.core.city.reading import source_work
+from vlwm.core.errors import DataError, MachineError
+from vlwm.core.geometry.mapped_arrays import Scratch
+
+
+def equal(one: City, other: City) -> None:
+    for field in (f for f in fields(City) if f.name != "scratch"):
+        same(getattr(one, field.name), getattr(other, field.name))
+
+
+def many_files(folder: Path) -> Path:
+    """Duplicates, two levels of detail, broken features and relief-like names, in nine files."""
+    folder.mkdir()
+    fine = f"<bldg:boundedBy><bldg:RoofSurface><bldg:lod2MultiSurface>{polygon(9)}" \
+           "</bldg:lod2MultiSurface></bldg:RoofSurface></bldg:boundedBy>"  # fmt: skip
+    for k in range(9):
+        body = fine if k in (3, 7) else solid(5 + k / 1000)
+        write_members(
+            folder / f"{k}.gml",
+            member(body, "same"),
+            member(solid(4, low=20 * k, high=20 * k + 10), f"own{k}"),
+            member("<bldg:lod1Solid/>", f"empty{k}"),
+        )
+    return folder
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_change_nothing(tmp_path: Path, workers: int) -> None:
+    folder = many_files(tmp_path / "in")
+    one = read_city([folder])
+    assert one.report.superseded and one.report.duplicates and one.report.skipped
+    other = read_city([folder], workers=workers, scratch=Scratch(tmp_path))
+    equal(one, other)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("place", ["citygml/osaka", "tokyo_marunouchi_obj"])
+def test_real_cities_from_two_workers(
+    plateau: Path, place: str, request: pytest.FixtureRequest
+) -> None:
+    name = {"citygml/osaka": "osaka", "tokyo_marunouchi_obj": "marunouchi"}[place]
+    equal(request.getfixturevalue(name), read_city([plateau / place], workers=2))
+
+
+def test_what_an_earlier_file_settles_is_settled_for_the_later_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker's guess of the axes is wrong: the file is read again, and the city is the same."""
+    folder = many_files(tmp_path / "in")
+    one = read_city([folder])
+    real, again = source_work.SourceWork.__call__, list[int]()
+
+    def other_axes(self: source_work.SourceWork, number: int) -> source_work.SourceRead:
+        found = real(self, number)
+        axes = Axes(up="y") if number == 4 else found.remarks.axes
+        return replace(found, remarks=replace(found.remarks, axes=axes))
+
+    here = read._Reader._read
+
+    def counted(self: read._Reader, source: read.Source, done: int, total: int) -> None:
+        again.append(done)
+        here(self, source, done, total)
+
+    monkeypatch.setattr(source_work.SourceWork, "__call__", other_axes)
+    monkeypatch.setattr(read._Reader, "_read", counted)
+    equal(one, read_city([folder], workers=2))
+    assert again == [0, 5, 6, 7, 8]  # the first settles the zone; after file 4 the guess is wrong
+
+
+def test_the_error_is_that_of_the_first_broken_file(tmp_path: Path) -> None:
+    folder = many_files(tmp_path / "in")
+    for k in (4, 6):
+        (folder / f"{k}.gml").write_text("<CityModel><broken")
+    texts = []
+    for workers in (1, 2):
+        with pytest.raises(DataError) as raised:
+            read_city([folder], workers=workers, scratch=Scratch(tmp_path))
+        texts.append(str(raised.value))
+    assert texts[0] == texts[1] and "4.gml" in texts[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_killed_worker_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, parent = many_files(tmp_path / "in"), os.getpid()
+    real = source_work.read_source
+
+    def dies(*args: object) -> object:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(source_work, "read_source", dies)
+    with pytest.raises(MachineError, match="worker processes was killed"):
+        read_city([folder], workers=2)
