@@ -12,11 +12,17 @@ import typer
 from typer.testing import CliRunner, Result
 
 from vlwm.commands.prepare import prepare
+from vlwm.core.config.load import load_config
+from vlwm.core.data.generation import prepare as preparing
+from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.errors import ConfigError, DataError, UsageError, VlwmError
+from vlwm.core.geometry.grid import VoxelGrid
 
 app = typer.Typer()
 app.command()(prepare)
 
+_CONFIG = load_config("test_local")
+GRID = VoxelGrid.from_range(_CONFIG.point_cloud_range, _CONFIG.voxel_size)
 SMALL = ("--config", "test_local", "--frames", 12, "--sessions", 3, "--workers", 1)
 
 
@@ -62,6 +68,31 @@ def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert values["grid"] == [50, 50, 30]
     assert "Would make 3 sessions" in small(tmp_path / "out", "--dry-run").stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_without_npz_a_folder_holds_shards_of_the_same_content(tmp_path: Path) -> None:
+    small(tmp_path / "npz")
+    assert small(tmp_path / "shards", "--no-npz").exit_code == 0
+    names = {p.name for p in (tmp_path / "shards").iterdir()}
+    assert sum(n.endswith(".shard") for n in names) == 3 and "splits.json" in names
+    assert not list((tmp_path / "shards").glob("*/occupancy"))
+    stores = [PackedStore.open(tmp_path / n, GRID) for n in ("npz", "shards")]
+    assert stores[0].data_hash == stores[1].data_hash
+    # the same command continues in the form that the folder was begun in
+    assert json.loads(small(tmp_path / "shards", "--json").stdout)["present"] == 3
+    assert "begun with shards" in fault(small(tmp_path / "shards", "--npz"), UsageError)
+    assert "begun with npz" in fault(small(tmp_path / "npz", "--no-npz"), UsageError)
+    assert "scans" in fault(small(tmp_path / "x", "--no-npz", "--lidar"), UsageError)
+
+
+def test_above_5_gb_shards_alone_are_the_default_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparing, "NPZ_LIMIT_BYTES", 1e5)
+    result = small(tmp_path / "a", "--dry-run", "--json")
+    assert json.loads(result.stdout)["npz"] is False
+    assert "shards alone are written: npz files would take" in result.stderr
+    assert json.loads(small(tmp_path / "a", "--dry-run", "--json", "--npz").stdout)["npz"] is True
 
 
 def test_agents_are_taken_in_turn_or_alone(tmp_path: Path) -> None:

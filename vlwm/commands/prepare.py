@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from vlwm.commands.options import prepare as opt
 from vlwm.commands.shared import recordings as rec
@@ -19,13 +20,13 @@ from vlwm.core.vocabulary import Agent
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
+    from vlwm.core.city.tiling.tiled_city import TiledCity
     from vlwm.core.config.data_schema import PrepareConfig
     from vlwm.core.config.schema import Config
     from vlwm.core.data.generation.prepare import PrepareReport
     from vlwm.core.data.generation.session_plans import PreparePlan
     from vlwm.core.data.generation.store_prepare import StoreReport
     from vlwm.core.engines import Engine
-    from vlwm.core.geometry.mapped_arrays import Scratch
 
 
 # The signature is the table of options, and Typer reads nothing else: with it and the help text a
@@ -34,6 +35,7 @@ def prepare(
     input_: opt.Input = None,
     output: opt.Output = None,
     store: opt.Store = None,
+    npz: opt.Npz = None,
     shard: opt.Shard = None,
     engine: opt.Engine = None,
     config: opt.Config = "finetune_tokyo",
@@ -114,18 +116,33 @@ def prepare(
         patterns=_patterns(pattern), seed=seed, lidar=lidar, camera=camera, observe=observe,
         pose_noise=pose_noise, workers=processes,
     )  # fmt: skip
+    as_npz = store is None and _as_npz(npz, target, resolved, plan)
     scratch = Scratch(None if dry_run or store else target)
-    city = _stored_city(store, input_, area, scratch) or read_input(
-        resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers
-    )
+    stored = _stored_city(store, input_, area)
+    if stored is not None:
+        tell_city(stored)
+        if dry_run:
+            show_plan(outline(stored, resolved, target, plan, npz=as_npz), target, json_)
+        else:
+            done = _into_store(stored, resolved, plan, str(store), share, runner, card)
+            show_store(done, json_, config)
+        return
+    city = read_input(resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers)
+    drawn = preview_file or target / "preview.png" if preview or preview_file else None
     tell_city(city)
     if dry_run:
-        show_plan(outline(city, resolved, target, plan), target, json_)
+        show_plan(outline(city, resolved, target, plan, npz=as_npz), target, json_)
     elif store is not None:
+        _keep_tiles(store, city)
         done = _into_store(city, resolved, plan, store, share, runner, card)
         show_store(done, json_, config)
+    elif not as_npz:
+        place = target.resolve().as_uri()
+        done = _into_store(city, resolved, plan, place, share, runner, card)
+        if drawn is not None:
+            _draw_preview(city, resolved, target, drawn)
+        show_store(done, json_, config)
     else:
-        drawn = preview_file or target / "preview.png" if preview or preview_file else None
         prepared = _into_folder(city, resolved, plan, target, card, drawn)
         show_prepared(prepared, target, json_, config)
 
@@ -167,7 +184,7 @@ def _plan(
 
 
 def _into_store(
-    city: City,
+    city: City | TiledCity,
     config: Config,
     plan: PreparePlan,
     store: str,
@@ -175,14 +192,13 @@ def _into_store(
     engine: Engine | None,
     card: bool,
 ) -> StoreReport:
-    """Make the sessions that a store lacks, and keep the city's tiles for other machines."""
+    """Make the sessions that a store lacks."""
     from vlwm.core.data.generation.store_prepare import prepare_store
 
-    _keep_tiles(store, city)
     with frame_progress(plan.sessions * plan.frames) as report:
         done = prepare_store(city, config, store, plan, report, share=share, engine=engine)
     if card and done.finished:
-        write_card(Path(store.removeprefix("file://")))
+        write_card(Path(unquote(store.removeprefix("file://"))))
     return done
 
 
@@ -225,6 +241,22 @@ def _check_store(store: str | None, more: str | None, output: Path | None, drawn
     open_store(store)
 
 
+def _as_npz(asked: bool | None, target: Path, config: Config, plan: PreparePlan) -> bool:
+    """Return True where npz files are written, and say where the size alone decides against it."""
+    from vlwm.commands.shared.output import note
+    from vlwm.core.data.generation.prepare import bytes_needed, writes_npz
+    from vlwm.core.geometry.grid import VoxelGrid
+
+    grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
+    found = writes_npz(asked, target, grid, plan)
+    if asked is None and not found:
+        note(
+            f"shards alone are written: npz files would take "
+            f"{bytes_needed(grid, plan) / 1e9:.0f} GB; --npz writes them as well"
+        )
+    return found
+
+
 def _engine(text: str | None, workers: int | None) -> Engine | None:
     """Return the engine of --engine; None for this machine alone, whose workers share frames."""
     from vlwm.core.engines import open_engine
@@ -236,22 +268,24 @@ def _engine(text: str | None, workers: int | None) -> Engine | None:
 
 
 def _stored_city(
-    store: str | None, inputs: list[Path] | None, area: str | None, scratch: Scratch
-) -> City | None:
+    store: str | None, inputs: list[Path] | None, area: str | None
+) -> TiledCity | None:
     """Return the city whose tiles a store has, where no --input asks for other files."""
     from vlwm.commands.shared.output import note
-    from vlwm.core.city.tiles import INDEX, TiledCity
+    from vlwm.core.city.tiling.packing import INDEX
+    from vlwm.core.city.tiling.tiled_city import TiledCity
     from vlwm.core.store.objects import open_store
 
     if store is None or inputs or area is not None or open_store(store).read(INDEX) is None:
         return None
     note(f"the city comes from its tiles in {store}")
-    return TiledCity(open_store(store)).city(scratch)
+    return TiledCity(open_store(store))
 
 
 def _keep_tiles(store: str, city: City) -> None:
     """Write the tiles of a city that was read, for the other machines."""
-    from vlwm.core.city.tiles import INDEX, write_tiles
+    from vlwm.core.city.tiling.packing import INDEX
+    from vlwm.core.city.tiling.tile_writer import write_tiles
     from vlwm.core.store.objects import open_store
 
     opened = open_store(store)

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ _stopping: Any = None  # an event that workers share with their parent
 
 def each(
     function: Callable[[Item], Result], items: Sequence[Item], workers: int, *, chunk: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `function` of every item, in order, from up to `workers` forked processes.
 
     Args:

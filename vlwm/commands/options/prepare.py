@@ -34,6 +34,14 @@ Store = Annotated[
         rich_help_panel=_MADE,
     ),
 ]
+Npz = Annotated[
+    bool | None,
+    typer.Option(
+        "--npz/--no-npz",
+        help="Write npz and pose files as well as shards; by default up to 5 GB of them.",
+        rich_help_panel=_MADE,
+    ),
+]
 Shard = Annotated[
     str | None,
     typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
+    from vlwm.core.city.tiling.tiled_city import TiledCity
     from vlwm.core.config.schema import Config
     from vlwm.core.geometry.mapped_arrays import Scratch
 
@@ -81,7 +82,7 @@ class _Steps:
             note(f"{name} ({done} of {total} files done)")
 
 
-def tell_city(city: City) -> None:
+def tell_city(city: City | TiledCity) -> None:
     """Print what was read, what was left out and why, and what is unlike any city."""
     from vlwm.commands.shared.output import note
     from vlwm.core.text import safe_text

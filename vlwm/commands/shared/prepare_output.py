@@ -20,7 +20,11 @@ def show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
         emit_json({**values, "output": str(target)})
         return
     splits = ", ".join(f"{name} {count}" for name, count in values["splits"].items())
-    sides = ", ".join(f"{n} {w:.0f} x {h:.0f} m" for n, (w, h) in values["inside_m"].items())
+    counts = values["regions"]
+    sides = ", ".join(
+        f"{n} {w:.0f} x {h:.0f} m{_largest_of(counts[n])}"
+        for n, (w, h) in values["inside_m"].items()
+    )
     print(
         f"Would make {values['sessions']} sessions of {values['frames']} frames "
         f"({', '.join(values['agents'])}; {splits}) in {target}, about "
@@ -98,3 +102,8 @@ def write_card(folder: Path) -> None:
 
     note(f"written: {write_dataset_card(folder)}")
     note(f"to publish: hf upload --repo-type dataset user/name {folder} . --exclude '.packed/*'")
+
+
+def _largest_of(regions: int) -> str:
+    """Return the words behind the sides of a region, where a split has several."""
+    return f" (the largest of {regions})" if regions > 1 else ""

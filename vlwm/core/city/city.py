@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from vlwm.core.city.roads import Roads
 from vlwm.core.city.terrain import Terrain
 from vlwm.core.geometry.mapped_arrays import Scratch, pieces
 from vlwm.core.geometry.mesh import TriangleMesh
+
+BUILT_CELL_M = 50.0
+"""side of the squares that tell where a city is built"""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,32 @@ class City:
             low = np.minimum(low, some[:, :, :2].min(axis=(0, 1)))
             high = np.maximum(high, some[:, :, :2].max(axis=(0, 1)))
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    @cached_property
+    def built_squares(self) -> NDArray[np.int64]:
+        """Return the squares (N, 2) of `BUILT_CELL_M` that a corner is in, from the origin."""
+        x0, y0, _, y1 = (int(np.floor(v / BUILT_CELL_M)) for v in self.bounds_xy)
+        columns = y1 - y0 + 1
+        keys = np.zeros(0, dtype=np.int64)  # one number sorts faster than two
+        for _, some in pieces(self.triangles):
+            squares = np.floor(some[:, :, :2].reshape(-1, 2) / BUILT_CELL_M).astype(np.int64)
+            keys = np.union1d(keys, (squares - (x0, y0)) @ (columns, 1))
+        i, j = np.divmod(keys, columns)
+        return np.stack([i + x0, j + y0], axis=1)
+
+    @cached_property
+    def built_heights(self) -> NDArray[np.float64]:
+        """Return the height (N,) above ground of the highest corner in each built square."""
+        x0, y0, _, y1 = (int(np.floor(v / BUILT_CELL_M)) for v in self.bounds_xy)
+        weights = np.array([y1 - y0 + 1, 1])
+        keys = (self.built_squares - (x0, y0)) @ weights  # rising
+        tops = np.full(len(keys), -np.inf)
+        for _, some in pieces(self.triangles):
+            corners = some.reshape(-1, 3)
+            squares = np.floor(corners[:, :2] / BUILT_CELL_M).astype(np.int64) - (x0, y0)
+            np.maximum.at(tops, np.searchsorted(keys, squares @ weights), corners[:, 2])
+        ground = self.terrain.height((self.built_squares + 0.5) * BUILT_CELL_M)
+        return np.asarray(np.maximum(tops - ground, 0.0))
 
 
 def feature_bases(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +118,8 @@ class _Reader(Gathered):
             prefix="vlwm-read-", dir=self.scratch.folder, ignore_cleanup_errors=True
         ) as folder:
             work = SourceWork(ordered, self._settled(), self.options, Path(folder))
-            with closing(each(work, numbers, workers)) as results:
+            results = each(work, numbers, workers)
+            try:
                 for number in range(first, len(ordered)):
                     if ordered[number].format == "tiles":
                         self._read(ordered[number], number, len(ordered))
@@ -129,6 +129,8 @@ class _Reader(Gathered):
                         self._take_read(read, ordered, number)
                     else:  # a file before has settled something else
                         self._read(ordered[number], number, len(ordered))
+            finally:
+                results.close()  # ends the workers
 
     def _settled(self) -> Settled:
         return Settled(self.zone.crs, self.zone.guessed, self.axes)

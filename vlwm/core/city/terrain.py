@@ -6,7 +6,7 @@ surface: a vehicle on `height` is on the voxelised ground.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,12 +38,33 @@ class Terrain:
 
     Squares are cut along the diagonal from (i, j) to (i+1, j+1). Outside the grid the height is
     that of the nearest border.
+
+    A part of a terrain (`window`) keeps the corner (x0, y0) of the whole, so that its heights are
+    those of the whole bit for bit.
+
+    Attributes:
+        first: node of the whole grid that is heights[0, 0].
+        whole: nodes of the whole grid; None where this is the whole.
     """
 
     x0: float
     y0: float
     spacing_m: float
     heights: NDArray[np.float64]
+    first: tuple[int, int] = (0, 0)
+    whole: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Nodes of the whole grid along x and y."""
+        nx, ny = self.whole or self.heights.shape
+        return int(nx), int(ny)
+
+    def window(self, bounds: Bounds) -> Terrain:
+        """Return the part under `bounds`; its heights elsewhere raise IndexError."""
+        i, j = nodes_for(bounds, (self.x0, self.y0), self.spacing_m, self.shape)
+        part = self.heights[i, j]
+        return replace(self, heights=part, first=(i.start, j.start), whole=self.shape)
 
     @classmethod
     def flat(cls, height_m: float, bounds: Bounds) -> Terrain:
@@ -86,15 +107,24 @@ class Terrain:
         return cls(grid.x0, grid.y0, grid.spacing_m, field)
 
     def height(self, xy: ArrayLike) -> NDArray[np.float64]:
-        """Return the ground height (...,) under points (..., 2), metres."""
+        """Return the ground height (...,) under points (..., 2), metres.
+
+        Raises:
+            IndexError: this is a window, and a point is outside of it.
+        """
         at = np.asarray(xy, dtype=np.float64)
-        nx, ny = self.heights.shape
+        nx, ny = self.shape
         u = np.clip((at[..., 0] - self.x0) / self.spacing_m, 0, nx - 1)
         v = np.clip((at[..., 1] - self.y0) / self.spacing_m, 0, ny - 1)
         i = np.minimum(u.astype(np.int64), nx - 2)
         j = np.minimum(v.astype(np.int64), ny - 2)
         s, t = u - i, v - j
         h = self.heights
+        if self.whole is not None:
+            i, j = i - self.first[0], j - self.first[1]
+            inside = (i >= 0) & (i < h.shape[0] - 1) & (j >= 0) & (j < h.shape[1] - 1)
+            if not np.all(inside):
+                raise IndexError("a height outside of the window of a terrain was asked for")
         h00, h10, h01, h11 = h[i, j], h[i + 1, j], h[i, j + 1], h[i + 1, j + 1]
         below = h00 + s * (h10 - h00) + t * (h11 - h10)
         above = h00 + t * (h01 - h00) + s * (h11 - h01)
@@ -105,8 +135,8 @@ class Terrain:
 
         The border squares are stretched to cover `bounds` where it reaches beyond the grid.
         """
-        xs = self._lines(self.x0, self.heights.shape[0], bounds[0], bounds[2])
-        ys = self._lines(self.y0, self.heights.shape[1], bounds[1], bounds[3])
+        xs = self._lines(self.x0, self.shape[0], bounds[0], bounds[2])
+        ys = self._lines(self.y0, self.shape[1], bounds[1], bounds[3])
         grid = np.stack(np.meshgrid(xs, ys, indexing="ij"), axis=-1)
         nodes = np.concatenate([grid, self.height(grid)[..., None]], axis=-1)
         a, b, c, d = nodes[:-1, :-1], nodes[1:, :-1], nodes[1:, 1:], nodes[:-1, 1:]
@@ -122,6 +152,24 @@ class Terrain:
         before = [low] if low < start else []
         after = [high] if high > last else []
         return np.array([*before, *inner, *after])
+
+
+def nodes_for(
+    bounds: Bounds, corner: tuple[float, float], spacing_m: float, shape: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Return the nodes of a grid that heights under `bounds` are made of, and one more each way.
+
+    Args:
+        corner: place of node (0, 0).
+        shape: nodes of the grid along x and y.
+    """
+    found = []
+    for k in (0, 1):
+        low, high = ((bounds[k + at] - corner[k]) / spacing_m for at in (0, 2))
+        first = int(np.clip(np.floor(low) - 1, 0, shape[k] - 2))
+        last = int(np.clip(np.floor(high) + 2, first + 1, shape[k] - 1))
+        found.append(slice(first, last + 1))
+    return found[0], found[1]
 
 
 def _span(points: NDArray[np.float64]) -> tuple[float, float]:

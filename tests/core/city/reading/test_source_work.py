@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.city.gml_text import member, polygon, solid, write_members
-from tests.core.city.test_tiles import same
+from tests.core.city.tiling.test_tiled_city import same
 from vlwm.core.city import read
 from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city

@@ -50,12 +50,12 @@ def made_twice(sessions: int, machines: int, seed: int) -> int:
 
 def test_three_machines_make_less_than_one_session_twice_each() -> None:
     for sessions in (8, 30):
-        assert np.mean([made_twice(sessions, 3, seed) / 3 for seed in range(30)]) < 0.9
+        assert np.mean([made_twice(sessions, 3, seed) / 3 for seed in range(30)]) < 0.75
 
 
-def test_many_machines_make_fewer_than_two_twice_each() -> None:
+def test_ten_machines_make_about_one_session_twice_each() -> None:
     """A random order makes 4.7 of 100 sessions twice on each of ten machines."""
-    assert np.mean([made_twice(100, 10, seed) / 10 for seed in range(8)]) < 1.8
+    assert np.mean([made_twice(100, 10, seed) / 10 for seed in range(12)]) < 1.2
 
 
 def test_a_machine_alone_goes_through_the_plan_once() -> None:

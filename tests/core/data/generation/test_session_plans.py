@@ -19,7 +19,7 @@ def test_every_pose_is_half_a_diagonal_inside_its_region():
     insides, splits = regions_of(city, GRID, plan)
     east, north = city.origin.easting, city.origin.northing
     for region in splits.regions:
-        own = insides[region.split]
+        (own,) = insides[region.split]
         borders = np.array(
             [region.x0 - east, region.y0 - north, region.x1 - east, region.y1 - north]
         )

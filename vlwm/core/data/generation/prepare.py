@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from vlwm.core.city.city import City
 from vlwm.core.config.schema import Config
-from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.data.generation.scenes import AnyCity, Scenes
 from vlwm.core.data.generation.session_plans import (
     PlannedSession,
     PreparePlan,
@@ -33,19 +34,23 @@ from vlwm.core.data.generation.session_writer import OnFrames, make_sessions
 from vlwm.core.data.packed_store import FOLDER as PACKED
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.sensors.rig import LIDARS
-from vlwm.core.data.splits import NAMES, PLAN_FILE, Splits, deal_sessions
-from vlwm.core.errors import DataError, MachineError
+from vlwm.core.data.splits import NAMES, PLAN_FILE, Region, Splits, deal_sessions
+from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import from_ego
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import default_workers
+from vlwm.core.store.shard import SUFFIX
 from vlwm.version import __version__
 
 CITY_FILE = "city_report.json"
 """what was read, and every feature that was left out, by file, name and reason"""
 
-_BYTES_PER_CELL = 0.03 + 1 / 8  # measured: npz as ISA-L packs it, and the packed store's bits
+NPZ_LIMIT_BYTES = 5e9
+"""up to so much a data folder holds npz files by default"""
+
+_NPZ_PER_CELL, _SHARD_PER_CELL = 0.03, 0.003  # bytes; measured, and rounded up
+_BYTES_PER_FRAME = 2000.0  # pose file, ends of blocks
 _BYTES_PER_PICTURE = 80_000.0  # measured in Marunouchi
 _EARLIER = {
     "lidar": None, "camera": False, "patterns": ["random"], "observe": None, "pose_noise": "none",
@@ -97,14 +102,14 @@ def prepare(
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     started = time.monotonic()
     _check_room(output, grid, plan)
-    tiles = TriangleTiles.build(city.triangles, scratch=city.scratch)
-    scene = Scene(tiles, city, grid, plan.fill)
+    scenes = Scenes(city, grid, plan.fill)
     regions, splits = regions_of(city, grid, plan)
     make_folder(output)
     _claim(output, city, grid, plan)
     write_json(output / CITY_FILE, {"city": city.name, **asdict(city.report)})
     written, sessions = 0, list[PlannedSession]()
-    for some in plan_sessions(scene, regions, plan):
+    scene = scenes.whole
+    for some in plan_sessions(scenes, regions, plan):
         written += make_sessions(output, some, scene, plan, on_frames)
         sessions += some
     rate = written / max(time.monotonic() - started, 1e-9)
@@ -117,41 +122,96 @@ def prepare(
     return _report(store, splits, plan, city, written, rate, below)
 
 
-def outline(city: City, config: Config, output: Path, plan: PreparePlan) -> dict[str, Any]:
+def outline(
+    city: AnyCity, config: Config, output: Path, plan: PreparePlan, *, npz: bool = True
+) -> dict[str, Any]:
     """Return the plan of `prepare` as JSON values, after the checks that need no writing.
+
+    Args:
+        npz: False for shards alone.
 
     Raises:
         DataError: the place is too small.
         MachineError: the disk has no room.
     """
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
-    _check_room(output, grid, plan)
+    _check_room(output, grid, plan, npz=npz)
     regions, _ = regions_of(city, grid, plan)
     dealt = deal_sessions(plan.sessions)
     return {
         **asdict(plan),
         "city": city.name,
         "grid": list(grid.shape),
-        "bytes": _bytes_needed(grid, plan),
+        "bytes": bytes_needed(grid, plan, npz=npz),
+        "npz": npz,
         "splits": {name: dealt.count(name) * plan.frames for name in NAMES},
         "dealt": [{"split": s, "agent": a, "pattern": p} for s, a, p in deal_patterns(plan)],
-        "inside_m": {name: [round(s, 1) for s in regions[name].sides] for name in NAMES},
+        "regions": {name: len(regions[name]) for name in NAMES},
+        "inside_m": {name: [round(s, 1) for s in _largest(regions[name])] for name in NAMES},
     }
 
 
-def _bytes_needed(grid: VoxelGrid, plan: PreparePlan) -> int:
-    frame = grid.num_cells * _BYTES_PER_CELL + 2000.0
+def _largest(regions: Sequence[Region]) -> tuple[float, float]:
+    """Return the sides of the largest region, metres."""
+    return max((region.sides for region in regions), key=lambda sides: sides[0] * sides[1])
+
+
+def bytes_needed(grid: VoxelGrid, plan: PreparePlan, *, npz: bool = True) -> int:
+    """Return about how many bytes a plan takes on the disk.
+
+    Args:
+        npz: False without the npz, pose and sensor files: shards alone.
+    """
+    layers = 1 if plan.observe is None else 3  # each costs about as much as the truth
+    shards = layers * grid.num_cells * _SHARD_PER_CELL + _BYTES_PER_FRAME / 10
+    if not npz:
+        return round(plan.sessions * plan.frames * shards)
+    files = layers * grid.num_cells * _NPZ_PER_CELL + _BYTES_PER_FRAME
     if plan.lidar is not None:
-        frame += LIDARS[plan.lidar].beams * 16
+        files += LIDARS[plan.lidar].beams * 16
     if plan.camera:
-        frame += _BYTES_PER_PICTURE
-    if plan.observe is not None:
-        frame *= 3  # two layers more, each costs about as much as the truth
-    return round(plan.sessions * plan.frames * frame)
+        files += _BYTES_PER_PICTURE
+    return round(plan.sessions * plan.frames * (files + shards))
 
 
-def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan) -> None:
-    need = _bytes_needed(grid, plan)
+def _begun_with_npz(target: Path) -> bool | None:
+    """Return True for a folder with npz sessions, False for one with shards, else None."""
+    if any(target.glob("*/occupancy")):
+        return True
+    return False if any(target.glob(f"*{SUFFIX}")) else None
+
+
+def writes_npz(asked: bool | None, target: Path, grid: VoxelGrid, plan: PreparePlan) -> bool:
+    """Return True where npz files are written, False where shards alone are.
+
+    Args:
+        asked: by the operator; None goes on as the folder was begun, else up to 5 GB.
+
+    Raises:
+        UsageError: shards alone, which hold no scans and pictures, with a lidar or a camera; or
+            the folder was begun in the other way.
+    """
+    records = plan.lidar is not None or plan.camera
+    if asked is False and records:
+        raise UsageError(
+            "shards hold no scans and pictures",
+            remedy="leave out --no-npz, or --lidar and --camera",
+        )
+    begun = _begun_with_npz(target)
+    if None not in (asked, begun) and asked != begun:
+        what, option = ("npz files", "--no-npz") if begun else ("shards alone", "--npz")
+        raise UsageError(
+            f"this folder was begun with {what}",
+            where=target,
+            remedy=f"leave out {option}, or give another --output",
+        )
+    if begun is not None or asked is not None or records:
+        return bool(begun) if begun is not None else asked is not False
+    return bytes_needed(grid, plan) <= NPZ_LIMIT_BYTES
+
+
+def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan, *, npz: bool = True) -> None:
+    need = bytes_needed(grid, plan, npz=npz)
     free = free_bytes(output)
     if need > free:
         raise MachineError(
@@ -161,7 +221,7 @@ def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan) -> None:
         )
 
 
-def claim_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> dict[str, Any]:
+def claim_of(city: AnyCity, grid: VoxelGrid, plan: PreparePlan) -> dict[str, Any]:
     """Return what a data folder or store is for, as the JSON values of `prepare.json`."""
     sources = [asdict(s) for s in city.sources]
     values = {

@@ -12,6 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_AHEAD = 2
+"""sessions at the begin of a gap that belong to the machine that walks into it"""
+_MIDDLE = (0.25, 0.75)
+"""shares of a gap between which a machine jumps"""
+
 
 class SessionOrder:
     """The walk of one machine through the sessions that are missing.
@@ -47,13 +52,16 @@ class SessionOrder:
         if len(missing) == self.count:  # nobody has finished a session yet
             return int(self._rng.integers(self.count))
         gaps = _gaps(missing, self.count)
-        # the first session of a gap is probably in work: weigh gaps by the rest
-        lengths = np.array([len(gap) - 1 for gap in gaps], dtype=np.float64)
+        # the first session of a gap is probably in work, and the second is next of the same
+        # machine: weigh gaps by the rest
+        lengths = np.array([max(0, len(gap) - _AHEAD) for gap in gaps], dtype=np.float64)
         if not lengths.any():
-            return gaps[int(self._rng.integers(len(gaps)))][0]
+            longest = max(len(gap) for gap in gaps)
+            ends = [gap[-1] for gap in gaps if len(gap) == longest]
+            return ends[int(self._rng.integers(len(ends)))]
         gap = gaps[int(self._rng.choice(len(gaps), p=lengths**2 / (lengths**2).sum()))]
-        low, high = max(1, len(gap) // 4), max(1, 3 * len(gap) // 4)
-        return gap[int(self._rng.integers(low, high + 1))]
+        low, high = (max(_AHEAD, int(share * len(gap))) for share in _MIDDLE)
+        return gap[min(int(self._rng.integers(low, high + 1)), len(gap) - 1)]
 
     def all_in_work(self, missing: Sequence[int]) -> bool:
         """Return True if every missing session follows a finished one: others may make them all."""

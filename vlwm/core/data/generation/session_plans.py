@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.city.city import City
+from vlwm.core.city.city import BUILT_CELL_M, City
+from vlwm.core.config.schema import Config
 from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.data.generation.many_regions import is_large, plan_many_regions
+from vlwm.core.data.generation.scenes import AnyCity, Scenes, reach_of
 from vlwm.core.data.session import SessionMeta
 from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectories.obstacle_map import Obstacles, obstacles_in
@@ -27,12 +30,9 @@ from vlwm.core.data.trajectories.vehicle import VEHICLES
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.mapped_arrays import pieces
-from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.parallel import each
 from vlwm.core.store.progress import session_name
 
-_BUILT_CELL_M = 50.0
 _SESSION_SIDE_M = 1200.0
 _MAPS = 4
 _AT_ONCE = 5
@@ -85,43 +85,55 @@ class PlannedSession:
         return ego
 
 
-def _built(city: City) -> NDArray[np.float64]:
+def _built(city: AnyCity) -> NDArray[np.float64]:
     """Return the middles (N, 2) of the built squares of the plan, metres."""
-    x0, y0, _, y1 = (int(np.floor(v / _BUILT_CELL_M)) for v in city.bounds_xy)
-    columns = y1 - y0 + 1
-    keys = np.zeros(0, dtype=np.int64)  # one number sorts faster than two
-    for _, some in pieces(city.triangles):
-        squares = np.floor(some[:, :, :2].reshape(-1, 2) / _BUILT_CELL_M).astype(np.int64)
-        keys = np.union1d(keys, (squares - (x0, y0)) @ (columns, 1))
-    i, j = np.divmod(keys, columns)
-    return (np.stack([i + x0, j + y0], axis=1) + 0.5) * _BUILT_CELL_M
+    return np.asarray((city.built_squares + 0.5) * BUILT_CELL_M, dtype=np.float64)
 
 
-def regions_of(city: City, grid: VoxelGrid, plan: PreparePlan) -> tuple[dict[str, Region], Splits]:
-    """Return the insides of the regions in the city's frame, and the splits in its CRS."""
-    margin = grid.horizontal_half_diagonal_m
-    regions = plan_regions(city.bounds_xy, margin, plan.seed, _built(city))
+Insides = dict[str, tuple[Region, ...]]
+"""the insides of the regions of each split, in the city's frame"""
+
+
+def regions_of(city: AnyCity, grid: VoxelGrid, plan: PreparePlan) -> tuple[Insides, Splits]:
+    """Return the insides of the regions in the city's frame, and the splits in its CRS.
+
+    Cities above 20 km² have many regions a split, smaller ones one.
+    """
+    margin, built = grid.horizontal_half_diagonal_m, _built(city)
+    bounds = city.bounds_xy
+    # whole metres: two poses of different splits are then 114 m apart at full size
+    wide = float(np.ceil(margin))
+    many = None
+    if is_large(bounds):
+        many = plan_many_regions(bounds, wide, plan.seed, built, city.built_heights)
+    if many is not None:
+        margin = wide
+    regions = many or plan_regions(bounds, margin, plan.seed, built)
     east, north = city.origin.easting, city.origin.northing
     placed = tuple(
         dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)
         for r in regions
     )
-    return {r.split: r.shrunk(margin) for r in regions}, Splits(city.origin.crs, margin, placed)
+    insides: Insides = {}
+    for region in regions:
+        insides[region.split] = (*insides.get(region.split, ()), region.shrunk(margin))
+    return insides, Splits(city.origin.crs, margin, placed)
 
 
 class SessionPlanner:
     """Plans any session of a plan: a function of city, grid, plan and index alone.
 
     Args:
-        scene: the city and the grid.
+        scenes: of the city.
         regions: insides of the regions of the splits, in the city's frame.
         plan: the plan.
     """
 
-    def __init__(self, scene: Scene, regions: dict[str, Region], plan: PreparePlan) -> None:
-        self._scene, self._regions, self._plan = scene, regions, plan
-        self._built = _built(scene.city)
+    def __init__(self, scenes: Scenes, regions: Insides, plan: PreparePlan) -> None:
+        self._scenes, self._regions, self._plan = scenes, regions, plan
+        self._built = _built(scenes.city)
         self._dealt = deal_patterns(plan)
+        self._reach = reach_of(scenes.grid, plan.lidar, plan.observe, camera=plan.camera)
         self._map_of = lru_cache(_MAPS)(self._obstacles)
 
     def __len__(self) -> int:
@@ -129,15 +141,24 @@ class SessionPlanner:
 
     def plan(self, index: int) -> PlannedSession:
         """Return session `index` of the plan."""
-        split, agent, pattern = self._dealt[index]
-        piece = _piece(self._regions[split], self._built, [self._plan.seed, index])
+        _, agent, pattern = self._dealt[index]
+        piece = self._piece(index)
         obstacles = self._map_of(piece, agent)
-        session = _plan_session(self._scene, piece, obstacles, agent, pattern, index, self._plan)
+        scene = self.scene(index)
+        session = _plan_session(scene, piece, obstacles, agent, pattern, index, self._plan)
         obstacles.let_go()
         return session
 
+    def scene(self, index: int) -> Scene:
+        """Return a scene with all that session `index` can touch."""
+        return self._scenes.around(self._piece(index), self._reach)
+
+    def _piece(self, index: int) -> Region:
+        split, _, _ = self._dealt[index]
+        return _piece(self._regions[split], self._built, [self._plan.seed, index])
+
     def _obstacles(self, region: Region, agent: str) -> Obstacles:
-        scene = self._scene
+        scene = self._scenes.around(region, self._reach)
         window = (region.x0, region.y0, region.x1, region.y1)
         vehicle = VEHICLES[agent]
         margin, cell = vehicle.margin_m, vehicle.map_m
@@ -146,32 +167,30 @@ class SessionPlanner:
         return obstacles
 
 
-def plan_session(city: City, plan: PreparePlan, index: int, grid: VoxelGrid) -> PlannedSession:
-    """Return session `index` of a plan before its frames are made.
-
-    A pure function: every machine that has the city plans the same session. `SessionPlanner` plans
-    many sessions of one city in less time.
+def plan_session(
+    city: AnyCity, plan: PreparePlan, index: int, grid: VoxelGrid | None = None
+) -> PlannedSession:
+    """Return session `index` of a plan: a pure function of its arguments.
 
     Args:
-        city: the whole city, in metres from its origin.
-        plan: the plan; `workers` changes nothing.
-        index: 0 to plan.sessions - 1.
-        grid: of the frames; the half diagonal of its floor is the margin between splits.
+        city: in memory, or as tiles in a store; the result is the same bit for bit.
+        grid: of the frames; None is the full grid of the default config.
 
     Raises:
-        DataError: no free path is found.
-        UsageError: an agent follows none of the plan's patterns.
+        DataError: the place is too small, or no path was found.
     """
-    scene = Scene(TriangleTiles.build(city.triangles, scratch=city.scratch), city, grid, plan.fill)
+    if grid is None:
+        usual = Config()
+        grid = VoxelGrid.from_range(usual.point_cloud_range, usual.voxel_size)
     regions, _ = regions_of(city, grid, plan)
-    return SessionPlanner(scene, regions, plan).plan(index)
+    return SessionPlanner(Scenes(city, grid, plan.fill), regions, plan).plan(index)
 
 
 def plan_sessions(
-    scene: Scene, regions: dict[str, Region], plan: PreparePlan
+    scenes: Scenes, regions: Insides, plan: PreparePlan
 ) -> Iterator[list[PlannedSession]]:
     """Yield every session in order, some at a time, planned by the plan's workers."""
-    planner = SessionPlanner(scene, regions, plan)
+    planner = SessionPlanner(scenes, regions, plan)
     at_once = _AT_ONCE * max(1, plan.workers)
     for start in range(0, len(planner), at_once):
         some = range(start, min(start + at_once, len(planner)))
@@ -199,17 +218,24 @@ def deal_patterns(plan: PreparePlan) -> list[tuple[str, str, str]]:
     return dealt
 
 
-def _piece(region: Region, built: NDArray[np.float64], seed: list[int]) -> Region:
-    """Return the part of a region that one session keeps to, so that no map grows with the city.
+def _piece(regions: Sequence[Region], built: NDArray[np.float64], seed: list[int]) -> Region:
+    """Return the part of a split that one session keeps to, so that no map grows with the city.
 
-    One of equal parts of at most `_SESSION_SIDE_M`, as likely as much is built there.
+    One of equal parts of a region of at most `_SESSION_SIDE_M`, as likely as much is built there.
     """
+    insides = [built[region.inside(built, 0.0)] for region in regions]
+    ends = np.cumsum([len(inside) for inside in insides])
+    rng = np.random.default_rng([*seed, 0x91ECE])
+    region, place = regions[0], None
+    if ends[-1]:
+        drawn = int(rng.integers(ends[-1]))
+        which = int(np.searchsorted(ends, drawn, side="right"))
+        region = regions[which]
+        place = insides[which][drawn - int(ends[which])]  # counted from the end of its region
     low, high = np.array([region.x0, region.y0]), np.array([region.x1, region.y1])
+    if place is None:
+        place = (low + high) / 2
     size = (high - low) / np.ceil((high - low) / _SESSION_SIDE_M)
-    inside = built[region.inside(built, 0.0)]
-    if not len(inside):
-        inside = (low + high)[None] / 2
-    place = inside[np.random.default_rng([*seed, 0x91ECE]).integers(len(inside))]
     x0, y0 = (float(v) for v in low + np.floor((place - low) / size * (1 - 1e-9)) * size)
     x1, y1 = min(x0 + float(size[0]), region.x1), min(y0 + float(size[1]), region.y1)
     return Region(region.split, x0, y0, x1, y1)

@@ -1,7 +1,8 @@
 """Make one session of a plan and write it into a store: the unit of work of all machines.
 
-`SessionWork` can be pickled: a worker on another machine reads the city's tiles from the store once
-and keeps them for its next sessions. Only counts and names come back; the bytes are in the store.
+`SessionWork` can be pickled: a worker on another machine reads the city's tiles from the store as
+its sessions need them and keeps the last ones. Only counts and names come back; the bytes are in
+the store.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.city.tiles import TiledCity
-from vlwm.core.data.generation.frame_jobs import Scene
+from vlwm.core.city.tiling.tiled_city import TiledCity
+from vlwm.core.data.generation.scenes import AnyCity, Scenes
 from vlwm.core.data.generation.session_plans import (
     PreparePlan,
     SessionPlanner,
@@ -26,7 +26,6 @@ from vlwm.core.data.generation.session_writer import OnFrames, make_session
 from vlwm.core.data.session import Session
 from vlwm.core.data.shards.session_shard import shard_of_session
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.geometry.voxelize import TriangleTiles
 from vlwm.core.store.objects import ObjectStore, open_store
 from vlwm.core.store.shard import SUFFIX, parse_index
 
@@ -54,19 +53,18 @@ class Outcome:
 
 
 class SessionMaker:
-    """Makes any session of a plan from a city in memory.
+    """Makes any session of a plan.
 
     Args:
-        city: the whole city.
+        city: in memory, or as tiles, of which each session reads those in its reach.
         grid: of the frames.
         plan: the plan.
     """
 
-    def __init__(self, city: City, grid: VoxelGrid, plan: PreparePlan) -> None:
-        tiles = TriangleTiles.build(city.triangles, scratch=city.scratch)
-        self._scene = Scene(tiles, city, grid, plan.fill)
+    def __init__(self, city: AnyCity, grid: VoxelGrid, plan: PreparePlan) -> None:
+        self._grid = grid
         regions, self.splits = regions_of(city, grid, plan)
-        self._planner = SessionPlanner(self._scene, regions, plan)
+        self._planner = SessionPlanner(Scenes(city, grid, plan.fill), regions, plan)
         self._plan = plan
         self.names = session_names(plan)
 
@@ -75,8 +73,9 @@ class SessionMaker:
         planned = self._planner.plan(index)
         with tempfile.TemporaryDirectory(prefix="vlwm-session-") as scratch:
             folder = Path(scratch) / planned.name
-            make_session(folder, planned, self._scene, self._plan, on_frames)
-            return shard_of_session(Session(folder, strict=True), self._scene.grid, strict=True)
+            scene = self._planner.scene(index)
+            make_session(folder, planned, scene, self._plan, on_frames)
+            return shard_of_session(Session(folder, strict=True), self._grid, strict=True)
 
     def put(self, store: ObjectStore, index: int, on_frames: OnFrames) -> Outcome:
         """Make one session and write its shard, unless the store has it by then."""
@@ -122,10 +121,10 @@ class SessionWork:
                 _held[repr(self)] = SessionMaker(self._city(), self.grid, self._alone())
             return _held[repr(self)]
 
-    def _city(self) -> City:
+    def _city(self) -> AnyCity:
         if self.procedural is not None:
             return procedural_city(*self.procedural)
-        return TiledCity(open_store(self.url)).city()
+        return TiledCity(open_store(self.url))
 
     def _alone(self) -> PreparePlan:
         return replace(self.plan, workers=1)

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vlwm.core.city.city import City
 from vlwm.core.config.schema import Config
 from vlwm.core.data.generation.prepare import CITY_FILE, check_claim, claim_of
+from vlwm.core.data.generation.scenes import AnyCity
 from vlwm.core.data.generation.session_order import SessionOrder
 from vlwm.core.data.generation.session_plans import (
     PreparePlan,
@@ -73,7 +73,7 @@ class StoreReport:
 
 
 def prepare_store(
-    city: City,
+    city: AnyCity,
     config: Config,
     url: str,
     plan: PreparePlan,
@@ -207,7 +207,7 @@ def parse_share(text: str | None) -> tuple[int, int] | None:
     raise UsageError(f"--shard {text} is not i/n", remedy="use 0/4, 1/4, 2/4 and 3/4, for example")
 
 
-def _claim(store: ObjectStore, city: City, wanted: dict[str, Any]) -> None:
+def _claim(store: ObjectStore, city: AnyCity, wanted: dict[str, Any]) -> None:
     """Write `prepare.json` and the city's report, or compare the first with the plan."""
     raw = store.read(PLAN_FILE)
     if raw is None:

@@ -11,7 +11,8 @@ import pytest
 
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
-from vlwm.core.city.tiles import TiledCity, write_tiles
+from vlwm.core.city.tiling.tile_writer import write_tiles
+from vlwm.core.city.tiling.tiled_city import TiledCity
 from vlwm.core.data.generation.frame_jobs import Scene
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
