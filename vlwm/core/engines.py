@@ -74,7 +74,7 @@ class DaskEngine:
         from distributed import Client, LocalCluster, as_completed
 
         for name in ("distributed", "asyncio", "tornado"):
-            # what is lost is told in one sentence of ours; theirs are tracebacks
+            # a lost task becomes one sentence of ours; theirs are tracebacks
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         where = self.address
         try:

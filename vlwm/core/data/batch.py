@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vlwm.core.geometry.frames import ORIENTATION
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+D = TypeVar("D", bound="DataclassInstance")
 
 IDENTITY = 0
 MIRROR = 4
@@ -155,7 +160,8 @@ class FrameBatch:
         return _to(self, device)
 
 
-def _to(value: Any, device: torch.device | str) -> Any:
+def _to(value: D, device: torch.device | str) -> D:
+    """Return a dataclass of tensors on a device."""
     parts = {f.name: getattr(value, f.name) for f in fields(value)}
     moved = {k: v.to(device, non_blocking=True) for k, v in parts.items() if v is not None}
     return replace(value, **moved)
@@ -196,7 +202,7 @@ def mirrored_poses(poses: NDArray[np.float64]) -> NDArray[np.float64]:
     return poses * signs
 
 
-def collate(samples: Sequence[Any]) -> Any:
+def collate(samples: Sequence[D]) -> D:
     """Stack dataclasses of tensors; a field that is None stays None."""
     first = samples[0]
     parts = {f.name: [getattr(s, f.name) for s in samples] for f in fields(first)}

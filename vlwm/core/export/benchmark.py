@@ -69,8 +69,8 @@ alone. The whole protocol: docs/evaluation.md of vlwm {version}.
     vlwm eval FOLDER
 
 FOLDER is this folder or its name on the Hub. The command scores the model and every baseline on the
-data in here, and says how far the result is from scores.json. Differences up to {tolerance:g} count
-as the same table.
+data in here, and reports how far the result is from scores.json. Differences up to {tolerance:g}
+count as the same table.
 
 ## Add a model
 

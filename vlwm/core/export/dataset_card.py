@@ -152,7 +152,7 @@ def _splits(found: _Summary, splits: Splits) -> str:
 
 def _limits(procedural: bool) -> str:
     if procedural:
-        return "A made-up city: nothing measured here says anything about a real one."
+        return "A made-up city: nothing measured here carries over to a real one."
     return (
         "Buildings are as detailed as the city model; nothing moves, and what the model lacks "
         "(trees, wires, cars) is missing here as well."

@@ -115,7 +115,7 @@ def peek_checkpoint(path: Path) -> dict[str, Any] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # noqa: BLE001 - a damaged file can raise anything; loading it says what
+    except Exception:  # noqa: BLE001 - a damaged file can raise anything; loading it names the cause
         return None
     whole = isinstance(content, dict) and content.get("format") == FORMAT
     return dict(content) if whole else None

@@ -74,7 +74,7 @@ def kept_arrays(path: Path, key: Any) -> tuple[Any, dict[str, NDArray[Any]]] | N
     for name, kind, shape in head["arrays"]:
         count = int(np.prod(shape, dtype=np.int64))
         array = np.frombuffer(body, np.dtype(kind), count, at).reshape(shape)
-        # arrays in the middle of the file may lie at any byte: copies are aligned
+        # arrays in the middle of the file may begin at any byte: copies are aligned
         arrays[name] = array.copy() if not array.flags.aligned else array
         at += array.nbytes
     return head["values"], arrays

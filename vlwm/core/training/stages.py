@@ -228,7 +228,7 @@ def _fit(
         ),
         run.ranks,
     )
-    if source is not None:  # a resumed run began where its first checkpoint says
+    if source is not None:  # a resumed run keeps the beginning that its first checkpoint names
         begun = str(source.content.get("initial_weights", config.load_from) or "")
     attribution = attribution_with(
         data.store.attribution, config, from_scratch=run.options.from_scratch

@@ -130,7 +130,7 @@ def read_past(
     return planes, means, reach
 
 
-def _current(device: torch.device) -> AbstractContextManager[Any]:
+def _current(device: torch.device) -> AbstractContextManager[object]:
     """Make a device current: Triton launches on the current GPU, not on that of the tensors."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from vlwm.core.training.loop.progress import StageSettings
 from vlwm.core.training.loop.reporter import memory_gb
 from vlwm.core.training.loop.stepper import Stepper
-from vlwm.core.training.loop.task import MemoryShort
+from vlwm.core.training.loop.task import MemoryShort, Samples
 from vlwm.core.training.loop.train_state import RunState
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 
@@ -120,7 +120,7 @@ def _try_last_batch(state: RunState, settings: StageSettings, stop: StopSignal) 
         _step(state.stepper, batch, at.step, left, stop)
 
 
-def _step(stepper: Stepper, batch: Any, number: int, samples: int, stop: StopSignal) -> float:
+def _step(stepper: Stepper, batch: Samples, number: int, samples: int, stop: StopSignal) -> float:
     """Take one step with all of its waiting; return its seconds."""
     started = time.perf_counter()
     stepper(batch, number, samples)

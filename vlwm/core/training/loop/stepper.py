@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from vlwm.core.data.sampler import share_cuts
 from vlwm.core.errors import TrainingError
 from vlwm.core.model.loss_report import LossReport
 from vlwm.core.training.loop.optimizer import clip_gradients, guarded_step
-from vlwm.core.training.loop.task import StepTask, batch_part, batch_size, microbatches
+from vlwm.core.training.loop.task import B, Samples, StepTask, batch_part, batch_size, microbatches
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.telemetry.meter import Numbers, merge
 
@@ -110,7 +109,7 @@ class Stepper:
         half = precision == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**13, enabled=half)
 
-    def __call__(self, batch: Any, step: int, samples: int) -> StepResult:
+    def __call__(self, batch: Samples, step: int, samples: int) -> StepResult:
         """Take one step.
 
         Args:
@@ -132,7 +131,7 @@ class Stepper:
             self.shrink(self.ranks.largest_piece(samples))
             _restore_device_random_state(before, self.device)
 
-    def _accumulate(self, batch: Any, step: int, samples: int) -> tuple[Numbers, bool]:
+    def _accumulate(self, batch: Samples, step: int, samples: int) -> tuple[Numbers, bool]:
         """Add up the gradients of this process's share; return True if memory ran out."""
         self.task.begin_step(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,7 +154,7 @@ class Stepper:
             parameter.grad = grad
         return numbers, False
 
-    def _pieces(self, batch: Any, samples: int) -> Iterator[Any]:
+    def _pieces(self, batch: B, samples: int) -> Iterator[B]:
         """Yield this process's share in the pieces of the processes that it replaces."""
         if batch is None:
             return
@@ -168,7 +167,7 @@ class Stepper:
             if end > start:
                 yield batch_part(batch, start - cuts[0], end - cuts[0])
 
-    def _backward_by_terms(self, part: Any, step: int, share: float) -> LossReport:
+    def _backward_by_terms(self, part: Samples, step: int, share: float) -> LossReport:
         """Back-propagate a microbatch term by term, so that one term's graph is alive at a time.
 
         Args:
@@ -205,7 +204,7 @@ class Stepper:
         numbers["grad_norm"] = norm.detach()
         return StepResult(numbers, skipped, lost if self.scaler.is_enabled() else skipped)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[object]:
         if self.precision is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.precision)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,18 @@ from vlwm.core.model.checkpoint_content import CheckpointContent
 from vlwm.core.model.loss_report import LossTerm
 from vlwm.core.vocabulary import Stage
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+
+class Samples(Protocol):
+    """A batch: a dataclass of tensors whose first axis counts samples."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def to(self, device: torch.device | str) -> Samples:
+        """Return the batch on a device."""
+        ...
+
+
+B = TypeVar("B", bound=Samples)
 
 Tick = Callable[[], None]
 """Called between pieces of long work: updates the heartbeat, and raises after a signal."""
@@ -109,7 +119,7 @@ class Task(StepTask, Protocol):
         ...
 
 
-def validate_all(batches: Iterable[Any], score: Callable[[Any], None], pause: Pause) -> None:
+def validate_all(batches: Iterable[B | None], score: Callable[[B], None], pause: Pause) -> None:
     """Evaluate every batch that is not None, pausing after each."""
     for batch in batches:
         # all processes must reach `pause`: it votes on memory and signals
@@ -122,10 +132,7 @@ def validate_all(batches: Iterable[Any], score: Callable[[Any], None], pause: Pa
         pause(full)
 
 
-B = TypeVar("B", bound="DataclassInstance")
-
-
-def batch_size(batch: DataclassInstance) -> int:
+def batch_size(batch: Samples) -> int:
     """Return the samples in a batch: the length of its first field."""
     return len(getattr(batch, dataclasses.fields(batch)[0].name))
 

@@ -26,6 +26,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vlwm.core.errors import StoppedError, TrainingError
@@ -61,7 +62,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    votes: Any = None
+    votes: dist.ProcessGroup | None = None
     lifeline: Lifeline | None = None
     begun_with: int = 0
 
@@ -269,14 +270,14 @@ class Ranks:
         _watched(dist.all_gather, parts, padded)
         return torch.cat([p[:n] for p, n in zip(parts, counts.tolist(), strict=True)])
 
-    def sum_array(self, values: Any) -> Any:
-        """Add up a NumPy array over all processes, in place (float64 or int64)."""
+    def sum_array(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Add up an array over all processes, in place (float64 or int64)."""
         if self.size > 1:
             _watched(dist.all_reduce, torch.from_numpy(values), dist.ReduceOp.SUM, self.votes)
         return values
 
 
-def _watched(collective: Callable[..., Any], *arguments: Any) -> None:
+def _watched(collective: Callable[..., object], *arguments: object) -> None:
     """Run a collective; report a lost process as such.
 
     Raises:
@@ -331,7 +332,7 @@ def join_ranks() -> Iterator[Ranks]:
     if gpu:
         torch.cuda.set_device(local)
     # votes go over gloo on the host, whatever carries the gradients. They fail first: NCCL ends the
-    # process where it stands
+    # process at once
     backend, most = ("nccl", 2 * patience) if gpu else ("gloo", patience)
     try:
         _watched(lambda: dist.init_process_group(backend, timeout=most))

@@ -53,7 +53,8 @@ class Lifeline:
     """Signs of life over a store that all processes reach.
 
     Args:
-        store: of torch.distributed: `set`, `get`, `check`.
+        store: of torch.distributed: `set`, `get`, `check`. Its type in torch lacks that `set` takes
+            bytes.
         timeout_s: seconds of silence after which a process counts as lost.
     """
 

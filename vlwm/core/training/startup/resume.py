@@ -74,14 +74,14 @@ def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
     return True
 
 
-def _words(other: dict[str, tuple[Any, Any]]) -> str:
+def _words(other: dict[str, tuple[object, object]]) -> str:
     """Return keys with their two values; a changed flag is read at a glance."""
     words = [f"{key} {_short(old)} (now {_short(new)})" for key, (old, new) in other.items()]
     more = len(words) - _MOST_KEYS
     return ", ".join(words[:_MOST_KEYS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -105,7 +105,7 @@ def _status(folder: RunFolder) -> dict[str, Any]:
     return status if isinstance(status, dict) else {}
 
 
-def _differences(folder: RunFolder, config: Config) -> dict[str, tuple[Any, Any]]:
+def _differences(folder: RunFolder, config: Config) -> dict[str, tuple[object, object]]:
     """Return the keys, with dots, in which a config differs from that of the run in the folder.
 
     `config.json` may be damaged: where it is not the same, the checkpoint's own config answers.
@@ -133,7 +133,7 @@ def _differences(folder: RunFolder, config: Config) -> dict[str, tuple[Any, Any]
 
 def _unlike(
     folder: RunFolder, old: dict[str, Any], new: dict[str, Any], config: Config
-) -> dict[str, tuple[Any, Any]]:
+) -> dict[str, tuple[object, object]]:
     keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     if "data_root" in keys and _same_data(folder, str(old.get("data_root")), config):
         keys.remove("data_root")
@@ -226,11 +226,11 @@ def continues(folder: RunFolder, config: Config) -> bool:
     )
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _dict(value: Any) -> dict[str, Any]:
+def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

@@ -7,7 +7,7 @@ follows its moving means after each step that was not skipped, once per global b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,7 @@ class TokenizerTask:
         whole = self.data.samples_of(Stage.TOKENIZER)
         return min(whole, self.config.tokenizer.epoch_samples or whole)
 
-    def batches(self, epoch: int, first_sample: int) -> Any:
+    def batches(self, epoch: int, first_sample: int) -> Iterable[FrameBatch]:
         """Return the frames of one epoch in its own order."""
         return epoch_batches(
             self.train_set,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class WorldTask:
         whole = self.data.samples_of(Stage.WORLD)
         return min(whole, self.config.data.epoch_samples or whole)
 
-    def batches(self, epoch: int, first_sample: int) -> Any:
+    def batches(self, epoch: int, first_sample: int) -> Iterable[Batch]:
         """Return the windows of one epoch in its own order."""
         return epoch_batches(
             self.train_set,

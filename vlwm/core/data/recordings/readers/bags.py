@@ -261,7 +261,7 @@ def _poses_of_file(source: BagSource, path: Path) -> tuple[PoseTrack, str, Axes,
     """Return the poses of a file: those of PX4 are north-east-down.
 
     Raises:
-        DataError: the file has no times, and so cannot be laid beside a bag.
+        DataError: the file has no times, and so cannot be matched with a bag.
     """
     found = read_poses(path)
     if not found.timed:
