@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlwm.core.city.city import City, feature_bases
+from vlwm.core.city.city import City
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.mesh import TriangleMesh
 
@@ -27,6 +27,23 @@ def signed_volume(mesh: TriangleMesh) -> float:
     corners = mesh.triangles() - mesh.vertices.mean(axis=0)
     products = np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]
     return float(products.sum() / 6.0)
+
+
+def feature_bases(
+    mesh: TriangleMesh, feature_of_face: NDArray[np.int32], features: int
+) -> NDArray[np.float64]:
+    """Return the middle of each feature's plan and its lowest z, (G, 3) metres; NaN if empty."""
+    corners = mesh.triangles().reshape(-1, 3)
+    owner = np.repeat(feature_of_face, 3)
+    low = np.full((features, 3), np.inf)
+    high = np.full((features, 3), -np.inf)
+    np.minimum.at(low, owner, corners)
+    np.maximum.at(high, owner, corners)
+    with np.errstate(invalid="ignore"):
+        middle = (low[:, :2] + high[:, :2]) / 2
+    bases = np.column_stack([middle, low[:, 2]])
+    bases[~np.isfinite(low[:, 2])] = np.nan
+    return bases
 
 
 def base_heights(city: City) -> NDArray[np.float64]:

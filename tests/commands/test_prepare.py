@@ -170,7 +170,7 @@ def test_a_folder_and_a_store_get_a_card_for_the_hub(tmp_path: Path) -> None:
         assert card.startswith("---\nlicense: apache-2.0\n") and f"# {name}" in card
         assert "36 frames in 3\nsessions" in card and "50 x 50 x 30 cells" in card
         assert all(f"| {split} | 1 |" in card for split in ("train", "val", "test"))
-        assert "nothing measured here says anything about a real one" in card
+        assert "nothing measured here carries over to a real one" in card
     assert len(list((tmp_path / "store").glob("*.shard"))) == 3
 
 

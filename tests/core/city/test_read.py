@@ -12,9 +12,9 @@ from pyproj import Transformer
 
 from tests.core.city.gml_text import member as gml_member
 from tests.core.city.gml_text import polygon, solid, write_gml, write_members
-from tests.measures import area_m2
+from tests.measures import area_m2, feature_bases
 from vlwm.core.city.assembly.watertight import open_features
-from vlwm.core.city.city import City, feature_bases
+from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city
 from vlwm.core.errors import DataError
 

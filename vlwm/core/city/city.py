@@ -154,20 +154,3 @@ class City:
             np.maximum.at(tops, np.searchsorted(keys, squares @ weights), corners[:, 2])
         ground = self.terrain.height((self.built_squares + 0.5) * BUILT_CELL_M)
         return np.asarray(np.maximum(tops - ground, 0.0))
-
-
-def feature_bases(
-    mesh: TriangleMesh, feature_of_face: NDArray[np.int32], features: int
-) -> NDArray[np.float64]:
-    """Return the middle of each feature's plan and its lowest z, (G, 3) metres; NaN if empty."""
-    corners = mesh.triangles().reshape(-1, 3)
-    owner = np.repeat(feature_of_face, 3)
-    low = np.full((features, 3), np.inf)
-    high = np.full((features, 3), -np.inf)
-    np.minimum.at(low, owner, corners)
-    np.maximum.at(high, owner, corners)
-    with np.errstate(invalid="ignore"):
-        middle = (low[:, :2] + high[:, :2]) / 2
-    bases = np.column_stack([middle, low[:, 2]])
-    bases[~np.isfinite(low[:, 2])] = np.nan
-    return bases

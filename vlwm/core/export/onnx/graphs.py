@@ -18,7 +18,6 @@ of torch want.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable
 from typing import cast
 
@@ -383,8 +382,3 @@ def edge_states(frames: Tensor) -> Tensor:
     run = sum((length >= b).float() for b in RUNS)
     around = 2 * below + above
     return torch.where(cell > 0, 8 + 4 * around + run, 2 * around + inward.amax(dim=1))
-
-
-def draws_at_once(grid: VoxelGrid) -> int:
-    """Return how many draws one gather of `FrameGraph` takes."""
-    return max(1, _FLOATS_AT_ONCE // math.prod(grid.shape))

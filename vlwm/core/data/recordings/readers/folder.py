@@ -233,9 +233,10 @@ def _numbered(
 
     With numbers, files that are missing in between shift none of the others.
     """
-    whole = stamps is not None and stamps.dtype.kind == "i"
-    if whole and len(np.unique(stamps)) == len(files) and int(stamps.max()) < len(table):
-        return np.asarray(table[stamps])
+    if stamps is not None and stamps.dtype.kind == "i":
+        numbers = stamps.astype(np.int64)
+        if len(np.unique(numbers)) == len(files) and int(numbers.max()) < len(table):
+            return np.asarray(table[numbers])
     if len(table) < len(files):
         _too_few(source, table)
     return table[: len(files)]
