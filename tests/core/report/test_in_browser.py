@@ -74,6 +74,29 @@ def test_a_phone_needs_no_sideways_scroll(page: Path, browser: Page, tmp_path: P
     assert colours(browser.shot(tmp_path / "phone.png")) > 20
 
 
+def test_fingers_turn_and_zoom(page: Path, browser: Page, tmp_path: Path) -> None:
+    browser.open(page, 390, 844, mobile=True)
+    browser.wait(READY)
+    browser.ask("document.querySelector('canvas').scrollIntoView({block: 'center'})")
+    x, y = (browser.ask(f"(r => r.{side} + r.{size} / 2)"
+                        "(document.querySelector('canvas').getBoundingClientRect())")
+            for side, size in (("left", "width"), ("top", "height")))  # fmt: skip
+
+    def touch(*moves: list[tuple[float, float]]) -> None:
+        for kind, points in zip(("touchStart", *["touchMove"] * len(moves)), moves, strict=False):
+            where = [{"x": x + a, "y": y + b, "id": n} for n, (a, b) in enumerate(points)]
+            browser.call("Input.dispatchTouchEvent", type=kind, touchPoints=where)
+        browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        browser.ask("new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)))")
+
+    seen = [browser.shot(tmp_path / "still.png")]
+    touch([(0, 0)], [(60, 10)])
+    seen.append(browser.shot(tmp_path / "turned.png"))
+    touch([(-20, 0), (20, 0)], [(-90, 0), (90, 0)])
+    seen.append(browser.shot(tmp_path / "pinched.png"))
+    assert len(set(seen)) == 3
+
+
 def test_paper_gets_pictures(page: Path, browser: Page) -> None:
     browser.open(page, 1280, 900)
     browser.wait(READY)

@@ -15,7 +15,7 @@ from html import escape
 from vlwm.core.text import safe_text
 from vlwm.core.vocabulary import Track
 
-WIDTH, HEIGHT = 460, 280
+WIDTH, HEIGHT = 380, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 40
 
 COLOURS: dict[str, str] = {
