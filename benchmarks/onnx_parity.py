@@ -124,6 +124,8 @@ def _timed(times: list[float], model: Any, **window: Any) -> Any:
 def _window(model: vlwm.Model, batch: Batch) -> tuple[dict[str, Any], np.ndarray]:
     """Return the arguments of `forecast` for a batch of one window, and the true future poses."""
     past, poses = model.history, batch.poses[0].double().numpy()
+    if not poses[:, 7:10].any():  # boxes come without velocities
+        poses[:, 7:10] = np.gradient(poses[:, :3], model._trained.config.frame_dt_s, axis=0)
     shape = model.grid.shape
     given = {
         "occupancy": unpack_bits(batch.bits[0, :past], shape).numpy(),

@@ -8,12 +8,16 @@ import json
 import re
 import zlib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 
 from tests.core.report.pages import SHAPE, content, window
-from tests.trained_run import ATTRIBUTION
+from tests.trained_run import ATTRIBUTION, score_sheet, write_trained_run
+from vlwm.core.data.splits import Region, Splits
+from vlwm.core.report.city_map import Track, map_legend, map_svg
 from vlwm.core.report.page import render
+from vlwm.core.report.run_report import write_run_report
 from vlwm.core.report.svg import Chart, Line, ticks
 
 
@@ -56,6 +60,25 @@ def test_text_of_others_is_text() -> None:
     page = render(content())
     assert "<script>alert" not in page and "\x1b" not in page
     assert "&lt;script&gt;alert(1)" in page and ATTRIBUTION in page
+
+
+def test_names_of_runs_configs_and_cities_are_text(tmp_path: Path) -> None:
+    bad = '</script><script>alert(1)</script><img src=x onerror="alert(2)">$grid'
+    run = tmp_path / "a <b> & </style>"
+    write_trained_run(run)
+    (run / "config.json").write_text(json.dumps({"name": bad, "load_from": bad, "max_epochs": bad}))
+    splits = Splits(bad, 1.0, (Region(bad, 0.0, 0.0, 9.0, 9.0),))
+    track = Track(bad, bad, np.array([[0.0, 0.0], [1.0, 2.0]]))
+    city = (map_svg(splits, [track]), map_legend([track]))
+    sheet = {**score_sheet(f"3D都市モデル{bad}"), "checkpoint": bad}
+    sheet["data"] = {"root": bad, "hash": bad}
+    page = write_run_report(tmp_path / "one", sheet, run=run, command=bad).read_text("utf-8")
+    for text in (page, render(content(city=city, lead=[bad], facts=[(bad, bad)]))):
+        tags = Reader(text).found
+        assert "alert(1)" in text and all(a.get("src") != "x" for _, a in tags)
+        assert sum(tag == "script" and not a for tag, a in tags) <= 1  # the viewer's
+        assert not any(name.startswith("on") for _, a in tags for name in a)
+    assert "3D都市モデル" in page
 
 
 def test_a_window_is_packed_without_loss() -> None:
