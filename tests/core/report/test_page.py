@@ -71,7 +71,11 @@ def test_names_of_runs_configs_and_cities_are_text(tmp_path: Path) -> None:
     track = Track(bad, bad, np.array([[0.0, 0.0], [1.0, 2.0]]))
     city = (map_svg(splits, [track]), map_legend([track]))
     sheet = {**score_sheet(f"3D都市モデル{bad}"), "checkpoint": bad}
-    sheet["data"] = {"root": bad, "hash": bad}
+    sheet |= {
+        "data": {"root": bad, "hash": bad},
+        "differences": {},
+        "zones": {"all": {"frames_without_occupied_cells": []}},
+    }
     page = write_run_report(tmp_path / "one", sheet, run=run, command=bad).read_text("utf-8")
     for text in (page, render(content(city=city, lead=[bad], facts=[(bad, bad)]))):
         tags = Reader(text).found
