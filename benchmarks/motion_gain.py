@@ -36,7 +36,7 @@ from vlwm.core.evaluation.baselines.scenes import Background, spread
 from vlwm.core.evaluation.calibration.thresholds import ThresholdHistogram, Thresholds
 from vlwm.core.evaluation.clusters import cluster_of, over_clusters
 from vlwm.core.evaluation.column_prior import MOST_FRAMES, evenly
-from vlwm.core.evaluation.eval_windows import JudgedWindow, windows_in
+from vlwm.core.evaluation.eval_windows import EvalWindow, windows_in
 from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.model.memory.warp import under_spread
 from vlwm.core.model.motion.motion_head import MotionHead
@@ -53,7 +53,7 @@ class Forecasts:
     ) -> None:
         self.folder, self.motions, self.back = folder, motions, back
 
-    def of(self, window: JudgedWindow) -> list[dict[str, Tensor]]:
+    def of(self, window: EvalWindow) -> list[dict[str, Tensor]]:
         """Return, per horizon, float32 (X, Y, Z) by motion."""
         grid, shape = self.folder.store.grid, self.folder.shape
         scene = PlaneScene(window.past, grid, self.back)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,22 @@ def room(path: Path) -> str:
         return parts[0].removesuffix(".py")
     name = parts[1].removesuffix(".py")
     return "foundation" if name in FOUNDATION or name == "__init__" else name
+
+
+def test_what_is_imported_exists() -> None:
+    """Also inside of functions, where a module that has moved shows only to an operator."""
+    modules = {".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): p
+               for p in MODULES}  # fmt: skip
+    lost = []
+    for folder in ("vlwm", "tests", "benchmarks", "docs", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in (n for n in imports(path) if n.startswith("vlwm.")):
+                home, _, last = name.rpartition(".")
+                if name not in modules and not (
+                    home in modules and re.search(rf"\b{last}\b", modules[home].read_text("utf-8"))
+                ):
+                    lost.append(f"{path.relative_to(ROOT)}: {name}")
+    assert lost == []
 
 
 def test_every_room_is_known() -> None:

@@ -83,9 +83,9 @@ def test_what_began_from_weights_of_occworld_is_non_commercial(
     begun = ("--set", f"load_from={str(weights)!r}")
     code, _, err = tiny.finish(tmp_path / "run", tiny_data, *begun)
     assert code == 0 and f"weights from {weights}" in err, err
-    for name in ("best.pth", "last.pth", "tokenizer/best.pth"):
-        content = load_checkpoint(tmp_path / "run" / name)
-        assert content["initial_weights"] == str(weights), name
+    for path in (tmp_path / "run").rglob("*.pth"):
+        content = load_checkpoint(path)
+        assert content["initial_weights"] == str(weights), path
         assert "OccWorld" in content["attribution"] and non_commercial(content["attribution"])
     weights.unlink()  # the licence stays with what was made of them
     words = ["export", str(tmp_path / "run"), str(tmp_path / "out")]
