@@ -1,11 +1,13 @@
 """How often `vlwm prepare --check` finds a fault, and how often it speaks on clean sessions.
 
-    python benchmarks/check_sessions.py [--sessions 20] [--real ../shared/data] [--json FILE]
+    python benchmarks/check_sessions.py [--sessions 20] [--seed 7] [--only FAULT ...]
+        [--place DIR] [--real ../shared/data] [--json FILE]
 
 Made sessions: `vlwm prepare` on a procedural city, 28 frames each, the first N that turn by 30
 degrees and more, and one that flies straight. Each fault is put into a copy of the
 session's poses, its meta or its time stamps. Real sessions: KITTI odometry (six scans), Argoverse 2
-(two sweeps) and TartanAir (ten pictures), converted at 10 Hz by their readers.
+(two sweeps) and TartanAir (ten pictures), converted at 10 Hz by their readers. With --place the
+made sessions are kept, and --only measures some of the faults: a count in parts.
 
     found      the sentence of the fault is among those of the check
     other      the check speaks, but names another fault
@@ -19,7 +21,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 GRID = ("point_cloud_range=[-24,-24,-2,24,24,28]", "voxel_size=[0.8,0.8,2.5]")
 CELLS = VoxelGrid.from_range((-24, -24, -2, 24, 24, 28), (0.8, 0.8, 2.5))
 TURNS_DEG = 30.0
+CLEAN = "clean"
 Change = Callable[[Session], None]
 
 
@@ -114,14 +117,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
 }
 
 
-def made(root: Path, count: int) -> list[Path]:
-    """Prepare sessions of a procedural city until `count` of them turn."""
+def made(root: Path, count: int, seed: int = 7) -> list[Path]:
+    """Prepare sessions of a procedural city, half as many again as have to turn."""
     config = load_config("test_local", GRID)
     plan = PreparePlan(
         frames=28, sessions=count + count // 2, agents=("drone", "rover"), patterns=("mix",),
-        seed=7, fill="surface", workers=1, dt_s=0.5,
+        seed=seed, fill="surface", workers=1, dt_s=0.5,
     )  # fmt: skip
-    prepare(procedural_city(800.0, 7), config, root, plan)
+    prepare(procedural_city(800.0, seed), config, root, plan)
     return list_sessions(root)
 
 
@@ -160,24 +163,29 @@ def real(root: Path) -> dict[str, str]:
     return found
 
 
-def turning(root: Path, count: int) -> list[Path]:
+def turning(root: Path, count: int, seed: int = 7) -> list[Path]:
     """Return `count` made sessions that turn."""
-    return [p for p in made(root, count) if turn_of(Session(p)) >= TURNS_DEG][:count]
+    return [p for p in made(root, count, seed) if turn_of(Session(p)) >= TURNS_DEG][:count]
 
 
-def measure(paths: list[Path], grid: VoxelGrid) -> dict[str, Counter[str]]:
-    """Return what the check says of clean sessions, and of each fault put into them."""
-    clean = [check_session(Session(path), grid) for path in paths]
-    for check in clean:
-        if check.faults:
-            print(check.session, check.faults, flush=True)
-    table = {"clean": Counter("speaks" if c.faults else "silent" for c in clean)}
-    for name, (change, words) in FAULTS.items():
+def measure(paths: list[Path], grid: VoxelGrid, names: Sequence[str]) -> dict[str, Counter[str]]:
+    """Return what the check says of clean sessions ('clean'), and of faults put into them."""
+    table: dict[str, Counter[str]] = {}
+    for name in names:
         table[name] = Counter()
         for path in paths:
             session = Session(path)
-            change(session)
-            table[name][verdict(check_session(session, grid), words, name)] += 1
+            if name == CLEAN:
+                found = check_session(session, grid)
+                word = "speaks" if found.faults else "silent"
+            else:
+                change, words = FAULTS[name]
+                change(session)
+                found = check_session(session, grid)
+                word = verdict(found, words, name)
+            table[name][word] += 1
+            if word not in ("found", "silent"):
+                print(f"  {name}: {session.path.name} {word}: {found.faults}", flush=True)
         print(name, dict(table[name]), flush=True)
     return table
 
@@ -194,14 +202,17 @@ def straight(path: Path, grid: VoxelGrid) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=7, help="of the city and of the flights")
+    parser.add_argument("--only", nargs="+", choices=[CLEAN, *FAULTS])
+    parser.add_argument("--place", type=Path, help="folder that keeps the made sessions")
     parser.add_argument("--real", type=Path)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as place:
-        paths = turning(Path(place), given.sessions)
+    with tempfile.TemporaryDirectory() as temporary:
+        paths = turning(given.place or Path(temporary), given.sessions, given.seed)
         print(f"{len(paths)} sessions turn; {time.monotonic() - started:.0f} s", flush=True)
-        found: dict[str, Any] = {"faults": measure(paths, CELLS)}
+        found: dict[str, Any] = {"faults": measure(paths, CELLS, given.only or (CLEAN, *FAULTS))}
         found["straight flight"] = straight(paths[0], CELLS)
         print("straight flight:", found["straight flight"], flush=True)
     if given.real is not None:

@@ -6,21 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.check_sessions import CELLS, measure, real, straight, turning
+from benchmarks.check_sessions import CELLS, CLEAN, FAULTS, measure, real, straight, turning
 
 pytestmark = pytest.mark.endurance
 COUNT = 20
+SEEDS = (7, 4207)
+"""of cities and flights; others than those that the thresholds were chosen on (107, 207)"""
 
 
-def test_faults_of_twenty_sessions_are_named_and_clean_ones_are_silent(tmp_path: Path) -> None:
-    paths = turning(tmp_path, COUNT)
-    assert len(paths) == COUNT
-    table = measure(paths, CELLS)
-    assert table.pop("clean") == {"silent": COUNT}
-    # one in twenty may be missed; on 2026-11-29 the lidar-pose delay was found in 18, so this fails
-    rare = {name: dict(counts) for name, counts in table.items() if counts["found"] < COUNT - 1}
-    assert not rare, rare
+@pytest.fixture(scope="module", params=SEEDS, ids=str)
+def paths(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    found = turning(tmp_path_factory.mktemp("many"), COUNT, request.param)
+    assert len(found) == COUNT
+    return found
+
+
+def test_twenty_clean_sessions_are_silent(paths: list[Path]) -> None:
+    assert measure(paths, CELLS, [CLEAN])[CLEAN] == {"silent": COUNT}
     assert straight(paths[0], CELLS)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_found_in_nineteen_of_twenty_sessions(paths: list[Path], name: str) -> None:
+    table = measure(paths, CELLS, [name])
+    assert table[name]["found"] >= COUNT - 1, table
 
 
 def test_clean_real_sessions_are_silent(shared_data: Path) -> None:
