@@ -30,12 +30,18 @@ import cv2
 import numpy as np
 
 from vlwm.core.data.recordings.convert import convert
+from vlwm.core.data.recordings.formats.axes import AXES, to_standard
 from vlwm.core.data.recordings.formats.pose_files import read_poses
 from vlwm.core.data.recordings.options import ConvertOptions
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.readers.argoverse2 import read_argoverse2
 from vlwm.core.data.recordings.readers.kitti import read_kitti
-from vlwm.core.data.recordings.readers.nuscenes import FREE, read_lidar_file, read_occ3d
+from vlwm.core.data.recordings.readers.nuscenes import (
+    FREE,
+    off_the_roof,
+    read_lidar_file,
+    read_occ3d,
+)
 from vlwm.core.data.recordings.readers.tartanair import read_tartanair
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.data.session import Session
@@ -105,7 +111,7 @@ def newer_college(root: Path) -> Iterator[tuple[str, Shown]]:
             report = convert(recording, Path(place), STREET, options)
             session = Session(Path(place) / report.session)
             layers = session.read_layers(int(session.numbers[0]))
-        words = f"Newer College, one Ouster scan, {name} (CC BY-NC-SA 4.0)"
+        words = f"Newer College, one Ouster scan, {name}; a tilted sensor (CC BY-NC-SA 4.0)"
         yield f"ouster_{name}", Shown(words, STREET, layers["occupancy"], layers["known"])
 
 
@@ -116,7 +122,7 @@ def nuscenes(root: Path) -> Iterator[tuple[str, Shown]]:
     frame = json.loads(table.read_text())["data_list"][0]
     (file,) = folder.glob("*.pcd.bin")
     cloud = read_lidar_file(file)
-    away = (np.abs(cloud[:, 0]) > 1.0) | (np.abs(cloud[:, 1]) > 1.5)
+    away = off_the_roof(cloud)
     ego, mount = np.array(frame["ego2global"]), np.array(frame["lidar_points"]["lidar2ego"])
     now = float(frame["timestamp"])
     turn = quaternion_of_matrix(ego[:3, :3])
@@ -160,22 +166,22 @@ def tartanair(root: Path) -> Iterator[tuple[str, Shown]]:
 
 def rosbag(root: Path) -> Iterator[tuple[str, Shown]]:
     """Yield the odometry of a real bag: none at hand has points."""
-    from vlwm.core.data.recordings.readers.bags import BagSource, read_bag
-    from vlwm.core.errors import VlwmError
+    from vlwm.core.data.recordings.readers import bags
 
-    try:
-        recording = read_bag(BagSource(path=root / "rosbag2/nav2_turtlebot.mcap"))
-        words = f"nav2 turtlebot, {len(recording.poses)} poses"
-        yield "rosbag", Shown(words, path=recording.poses.positions[:, :2])
-    except VlwmError as error:
-        print(f"rosbag: {error}")
+    path = root / "rosbag2/nav2_turtlebot.mcap"
+    with bags._opened(path) as bag:
+        tree = bags._transforms(bag)
+        track, body, _, _ = bags._poses(bags.BagSource(path), bag, tree)
+    words = f"nav2 turtlebot: {len(track)} poses of {body}; the bag has no points"
+    yield "rosbag", Shown(words, path=track.positions[:, :2])
 
 
 def px4(root: Path) -> Iterator[tuple[str, Shown]]:
     for name in ("sitl_takeoff", "v6c_flight_gps"):
         track = read_poses(root / f"px4_ulog/{name}.ulg").track
-        words = f"PX4 {name}: {len(track)} poses, north-east-down"
-        yield f"px4_{name}", Shown(words, path=track.positions[:, :2])
+        words = f"PX4 {name}: {len(track)} poses, to east-north-up; the log has no points"
+        standard = to_standard(track, AXES["ned"])
+        yield f"px4_{name}", Shown(words, path=standard.positions[:, :2])
 
 
 SAMPLES: dict[str, Callable[[Path], Iterator[tuple[str, Shown]]]] = {
@@ -192,10 +198,10 @@ def draw(shown: Shown) -> np.ndarray:
     if shown.grid is not None and shown.cells is not None:
         _draw_cells(image, shown, top, left)
     if shown.path is not None:
-        _draw_path(image, shown.path, (top + 400, left + _PANEL + 20))
+        _draw_path(image, shown.path, (top + 370, left + _PANEL + 20))
     if shown.picture is not None:
         small = cv2.resize(shown.picture, (430, 240), interpolation=cv2.INTER_AREA)
-        at = top + 400, left + _PANEL + 300
+        at = top + 370, left + _PANEL + 300
         image[at[0] : at[0] + 240, at[1] : at[1] + 430] = small
     return image
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import window_pictures
 from real_recordings import argoverse2, kitti, newer_college, nuscenes, occ3d
 
 
@@ -40,3 +41,12 @@ def test_what_the_filter_takes_out_is_labelled_as_moving(shared_data: Path) -> N
 def test_a_label_frame_passes_through_a_session(shared_data: Path) -> None:
     found = occ3d(shared_data)
     assert found["equal after a way through a session"] and found["classes present"] > 8
+
+
+def test_a_room_fills_its_grid_and_no_car_sees_itself(shared_data: Path) -> None:
+    ((_, room),) = window_pictures.tartanair(shared_data)
+    assert room.cells is not None and room.cells.sum() > 1000
+    ((_, street),) = window_pictures.nuscenes(shared_data)
+    assert street.cells is not None
+    ahead = street.cells[100:108, 98:102, 9:]  # up to 3 m ahead, from 0.6 m above the ground
+    assert not ahead.any()

@@ -88,7 +88,8 @@ def convert(
         if not valid[number] or not scans:
             continue
         levels[number] = ground_under(scans, places[number])
-        ground[number] = filled(levels[: number + 1])
+        # where no terrain was seen yet, z counts from the vehicle
+        ground[number] = filled(levels[: number + 1], float(places[number, 2]))
         ego = np.array([*places[number, :2], ground[number], heads[number]])
         file = folder / "occupancy" / f"{number:06d}_occupancy.npz"
         counts = _counts(file, grid)
@@ -106,13 +107,21 @@ def convert(
     report.frames, report.without_pose = len(numbers), int(len(times) - len(numbers))
     total = len(numbers) * grid.num_cells
     report.occupied_share, report.known_share = occupied / total, known / total
-    report.notes = [*report.notes, *frames.remarks()]
+    report.notes = [*report.notes, *frames.remarks(), *_unseen(levels[numbers])]
     motion = _velocities(poses, times[numbers], limit, report)
     write_poses(folder, numbers, times, places, turns, motion, ground[numbers])
     if options.camera:
         write_images(folder, recording, numbers, times)
     _finish(folder, recording, grid, options, report)
     return report
+
+
+def _unseen(levels: Floats) -> list[str]:
+    """Return a sentence where the first frames saw no terrain; levels (F,) are NaN there."""
+    count = int(np.argmin(np.isnan(levels))) if np.isfinite(levels).any() else len(levels)
+    if not count:
+        return []
+    return [f"no return below the vehicle in the first {count} frames: there z counts from it"]
 
 
 def _plan(recording: Recording, grid: VoxelGrid, options: ConvertOptions) -> dict[str, Any]:

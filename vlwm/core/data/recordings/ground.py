@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 _SQUARE_M = 3.0
 _REACH_M = 60.0  # farther returns do not describe the terrain here
 _NEAR_M = 12.0
-_FEWEST = 8  # squares with returns
+_FEWEST = 8  # squares with returns that a slope is fitted to
 _QUANTILE = 0.12  # share of the squares that may be below the terrain
 _LOW_SHARE = 0.2  # of the returns in a square that are below its height
 _OUTLIER_M = 1.5
@@ -36,8 +36,8 @@ def ground_under(scans: Sequence[PlacedScan], place: Floats) -> float:
     if not len(points):
         return float("nan")
     away, low = _lowest(points - [place[0], place[1], 0.0])  # (C, 2), (C,)
-    if len(low) < _FEWEST:
-        return float("nan")
+    if len(low) < _FEWEST:  # a room, or a camera that looks at one place: no slope can be told
+        return float(np.quantile(low, _QUANTILE))
     level, slope = _lower_plane(away, low)
     # Squares near the vehicle that follow the plane know the terrain better than the plane.
     rest = low - (level + away @ slope)
@@ -75,13 +75,13 @@ def _lower_plane(away: Floats, low: Floats) -> tuple[float, Floats]:
     return float(fitted[0]), slope
 
 
-def filled(levels: Floats) -> float:
-    """Return the last of some heights (N,), of which unseen ones are NaN; 0 if none was seen.
+def filled(levels: Floats, unseen_m: float) -> float:
+    """Return the last of some heights (N,), of which unseen ones are NaN; `unseen_m` without any.
 
     A height far from the median of the last three seen is an outlier; the median replaces it.
     """
     seen = levels[~np.isnan(levels)]
     if not len(seen):
-        return 0.0
+        return unseen_m
     usual = float(np.median(seen[-3:]))
     return usual if abs(seen[-1] - usual) > _OUTLIER_M else float(seen[-1])

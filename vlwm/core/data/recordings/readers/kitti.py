@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 
 ATTRIBUTION = "KITTI odometry (Geiger, Lenz, Urtasun 2012)"
 LICENCE = "CC BY-NC-SA 3.0"
+CAR = ((-1.7, 2.8), (-1.6, 1.6))
+"""x and y of the car in the Velodyne's frame, metres; the nearest ground is seen 4 m away"""
 _LAYOUT = "give --input the folder that holds sequences/SS/velodyne and poses/SS.txt"
 
 
@@ -85,11 +87,21 @@ def _scans(names: list[Path], times: Floats, damaged: list[tuple[str, str]]) -> 
         try:
             number = int(path.stem)
             points = read_points(path)
-            yield Scan(float(times[number]), points.xyz, "LIDAR", points.intensity)
+            away = off_the_car(points.xyz)
+            shine = None if points.intensity is None else points.intensity[away]
+            yield Scan(float(times[number]), points.xyz[away], "LIDAR", shine)
         except DataError as error:
             damaged.append((str(path), error.what))
         except (ValueError, IndexError):
             damaged.append((str(path), "its name is not the number of a frame in times.txt"))
+
+
+def off_the_car(points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which points (N, 3) are not returns of the car itself, (N,)."""
+    own = np.ones(len(points), dtype=bool)
+    for axis, (low, high) in enumerate(CAR):
+        own &= (points[:, axis] >= low) & (points[:, axis] <= high)
+    return ~own
 
 
 def _velodyne_to_camera(path: Path) -> Floats:

@@ -44,6 +44,8 @@ _VAL_RANGES = (
     (962, 963), (966, 969), (971, 972), (1059, 1073),
 )  # fmt: skip
 """scenes of the official validation split of trainval, 150 in all"""
+ROOF = ((-1.0, 1.0), (-2.0, 2.6))
+"""x and y of the vehicle in the lidar's frame (right, ahead), metres: no ground is seen in there"""
 _HELD_OUT = 10  # every tenth official training scene validates
 
 
@@ -239,6 +241,14 @@ def read_lidar_file(path: Path) -> NDArray[np.float32]:
     return raw.reshape(-1, 5)
 
 
+def off_the_roof(cloud: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which rows (N, 5) are not returns of the vehicle's own roof and bonnet, (N,)."""
+    own = np.ones(len(cloud), dtype=bool)
+    for axis, (low, high) in enumerate(ROOF):
+        own &= (cloud[:, axis] >= low) & (cloud[:, axis] <= high)
+    return ~own
+
+
 def _scans(
     root: Path, rows: list[Mapping[str, Any]], damaged: list[tuple[str, str]]
 ) -> Iterator[Scan]:
@@ -251,6 +261,5 @@ def _scans(
             damaged.append((str(path), str(error)))
             continue
         cloud = cloud[np.isfinite(cloud).all(axis=1)]
-        # Returns from the vehicle's own roof, in the sensor's frame.
-        away = (np.abs(cloud[:, 0]) > 1.0) | (np.abs(cloud[:, 1]) > 1.5)
+        away = off_the_roof(cloud)
         yield Scan(row["timestamp"] * 1e-6, cloud[away, :3], "LIDAR", cloud[away, 3])
