@@ -1,10 +1,10 @@
 """From points to occupancy against the exact voxels of a known city.
 
-    python benchmarks/points_to_occupancy.py [--reach 24 40] [--seconds 4] [--json FILE]
+    python benchmarks/points_to_occupancy.py [--reach 24 40] [--cell 0.4 1.25] [--seconds 4]
 
 Rays of our own sensor model (HDL-32E at 10 Hz, 1,085 firings a turn) from a drone at 5 m/s that
 turns at 0.5 rad/s and tilts during each scan; every fifth scan is dropped. Cells of
-0.4 x 0.4 x 1.25 m. *Visible* are the truly occupied cells in which a ray of a tenfold denser,
+0.4 x 0.4 x 1.25 m, or --cell. *Visible* are the truly occupied cells in which a ray of a tenfold denser,
 noise-free pattern from the same origins ends, by a code path of its own (NumPy, no carving).
 
     recall, precision    noise-free, exact cells
@@ -48,10 +48,10 @@ Facts = dict[str, float]
 class Proof:
     """A known city, its scans, and the exact voxels of the frame in the middle."""
 
-    def __init__(self, seconds: float, reach_m: float) -> None:
+    def __init__(self, seconds: float, reach_m: float, cell_m: tuple[float, float]) -> None:
         self.city = KnownCity(seconds=seconds, scan_hz=10.0, pattern=HDL)
         self.grid = VoxelGrid.from_range(
-            (-reach_m, -reach_m, -2.0, reach_m, reach_m, 28.0), (0.4, 0.4, 1.25)
+            (-reach_m, -reach_m, -2.0, reach_m, reach_m, 28.0), (cell_m[0], *cell_m)
         )
         place, turn = self.city.poses(np.array([self.city.start_s + seconds / 2]))
         level = self.city.ground(place[:, :2])[0]
@@ -111,9 +111,9 @@ class Proof:
         return int((self.seen(scans).known.astype(bool) & ~met).sum())
 
 
-def measure(seconds: float, reach_m: float, rays: int) -> Facts:
+def measure(seconds: float, reach_m: float, cell_m: tuple[float, float], rays: int) -> Facts:
     """Return the row of one grid."""
-    proof = Proof(seconds, reach_m)
+    proof = Proof(seconds, reach_m, cell_m)
     scans, truth = proof.placed(), proof.truth > 0
     seen, visible = proof.seen(scans), proof.visible()
     occupied, free = seen.occupied > 0, seen.free > 0
@@ -125,6 +125,7 @@ def measure(seconds: float, reach_m: float, rays: int) -> Facts:
     few = [replace(s, points=s.points[::rays], origins=_part(s, rays)) for s in scans[:3]]
     return {
         "reach_m": reach_m,
+        "cell_m": cell_m[0],
         "visible cells": int(visible.sum()),
         "recall": round(float((occupied & visible).sum() / visible.sum()), 4),
         "precision": round(float((occupied & truth).sum() / occupied.sum()), 4),
@@ -144,6 +145,7 @@ def _part(scan: PlacedScan, rays: int) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--reach", type=float, nargs="+", default=[24.0, 40.0])
+    parser.add_argument("--cell", type=float, nargs=2, default=[0.4, 1.25], help="side, height, m")
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--rays", type=int, default=20, help="each n-th ray is sampled finely")
     parser.add_argument("--json", type=Path)
@@ -151,7 +153,8 @@ def main() -> None:
     found = []
     for reach in given.reach:
         start = time.monotonic()
-        found.append(measure(given.seconds, reach, given.rays))
+        cell = (given.cell[0], given.cell[1])
+        found.append(measure(given.seconds, reach, cell, given.rays))
         print(json.dumps(found[-1], indent=1), f"{time.monotonic() - start:.0f} s", flush=True)
     if given.json is not None:
         given.json.write_text(json.dumps(found, indent=1))

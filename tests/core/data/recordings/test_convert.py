@@ -13,8 +13,10 @@ from tests.core.data.recordings.known_city import GRID
 from tests.core.data.recordings.sessions import CITY, OPTIONS, session_of
 from vlwm.core.data.recordings.convert import convert
 from vlwm.core.data.recordings.movers import later_scans, moving_points
+from vlwm.core.data.recordings.options import ConvertOptions
 from vlwm.core.data.recordings.placing import PlacedScan
-from vlwm.core.data.recordings.recording import Recording
+from vlwm.core.data.recordings.pose_track import PoseTrack
+from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.data.session import Session
 from vlwm.core.errors import VlwmError
 
@@ -110,16 +112,15 @@ def test_terrain_of_a_room_and_of_a_vehicle_that_sees_none(tmp_path: Path) -> No
     """A floor of a few metres is level; without one, z counts from the vehicle, which is noted."""
     rng = np.random.default_rng(3)
     times = np.array([0.0, 0.5, 1.0])
-    track = PoseTrack.of(
-        times, np.tile([7.0, -3.0, 600.0], (3, 1)), np.tile([0, 0, 0, 1.0], (3, 1))
-    )
+    track = PoseTrack.of(times, [[7.0, -3.0, 600.0]] * 3, [[0.0, 0.0, 0.0, 1.0]] * 3)
     for name, height, level in (("floor", -1.2, 598.8), ("ceiling", 2.0, 600.0)):
         points = np.column_stack([rng.uniform(-2, 2, (500, 2)), np.full(500, height)])
         scans = [Scan(t, points.astype(np.float32)) for t in times]
         recording = Recording(name, "drone", lambda s=scans: iter(s), track, {"LIDAR": np.eye(4)})
         report = convert(recording, tmp_path, GRID, ConvertOptions())
         session = Session(tmp_path / report.session)
-        np.testing.assert_allclose(session.ground_z, level, atol=1e-3)
+        above = session.poses[:, 2] - session.ground_z
+        np.testing.assert_allclose(above, 600.0 - level, atol=1e-3)
         assert session.read_layers(0)["occupancy"].any()
         said = any("no return below the vehicle in the first 3 frames" in n for n in report.notes)
         assert said == (name == "ceiling")
