@@ -4,8 +4,8 @@
 
 Rays of our own sensor model (HDL-32E at 10 Hz, 1,085 firings a turn) from a drone at 5 m/s that
 turns at 0.5 rad/s and tilts during each scan; every fifth scan is dropped. Cells of
-0.4 x 0.4 x 1.25 m, or --cell. *Visible* are the truly occupied cells in which a ray of a tenfold denser,
-noise-free pattern from the same origins ends, by a code path of its own (NumPy, no carving).
+0.4 x 0.4 x 1.25 m, or --cell. *Visible* are the truly occupied cells in which a ray of a tenfold
+denser, noise-free pattern from the same origins ends, by a code path of its own (NumPy).
 
     recall, precision    noise-free, exact cells
     within one cell      share of occupied cells at most one cell from the truth, with range noise
