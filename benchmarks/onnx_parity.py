@@ -4,7 +4,8 @@
     python benchmarks/onnx_parity.py --preset finetune_tokyo [--set key=value …]
 
 With RUN, windows of its test split, evenly spaced. With --preset, an untrained model of the
-preset's size on windows among random boxes: whether it exports, how large the files are, and times.
+preset's size on windows among random boxes: whether it exports, how large the files are, and times;
+--repeats 0 exports alone.
 Both tracks; onnxruntime on the CPU, as many threads as torch has.
 """
 
@@ -48,8 +49,10 @@ def main() -> None:
         files = export_onnx(model._trained, Path(folder))
         seconds = time.perf_counter() - start
         size = sum(path.stat().st_size for path in files) / 1e6
-        there = OnnxModel(folder, threads=torch.get_num_threads())
-        rows = compared(model, there, batches, given.repeats)
+        rows = {}
+        if given.repeats:
+            there = OnnxModel(folder, threads=torch.get_num_threads())
+            rows = compared(model, there, batches, given.repeats)
     found = {
         "export_s": round(seconds, 1),
         "mb": round(size, 1),
