@@ -11,7 +11,10 @@ import pytest
 
 from tests.chromium import Page, chromium, find_chromium
 from tests.core.report.pages import content
+from tests.core.report.test_comparison import run as compared
+from vlwm.core.report.comparison import comparison
 from vlwm.core.report.page import render
+from vlwm.core.report.run_report import write_comparison_report
 
 pytestmark = [
     pytest.mark.ci,
@@ -72,6 +75,17 @@ def test_a_phone_needs_no_sideways_scroll(page: Path, browser: Page, tmp_path: P
     browser.wait(READY)
     assert browser.ask("document.documentElement.scrollWidth") == 390
     assert colours(browser.shot(tmp_path / "phone.png")) > 20
+
+
+def test_a_comparison_of_long_names_fits_a_phone(browser: Page, tmp_path: Path) -> None:
+    runs = [compared("runs/" + "tokyo_small_" * n, n) for n in (2, 6)]
+    path = write_comparison_report(tmp_path, comparison(runs, [0.5, 1.0]))
+    browser.heard.clear()
+    browser.open(path, 390, 844, mobile=True)
+    assert browser.ask("document.documentElement.scrollWidth") == 390
+    assert [line for line in browser.heard if line[0] != "request"] == []
+    table = "document.querySelector('td:nth-child(2)').getBoundingClientRect().left"
+    assert browser.ask(table) < 300  # numbers begin where they can be seen
 
 
 def test_fingers_turn_and_zoom(page: Path, browser: Page, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlwm.core.evaluation.evaluator import Progress
+    from vlwm.core.evaluation.load import Opened
 
 
 def compare_runs(
@@ -37,10 +38,11 @@ def compare_runs(
     found: list[Compared] = []
     horizons: list[float] = []
     for run in runs:
-        subject = open_run(run, EvalData(split, data, max_windows)).subject
+        opened = open_run(run, EvalData(split, data, max_windows))
+        subject = opened.subject
         note(f"evaluating {run} on {len(subject.windows)} windows of split {split}")
         model = subject.scorer.model
-        config = {} if model is None else model.config.to_dict()
+        config = {} if model is None else model.config.to_dict() | _training(opened)
         tally = tally_of(subject, on_window())
         found.append(Compared(str(run), tally, config, subject.store.data_hash))
         horizons = [float(s) for s in subject.scorer.horizons_s]
@@ -52,3 +54,12 @@ def compare_runs(
             print_table(caption, columns, rows)
     if report is not None:
         note(f"written: {write_comparison_report(report, result)}")
+
+
+def _training(opened: Opened) -> dict[str, Any]:
+    """Return the data that a run was trained on and where it began, as its checkpoint says."""
+    from vlwm.core.model.checkpoint import load_checkpoint
+
+    content = {} if opened.checkpoint is None else load_checkpoint(opened.checkpoint)
+    keys = ("data_hash", "attribution", "initial_weights", "epoch")
+    return {"trained": {key: content.get(key) for key in keys}}
