@@ -22,7 +22,7 @@ from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run import train
 from vlwm.core.training.startup import train_data
-from vlwm.core.training.startup.resume import goes_on, set_aside
+from vlwm.core.training.startup.resume import resumes_run, set_aside
 
 _FILES = """epoch_1.pth epoch_2.pth best.pth last.pth logs config.json splits.json metrics.jsonl
 status.json scores.json tokenizer"""
@@ -227,18 +227,18 @@ def test_a_finished_run_is_moved_aside_never_written_over(
     shutil.copytree(whole_run, folder)
     run = RunFolder(folder)
     config = load_config("test_local", (*tiny.overrides, f"data_root={str(tiny_data)!r}"))
-    assert goes_on(run, config, TrainOptions(folder))  # only evaluated again
-    assert goes_on(run, config, TrainOptions(folder, resume=True))
-    assert not goes_on(run, config, TrainOptions(folder, new_run=True))
+    assert resumes_run(run, config, TrainOptions(folder))  # only evaluated again
+    assert resumes_run(run, config, TrainOptions(folder, resume=True))
+    assert not resumes_run(run, config, TrainOptions(folder, new_run=True))
     status = run.read_status()
     assert status is not None
     for state, code, answer in (("stopped", 75, True), ("running", None, True),
                                 ("failed", 3, True)):  # fmt: skip
         run.write_status({**status, "state": state, "exit_code": code})
-        assert goes_on(run, config, TrainOptions(folder)) is answer
+        assert resumes_run(run, config, TrainOptions(folder)) is answer
     run.write_status({**status, "state": "stopped"})
     with pytest.raises(UsageError, match="data_root"):
-        goes_on(run, load_config("test_local", tiny.overrides), TrainOptions(folder))
+        resumes_run(run, load_config("test_local", tiny.overrides), TrainOptions(folder))
     before = {p.name for p in folder.iterdir()}
     aside = set_aside(run, tokenizer_too=True)
     assert aside is not None and {p.name for p in aside.iterdir()} == before

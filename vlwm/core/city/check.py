@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from vlwm.core.city.terrain import Bounds
 
 _SMALL_M = 60.0
+"""a city that is smaller has the wrong unit"""
 _DENSE, _SPARSE = 30_000.0, 2.0
 _LOW_M, _HIGH_M = 1.5, 120.0
 _LEFT_OUT_SHARE = 0.05
+"""of the features: more is worth a note"""
 _FLAT_ABOVE_M = 6.0
+"""median height of buildings above the ground: more means that the ground is missing"""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,13 @@ from vlwm.core.geometry.mapped_arrays import pieces
 from vlwm.core.geometry.plan_grid import PlanGrid
 
 BLOCK_NODES = 640
+"""nodes of one block along each axis"""
 FADE_NODES = 20
+"""nodes by which blocks reach over their border, on each side"""
 _HALO_M = 500.0
+"""points so far outside a block are part of its triangulation"""
 _FEWEST = 64
+"""points that a block has, taken from farther away if need be"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,11 @@ from vlwm.core.geometry.mapped_arrays import Scratch, let_go, pieces
 from vlwm.core.geometry.plan_grid import PlanGrid, nodes_under
 
 RELIEF_SPACING_M = 5.0
+"""between nodes of a field made from a relief"""
 MARGIN_M = 150.0
 """how far the ground reaches beyond the buildings"""
-_TOLD_M = 1.0
+_NOTED_M = 1.0
+"""metres between buildings and relief: less is not worth a note"""
 _COLUMNS = 64  # of the grid, looked at together
 
 
@@ -115,7 +117,7 @@ def stand_note(
     if not count:
         return None
     off = float(np.median(offs[:count], overwrite_input=True))
-    if abs(off) < _TOLD_M:
+    if abs(off) < _NOTED_M:
         return None
     side = "above" if off > 0 else "below"
     return f"buildings begin {abs(off):.1f} m {side} the relief (median): their heights differ"

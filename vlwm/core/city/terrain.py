@@ -21,15 +21,24 @@ Bounds = tuple[float, float, float, float]
 """x from, y from, x to, y to, metres"""
 
 SPACING_M = 10.0
+"""between nodes of the height field"""
 _NEIGHBOURS = 5
+"""bases whose median is the ground at one of them"""
 _NEIGHBOUR_M = 60.0
+"""farther bases are not looked at"""
 _SMOOTHING_NODES = 1.0
+"""sigma of the smoothing of the height field"""
 _SMOOTHING_REACH = 4  # nodes: four standard deviations, where scipy ends the curve
 _BESIDE = 12
+"""neighbours that a base is compared with"""
 _RIM_M = 50.0
+"""between the points that carry the ground to the rim of the field"""
 _NEAREST = 16
+"""bases whose mean is the ground at a point of the rim"""
 _BESIDE_M = 20.0
+"""farther ones are not compared"""
 _ABOVE_M = 6.0
+"""a base so far above its lowest neighbour is on a roof"""
 
 
 @dataclass(frozen=True, eq=False)

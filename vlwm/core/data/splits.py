@@ -38,8 +38,13 @@ PLAN_FILE = "prepare.json"
 """what `prepare` is making in a data folder; `splits.json` is written when it is done"""
 
 _LEAST_INSIDE_M = 20.0
+"""side of a region without its margins"""
 _LEAST_RUN = 10
+"""frames on end that each split needs"""
 _PLANS = 32
+"""cuts that are tried for recorded places"""
+_STREAM = 0x5D117
+"""number of the random stream of the splits: no other draw of the same seed changes it"""
 _GAP_S = 3.0  # between the parts of a session that is cut in time: scans of both are accumulated
 
 
@@ -192,7 +197,7 @@ def plan_regions(
     Raises:
         DataError: a region would have no inside; the sentence names the size that is needed.
     """
-    rng = np.random.default_rng([seed, 0x5D117])
+    rng = np.random.default_rng([seed, _STREAM])
     low, high = np.array(bounds[:2]), np.array(bounds[2:])
     long, short = (0, 1) if high[0] - low[0] >= high[1] - low[1] else (1, 0)
     from_low, val_first = rng.random(2) < 0.5

@@ -16,6 +16,8 @@ from vlwm.core.hardware.host import Host
 GIB = 1 << 30
 VRAM_TABLE = ((1, 13.0), (2, 22.0), (3, 32.0), (4, 40.0), (8, 70.0))
 """(batch, GiB) of the training guide"""
+FULL_GRID_CELLS = 4_500_000
+"""a grid with at least these cells counts as the table's, which has 200 × 200 × 121"""
 USABLE_SHARE = 0.95
 """of the free VRAM that may be filled"""
 HOURS_TABLE = (

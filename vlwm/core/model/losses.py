@@ -24,7 +24,9 @@ from torch.nn import functional
 from vlwm.core.config.schema import LossConfig
 
 MEAN_EPSILON = 1e-5
+"""added to a mean before a division"""
 DICE_SMOOTHING = 1.0
+"""cells added to both sides of the ratio: an empty frame has a value"""
 _CHUNK = 1 << 19
 """voxels that stay in the cache of a CPU; a GPU takes a frame at once"""
 _SUMS = 3
@@ -80,10 +82,11 @@ def occupancy_loss(
     """
     if logits.shape != target.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} differ")
+    # (N, M), M cells of a frame
     flat, truth = logits.reshape(len(logits), -1), target.reshape(len(target), -1)
     mask = None if known is None else known.reshape(len(known), -1) > 0
     per_frame, stats = _Composite.apply(flat, truth, config, mask)
-    focal, dice, mean, low, high, above, share, rate = stats.unbind(dim=1)
+    focal, dice, mean, low, high, above, share, rate = stats.unbind(dim=1)  # (N,) each
     return OccupancyLoss(
         total=per_frame.mean(),
         focal=focal.mean(),
@@ -163,6 +166,9 @@ def _parts(x: Tensor) -> Iterator[slice]:
 
 
 def _frame_sums(x: Tensor, t: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Return the sums of one frame's cells (M,): focal, p, p · t and t; and lowest p, highest p and
+    the number of p above one half."""
+    # float64: millions of float32 summands would lose the last digits
     sums = torch.zeros(_SUMS + 1, dtype=torch.float64, device=x.device)
     if not x.numel():
         return sums, torch.zeros(3, dtype=torch.float64, device=x.device)

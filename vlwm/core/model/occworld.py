@@ -26,6 +26,7 @@ from vlwm.core.model.tokenizer.vqvae import Tokenizer
 from vlwm.core.model.transformer.token_transformer import TokenTransformer
 
 MODES = 3
+"""driving modes: right, left, straight on"""
 SHAPE = (200, 200, 16)
 FREE = 17
 """the class of Occ3D-nuScenes for empty space"""

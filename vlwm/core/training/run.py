@@ -34,10 +34,10 @@ from vlwm.core.training.startup.initial_weights import (
 from vlwm.core.training.startup.planned_work import amounts_of, planned_work
 from vlwm.core.training.startup.resume import (
     comparable,
-    goes_on,
     is_finished,
     locate_data,
     processes_of_run,
+    resumes_run,
     set_aside,
 )
 from vlwm.core.training.startup.train_data import TrainData, open_data
@@ -100,7 +100,7 @@ def _train(run: Run) -> TrainResult:
     # all processes leave stage 2 before the lead evaluates alone
     run.ranks.wait()
     if run.ranks.lead:
-        return _judge(run, data)
+        return _evaluate(run, data)
     return TrainResult(run.folder.path, run.folder.best, None)
 
 
@@ -120,7 +120,7 @@ def _make_way(config: Config, options: TrainOptions) -> int:
     if options.eval_only:
         return 0
     folder = RunFolder(options.work_dir)
-    if goes_on(folder, config, options):
+    if resumes_run(folder, config, options):
         if is_finished(folder):
             log.info("the run in %s is finished: only its test split is evaluated", folder.path)
         elif not options.resume and options.resume_from is None:
@@ -191,7 +191,7 @@ def _processes(ranks: list[int]) -> str:
     return f"process{'' if len(ranks) == 1 else 'es'} {', '.join(map(str, ranks))}"
 
 
-def _judge(run: Run, data: TrainData) -> TrainResult:
+def _evaluate(run: Run, data: TrainData) -> TrainResult:
     """Evaluate the best checkpoint on the test split, and write scores.json."""
     run.status.update(phase=Phase.EVAL, stage=Stage.WORLD, step=0, steps=0, eta_s=None)
     checkpoint = find_checkpoint(run.folder.path)

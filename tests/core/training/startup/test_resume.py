@@ -41,22 +41,22 @@ def config(tmp_path: Path) -> Config:
     return config_of(tmp_path / "data")
 
 
-def goes_on(run: RunFolder, config: Config, **more: Any) -> bool:
-    return resume.goes_on(run, config, TrainOptions(run.path, **more))
+def resumes_run(run: RunFolder, config: Config, **more: Any) -> bool:
+    return resume.resumes_run(run, config, TrainOptions(run.path, **more))
 
 
 def test_a_changed_key_is_refused_with_its_values_and_both_ways(
     tmp_path: Path, config: Config
 ) -> None:
     run = hold(tmp_path / "run", config)
-    assert goes_on(run, config)
+    assert resumes_run(run, config)
     longer = dataclasses.replace(config, max_epochs=5, seed=7)
     with pytest.raises(UsageError) as refused:
-        goes_on(run, longer)
+        resumes_run(run, longer)
     words = str(refused.value)
     assert f"max_epochs {config.max_epochs} (now 5)" in words and "seed 42 (now 7)" in words
     assert "--resume continues" in words and "--no-resume starts a new run" in words
-    assert goes_on(run, longer, resume=True) and not goes_on(run, longer, new_run=True)
+    assert resumes_run(run, longer, resume=True) and not resumes_run(run, longer, new_run=True)
     assert run.last.exists() and not list(run.path.glob("previous_*"))
 
 
@@ -64,10 +64,10 @@ def test_a_finished_run_is_only_evaluated_again_and_a_failed_one_is_refused(
     tmp_path: Path, config: Config
 ) -> None:
     run = hold(tmp_path / "run", config, "done", 0)
-    assert goes_on(run, config) and resume.is_finished(run)
+    assert resumes_run(run, config) and resume.is_finished(run)
     run.write_status({"state": "failed", "exit_code": 1})
     with pytest.raises(UsageError, match="the run here has failed"):
-        goes_on(run, config)
+        resumes_run(run, config)
 
 
 def test_a_damaged_config_is_compared_with_the_checkpoints(tmp_path: Path, config: Config) -> None:
@@ -78,11 +78,11 @@ def test_a_damaged_config_is_compared_with_the_checkpoints(tmp_path: Path, confi
         raw = bytearray(whole)
         raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
         run.config_json.write_bytes(raw)
-        assert goes_on(run, config)
+        assert resumes_run(run, config)
     run.last.write_bytes(b"x")
     run.config_json.write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match=r"neither config.json nor a checkpoint"):
-        goes_on(run, config)
+        resumes_run(run, config)
 
 
 def test_a_run_of_a_version_with_fewer_keys_resumes(tmp_path: Path, config: Config) -> None:
@@ -90,7 +90,7 @@ def test_a_run_of_a_version_with_fewer_keys_resumes(tmp_path: Path, config: Conf
     older = config.to_dict()
     del older["model"]["completion_channels"], older["data"]["completion_steps"]
     write_json(run.config_json, older)
-    assert goes_on(run, config) and resume.continues(run, config)
+    assert resumes_run(run, config) and resume.continues(run, config)
 
 
 def test_the_same_data_are_the_same_run_however_they_are_reached(
@@ -104,11 +104,11 @@ def test_the_same_data_are_the_same_run_however_they_are_reached(
     (tmp_path / "link").symlink_to("data")
     shutil.copytree(tmp_path / "data", tmp_path / "moved")
     for root in ("data", "./data/../data", "link", "moved"):
-        assert goes_on(run, dataclasses.replace(config, data_root=root)), root
+        assert resumes_run(run, dataclasses.replace(config, data_root=root)), root
         assert resume.continues(run, dataclasses.replace(config, data_root=root))
     write_session(tmp_path / "moved" / "two", grid, 1, None)
     with pytest.raises(UsageError, match="data_root"):
-        goes_on(run, dataclasses.replace(config, data_root="moved"))
+        resumes_run(run, dataclasses.replace(config, data_root="moved"))
 
 
 def test_a_run_finds_its_data_from_any_folder(
@@ -133,9 +133,9 @@ def test_a_tokenizer_alone_does_not_hold_up_stage_2(tmp_path: Path, config: Conf
     hold(run.tokenizer.path, config)
     write_json(run.config_json, config.to_dict())
     longer = dataclasses.replace(config, max_epochs=5)
-    assert not goes_on(run, longer, stage="world")
+    assert not resumes_run(run, longer, stage="world")
     with pytest.raises(UsageError):
-        goes_on(run, longer)
+        resumes_run(run, longer)
 
 
 @pytest.mark.parametrize("more", [{"resume_from": Path("nothere.pth")}, {"eval_only": True}])

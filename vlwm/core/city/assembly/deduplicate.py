@@ -34,16 +34,22 @@ from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.geometry.plan_grid import PlanGrid, nodes_under
 
 _SAME_M = 0.1
+"""bounds that differ by less are those of one feature"""
 _COVER_M = 1.0
+"""cells of the plan in which covered areas are counted"""
 _COVERED_SHARE = 0.5
+"""of a plan: from it on the finer features above replace a coarse one"""
 _SAME_PLAN, _LIKE_PLAN = 0.8, 0.5
 _MOST_NAMESAKES = 64
 """a name that occurs more often names nothing: from there on bounds tell features apart"""
 _TALLEST_M = 1500.0
+"""a taller feature is a fault of the file"""
 _WIDEST_M = {BUILDING: 5_000.0, BRIDGE: 20_000.0}
 _WIDEST_ELSE_M = 100_000.0
+"""the same of a kind that `_WIDEST_M` does not name"""
 _DEEPEST_M, _HIGHEST_M = -600.0, 9_500.0
 _EARTH_M = 1e8
+"""coordinates beyond it are a fault of the file"""
 
 Mask = NDArray[np.bool_]
 Key = tuple[str, object]

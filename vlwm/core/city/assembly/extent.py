@@ -28,12 +28,18 @@ from vlwm.core.text import safe_text
 FAR_M = 20_000.0
 """features that are farther than this from all others are another place, give or take a cell"""
 _CELL_M = 2_000.0
+"""features are linked by the cells of their middles: they are fewer"""
 _FEW, _FEW_SHARE = 3, 0.05
 _MOST_OFF_M = 2_000.0
+"""off the median base: farther ones are left out"""
 _COVER_M = 1.0
+"""cells of the plan in which covered areas are counted"""
 _COVERED_SHARE = 0.5
+"""of a plan: from it on the feature is there twice"""
 _MODEL_SHARE = 0.1
+"""of a file: so many covered features make it a second model of the same place"""
 _BOX_SHARE = 0.3
+"""of the smaller of two files: they overlap"""
 _FORMATS = ("gml", "obj", "tiles")
 _NAMES = {"gml": "CityGML", "obj": "OBJ", "tiles": "3D Tiles"}
 

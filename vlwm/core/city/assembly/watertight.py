@@ -39,6 +39,7 @@ def open_features(
 def _corner_numbers(corners: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return one number for all corners in the same cell of 5 mm; cells are hashed to 64 bits."""
     keys = np.round(corners / SAME_CORNER_M).astype(np.int64).view(np.uint64)
+    # the odd primes of xxHash64 scatter the bits of each coordinate
     mixed = keys[:, 0] * np.uint64(0x9E3779B97F4A7C15)
     mixed ^= keys[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F) + (mixed >> np.uint64(29))
     mixed ^= keys[:, 2] * np.uint64(0x165667B19E3779F9) + (mixed >> np.uint64(31))

@@ -28,13 +28,16 @@ from vlwm.core.text import safe_text
 
 DEFAULT_CRS = "EPSG:6677"
 _HEADER_LINES = 200
+"""lines in which comments about the file are looked for"""
 _COPYRIGHT = re.compile(
     r"#\s*((?:copyright|attribution|source|licen[cs]e)\b.{3,200})", re.IGNORECASE
 )
 _WIDEST_M = 150.0
 """an object wider than this, of shells that stay apart, is several buildings"""
 _TOWN_SHARE = 0.6
+"""of the whole file: an object of this size is several buildings"""
 _BLOCK_M = 100.0
+"""a wider object may be several buildings"""
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FEWEST = 5
+"""buildings that a guess needs"""
 _FLAT_SHARE, _WIDE_SHARE = 0.35, 1.0
 _NARROWEST = 1e-6
+"""extent below which an axis is flat"""
 _STEEPEST = 0.6
+"""slope of the ground, rise over run"""
 _USUAL_M = (0.5, 300.0)
 _MILLIMETRES = 4000.0
+"""size of the usual building from which its unit is a millimetre"""
 _KILOMETRES = 0.1
+"""size of the usual building below which its unit is a kilometre"""
 _INWARD_SHARE = 0.5
+"""of closed buildings with a negative volume: the axes are left-handed"""
 _HEADER_LINES = 200
+"""lines in which a comment about the unit is looked for"""
 _UNIT = re.compile(rb"^#.*\bunits?\b\s*[:=]?\s*(?:(?:is|are|in)\s+)?\(?([a-z]+)", re.IGNORECASE)
 _UNITS = {
     "mm": 1e-3, "millimeter": 1e-3, "millimeters": 1e-3, "millimetre": 1e-3, "millimetres": 1e-3,

@@ -33,12 +33,17 @@ _OTHERS = frozenset((
     "landuse", "farmland", "meadow", "beach", "水", "川", "海",
 ))  # fmt: skip
 _UP_SHARE = 0.7
+"""of the area that faces up or down: a sheet, not a body"""
 _OPEN_SHARE, _CLOSED_SHARE = 0.2, 0.02
 _MANY_OPEN, _MOST = 0.25, 0.8
 _MUCH = 0.5
+"""of the town: the ground is at least as large"""
 _TOWN_M = 100.0
+"""a smaller place has no sheet that must be its ground"""
 _FEWEST = 3
+"""bodies that the ground is compared with"""
 _SINK_M = 5.0
+"""the ground is at most so far above the usual base"""
 
 
 def joined_parts(

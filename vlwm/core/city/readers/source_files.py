@@ -224,24 +224,24 @@ def _of_file(path: Path) -> tuple[list[Source], list[str]]:
 
 
 def _in_archive(
-    path: Path, unpacked: set[tuple[str, int]], is_beside: bool
+    path: Path, unpacked: set[tuple[str, int]], has_loose_models: bool
 ) -> tuple[list[Source], list[str]]:
     """Return models of an archive that are not unpacked next to it, and notes.
 
     Args:
         unpacked: (name, bytes) of the loose files.
-        is_beside: there are loose models, so the archive is not the input itself.
+        has_loose_models: there are loose models, so the archive is not the input itself.
     """
     archive = Archive(path)
     try:
         names = archive.names()
     except DataError as error:
-        if not is_beside:
+        if not has_loose_models:
             raise
         return [], [f"not read: {path.name}: {error.what}"]
     found, notes = _models(archive, names)
     left = [s for s in found if (s.name, archive.size(s.member)) not in unpacked]
-    if is_beside and left:
+    if has_loose_models and left:
         notes.append(f"{path.name} is read too: {len(left)} of its files are not unpacked here")
     return left, notes
 

@@ -154,7 +154,7 @@ class TiledCity:
     def window(self, bounds: Bounds) -> City:
         """Return the part of the city whose tiles reach into a rectangle of its plan.
 
-        Its terrain raises IndexError outside of the rectangle. Roads are numbered anew and have no
+        Its terrain raises IndexError outside of the rectangle. Roads get new numbers and have no
         names.
         """
         tiles = [self._read(name) for name in self.tiles_in("tile_", bounds)]

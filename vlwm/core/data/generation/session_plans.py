@@ -34,8 +34,13 @@ from vlwm.core.parallel import each
 from vlwm.core.store.progress import session_name
 
 _SESSION_SIDE_M = 1200.0
+"""longest side of the part that one session keeps to"""
 _MAPS = 4
+"""obstacle maps that are kept"""
 _AT_ONCE = 5
+"""sessions that each worker plans before frames are made"""
+_PIECE_STREAM = 0x91ECE
+"""number of the random stream that chooses a session's part of its region"""
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ def _piece(regions: Sequence[Region], built: NDArray[np.float64], seed: list[int
     """
     insides = [built[region.inside(built, 0.0)] for region in regions]
     ends = np.cumsum([len(inside) for inside in insides])
-    rng = np.random.default_rng([*seed, 0x91ECE])
+    rng = np.random.default_rng([*seed, _PIECE_STREAM])
     region, place = regions[0], None
     if ends[-1]:
         drawn = int(rng.integers(ends[-1]))

@@ -53,6 +53,7 @@ def paint(
     """
     normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+    # Knuth's multiplier: buildings with neighbouring numbers get different colours
     mixed = (features.astype(np.uint64) * np.uint64(2654435761)) >> np.uint64(7)
     base = _WALLS[mixed % np.uint64(len(_WALLS))]
     base *= 0.88 + 0.03 * ((mixed >> np.uint64(9)) % np.uint64(5)).astype(np.float64)[:, None]

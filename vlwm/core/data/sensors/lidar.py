@@ -21,6 +21,7 @@ from vlwm.core.geometry.jit import compiled
 from vlwm.core.geometry.rays import RayCaster
 
 _STREAM = 0x11DA2
+"""number of the random stream of the noise: no other draw of the same seed changes it"""
 _AGAIN = "run the same vlwm prepare command again; it is written again"
 
 

@@ -27,7 +27,7 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.rays import RayCaster
 
 _NOISE_STREAM = 0x11DA2  # the stream of `lidar.LidarScanner`: a scan file has the same range noise
-_DROPOUT_STREAM = 0xD209
+_DROPOUT_STREAM = 0xD209  # streams are independent: one draw less changes no other
 _POSE_STREAM = 0x905E
 
 Layers = dict[str, NDArray[np.uint8]]

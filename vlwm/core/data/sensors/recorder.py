@@ -47,12 +47,14 @@ def surfaces_in(
 ) -> Surfaces:
     """Return triangles whose plan box meets a window (x from, y from, x to, y to) of the city."""
     low, high = np.array(window[:2]), np.array(window[2:])
+    # tiles within the circle about the window, then the triangles whose plan box meets it
     near = buildings.near((low + high) / 2, float(np.linalg.norm(high - low)) / 2)
     plan = buildings.triangles[near][:, :, :2]
     meets = (plan.max(axis=1) >= low).all(axis=1) & (plan.min(axis=1) <= high).all(axis=1)
     near = near[meets]
     ground = city.terrain.triangles(window)
     owners = city.feature_of_face[near]
+    # one look-up of the kind for each feature, not for each triangle
     features, place = np.unique(owners, return_inverse=True)
     kinds = [bool(city.feature_kinds) and city.feature_kinds[f] == VEGETATION for f in features]
     plants = np.array(kinds, dtype=bool)[place]

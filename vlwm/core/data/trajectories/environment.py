@@ -17,7 +17,9 @@ from vlwm.core.data.trajectories.street_graph import Streets, streets_of
 from vlwm.core.data.trajectories.vehicle import Vehicle
 
 _SINK_BELOW_M = 3.0
+"""metres below its lowest height that a vehicle may sink"""
 _ROOFS_M = 60.0
+"""side of the square whose roofs a drone keeps above"""
 
 
 @dataclass(frozen=True)

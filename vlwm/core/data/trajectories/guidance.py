@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 from vlwm.core.data.trajectories.environment import World
 
 DECISION_S = 0.5
+"""between two commands"""
 POINT_M = 2.0
+"""between points of a way"""
 _AHEAD_S, _AHEAD_M = 2.2, (7.0, 24.0)
 _OFF_M = 25.0
+"""off its way, from which a vehicle asks for another one"""
 _WINDOW = 20
+"""points of the way in which the nearest one is looked for"""
 _SLOWEST = 0.3
+"""of the speed, at the sharpest bend"""
 
 Height = Callable[[NDArray[np.float64], float], float]
 """desired height above the ground at a point (2,), metres, for a level from 0 to 1"""

@@ -19,8 +19,11 @@ from vlwm.core.geometry.mapped_arrays import Scratch, let_go
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 CELL_M = 1.0
+"""side of a square of the map"""
 BUILT_M = 25.0
+"""farther from everything built, nothing is worth a visit"""
 SLACK_M = 1.5
+"""more than the margin, that plans keep: rounding a path must not lead into it"""
 NOTHING = np.float32(-1e9)
 _SHIFT = 4  # fractional bits of the polygon filler's coordinates
 
@@ -105,6 +108,7 @@ def obstacles_in(
     _paint(tops, buildings, window, margin_m, cell_m)
     empty = zeros(np.bool_)
     np.equal(tops, NOTHING, out=empty)
+    # a square is worth a visit within BUILT_M of something built
     built = zeros(np.bool_)
     if not empty.all():
         away = cv2.distanceTransform(empty.view(np.uint8), cv2.DIST_L2, 3, dst=zeros(np.float32))
@@ -115,6 +119,7 @@ def obstacles_in(
         for margin in (margin_m, margin_m + SLACK_M)
     )
     let_go(tops, slight)
+    # streets: free of everything widened, near something built, and connected
     np.equal(wide, NOTHING, out=empty)
     np.logical_and(empty, built, out=empty)
     let_go(wide, built)

@@ -28,14 +28,23 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import finite_difference_velocity, quaternion_from_rpy
 
 _LOOK_S = 5.0
+"""seconds that each command is followed ahead"""
 _LOOK_STEP_S = 0.25
+"""between two looks at the obstacles on the way"""
 _SINK_S = 1.5
+"""seconds for which a descent is held in a look ahead"""
 _ROUNDING_S = 0.6
+"""width of the moving mean that rounds a path"""
 _LEAD_S = 0.6
 """driven before the first frame, so that its velocity and tilt come from a past as well"""
 _TRIES = 12
+"""paths that are begun before a region counts as too narrow"""
+_STREAM = 0x7247
+"""number of the random stream of a path: no other draw of the same seed changes it"""
 _START_TRIES = 1000
+"""places that are drawn for the start"""
 _BACKWARD_DECISIONS = 8
+"""decisions that are taken back at most where no command is free"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +100,7 @@ def plan_trajectory(
         obstacles, terrain, region, style.vehicle(agent),
         confined=style.confined, turns_off=pattern != RANDOM, roads=roads,
     )  # fmt: skip
-    rng = np.random.default_rng([seed, 0x7247])
+    rng = np.random.default_rng([seed, _STREAM])
     per_frame = round(dt_s / STEP_S)
     steps = (frames - 1) * per_frame + 1 + round(_ROUNDING_S / STEP_S) + round(_LEAD_S / STEP_S)
     for _ in range(_TRIES):

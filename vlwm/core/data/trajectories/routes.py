@@ -17,9 +17,13 @@ Points = NDArray[np.float64]
 
 _STREET_M = (60.0, 350.0)
 _REACH_M = 900.0
+"""of one way along streets"""
 _CANDIDATES = 12
+"""ways that are compared"""
 _TURN_M = 20.0
+"""from the border of the region, for the turn between two lines of a survey"""
 _HOME_M = 20.0
+"""a vehicle that is nearer has come back"""
 
 
 def straight(*corners: Points) -> Points:
@@ -98,6 +102,7 @@ class Lines:
         high = np.maximum(np.array([region.x1, region.y1]) - _TURN_M, low + 1.0)
         start = np.clip(state[:2], low, high)
         size = np.minimum(rng.uniform(120.0, 260.0, 2), high - low)
+        # towards the middle of the region along both axes
         away = np.where(start < (low + high) / 2, 1.0, -1.0)
         end = np.clip(start + away * size, low, high)
         gap = rng.uniform(30.0, 50.0)
@@ -105,6 +110,7 @@ class Lines:
         count = max(2, round(abs(end[short] - start[short]) / gap))
         corners = []
         for k, across in enumerate(np.linspace(start[short], end[short], count)):
+            # every second line is flown back
             pair = [start[long], end[long]] if k % 2 == 0 else [end[long], start[long]]
             for along in pair:
                 corner = np.empty(2)

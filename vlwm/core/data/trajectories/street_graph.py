@@ -21,10 +21,15 @@ from vlwm.core.data.trajectories.obstacle_map import Obstacles
 from vlwm.core.geometry.plan_grid import PlanGrid
 
 NODE_M = 2.0
+"""between nodes of the net"""
 _WALL_M = 3.0
+"""distance over which the cost of a wall falls to a third"""
 _WALL_COST = 4.0
+"""more than in the open, at a wall"""
 _OFF_ROAD_COST = 6.0
+"""times the cost on a road"""
 _LEAST_ROADS_M2 = 2000.0
+"""less is not a net of roads"""
 _BAND = 32  # rows of nodes
 _STEPS = ((1, 0), (0, 1), (1, 1), (1, -1))
 

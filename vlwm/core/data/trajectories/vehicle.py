@@ -17,9 +17,12 @@ from vlwm.core.city.terrain import Terrain
 from vlwm.core.vocabulary import Agent
 
 STEP_S = 0.05
+"""of the integration"""
 GRAVITY = 9.81
+"""m/s²"""
 LARGEST_TILT = np.radians(25.0)
 _LAG_S = 0.7
+"""time constant of a vehicle that follows a command"""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,11 @@ def step(
     new = state.copy()
     speed, turn, climb = state[..., 4], state[..., 5], state[..., 6]
     limit = np.minimum(vehicle.turn_rad_s, vehicle.lateral_m_s2 / np.maximum(speed, 0.1))
-    wished_turn = _within(command[..., 1], -limit, limit)
+    desired_turn = _within(command[..., 1], -limit, limit)
     push = _within((command[..., 0] - speed) / _LAG_S, -1, 1) * vehicle.acceleration_m_s2
     low, high = vehicle.speed_m_s
     new[..., 4] = _within(speed + push * step_s, low, high)
-    new[..., 5] = turn + (wished_turn - turn) * (step_s / _LAG_S)
+    new[..., 5] = turn + (desired_turn - turn) * (step_s / _LAG_S)
     lift = _within((command[..., 2] - climb) / _LAG_S, -2.0, 2.0)
     new[..., 6] = _within(climb + lift * step_s, -vehicle.climb_m_s, vehicle.climb_m_s)
     heading = state[..., 3] + 0.5 * (turn + new[..., 5]) * step_s

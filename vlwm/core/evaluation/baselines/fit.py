@@ -40,7 +40,9 @@ from vlwm.core.vocabulary import Split
 VALIDATION_WINDOWS = 64
 """validation windows that thresholds come from; more where there are more clusters"""
 _MOTION_WINDOWS = 20_000
+"""train windows that motions are fitted on, at most"""
 _EDGE_WINDOWS = 128
+"""train windows that the edges are counted on, at most"""
 FEWEST_WINDOWS = 50
 """train windows below which ridge and analogs are not fitted"""
 

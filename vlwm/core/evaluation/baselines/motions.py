@@ -39,7 +39,9 @@ Array = NDArray[np.float64]
 DRAWS = 64
 """draws of a motion's errors that a forecast averages over"""
 _ERROR_WINDOWS = 20_000
+"""errors that a motion keeps, at most"""
 _FINE_S = 0.05
+"""step of the integration"""
 _DECAYS_S = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 100.0)
 """time constants that are tried; 0 drops the term at once, 100 holds it"""
 _PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -255,14 +257,16 @@ class Ridge(_WithErrors):
     ) -> Ridge:
         """Fit on train windows and their mirror images; validation chooses the penalty."""
         sides = ((past, future), (past.mirrored(), _mirrored_future(future)))
-        rows = np.concatenate([features_of(p) for p, _ in sides])
+        rows = np.concatenate([features_of(p) for p, _ in sides])  # (2 N, K)
+        # what the base motion leaves over (2 N, 4 H)
         left = np.concatenate([_correction(base, p, f) for p, f in sides])
         centre, scale = rows.mean(0), rows.std(0)
-        scale[scale < 1e-9] = 1.0
+        scale[scale < 1e-9] = 1.0  # a constant feature stays 0
         x = np.concatenate([(rows - centre) / scale, np.ones((len(rows), 1))], axis=1)
         gram, right = x.T @ x, x.T @ left
         best: tuple[float, Ridge] | None = None
         for penalty in _PENALTIES:
+            # the intercept has no penalty
             ridge = np.diag(np.append(np.full(x.shape[1] - 1, penalty), 1e-9))
             candidate = cls(base, centre, scale, np.linalg.solve(gram + ridge, right), base.errors)
             off = float(

@@ -32,6 +32,7 @@ THRESHOLDS = (-0.9, -0.5, -0.1, 0.0, 0.3, 0.6, 0.9, 1.5)
 REACHES = (0, 2, 4, 8)
 RADII = (0, 1, 3)
 _HIT = 0.85
+"""log-odds of one hit, OctoMap's"""
 _EVERY = 2  # future frames: reach and radius hardly depend on the horizon
 
 

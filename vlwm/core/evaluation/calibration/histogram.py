@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 BINS = 256
+"""of a probability, equal in width"""
 _RELIABILITY_BINS = 16
+"""of the calibration curve"""
 DEFAULT_THRESHOLD = 0.5
 
 

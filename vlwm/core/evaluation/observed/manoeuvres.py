@@ -20,13 +20,17 @@ from vlwm.core.geometry.frames import heading_of, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 
 DURATION_S = 3.0
+"""of a manoeuvre"""
 MARGIN_M = 0.5
+"""around the body"""
 BODY_M = 0.5  # half the side of the body
 TURNS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # rad/s
 CLIMBS = (-2.0, 0.0, 2.0)  # m/s
 BRAKES = (0.0, 3.0)  # m/s²
 EMERGENCY = 6.0
+"""braking, m/s²"""
 _STEP_S = 0.1
+"""between two places of a manoeuvre"""
 _LOWEST_M = 2.0
 """a vehicle whose pose is lower above the terrain than this drives: it does not climb"""
 _LIFT_M = 1.0

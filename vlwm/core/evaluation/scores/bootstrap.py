@@ -18,7 +18,9 @@ from vlwm.core.evaluation.metrics import iou_of
 TILE_M = 120.0
 """Side of the tile that makes a cluster, metres: about one grid's diagonal."""
 RESAMPLES = 2000
+"""of the clusters, with replacement"""
 CONFIDENCE = 0.95
+"""of an interval"""
 FEWEST_CLUSTERS = 30
 """Below this, a percentile interval is too narrow to be believed and is not given."""
 _BLOCK = 100  # resamples at once: bounds the memory

@@ -107,6 +107,7 @@ def constant_motion(poses: np.ndarray, future: int, size: int) -> np.ndarray:
     ratio, yaw, last = np.arange(1, future + 1.0), heading_of(poses[-2:, 3:7]), poses[-1]
     step = wrap_angle(yaw[1] - yaw[0])
     turn, shift = step * ratio, last[:3] - poses[-2, :3]
+    # chord over arc: a step on a circle is shorter than its way
     longer = ratio * np.sinc(turn / (2 * np.pi)) / np.sinc(step / (2 * np.pi))
     x, y = turn_plane(shift[0] * longer, shift[1] * longer, (turn + step) / 2)
     parts = [last[0] + x, last[1] + y, last[2] + shift[2] * ratio, yaw[1] + turn]

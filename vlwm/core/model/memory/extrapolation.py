@@ -31,6 +31,7 @@ DISTANCES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 """upper bounds of the classes of distance, in cells; one more class is beyond the last"""
 
 INWARD = 4
+"""cells inward from the edge whose run is part of a state"""
 RUNS = (1, 2, 4)
 PRIOR_CELLS = 20.0
 """weight of the column prior, in cells"""

@@ -39,6 +39,7 @@ from vlwm.core.model.torch_frames import relative_ego
 MARGIN = 8
 """cells kept around the window's frame: corners of past frames that are turned against it"""
 _LAYERS_AT_ONCE = 8
+"""height layers whose maps stay in a processor's cache"""
 _DILATIONS = (1, 2)
 _FIRST_ODDS = (2.0, 1.2)
 """log-odds that one frame's evidence of a surface and of free space has before training"""

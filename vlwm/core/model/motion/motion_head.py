@@ -46,12 +46,16 @@ from vlwm.core.model.motion.vehicle_state import (
 from vlwm.core.model.torch_frames import quaternion_from_rpy, wrap_angle
 
 _START_LOG_SIGMA = -0.7
+"""log-sigma after one second of an untrained head"""
 _MEMBERS = 2
+"""networks of the ensemble"""
 _COMPONENTS = 8
+"""normal distributions of a member"""
 _START_SPREADS = (-2.5, 0.5)
 """log-sigmas of the narrowest and the widest component at the start, on top of
 `_START_LOG_SIGMA`"""
 _DRAWS = 256
+"""of the motion, over which a forecast is averaged"""
 _ONE_SIGMA = 0.6827
 """share of a normal distribution within one standard deviation"""
 _SIGMA_SCALES = (0.05, 20.0)

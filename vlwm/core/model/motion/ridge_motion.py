@@ -22,6 +22,7 @@ from vlwm.core.model.motion.vehicle_state import planar_of
 from vlwm.core.model.torch_frames import ego_of, relative_ego, turn_plane, wrap_angle
 
 _FINE_S = 0.05
+"""step of the integration, as in `evaluation.baselines.motions`"""
 _FAR = 6.0
 """spreads beyond which a feature does not grow"""
 _HELD_S = 50.0

@@ -25,7 +25,7 @@ class Alerts:
 
     def __init__(self, command: str) -> None:
         self.command = command
-        self._told: dict[str, set[str]] = {}
+        self._reported: dict[str, set[str]] = {}
         self._running: list[subprocess.Popen[bytes]] = []
 
     def look(self, snapshot: Snapshot) -> None:
@@ -33,14 +33,14 @@ class Alerts:
         self._running = [p for p in self._running if p.poll() is None]
         now = _events(snapshot)
         run = str(snapshot.path)
-        before = self._told.get(run)
+        before = self._reported.get(run)
         # a run that was over long before the monitor was opened is not news
         old = snapshot.liveness in ("gone", "silent") and (snapshot.heartbeat_age_s or 0) > _OLD_S
         first_and_over = before is None and (snapshot.liveness == "ended" or old)
         for name, message in now.items():
             if not first_and_over and name not in (before or ()):
                 self._start(run, name, message)
-        self._told[run] = set(now)
+        self._reported[run] = set(now)
 
     def _start(self, run: str, event: str, message: str) -> None:
         words = {"VLWM_RUN": run, "VLWM_EVENT": event, "VLWM_MESSAGE": message}

@@ -15,7 +15,7 @@ from typing import Any
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.hardware.advice import Advice
+from vlwm.core.hardware.advice import FULL_GRID_CELLS, Advice
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.training.options import Auto, TrainOptions
 from vlwm.core.training.startup.data_on_demand import (
@@ -25,8 +25,6 @@ from vlwm.core.training.startup.data_on_demand import (
 )
 from vlwm.core.training.startup.resume import continues, refuse_another_run, stored_config
 from vlwm.core.vocabulary import Stage
-
-_CELLS_OF_TABLE = 4_500_000  # the table's grid has 200 x 200 x 121 cells
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def choose(
     if advice.device == "cuda" and not fixed.amp:
         amp = True if stored is None else bool(stored.get("amp", True))
         config = dataclasses.replace(config, amp=amp)
-    if _table_speaks(config, advice) and advice.checkpoint_activations:
+    if _table_applies(config, advice) and advice.checkpoint_activations:
         model = dataclasses.replace(config.model, checkpoint_activations=True)
         config = dataclasses.replace(config, model=model)
     if not fixed.workers:
@@ -86,7 +84,7 @@ def choose(
         ("", "a probe tries the batch before training starts"),
     )
     # the table's batch is where the probe starts
-    first = advice.batch_size if _table_speaks(config, advice) else None
+    first = advice.batch_size if _table_applies(config, advice) else None
     words = "\n".join(f"  {name:<9} {_capital(text)}" for name, text in lines)
     auto = Auto(f"auto:\n{words}", first)
     return Choice(config, dataclasses.replace(options, auto=auto), _flags(config, options))
@@ -96,9 +94,9 @@ def _capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
-def _table_speaks(config: Config, advice: Advice) -> bool:
+def _table_applies(config: Config, advice: Advice) -> bool:
     """Return whether the VRAM table applies: a GPU, and the full grid."""
-    return advice.device == "cuda" and _cells(config) >= _CELLS_OF_TABLE
+    return advice.device == "cuda" and _cells(config) >= FULL_GRID_CELLS
 
 
 def _cells(config: Config) -> int:
@@ -149,11 +147,11 @@ def _batch(
         config, why = _with_batch(config, known), "as this run began"
     elif advice.device == "cpu":
         why = "the config's, on the CPU"
-    elif not _table_speaks(config, advice):
+    elif not _table_applies(config, advice):
         why = "the config's; the VRAM table is about the full grid"
     else:
         config, why = _with_batch(config, advice.batch_size or 1), advice.why
-    if advice.device == "cpu" and _cells(config) >= _CELLS_OF_TABLE:
+    if advice.device == "cpu" and _cells(config) >= FULL_GRID_CELLS:
         why += ": slow at full size, --config tokyo_small is made for CPUs"
     return config, f"batch {config.data.samples_per_gpu} ({why})"
 

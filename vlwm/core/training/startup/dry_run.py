@@ -18,7 +18,7 @@ from vlwm.core.data.splits import PLAN_FILE, deal_sessions
 from vlwm.core.errors import DataError
 from vlwm.core.files import free_bytes, read_json
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.hardware.advice import VRAM_TABLE, guide_hours
+from vlwm.core.hardware.advice import FULL_GRID_CELLS, VRAM_TABLE, guide_hours
 from vlwm.core.hardware.gpu import Gpu, read_gpus
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
@@ -31,11 +31,11 @@ from vlwm.core.training.startup.initial_weights import (
     refuse_a_missing_checkpoint,
     refuse_missing_weights,
 )
-from vlwm.core.training.startup.resume import goes_on, locate_data
+from vlwm.core.training.startup.resume import locate_data, resumes_run
 from vlwm.core.vocabulary import Split, Stage
 
 _GUIDE_EPOCHS = 50
-_CELLS_OF_TABLE = 4_500_000  # the grid of the VRAM table has 200 x 200 x 121 cells
+
 _BYTES = 4  # of a float32
 
 
@@ -50,7 +50,7 @@ def make_plan(config: Config, options: TrainOptions) -> dict[str, Any]:
     config = locate_data(config, options)
     refuse_what_is_missing(config, raw_will_do=options.auto is not None)
     folder = RunFolder(options.work_dir)
-    on = goes_on(folder, config, options)
+    on = resumes_run(folder, config, options)
     if not on:
         refuse_missing_weights(config, options)
     device = choose_device(options.gpu_id)
@@ -120,7 +120,7 @@ def plan_lines(plan: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _is_full(grid: VoxelGrid) -> bool:
     """Return whether a grid is as large as that of the VRAM table."""
-    return grid.num_cells >= _CELLS_OF_TABLE
+    return grid.num_cells >= FULL_GRID_CELLS
 
 
 def _refuse_another_grid(config: Config, grid: VoxelGrid) -> None:

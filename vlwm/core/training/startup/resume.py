@@ -46,7 +46,7 @@ _WAYS = (
 )
 
 
-def goes_on(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
+def resumes_run(folder: RunFolder, config: Config, options: TrainOptions) -> bool:
     """Return whether this command resumes the run in the folder; False where a run begins.
 
     Raises:

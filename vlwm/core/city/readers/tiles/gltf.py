@@ -46,7 +46,7 @@ _KNOWN = frozenset(
 )  # fmt: skip
 """extensions that are read, or that change nothing about the shape"""
 _DEEPEST = 64
-_JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942
+_JSON_CHUNK, _BIN_CHUNK = 0x4E4F534A, 0x004E4942  # "JSON" and "BIN\0", low byte first
 
 
 @dataclass

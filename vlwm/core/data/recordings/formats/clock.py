@@ -26,6 +26,7 @@ def seconds_of(values: ArrayLike) -> tuple[Floats, str]:
     """
     raw = np.asarray(values)
     numbers = raw.astype(np.float64)
+    # equal times are one: the median step is between different ones
     largest = float(np.abs(numbers).max(initial=0.0))
     steps = np.diff(np.unique(numbers))
     step = float(np.median(steps)) if len(steps) else None

@@ -103,6 +103,7 @@ def checked(matrix: Floats, where: Path | str) -> Floats:
             where=where,
             remedy="take the calibration from its source again, sensor frame to body frame",
         )
+    # the nearest rotation: singular values become 1
     left, _, right = np.linalg.svd(turn)
     out = np.eye(4)
     out[:3, :3], out[:3, 3] = left @ right, matrix[:3, 3]

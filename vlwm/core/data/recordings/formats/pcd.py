@@ -85,6 +85,7 @@ def _ascii(
 def _compressed(
     raw: bytes, start: int, types: list[np.dtype], counts: list[int], points: int
 ) -> list[NDArray[np.generic]]:
+    # two sizes in bytes, then LZF; unpacked, a field is stored for all points before the next
     packed, unpacked = (int(v) for v in np.frombuffer(raw, "<u4", 2, start))
     wanted = points * sum(t.itemsize * c for t, c in zip(types, counts, strict=True))
     body = np.frombuffer(raw, np.uint8, packed, start + 8)

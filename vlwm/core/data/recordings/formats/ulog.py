@@ -71,13 +71,16 @@ def read_ulog(path: Path) -> tuple[PoseTrack, list[str]]:
 def _track(
     position: dict[str, Any], attitude: dict[str, Any], good: NDArray[np.bool_], clock_s: float
 ) -> PoseTrack:
+    # microseconds since boot, of the sample where it is logged, else of the message
     stamps = position.get("timestamp_sample", position["timestamp"])
     times = np.asarray(stamps, np.float64)[good] * 1e-6
     places = np.stack([np.asarray(position[a], np.float64)[good] for a in "xyz"], axis=-1)
     when = np.asarray(attitude.get("timestamp_sample", attitude["timestamp"]), np.float64) * 1e-6
+    # PX4 writes w first
     turns = np.stack([np.asarray(attitude[f"q[{k}]"], np.float64) for k in (1, 2, 3, 0)], axis=-1)
     level = PoseTrack.of(when, np.zeros((len(when), 3)), turns)
     _, quaternions, valid = level.at(times)
+    # the estimator jumps where a counter changes: no velocity across it
     counters = [
         np.asarray(position[n], np.int64)[good]
         for n in ("xy_reset_counter", "z_reset_counter", "heading_reset_counter")

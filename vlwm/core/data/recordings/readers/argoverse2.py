@@ -109,6 +109,7 @@ def _scans(
             damaged.append((str(path), str(error)))
             continue
         kept = np.isfinite(points).all(axis=1)
+        # two lidars in one file, by the number of the beam: (N, 3) origins, m
         origins = lidars[(beams[kept] >= _UPPER).astype(np.int64)].astype(np.float32)
         time_s = base * 1e-9 + (stamp - base) * 1e-9
         yield Scan(time_s, points[kept], "LIDAR", shine[kept], None, origins)
