@@ -25,8 +25,11 @@ import numpy as np
 from vlwm.core.export.onnx import runtime
 
 _PLANNED_LOG_SIGMA = -5.0
+"""a planned motion counts as known to 7 mm"""
 _FAR = 4.0
+"""size at which scaled features are squashed"""
 _MARGIN = 8
+"""cells kept around the window's frame while an observed past is fused"""
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(int32)": np.int32, "tensor(float)": np.float32,
           "tensor(double)": np.float64}  # fmt: skip
 
@@ -50,6 +53,25 @@ class OnnxForecast:
     sigma: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Track:
+    """The motion of one window, in the frame of its last past pose.
+
+    Attributes:
+        anchor: (4,), that frame in the world: x, y, terrain height (m), heading (rad).
+        poses: (P, 13), past poses.
+        ground: (P,), metres of terrain under them.
+        ego: (P, 4), past ego frames.
+        plan: (H, 4), ego frames to be flown; None: they are predicted.
+    """
+
+    anchor: np.ndarray
+    poses: np.ndarray
+    ground: np.ndarray
+    ego: np.ndarray
+    plan: np.ndarray | None
+
+
 class OnnxModel:
     """An exported model.
 
@@ -63,7 +85,8 @@ class OnnxModel:
     def __init__(self, folder: Any, providers: Any = ("CPUExecutionProvider",), threads: int = 0):
         import onnxruntime
 
-        self.folder, options = Path(folder), onnxruntime.SessionOptions()
+        self.folder = Path(folder)
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.about = json.loads((self.folder / "onnx.json").read_text(encoding="utf-8"))
         self.constants = dict(np.load(self.folder / "constants.npz"))
@@ -76,11 +99,11 @@ class OnnxModel:
             for name in self.about["graphs"]
         }  # fmt: skip
 
-    def _run(self, graph: str, **given: Any) -> list[np.ndarray]:
+    def _run(self, graph: str, **arrays: Any) -> list[np.ndarray]:
         """Run a graph with those of the arrays that it reads."""
         session = self._graphs[graph]
         wanted = {node.name: _TYPES[node.type] for node in session.get_inputs()}
-        return list(session.run(None, {k: np.asarray(given[k], t) for k, t in wanted.items()}))
+        return list(session.run(None, {k: np.asarray(arrays[k], t) for k, t in wanted.items()}))
 
     def forecast(
         self,
@@ -100,58 +123,92 @@ class OnnxModel:
             ground_z: terrain under the vehicle, world frame, m: a number, (P,) or (P + H,).
             known: like occupancy, 1 where a cell was observed; None: everywhere.
         """
-        about, cells = self.about, np.asarray(occupancy, np.uint8)
-        past, future = about["history"], about["future"]
+        occupied, free = self._cells(occupancy, known)
+        track = self._track(poses, plan, ground_z)
+        shared = self._shared(occupied, free, track.ego)
+        state, log_sigma, sigma, moves = self._motion(
+            track.poses, track.ground, shared.get("context")
+        )
+        predicted = np.stack([state[:, 0], state[:, 1], 0 * state[:, 0], state[:, 3]], -1)
+        planned = track.plan is not None
+        ego = predicted if track.plan is None else track.plan
+        if self.about["tokens"]:
+            every_ego = np.concatenate([track.ego, ego])
+            (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=every_ego)
+        unsure = np.full((len(ego), 4), _PLANNED_LOG_SIGMA) if planned else log_sigma[:, :4]
+        frames = []
+        for h in range(len(ego)):
+            one_hot = np.eye(len(ego))[h]
+            condition = np.concatenate([one_hot, [float(planned)], unsure[h] / 5, ego[h] / 10])
+            draws = self._drawn(moves[h], ego[h])
+            frames.append(self._frame(h, occupied, shared, track, ego[h], condition, draws))
+        name = "model_plan" if planned else "model"
+        return OnnxForecast(
+            probability=np.stack(frames),
+            occupied=np.stack([self._cut(p, name, h) for h, p in enumerate(frames)]),
+            poses=runtime.in_world(runtime.poses_of(state), track.anchor),
+            ego=runtime.compose_ego(track.anchor, ego),
+            sigma=sigma,
+        )
+
+    def _cells(self, occupancy: Any, known: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return uint8 (P, X, Y, Z), the cells that are known as occupied, and as free.
+
+        Raises:
+            ValueError: cells are unknown, and the model was trained on complete frames.
+        """
+        cells = np.asarray(occupancy, np.uint8)
         seen = np.ones_like(cells) if known is None else np.asarray(known, np.uint8)
-        if not about["observed"] and not seen.all():
+        if not self.about["observed"] and not seen.all():
             raise ValueError("this model was trained on complete frames: it would read unknown "
                              "cells as free; complete the frames first")  # fmt: skip
+        return cells & seen, seen & (1 - cells)
+
+    def _track(self, poses: Any, plan: Any, ground_z: Any) -> _Track:
+        """Move poses and plan from the world into the frame of the last past pose."""
+        past, future = self.about["history"], self.about["future"]
         own = np.asarray(poses, np.float64)[:past]
         heights = np.broadcast_to(np.asarray(ground_z, np.float64), np.shape(ground_z) or (past,))
         later = heights[past:] if len(heights) > past else np.repeat(heights[past - 1], future)
         anchor = runtime.ego_of(own[-1], heights[past - 1])
         here, ground = (runtime.rounded(v) for v in runtime.anchored(own, heights[:past], anchor))
-        past_ego = runtime.ego_of(here, ground)
         plan_ego = None
         if plan is not None:
             flown = runtime.anchored(np.asarray(plan, np.float64), later, anchor)
             plan_ego = runtime.rounded(runtime.ego_of(*flown))
+        return _Track(anchor, here, ground, runtime.ego_of(here, ground), plan_ego)
+
+    def _shared(
+        self, occupied: np.ndarray, free: np.ndarray, past_ego: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return by name what past.onnx computes once for all future frames."""
         back = runtime.relative_ego(past_ego, past_ego[-1])
-        shared = dict(zip(
-            about["past_outputs"],
-            self._run("past", occupied=cells & seen, free=seen & (1 - cells), past_ego=past_ego,
-                      **runtime.reading(back, about, _MARGIN)),
-            strict=True,
-        ))  # fmt: skip
-        state, log_sigma, sigma, moves = self._motion(here, ground, shared.get("context"))
-        predicted = np.stack([state[:, 0], state[:, 1], 0 * state[:, 0], state[:, 3]], -1)
-        ego = predicted if plan_ego is None else plan_ego
-        if about["tokens"]:
-            every_ego = np.concatenate([past_ego, ego])
-            (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=every_ego)
-        frames = []
-        for h in range(future):
-            unsure = log_sigma[h, :4] if plan is None else np.full(4, _PLANNED_LOG_SIGMA)
-            flag = [float(plan is not None)]
-            condition = np.concatenate([np.eye(future)[h], flag, unsure / 5, ego[h] / 10])
-            away = runtime.relative_ego(past_ego, ego[h])
-            fused = (away[-1:], about, _MARGIN) if about["observed"] else (away, about)
-            (frame,) = self._run(
-                "frame" if plan is None else "plan_frame", past=cells & seen, condition=condition,
-                edges=shared["edges"], fused=shared.get("fused"), **runtime.reading(*fused),
-                unseen=runtime.unseen_columns(away, about, about["distances"]),
-                draws=self._drawn(moves[h], ego[h]),
-                tokens=shared["maps"][h] if about["tokens"] else None,
-            )  # fmt: skip
-            frames.append(frame)
-        track = "model" if plan is None else "model_plan"
-        return OnnxForecast(
-            probability=np.stack(frames),
-            occupied=np.stack([self._cut(p, track, h) for h, p in enumerate(frames)]),
-            poses=runtime.in_world(runtime.poses_of(state), anchor),
-            ego=runtime.compose_ego(anchor, ego),
-            sigma=sigma,
-        )
+        reading = runtime.reading(back, self.about, _MARGIN)
+        outputs = self._run("past", occupied=occupied, free=free, past_ego=past_ego, **reading)
+        return dict(zip(self.about["past_outputs"], outputs, strict=True))
+
+    def _frame(
+        self,
+        h: int,
+        occupied: np.ndarray,
+        shared: dict[str, np.ndarray],
+        track: _Track,
+        ego: np.ndarray,
+        condition: np.ndarray,
+        draws: np.ndarray,
+    ) -> np.ndarray:
+        """Return the probability (X, Y, Z) of future frame `h`, which is at `ego` (4,)."""
+        about = self.about
+        away = runtime.relative_ego(track.ego, ego)
+        # an observed past was fused in the frame of the last pose, and is read from there
+        reading = (away[-1:], about, _MARGIN) if about["observed"] else (away, about)
+        (frame,) = self._run(
+            "frame" if track.plan is None else "plan_frame", past=occupied, condition=condition,
+            edges=shared["edges"], fused=shared.get("fused"), **runtime.reading(*reading),
+            unseen=runtime.unseen_columns(away, about, about["distances"]),
+            draws=draws, tokens=shared["maps"][h] if about["tokens"] else None,
+        )  # fmt: skip
+        return frame
 
     def _motion(self, poses: np.ndarray, ground: np.ndarray, context: Any) -> list[np.ndarray]:
         """Return state, log-sigma, sigma (H, D) and moves (H, N, 3) in the last ego frame."""
