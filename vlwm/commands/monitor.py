@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +13,10 @@ if TYPE_CHECKING:
     from vlwm.core.monitoring.formatting import Glyphs
     from vlwm.core.monitoring.screens.alerts import Alerts
     from vlwm.core.run_folder import RunFolder
+    from vlwm.core.store.objects import ObjectStore
+
+_FETCH_S = 10.0
+"""seconds between two looks at a backup"""
 
 
 def monitor(
@@ -20,7 +26,7 @@ def monitor(
             metavar="[RUN]...",
             help="Run folders (--work-dir of vlwm train), or folders that hold some. "
             "[./checkpoints, else the newest run below this folder]. The URL of a store that "
-            "vlwm prepare fills shows its progress.",
+            "vlwm prepare fills shows its progress; that of a --backup shows the run.",
             show_default=False,
         ),
     ] = None,
@@ -58,29 +64,65 @@ def monitor(
     [cyan]vlwm monitor --json | jq .metrics[/]
     """
     from vlwm.core.monitoring.formatting import ASCII, terminal_glyphs
-    from vlwm.core.store.objects import is_url
+    from vlwm.core.store.backup_signs import is_backup
+    from vlwm.core.store.objects import is_url, open_store
 
+    glyphs = ASCII if ascii_ else terminal_glyphs()
     if runs and is_url(runs[0]):
-        _follow_store(runs[0], once, json_, interval or 10.0)
+        store = open_store(runs[0])
+        if not is_backup(store):
+            _follow_store(store, once, json_, interval or 10.0)
+        else:
+            with _signs_of(store) as folder:
+                if json_ or once:
+                    _show_once(folder, json_, glyphs)
+                else:
+                    _follow([folder], glyphs, interval, _alerts(alert_cmd), choose=True)
         return
     folders = _find([Path(run) for run in runs or []], wait)
-    glyphs = ASCII if ascii_ else terminal_glyphs()
     if json_ or once:
         _show_once(folders[0], json_, glyphs)
     else:
         _follow(folders, glyphs, interval, _alerts(alert_cmd), choose=bool(runs))
 
 
-def _follow_store(url: str, once: bool, json_: bool, interval: float) -> None:
+@contextmanager
+def _signs_of(store: ObjectStore) -> Iterator[RunFolder]:
+    """Yield a folder that shows what a backup knows of its run, fetched again and again."""
+    import tempfile
+    import threading
+    from contextlib import suppress
+
+    from vlwm.core.errors import VlwmError
+    from vlwm.core.run_folder import RunFolder
+    from vlwm.core.store.backup_signs import SignsReader
+
+    with tempfile.TemporaryDirectory(prefix="vlwm-monitor-") as place:
+        reader, stop = SignsReader(store, Path(place)), threading.Event()
+        reader.fetch()
+
+        def keep_up() -> None:
+            while not stop.wait(_FETCH_S):
+                with suppress(VlwmError, OSError):  # an old status shows that nothing arrives
+                    reader.fetch()
+
+        thread = threading.Thread(target=keep_up, daemon=True)
+        thread.start()
+        try:
+            yield RunFolder(Path(place))
+        finally:
+            stop.set()
+            thread.join(timeout=5.0)
+
+
+def _follow_store(store: ObjectStore, once: bool, json_: bool, interval: float) -> None:
     """Print a line about a store at a steady pace until it is finished."""
     import time
     from dataclasses import asdict
 
     from vlwm.commands.shared.output import emit_json
-    from vlwm.core.store.objects import open_store
     from vlwm.core.store.progress import store_progress
 
-    store = open_store(url)
     while True:
         now = store_progress(store, time.time())
         if json_:

@@ -19,8 +19,8 @@ BackupUrl = Annotated[
     typer.Option(
         "--backup",
         metavar="URL",
-        help="Copy each new checkpoint to file:// or s3://; with --resume, fetch the newest "
-        "copy into an empty --work-dir first.",
+        help="Copy each new checkpoint to file://, s3:// or ssh://; with --resume, fetch the "
+        "newest copy into an empty --work-dir first.",
         rich_help_panel=_PANEL,
     ),
 ]

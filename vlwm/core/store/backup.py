@@ -14,19 +14,22 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vlwm.core.errors import DataError, MachineError, VlwmError
 from vlwm.core.files import json_text, make_folder, sha256_file
 from vlwm.core.store.objects import ObjectStore, open_store
 
+if TYPE_CHECKING:
+    from vlwm.core.store.backup_signs import SignsSender
+
 log = logging.getLogger("vlwm.training")
 
 KEPT = 2
-_LOOK_S = 5.0
+_LOOK_S = 2.0
 _MANIFEST = re.compile(r"^manifest-(\d{6})\.json$")
 _CHECKPOINTS = ("last.pth", "best.pth", "opening.pth")
 _SMALL = ("config.json", "data.json", "splits.json", "scores.json", "metrics.jsonl", "status.json")
@@ -39,13 +42,16 @@ class Backup:
         folder: the run folder.
         url: of the store.
 
+    Attributes:
+        store: of the copies.
+
     Raises:
         UsageError: the URL is not a store that can be written.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
         self._folder = folder
-        self._store = open_store(url)
+        self.store = open_store(url)
         self._seen: dict[str, tuple[int, int]] = {}
         self._hashes: dict[tuple[str, int, int], str] = {}
         self._verified: set[str] = set()
@@ -66,7 +72,7 @@ class Backup:
             MachineError: the store does not answer, or returns other bytes than it was given.
         """
         parts: dict[str, str] = {}
-        present = self._store.list()
+        present = self.store.list()
         for name in [*self._checkpoints(), *self._small()]:
             digest = self._put(name, present)
             if digest is not None:
@@ -74,7 +80,7 @@ class Backup:
         numbers = _numbers(present)
         number = numbers[-1] + 1 if numbers else 1
         manifest = json_text({"number": number, "files": parts}).encode()
-        self._store.write(f"manifest-{number:06d}.json", manifest)
+        self.store.write(f"manifest-{number:06d}.json", manifest)
         self._prune([*numbers, number][-KEPT:], parts)
 
     def _put(self, name: str, present: Any) -> str | None:
@@ -98,13 +104,13 @@ class Backup:
             self._hashes[key] = digest
             part = f"{digest}.part"
             if digest not in self._verified:
-                if part not in present or self._store.sha256(part) != digest:
-                    self._store.write_file(part, link)
-                if self._store.sha256(part) != digest:
-                    self._store.delete(part)
+                if part not in present or self.store.sha256(part) != digest:
+                    self.store.write_file(part, link)
+                if self.store.sha256(part) != digest:
+                    self.store.delete(part)
                     raise MachineError(
                         "the backup returned other bytes than it was given",
-                        where=self._store.place(part),
+                        where=self.store.place(part),
                         remedy="the next checkpoint is copied again; check that store",
                     )
             self._verified.add(digest)
@@ -117,12 +123,12 @@ class Backup:
         """Delete manifests but the newest ones, and parts that none of those names."""
         wanted = set(newest.values())
         for number in kept[:-1]:
-            wanted |= set(_files_of(self._store, number).values())
-        for name in self._store.list():
+            wanted |= set(files_of(self.store, number).values())
+        for name in self.store.list():
             match = _MANIFEST.match(name)
             old = match is not None and int(match.group(1)) not in kept
             if old or (name.endswith(".part") and name.removesuffix(".part") not in wanted):
-                self._store.delete(name)
+                self.store.delete(name)
 
     def _checkpoints(self) -> list[str]:
         names = [f"{stage}{name}" for stage in ("", "tokenizer/") for name in _CHECKPOINTS]
@@ -146,8 +152,11 @@ def backed_up(folder: Path, url: str | None) -> Iterator[None]:
     if url is None:
         yield
         return
+    from vlwm.core.store.backup_signs import SignsSender
+
     backup, stop = Backup(folder, url), threading.Event()
-    thread = threading.Thread(target=_watch, args=(backup, stop), daemon=True)
+    signs = SignsSender(folder, backup.store)
+    thread = threading.Thread(target=_watch, args=(backup, signs, stop), daemon=True)
     thread.start()
     failed = True
     try:
@@ -160,16 +169,18 @@ def backed_up(folder: Path, url: str | None) -> Iterator[None]:
             backup.copy_if_new()
             if not failed:
                 backup.copy()  # scores and status of the end
+            signs.send(float("inf"))
         except VlwmError as error:
             if not failed:
                 raise
             log.warning("backup: %s", error)
 
 
-def _watch(backup: Backup, stop: threading.Event) -> None:
+def _watch(backup: Backup, signs: SignsSender, stop: threading.Event) -> None:
     """Copy whenever a checkpoint is new; a fault is a warning and is tried again."""
     while not stop.wait(_LOOK_S):
         try:
+            signs.send()
             if backup.copy_if_new():
                 log.info("backup: the newest checkpoint is copied and read back")
         except (VlwmError, OSError) as error:
@@ -190,7 +201,7 @@ def restore(url: str, folder: Path) -> int:
             where=url,
             remedy="leave out --resume to begin a run that is backed up there",
         )
-    files = _files_of(store, numbers[-1])
+    files = files_of(store, numbers[-1])
     # last.pth comes at the end: a folder without it holds no run, and is restored again
     for name in sorted(files, key=lambda n: (n.endswith(".pth"), n.endswith("last.pth"), n)):
         make_folder((folder / name).parent)
@@ -200,8 +211,18 @@ def restore(url: str, folder: Path) -> int:
     return len(files)
 
 
-def _files_of(store: ObjectStore, number: int) -> dict[str, str]:
-    """Return path -> hash of one manifest."""
+def newest_copy(names: Iterable[str]) -> int | None:
+    """Return the number of the newest copy among the objects of a store; None without one."""
+    numbers = _numbers(names)
+    return numbers[-1] if numbers else None
+
+
+def files_of(store: ObjectStore, number: int) -> dict[str, str]:
+    """Return path -> hash of one manifest.
+
+    Raises:
+        DataError: it is damaged.
+    """
     name = f"manifest-{number:06d}.json"
     try:
         files = json.loads(store.read(name) or b"")["files"]

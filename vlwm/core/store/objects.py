@@ -3,6 +3,7 @@
     file:///data/tokyo        a folder, also on a network disk; objects appear by rename
     s3://bucket/tokyo         needs `pip install 'vlwm[s3]'`; credentials and AWS_ENDPOINT_URL come
                               from the environment or the usual files of AWS
+    ssh://USER@HOST/FOLDER    a folder of another machine, by rsync (`ssh_store`)
     hf://datasets/OWNER/NAME  read only
 
 A store needs no locks and no conditional writes: writers of the same object write the same bytes.
@@ -33,7 +34,7 @@ Result = TypeVar("Result")
 _TRIES = 6
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
-_SCHEMES = ("file", "s3", "hf")
+_SCHEMES = ("file", "s3", "hf", "ssh")
 _NEEDS = {"s3": ("s3fs", "pip install 'vlwm[s3]'"), "hf": ("huggingface_hub", "pip install vlwm")}
 
 
@@ -111,10 +112,15 @@ def open_store(url: str) -> ObjectStore:
     if not found or scheme not in _SCHEMES or not rest:
         raise UsageError(
             f"{url} is not the address of a store",
-            remedy="write file:///FOLDER, s3://BUCKET/FOLDER or hf://datasets/OWNER/NAME",
+            remedy="write file:///FOLDER, s3://BUCKET/FOLDER, ssh://USER@HOST/FOLDER or "
+            "hf://datasets/OWNER/NAME",
         )
     if scheme == "file":
         return FolderStore(url.rstrip("/"), Path(unquote(urlsplit(url).path)))
+    if scheme == "ssh":
+        from vlwm.core.store.ssh_store import SshStore
+
+        return SshStore(url.rstrip("/"))
     package, remedy = _NEEDS[scheme]
     try:
         importlib.import_module(package)
