@@ -139,12 +139,13 @@ def _tri_state(
     most = max(4, min(_FIT_WINDOWS, _FIT_CELLS // grid.num_cells))
     chosen = [windows[i] for i in evenly(len(windows), most)]
     data = WindowDataset(store, chosen, history, observed=True, layers=KNOWN)
-    found, batches = [], [collate([data[0, index]]) for index in range(len(data))]
+    batches = [collate([data[0, index]]) for index in range(len(data))]
+    inputs = []
     for batch in batches:
         window = next(windows_in(batch, history, grid))
         assert window.seen is not None
-        found.append(ValidationWindow(window.seen, window.truth, window.future_ego))
-    fitted = fit_tri_state(found, prior.layers, grid, history, config.future_frames)
+        inputs.append(ValidationWindow(window.seen, window.truth, window.future_ego))
+    fitted = fit_tri_state(inputs, prior.layers, grid, history, config.future_frames)
     return replace(fitted, merits=validation_merits(fitted, batches, config))
 
 

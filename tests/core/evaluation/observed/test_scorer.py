@@ -17,11 +17,16 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
+from vlwm.core.evaluation import evaluator
 from vlwm.core.evaluation.baselines.fitted import MEMORY, track_of
 from vlwm.core.evaluation.baselines.tri_state import METHODS, TriState
+from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow
+from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.evaluator import evaluate, validation_merits
 from vlwm.core.evaluation.window_scorer import WindowScorer
+from vlwm.core.geometry.frames import ego_of
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.vocabulary import Split
 
 CONFIG = load_config("test_local_lidar")
 GRID = VoxelGrid.from_range(CONFIG.point_cloud_range, CONFIG.voxel_size)
@@ -66,6 +71,25 @@ def test_a_forecast_gets_believed_poses_and_scores_the_true_ones(store: PackedSt
     np.testing.assert_allclose(batch.plan(history).poses[0], true[history:], rtol=1e-5, atol=1e-4)
 
 
+def test_methods_read_believed_poses_and_are_laid_over_the_truth_at_true_ones(
+    store: PackedStore,
+) -> None:
+    """Fault: baselines that read where the vehicle truly was."""
+    batch = collate([windows(store)[0, 0]])
+    history = CONFIG.history_frames
+    window = next(windows_in(batch, history, GRID))
+    assert batch.believed is not None and batch.believed_ground_z is not None
+    believed, ground = batch.believed[0, :history].double(), batch.believed_ground_z[0, :history]
+    true = ego_of(batch.poses[0].double().numpy(), batch.ground_z[0].double().numpy())
+    own = ego_of(believed.numpy(), ground.double().numpy())
+    assert window.seen is not None and not np.allclose(own[:-1], true[: history - 1], atol=0.01)
+    np.testing.assert_allclose(window.past.ego, own)
+    np.testing.assert_allclose(window.seen.ego, own)
+    np.testing.assert_allclose(window.last_pose, believed[-1].numpy())
+    np.testing.assert_allclose(window.seen.true_ego, true[:history])
+    np.testing.assert_allclose(window.future_ego, true[history:])
+
+
 def test_the_sheet_scores_every_method_in_every_zone(store: PackedStore) -> None:
     splits = Splits.read(store.root / "splits.json")
     sheet = evaluate(None, None, store, splits, "all", CONFIG, max_windows=3)
@@ -79,6 +103,25 @@ def test_the_sheet_scores_every_method_in_every_zone(store: PackedStore) -> None
     best = sheet["scores"]["true_pose_tri_state_prior"]["iou"][0]
     assert best > sheet["scores"]["true_pose_tri_state"]["iou"][0]
     assert sheet["tri_state"]["tri_state"]["threshold"]
+
+
+def test_tri_state_parameters_are_chosen_on_the_validation_split_alone(
+    store: PackedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: chosen on the windows that are scored."""
+    splits = Splits.read(store.root / "splits.json")
+    every = windows_of(store, splits, "all", CONFIG.window_frames)
+    of_split = {Split.VAL: every[:1], Split.TEST: every[1:3]}
+    fitted_to: list[int] = []
+
+    def fit(inputs: list[ValidationWindow], layers: np.ndarray, *more: object) -> TriState:
+        fitted_to.append(len(inputs))
+        return TriState(layers, GRID)
+
+    monkeypatch.setattr(evaluator, "windows_of", lambda own, splits, split, frames: of_split[split])
+    monkeypatch.setattr(evaluator, "fit_tri_state", fit)
+    subject = evaluator.prepare_subject(None, store, splits, Split.TEST, CONFIG)
+    assert fitted_to == [1] and len(subject.windows) == 2
 
 
 def test_the_baseline_of_an_observed_past_is_the_strongest_of_all_methods(
