@@ -189,6 +189,21 @@ def window(
         os.close(lead)
 
 
+@contextlib.contextmanager
+def ended(place: Place, command: list[str], environ: dict[str, str]) -> Iterator[None]:
+    """End the session of tmux or screen afterwards: it would outlive its terminal."""
+    try:
+        yield
+    finally:
+        ending: list[str] = []
+        if place.inside == "tmux":
+            ending = [*command[:3], "kill-server"]  # tmux -S SOCKET
+        elif place.inside == "screen":
+            ending = ["screen", "-S", command[4], "-X", "quit"]
+        if ending:
+            subprocess.run(ending, env=environ, check=False, capture_output=True, timeout=10)
+
+
 def write_runs(folder: Path) -> list[Path]:
     """Write three runs: one that trains, one that was killed with a warning, one that ended."""
     plan = [
@@ -297,7 +312,7 @@ def capture(place: Place, sizes: list[str], runs: list[Path], folder: Path, out:
     found = []
     command, environ = commands(place, runs, folder)
     columns, rows = (int(n) for n in sizes[0].split("x"))
-    with window(command, environ, columns, rows) as terminal:
+    with window(command, environ, columns, rows) as terminal, ended(place, command, environ):
         _settle(terminal)
         for size in sizes:
             columns, rows = (int(n) for n in size.split("x"))

@@ -30,6 +30,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests import fake_run
 from vlwm.core.run_folder import RunFolder
 
+_PICTURE_BYTES = 600
+"""more than the modes of the terminal, less than the smallest list of runs"""
+
 
 def write_lines(folder: RunFolder, count: int) -> None:
     """Write `count` metric lines; one record is made anew for every hundred."""
@@ -105,7 +108,7 @@ def _drain(lead: int, folder: RunFolder, seconds: float, *, until_first: bool = 
             ready, _, _ = select.select([lead], [], [], 0.05)
             if ready:
                 total += len(os.read(lead, 65536))
-                if until_first and total > 2000:
+                if until_first and total > _PICTURE_BYTES:
                     return total
     return total
 

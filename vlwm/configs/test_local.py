@@ -11,7 +11,12 @@ prepare = dict(
 
 tokenizer = dict(max_epochs=4, base_channels=16, embed_dim=32, codebook_size=128, samples_per_gpu=8)
 model = dict(
-    channels=(32, 48, 64), use_tokens=True, memory_channels=24, memory_levels=2, pose_channels=32
+    channels=(32, 48, 64),
+    use_tokens=True,
+    memory_channels=24,
+    memory_levels=2,
+    pose_channels=32,
+    fusion_channels=8,
 )
 max_epochs = 2
 optimizer = dict(lr=2e-3)

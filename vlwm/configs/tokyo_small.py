@@ -20,6 +20,8 @@ model = dict(
     layers_per_level=1,
     use_tokens=False,  # on a CPU they cost more than they give (docs/decisions.md)
     memory_channels=32,
+    fusion_planes=True,  # straight walls to a few centimetres (docs/benchmarks.md)
+    fusion_channels=16,
     pose_ridge=True,  # with few sessions the network alone is worse (docs/benchmarks.md)
 )
 optimizer = dict(lr=2e-3)

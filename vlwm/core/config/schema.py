@@ -135,6 +135,9 @@ class ModelConfig:
     """resolutions of the memory network"""
     fusion_channels: int = 8
     """channels of the network that fuses the past frames; 0 (observed past only) counts evidence"""
+    fusion_planes: bool = False
+    """let the fusion read walls that are fitted as planes to all past frames; an observed past,
+    which has only parts of walls, is fused without them; the walls are fitted on the processor"""
     completion_channels: int = 0
     """channels of the network that completes what an observed past did not see; 0 for none"""
     pose_channels: int = 256

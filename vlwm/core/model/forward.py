@@ -19,7 +19,7 @@ from vlwm.core.data.batch import Past, apply_symmetry
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
-from vlwm.core.model.memory.branch import MemoryForecast, TargetFrames
+from vlwm.core.model.memory.branch import MemoryForecast, TargetFrames, Walls
 from vlwm.core.model.motion.motion_head import Motion
 from vlwm.core.model.semantic import cells_with_class
 from vlwm.core.model.torch_frames import ego_of
@@ -44,6 +44,7 @@ class Scene:
             else None, and a cell of `voxels` that is not occupied is free.
         known: uint8 (B, P, X, Y, Z), cells of a true past that are known; None: all of them.
         classes: uint8 (B, F, X, Y, Z), as `voxels`; None without classes.
+        walls: of the past as planes; None where the memory does not read them.
     """
 
     past: Past
@@ -52,6 +53,7 @@ class Scene:
     free: Tensor | None = None
     known: Tensor | None = None
     classes: Tensor | None = None
+    walls: Walls | None = None
 
 
 def ego_of_past(past: Past) -> Tensor:

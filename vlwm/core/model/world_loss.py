@@ -22,6 +22,7 @@ from vlwm.core.data.batch import Batch, apply_symmetry
 from vlwm.core.model.forward import RefinementInput, Scene, ego_of_past
 from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss, token_weight
+from vlwm.core.model.memory.branch import Walls
 from vlwm.core.model.memory.fusion import fusion_loss
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.warp import resampled_memory
@@ -91,7 +92,8 @@ class WorldLoss:
         tokens = None if codes is None else model.embedded(codes)
         past = batch.past(model.history)
         free = model.reader.free_space(past)
-        scene = Scene(past, voxels, tokens, free, model.reader.known_past(past), classes)
+        walls = model.walls(past, voxels)
+        scene = Scene(past, voxels, tokens, free, model.reader.known_past(past), classes, walls)
         seed = self._sample_seed(batch, step)
         horizons = self._horizons(seed, every=forecast is not None)  # (B, K)
         out = model(scene, batch.plan(model.history), planned_half(batch), horizons)
@@ -104,7 +106,7 @@ class WorldLoss:
             for horizon, logits in zip(horizons.unbind(1), forecast.unbind(1), strict=True):
                 yield self._occupancy_term(logits, horizon, horizons.shape[1], voxels, known)
         if model.config.model.use_memory:
-            fusion = self._fusion_loss(voxels, batch, seed, known)
+            fusion = self._fusion_loss(voxels, batch, seed, known, walls)
             yield LossTerm("fusion", fusion, weights.fusion_weight)
             del fusion
             if model.completes:
@@ -202,8 +204,9 @@ class WorldLoss:
     def fusion_term(self, batch: Batch, step: int) -> LossTerm:
         """Return the loss of the fusion alone, as pre-training minimises it: unweighted."""
         voxels = self.model.reader.voxels(batch.bits, batch.symmetry)
-        seed = self._sample_seed(batch, step)
-        return LossTerm("fusion", self._fusion_loss(voxels, batch, seed, self._known(batch)))
+        seed, known = self._sample_seed(batch, step), self._known(batch)
+        walls = self.model.walls(batch.past(self.model.history), voxels)
+        return LossTerm("fusion", self._fusion_loss(voxels, batch, seed, known, walls))
 
     def completion_term(self, batch: Batch, step: int) -> LossTerm:
         """Return the loss of the completion alone, as pre-training minimises it: unweighted."""
@@ -236,7 +239,12 @@ class WorldLoss:
         )
 
     def _fusion_loss(
-        self, voxels: Tensor, batch: Batch, seed: Tensor, known: Tensor | None
+        self,
+        voxels: Tensor,
+        batch: Batch,
+        seed: Tensor,
+        known: Tensor | None,
+        walls: Walls | None,
     ) -> Tensor:
         """Return the loss of the fusion on some layers of one future frame of each window.
 
@@ -259,7 +267,12 @@ class WorldLoss:
             torch.cat(stacked, 1), model.reader.known_past(past),
         ).split(count)  # fmt: skip
         truth = _layers(_pick(voxels, model.history + horizon), layers)  # (B, L, X, Y)
-        logits = model.memory.fusion(memory, (below.mean(), above.mean()))  # (B, L, X, Y)
+        planes = None
+        if walls is not None:
+            rows = torch.arange(len(ego), device=ego.device)
+            planes = model.memory.planes(walls, rows, ego).layers(layers)
+        near = (below.mean(), above.mean())
+        logits = model.memory.fusion(memory, near, planes)  # (B, L, X, Y)
         counted = memory.seen()
         if known is not None:
             counted = counted & (_layers(_pick(known, model.history + horizon), layers) > 0)

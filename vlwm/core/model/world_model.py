@@ -35,7 +35,13 @@ from vlwm.core.model.forward import (
     frames_of,
     reach_planes,
 )
-from vlwm.core.model.memory.branch import MemoryBranch, MemoryForecast, MotionSpread, TargetFrames
+from vlwm.core.model.memory.branch import (
+    MemoryBranch,
+    MemoryForecast,
+    MotionSpread,
+    TargetFrames,
+    Walls,
+)
 from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.refinement_net import RefinementNet
 from vlwm.core.model.motion.motion_head import Motion, MotionHead
@@ -115,7 +121,7 @@ class WorldModel(nn.Module):
             self.memory: MemoryBranch = (
                 ObservedBranch(*sizes, model.completion_channels)
                 if config.data.observed
-                else MemoryBranch(*sizes)
+                else MemoryBranch(*sizes, planes=model.fusion_planes)
             )
         self.free_class = self.reader.free_class
         if config.semantic:
@@ -190,7 +196,14 @@ class WorldModel(nn.Module):
         if self.config.model.use_tokens:
             tokens = self.embedded(self.codes(voxels if classes is None else classes))
         free, known = self.reader.free_space(past), self.reader.known_past(past)
-        return Scene(past, voxels, tokens, free, known, classes)
+        return Scene(past, voxels, tokens, free, known, classes, self.walls(past, voxels))
+
+    def walls(self, past: Past, voxels: Tensor) -> Walls | None:
+        """Return the walls of the past frames of voxels (B, F, X, Y, Z) as planes, if read."""
+        if not self.config.model.use_memory:
+            return None
+        frames, known = voxels[:, : self.history], self.reader.known_past(past)
+        return self.memory.fit_walls(frames, ego_of_past(past), known)
 
     @torch.no_grad()
     def codes(self, voxels: Tensor) -> Tensor:
@@ -365,7 +378,9 @@ class WorldModel(nn.Module):
         if fused is not None:
             branch = self.observed_branch()
             return branch.read_fused(scene.voxels, fused, target, self.column_logit, spread)
-        return self.memory(scene.voxels, target, self.column_logit, spread, scene.known)
+        return self.memory(
+            scene.voxels, target, self.column_logit, spread, scene.known, scene.walls
+        )
 
     def _decoded(self, tokens: Tensor) -> MemoryForecast:
         """Decode token maps (R, C, h, w) where there is no memory; a trained decoder learns."""

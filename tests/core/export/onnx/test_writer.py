@@ -24,7 +24,8 @@ from vlwm.core.export.onnx.writer import export_onnx
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "onnx_forecast.py"
 NO_TOKENS = "model.use_tokens=False"
-OBSERVED = ("data.observed=True", "data.cache_tokens=False")
+NO_PLANES = "model.fusion_planes=False"
+OBSERVED = ("data.observed=True", "data.cache_tokens=False", NO_PLANES)
 
 
 def trained(folder: Path, *overrides: str) -> vlwm.Model:
@@ -55,6 +56,7 @@ def trained(folder: Path, *overrides: str) -> vlwm.Model:
 
 CASES = {
     "complete": (NO_TOKENS,),
+    "no planes": (NO_TOKENS, NO_PLANES),
     "no ridge": (NO_TOKENS, "model.pose_ridge=False"),
     "six degrees of freedom": (NO_TOKENS, "model.pose_dof=6"),
     "observed": (NO_TOKENS, *OBSERVED),
@@ -79,6 +81,7 @@ def test_the_graphs_forecast_what_the_model_does(case: str, tmp_path: Path) -> N
     there = OnnxModel(tmp_path / "onnx", threads=1)
     for seed in range(3):
         occupancy, poses, plan = window_of(model._trained.config, seed)
+        occupancy[:, :, 11 + seed, :4] = 1  # a long wall, beside the way
         known = None
         if "observed" in case:
             known = (np.random.default_rng(seed).random(occupancy.shape) < 0.7).astype(np.uint8)
@@ -97,7 +100,7 @@ def test_the_graphs_forecast_what_the_model_does(case: str, tmp_path: Path) -> N
 
 
 def test_the_folder_runs_without_torch_and_vlwm(tmp_path: Path) -> None:
-    model = trained(tmp_path / "run", NO_TOKENS)
+    model = trained(tmp_path / "run", NO_TOKENS, NO_PLANES)
     export_onnx(model._trained, tmp_path / "onnx")
     lines = (
         f"import runpy, sys; sys.argv = ['x', {str(tmp_path / 'onnx')!r}]; "

@@ -36,6 +36,7 @@ from vlwm.core.model.memory.extrapolation import (
 )
 from vlwm.core.model.memory.fusion import READING_SCALE, TIE_BIAS
 from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch, Seen
+from vlwm.core.model.memory.plane_reading import REST
 from vlwm.core.model.motion.member import Member
 from vlwm.core.model.motion.motion_head import Motion
 from vlwm.core.model.motion.vehicle_state import planar_of
@@ -248,6 +249,8 @@ class FrameGraph(nn.Module):
         draws: Tensor | None = None,
         fused: Tensor | None = None,
         tokens: Tensor | None = None,
+        planes: Tensor | None = None,
+        explained: Tensor | None = None,
     ) -> Tensor:
         """Return the probability (X, Y, Z) of a future frame.
 
@@ -261,12 +264,14 @@ class FrameGraph(nn.Module):
             draws: (N, 6), affine factors of the drawn frames in the expected one; not of a plan.
             fused: (2, Z, U, V), of an observed past.
             tokens: (T, h, w), of a model with tokens.
+            planes, explained: uint8 (X, Y, Z) and (P, X, Y, Z), cells that the walls meet in the
+                future frame and in the past ones, of a model that reads walls as planes.
         """
         reading = (corners, within, mixing, reached)
         if fused is None:
             assert past is not None
             maps = past.permute(0, 3, 1, 2).float()  # (P, Z, X, Y)
-            logits, reach = self._read(maps, reading)
+            logits, reach = self._read(maps, reading, planes, explained)
         else:
             logits, reach = self._read_fused(fused, reading)
         logits = torch.where(unseen[0] > 0, self._extrapolated(edges, unseen), logits)  # (Z, X, Y)
@@ -279,7 +284,9 @@ class FrameGraph(nn.Module):
             logits = logits + self.weight * net(planes, condition[None], maps_of_tokens)[0]
         return torch.sigmoid(logits).permute(1, 2, 0)
 
-    def _read(self, maps: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, maps: Tensor, reading: Reading, planes: Tensor | None, explained: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Return logits (Z, X, Y) of a true past and its reach (1, X, Y), as `FrameFusion.read`."""
         occupied, inside = resampled(maps, *reading)  # (P, Z, X, Y) each
         frames = inside.sum(0)
@@ -287,11 +294,22 @@ class FrameGraph(nn.Module):
         below = torch.cat([mean[:1], mean[:-1]])
         above = torch.cat([mean[1:], mean[-1:]])
         votes = (2 * occupied - inside).transpose(0, 1)  # (Z, P, X, Y)
-        around = torch.stack([2 * below - 1, 2 * above - 1], dim=1)
-        residual = self._fusion(torch.cat([votes, around], dim=1))[:, 0]
-        logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS + residual
+        around, plain = [2 * below - 1, 2 * above - 1], mean
+        if planes is not None and explained is not None:
+            walls = planes.permute(2, 0, 1).float()
+            rest = self._rest(maps, explained.permute(0, 3, 1, 2) * maps, reading)
+            around, plain = [*around, 2 * walls - 1, 2 * rest - 1], torch.maximum(rest, walls)
+        residual = self._fusion(torch.cat([votes, torch.stack(around, dim=1)], dim=1))[:, 0]
+        logits = READING_SCALE * (2 * plain - 1) + TIE_BIAS + residual
         reach = inside[:, 0].mean(dim=0, keepdim=True)
         return torch.where(frames > 0, logits, self.prior), reach
+
+    def _rest(self, maps: Tensor, explained: Tensor, reading: Reading) -> Tensor:
+        """Return the mean (Z, X, Y) of what walls do not explain, as `PlaneReading.read` does."""
+        valid = 1 - explained  # (P, Z, X, Y)
+        both = torch.cat([valid * maps, valid])
+        left, sure = resampled(both, *(torch.cat([part, part]) for part in reading))[0].chunk(2)
+        return (left.sum(0) / sure.sum(0).clamp(min=REST)).clamp(max=1.0)
 
     def _fusion(self, x: Tensor) -> Tensor:
         net = self.model.memory.fusion

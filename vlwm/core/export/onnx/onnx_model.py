@@ -136,12 +136,15 @@ class OnnxModel:
             every_ego = np.concatenate([track.ego, ego])
             (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=every_ego)
         unsure = np.full((len(ego), 4), _PLANNED_LOG_SIGMA) if planned else log_sigma[:, :4]
+        walls = _Walls(occupied, track.ego, self.about) if self.about.get("planes") else None
         frames = []
         for h in range(len(ego)):
+            marked = {} if walls is None else walls.arrays(ego[h])
             one_hot = np.eye(len(ego))[h]
             condition = np.concatenate([one_hot, [float(planned)], unsure[h] / 5, ego[h] / 10])
             draws = self._drawn(moves[h], ego[h])
-            frames.append(self._frame(h, occupied, shared, track, ego[h], condition, draws))
+            arrays = {"past": occupied, "condition": condition, "draws": draws, **marked}
+            frames.append(self._frame(h, arrays, shared, track, ego[h]))
         name = "model_plan" if planned else "model"
         return OnnxForecast(
             probability=np.stack(frames),
@@ -190,23 +193,26 @@ class OnnxModel:
     def _frame(
         self,
         h: int,
-        occupied: np.ndarray,
+        arrays: dict[str, np.ndarray],
         shared: dict[str, np.ndarray],
         track: _Track,
         ego: np.ndarray,
-        condition: np.ndarray,
-        draws: np.ndarray,
     ) -> np.ndarray:
-        """Return the probability (X, Y, Z) of future frame `h`, which is at `ego` (4,)."""
+        """Return the probability (X, Y, Z) of future frame `h`, which is at `ego` (4,).
+
+        Args:
+            arrays: further inputs of the graph, by name.
+            shared: what `_shared` gives.
+        """
         about = self.about
         away = runtime.relative_ego(track.ego, ego)
         # an observed past was fused in the frame of the last pose, and is read from there
         reading = (away[-1:], about, _MARGIN) if about["observed"] else (away, about)
         (frame,) = self._run(
-            "frame" if track.plan is None else "plan_frame", past=occupied, condition=condition,
-            edges=shared["edges"], fused=shared.get("fused"), **runtime.reading(*reading),
+            "frame" if track.plan is None else "plan_frame", **arrays, edges=shared["edges"],
+            fused=shared.get("fused"), **runtime.reading(*reading),
             unseen=runtime.unseen_columns(away, about, about["distances"]),
-            draws=draws, tokens=shared["maps"][h] if about["tokens"] else None,
+            tokens=shared["maps"][h] if about["tokens"] else None,
         )  # fmt: skip
         return frame
 
@@ -238,3 +244,31 @@ class OnnxModel:
         above = np.arange(probability.shape[-1]) > ground
         limits = np.float32(cut["above"][horizon]), np.float32(cut["ground"][horizon])
         return probability >= np.where(above, *limits)
+
+
+class _Walls:
+    """Walls of one window as planes, fitted by vlwm's own code, which needs no torch.
+
+    Args:
+        cells: uint8 (P, X, Y, Z), the past.
+        past_ego: (P, 4).
+        about: of onnx.json.
+    """
+
+    def __init__(self, cells: np.ndarray, past_ego: np.ndarray, about: dict[str, Any]) -> None:
+        try:
+            from vlwm.core.geometry.grid import VoxelGrid
+            from vlwm.core.model.memory.walls import fit_planes, plane_voxels
+        except ImportError as error:
+            raise ImportError("this model reads walls as planes: pip install vlwm") from error
+        self._marked = plane_voxels
+        self.grid = VoxelGrid(*(tuple(about[key]) for key in ("lower_m", "cell_m", "shape")))
+        self.triangles = fit_planes(cells, past_ego, self.grid)
+        self.explained = np.stack([self._voxels(own) for own in past_ego])
+
+    def arrays(self, ego: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the inputs of a frame's graph: the cells that walls meet there and in the past."""
+        return {"planes": self._voxels(ego), "explained": self.explained}
+
+    def _voxels(self, ego: np.ndarray) -> np.ndarray:
+        return self._marked(self.triangles, ego, self.grid)

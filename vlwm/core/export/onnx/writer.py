@@ -126,6 +126,7 @@ def _about(trained: TrainedModel) -> dict[str, object]:
         "observed": config.data.observed,
         "tokens": config.model.use_tokens,
         "ridge": config.model.pose_ridge,
+        "planes": trained.model.memory.fusion.planes,
         "lower_m": grid.lower_m,
         "cell_m": grid.cell_m,
         "shape": grid.shape,
@@ -184,6 +185,11 @@ def _frame_inputs(trained: TrainedModel) -> dict[str, Tensor]:
     else:
         found["past"] = torch.zeros(past, x, y, z, dtype=torch.uint8)
         found |= _reading(trained.grid, past)
+    if model.memory.fusion.planes:
+        found |= {
+            "planes": torch.zeros(x, y, z, dtype=torch.uint8),
+            "explained": torch.zeros(past, x, y, z, dtype=torch.uint8),
+        }
     if config.model.use_tokens:
         found["tokens"] = torch.zeros(model.vae.latent_shape)
     return found

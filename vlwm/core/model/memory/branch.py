@@ -20,7 +20,11 @@ from torch import Tensor, nn
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.extrapolation import Extrapolation, unseen_columns
 from vlwm.core.model.memory.fusion import FrameFusion
+from vlwm.core.model.memory.plane_reading import PlaneFrames, PlaneReading
 from vlwm.core.model.memory.warp import under_spread
+
+Walls = list[PlaneReading]
+"""the walls of each window"""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,15 @@ class MemoryBranch(nn.Module):
         history: past frames.
         channels: width of the fusion.
         grid: the grid of all frames.
+        planes: let the fusion read walls as planes.
     """
 
-    def __init__(self, history: int, channels: int, grid: VoxelGrid) -> None:
+    def __init__(
+        self, history: int, channels: int, grid: VoxelGrid, *, planes: bool = False
+    ) -> None:
         super().__init__()
         self.grid = grid
-        self.fusion = FrameFusion(history, channels)
+        self.fusion = FrameFusion(history, channels, planes=planes)
         self.extrapolation = Extrapolation()
 
     @torch.no_grad()
@@ -90,6 +97,7 @@ class MemoryBranch(nn.Module):
         prior: Tensor,
         spread: MotionSpread | None,
         known: Tensor | None = None,
+        walls: Walls | None = None,
     ) -> MemoryForecast:
         """Return the target frames, as sure as their motion is.
 
@@ -102,18 +110,42 @@ class MemoryBranch(nn.Module):
             prior: logits (Z,) of the column prior.
             spread: of the predicted motions; None where every target frame is planned.
             known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them.
+            walls: of `fit_walls`, if the fusion reads them.
         """
         # (B, P, X, Y, Z); asked for first, since the host waits here
         past = voxels[:, : target.past_ego.shape[1]]
         unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
         logits, reach = self.fusion.read(
-            voxels, target.window, target.past_ego, target.ego, self.grid, prior, known
-        )
+            voxels, target.window, target.past_ego, target.ego, self.grid, prior, known,
+            None if walls is None else self.planes(walls, target.window, target.ego),
+        )  # fmt: skip
         # where no past frame reaches, the column's state at the edge decides
         unseen.put(logits, self.extrapolation(unseen, prior))
         if spread is not None:
             logits = self._averaged(logits, target.ego, spread)
         return MemoryForecast(logits, reach)
+
+    def fit_walls(
+        self, past: Tensor, past_ego: Tensor, known: Tensor | None = None
+    ) -> Walls | None:
+        """Return the walls of windows as planes; None where the fusion does not read them.
+
+        Args:
+            past: uint8 (B, P, X, Y, Z).
+            past_ego: (B, P, 4).
+            known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them.
+        """
+        if not self.fusion.planes:
+            return None
+        ego = past_ego.double().cpu().numpy()
+        masks = [None] * len(past) if known is None else list(known)
+        windows = zip(past, ego, masks, strict=True)
+        return [PlaneReading(frames, own, self.grid, mask) for frames, own, mask in windows]
+
+    def planes(self, walls: Walls, window: Tensor, ego: Tensor) -> PlaneFrames:
+        """Return ego frames (R, 4) as the walls of windows (R,) have them."""
+        rows = zip(window.tolist(), ego.double().cpu().numpy(), strict=True)
+        return PlaneFrames.joined([walls[row].read(place) for row, place in rows])
 
     def _averaged(self, logits: Tensor, ego: Tensor, spread: MotionSpread) -> Tensor:
         """Return logits (R, Z, X, Y) whose predicted rows are means over their motion."""

@@ -5,7 +5,8 @@ raster of a future frame (`warp.resampled_memory`), each of them is blurred; tog
 the surface, along a wall to a tenth of a cell. A small convolutional network, the same for every
 height layer, reads them and the means of the layers below and above. Its output is a residual on
 the mean of the frames, trained on the probability of a cell, so that it can be averaged over
-motions.
+motions. Where walls are read as planes (`plane_reading`), it is a residual on that reading, which
+needs no learning either and is stronger than the mean, and the network reads it as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory.plane_reading import PlaneFrames
 from vlwm.core.model.memory.warp import (
     Resampled,
     affine_places,
@@ -41,16 +43,20 @@ _CELLS_AT_ONCE = 4_000_000
 
 
 class FrameFusion(nn.Module):
-    """Computes logits of a future frame from its resampled past frames; at first, their mean.
+    """Computes logits of a future frame from its resampled past frames.
+
+    At first it says their mean or, with planes, the reading of the walls.
 
     Args:
         frames: past frames.
         channels: width.
+        planes: read walls as planes too.
     """
 
-    def __init__(self, frames: int, channels: int) -> None:
+    def __init__(self, frames: int, channels: int, *, planes: bool = False) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(frames + 2, channels, 3, padding=1)
+        self.planes = planes
+        self.conv_in = nn.Conv2d(frames + 2 + 2 * planes, channels, 3, padding=1)
         self.hidden = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, padding=d, dilation=d) for d in _DILATIONS
         )
@@ -58,18 +64,25 @@ class FrameFusion(nn.Module):
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(bias_of(self.conv_out))
 
-    def forward(self, memory: Resampled, neighbours: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self,
+        memory: Resampled,
+        neighbours: tuple[Tensor, Tensor] | None = None,
+        planes: PlaneFrames | None = None,
+    ) -> Tensor:
         """Return logits float32 (B, L, X, Y), meaningless where no frame contains the cell.
 
         Args:
             memory: L layers of the future frame.
             neighbours: means (B, L, X, Y) of the layers below and above each; None if the L layers
                 are the whole frame.
+            planes: the same layers as the walls have them, if they are read.
         """
         mean = memory.mean()
         below, above = neighbours or _neighbours(mean)
-        # the reading of the mean alone; the network adds a residual to it
-        logits = READING_SCALE * (2 * mean - 1) + TIE_BIAS
+        # the reading without learning; the network adds a residual to it
+        plain = mean if planes is None else planes.probability()
+        logits = READING_SCALE * (2 * plain - 1) + TIE_BIAS
         # with a gradient all layers at once; without, as many as fit into the cache
         layers = mean.shape[1]
         step = layers
@@ -81,8 +94,11 @@ class FrameFusion(nn.Module):
             part = slice(first, first + step)
             # +1 occupied, −1 empty, 0 beyond the frame
             votes = 2 * memory.occupied[:, :, part] - memory.inside[:, :, part]
-            around = torch.stack([2 * below[:, part] - 1, 2 * above[:, part] - 1], dim=1)
-            x = torch.cat([votes, around], dim=1).transpose(1, 2)  # (B, L, P + 2, X, Y)
+            around = [2 * below[:, part] - 1, 2 * above[:, part] - 1]
+            if planes is not None:
+                around += [2 * planes.planes[:, part] - 1, 2 * planes.rest[:, part] - 1]
+            # (B, L, P + 2 or 4, X, Y)
+            x = torch.cat([votes, torch.stack(around, dim=1)], dim=1).transpose(1, 2)
             residuals.append(self._residual(x.flatten(0, 1)).reshape_as(logits[:, part]))
         return logits + torch.cat(residuals, dim=1)
 
@@ -96,6 +112,7 @@ class FrameFusion(nn.Module):
         grid: VoxelGrid,
         otherwise: Tensor,
         known: Tensor | None = None,
+        planes: PlaneFrames | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return some future frames as the past frames have them.
 
@@ -108,13 +125,15 @@ class FrameFusion(nn.Module):
             otherwise: logits (Z,) where no past frame contains a cell.
             known: uint8 (B, P, X, Y, Z), cells of the past that are known; None: all of them. The
                 kernels of a GPU have no such mask: the plain operations run then.
+            planes: the R future frames as the walls have them, if they are read; the plain
+                operations run then too.
 
         Returns:
             logits float32 (R, Z, X, Y), and the share of past frames (R, 1, X, Y) that reach the
             lowest layer.
         """
         past = past_ego.shape[1]
-        if known is None and self._fits_kernels(voxels):
+        if known is None and planes is None and self._fits_kernels(voxels):
             # on a GPU: the same, in three kernels that keep the intermediate values in registers
             here = relative_ego(past_ego.double(), ego.double()[:, None])
             lift = here[..., 2] / grid.cell_m[2]
@@ -122,16 +141,16 @@ class FrameFusion(nn.Module):
             if torch.is_autocast_enabled("cuda"):
                 kind = torch.get_autocast_dtype("cuda")
             places = affine_places(here, grid).float()
-            planes, mean, reach = kernels.read_past(voxels, window, places, lift, kind)
+            votes, mean, reach = kernels.read_past(voxels, window, places, lift, kind)
             maps = kernels.folded_maps(
-                planes, self.conv_in, cast("Iterable[nn.Conv2d]", self.hidden)
+                votes, self.conv_in, cast("Iterable[nn.Conv2d]", self.hidden)
             )
             scale = (2 * READING_SCALE, TIE_BIAS - READING_SCALE)
             return kernels.fused_logits(maps, mean, self.conv_out, scale, otherwise), reach
         certain = None if known is None else known[window]
         memory = resampled_memory(voxels[window, :past], past_ego, ego, grid, known=certain)
         unseen = otherwise[:, None, None]
-        logits = torch.where(memory.seen(), self(memory).float(), unseen)
+        logits = torch.where(memory.seen(), self(memory, planes=planes).float(), unseen)
         return logits, memory.inside[:, :, 0].float().mean(dim=1, keepdim=True)
 
     def _fits_kernels(self, voxels: Tensor) -> bool:

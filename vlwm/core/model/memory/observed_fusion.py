@@ -71,7 +71,12 @@ class ObservedFusion(nn.Module):
     Args:
         frames: past frames.
         channels: width; 0 for the weighted count alone, which is enough where a completion follows.
+
+    Attributes:
+        planes: False; walls are fitted to complete frames alone.
     """
+
+    planes = False
 
     def __init__(self, frames: int, channels: int) -> None:
         super().__init__()
