@@ -11,7 +11,7 @@ from benchmarks.check_sessions import CELLS, CLEAN, FAULTS, measure, real, strai
 pytestmark = pytest.mark.endurance
 COUNT = 20
 SEEDS = (7, 4207)
-"""of cities and flights; others than those that the thresholds were chosen on (107, 207)"""
+"""of cities and flights; others than those that the choice of pairs was tried on (107)"""
 
 
 @pytest.fixture(scope="module", params=SEEDS, ids=str)
