@@ -168,26 +168,42 @@ def turning(root: Path, count: int, seed: int = 7) -> list[Path]:
     return [p for p in made(root, count, seed) if turn_of(Session(p)) >= TURNS_DEG][:count]
 
 
-def measure(paths: list[Path], grid: VoxelGrid, names: Sequence[str]) -> dict[str, Counter[str]]:
-    """Return what the check says of clean sessions ('clean'), and of faults put into them."""
-    table: dict[str, Counter[str]] = {}
+def measure(
+    paths: list[Path], grid: VoxelGrid, names: Sequence[str], kept: Path | None = None
+) -> dict[str, Counter[str]]:
+    """Return what the check says of clean sessions ('clean'), and of faults put into them.
+
+    Args:
+        kept: file of the words so far: a count that was interrupted goes on from there.
+    """
+    words: dict[str, dict[str, str]] = {}
+    if kept is not None and kept.exists():
+        words = json.loads(kept.read_text())
     for name in names:
-        table[name] = Counter()
+        row = words.setdefault(name, {})
         for path in paths:
-            session = Session(path)
-            if name == CLEAN:
-                found = check_session(session, grid)
-                word = "speaks" if found.faults else "silent"
-            else:
-                change, words = FAULTS[name]
-                change(session)
-                found = check_session(session, grid)
-                word = verdict(found, words, name)
-            table[name][word] += 1
-            if word not in ("found", "silent"):
-                print(f"  {name}: {session.path.name} {word}: {found.faults}", flush=True)
-        print(name, dict(table[name]), flush=True)
-    return table
+            if path.name not in row:
+                row[path.name] = word_of(path, grid, name)
+            if kept is not None:
+                kept.write_text(json.dumps(words, indent=1))
+        print(name, dict(Counter(row.values())), flush=True)
+    return {name: Counter(words[name].values()) for name in names}
+
+
+def word_of(path: Path, grid: VoxelGrid, name: str) -> str:
+    """Return what the check says of a session with a fault, or of a clean one."""
+    session = Session(path)
+    if name == CLEAN:
+        found = check_session(session, grid)
+        word = "speaks" if found.faults else "silent"
+    else:
+        change, words = FAULTS[name]
+        change(session)
+        found = check_session(session, grid)
+        word = verdict(found, words, name)
+    if word not in ("found", "silent") or (word == "silent" and name != CLEAN):
+        print(f"  {name}: {path.name} {word}: {found.faults or found.cannot_tell}", flush=True)
+    return word
 
 
 def straight(path: Path, grid: VoxelGrid) -> list[str]:
@@ -212,7 +228,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         paths = turning(given.place or Path(temporary), given.sessions, given.seed)
         print(f"{len(paths)} sessions turn; {time.monotonic() - started:.0f} s", flush=True)
-        found: dict[str, Any] = {"faults": measure(paths, CELLS, given.only or (CLEAN, *FAULTS))}
+        kept = None if given.place is None else given.place / "words.json"
+        names = given.only or (CLEAN, *FAULTS)
+        found: dict[str, Any] = {"faults": measure(paths, CELLS, names, kept)}
         found["straight flight"] = straight(paths[0], CELLS)
         print("straight flight:", found["straight flight"], flush=True)
     if given.real is not None:

@@ -8,13 +8,16 @@ and so favours neither reading.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.session import Session
 from vlwm.core.errors import DataError
-from vlwm.core.geometry.frames import from_ego, relative_ego, to_ego, turn_vectors
+from vlwm.core.geometry.frames import relative_ego, turn_vectors
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.geometry.jit import compiled
 
 Floats = NDArray[np.float64]
 Pairs = NDArray[np.int64]
@@ -95,20 +98,19 @@ class FramePairs:
         Args:
             every: move each n-th cell alone, for a search over many readings.
         """
-        return np.array([self._share(ego[a], ego[b], int(a), int(b), every) for a, b in pairs])
+        # (P, 4), the first frame of each pair as the second one sees it
+        there = relative_ego(ego[pairs[:, 1]], ego[pairs[:, 0]])
+        rows = zip(pairs.tolist(), there, strict=True)
+        return np.array([self._share(a, b, moved, every) for (a, b), moved in rows])
 
-    def _share(self, start: Floats, end: Floats, first: int, second: int, every: int) -> float:
-        key = first, second, every, start.tobytes() + end.tobytes()
+    def _share(self, first: int, second: int, there: Floats, every: int) -> float:
+        key = first, second, every, there.tobytes()
         if key not in self._shares:
-            world = from_ego(self._points[first][::every], start)
-            index = self.grid.index_of(to_ego(world, end))
-            inside = ((index >= 0) & (index < self.grid.shape)).all(axis=1)
-            at = tuple(index[inside].T)
-            states = self._states[second][at]
-            hit, known = states == _OCCUPIED, states != _UNKNOWN
+            points = self._points[first][::every]
+            states, lower = self._states[second], np.array(self.grid.lower_m)
+            hits, unknown = _met(points, there, states, lower, np.array(self.grid.cell_m))
             # All cells count that fell into the grid or out of it: leaving it must not help.
-            told = max(_LEAST_CELLS / every, len(index) - int((~known).sum()))
-            self._shares[key] = float(hit.sum()) / told
+            self._shares[key] = hits / max(_LEAST_CELLS / every, len(points) - unknown)
         return self._shares[key]
 
     def _load(self, row: int) -> bool:
@@ -132,6 +134,28 @@ class FramePairs:
         inside = index + rng.random(index.shape)
         self._points[row] = np.asarray(self.grid.lower_m) + inside * np.asarray(self.grid.cell_m)
         return len(index) >= _LEAST_CELLS
+
+
+@compiled
+def _met(
+    points: Floats, there: Floats, states: NDArray[np.uint8], lower: Floats, cell: Floats
+) -> tuple[int, int]:
+    """Return how many points (N, 3), moved by `there` (4,), meet occupied and unknown cells."""
+    cos, sin = math.cos(there[3]), math.sin(there[3])
+    hits = 0
+    unknown = 0
+    for k in range(len(points)):
+        x = cos * points[k, 0] - sin * points[k, 1] + there[0]
+        y = sin * points[k, 0] + cos * points[k, 1] + there[1]
+        z = points[k, 2] + there[2]
+        i = math.floor((x - lower[0]) / cell[0])
+        j = math.floor((y - lower[1]) / cell[1])
+        m = math.floor((z - lower[2]) / cell[2])
+        inside = 0 <= i < states.shape[0] and 0 <= j < states.shape[1] and 0 <= m < states.shape[2]
+        if inside:
+            hits += states[i, j, m] == _OCCUPIED
+            unknown += states[i, j, m] == _UNKNOWN
+    return hits, unknown
 
 
 def _rows(ego: Floats) -> NDArray[np.int64]:
