@@ -96,6 +96,29 @@ def test_no_world_cell_is_seen_by_two_splits_of_different_sources(tmp_path: Path
     assert lost > 0  # the property is not empty: without it these would have trained
 
 
+def test_a_test_gives_way_to_nothing_and_a_validation_to_a_test_alone(tmp_path: Path) -> None:
+    """Fault: held-out frames are dropped so that another source may train on their place."""
+    roots = areas(tmp_path / "one"), areas(tmp_path / "other", east=40.0)
+    alone = [PackedStore.open(root, GRID) for root in roots]
+    own = np.concatenate([
+        open_splits(store, MARGIN, seed=seed).labels(store)
+        for store, seed in zip(alone, (1, 5), strict=True)
+    ])  # fmt: skip
+    store = PackedStore.open(list(roots), GRID)
+    labels = open_splits(store, MARGIN, seed=1).labels(store)
+    assert (labels[own == "test"] == "test").all()
+    shift = np.array([[m["origin"]["easting"], m["origin"]["northing"]] for m in store.meta])
+    places = store.poses[:, :2] + shift[store.session]
+    source = store.source[store.session]
+    lost = np.flatnonzero((own == "val") & (labels != "val"))
+    kept = np.flatnonzero((own == "val") & (labels == "val"))
+    for row in lost:
+        tests = (labels == "test") & (source != source[row])
+        assert np.linalg.norm(places[tests] - places[row], axis=1).min() <= 2 * MARGIN + 1e-6
+    trained = (own == "train") & (labels == "none")
+    assert len(kept) and trained.any()
+
+
 def test_recorded_sessions_next_to_made_ones_are_dealt_whole(tmp_path: Path) -> None:
     root = areas(tmp_path / "both")
     first = open_splits(PackedStore.open(root, GRID), MARGIN, seed=1)
