@@ -19,6 +19,7 @@ from vlwm.core.model.losses import occupancy_loss
 from vlwm.core.model.torch_frames import ego_of
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.tasks.prior_counting import count_unseen
 
 OURS = ("memory", "memory_unet", "tokens", "all")
 LEARNERS = (*PEERS, *OURS)
@@ -120,7 +121,7 @@ class OwnLearner(Learner):
     def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
         model, history = self.model, self.config.history_frames
         if self.config.model.use_memory and self.counted < _COUNTED:
-            model.count_unseen(batch)
+            count_unseen(model, batch)
             self.counted += 1
         total = torch.zeros(())
         if self.config.model.use_memory:

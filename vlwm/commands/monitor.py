@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vlwm.core.monitoring.formatting import Glyphs
     from vlwm.core.monitoring.screens.alerts import Alerts
     from vlwm.core.run_folder import RunFolder
-    from vlwm.core.store.objects import ObjectStore
+    from vlwm.core.store.object_store import ObjectStore
 
 _FETCH_S = 10.0
 """seconds between two looks at a backup"""

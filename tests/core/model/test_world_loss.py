@@ -15,6 +15,7 @@ from vlwm.core.model.loss_report import LossReport
 from vlwm.core.model.losses import token_loss, token_weight
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
+from vlwm.core.training.tasks.prior_counting import count_unseen
 
 
 def learnt(*more: str) -> tuple[WorldModel, list[LossReport]]:
@@ -251,10 +252,10 @@ def test_counts_beyond_the_edge_leave_unknown_cells_out() -> None:
     config = small("model.use_tokens=False")
     model, batch = model_of(config), masked(config)
     assert batch.known is not None
-    model.count_unseen(batch)
+    count_unseen(model, batch)
     counted = model.memory.extrapolation.counts.clone()
     model.memory.extrapolation.counts.zero_()
-    model.count_unseen(dataclasses.replace(batch, known=None))
+    count_unseen(model, dataclasses.replace(batch, known=None))
     whole = model.memory.extrapolation.counts
     assert 0 < counted[0].sum() < 0.6 * whole[0].sum()
     assert counted[1].sum() == whole[1].sum()  # occupied cells are all known here

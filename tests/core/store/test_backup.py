@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vlwm.core.errors import DataError, MachineError
-from vlwm.core.store.backup import Backup, backed_up, restore
+from vlwm.core.store.backup import Backup, restore
+from vlwm.core.store.backup_thread import backed_up
 from vlwm.core.store.objects import FolderStore, open_store
 
 

@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from tests.core.store.test_backup import checkpoint, content
 from vlwm.commands.monitor import monitor
 from vlwm.core.errors import DataError
-from vlwm.core.store.backup import Backup, backed_up, restore
+from vlwm.core.store.backup import Backup, restore
 from vlwm.core.store.backup_signs import SignsReader, SignsSender, is_backup
+from vlwm.core.store.backup_thread import backed_up
 from vlwm.core.store.objects import open_store
 
 app = typer.Typer()

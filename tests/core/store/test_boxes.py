@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from vlwm.core.store.objects import ObjectStore, open_store
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import open_store
 
 pytestmark = pytest.mark.ci
 PLAN = ["--config", "test_local", "--frames", "12", "--sessions", "8", "--workers", "1", "--json"]

@@ -14,7 +14,8 @@ import pytest
 
 from tests.core.store.test_backup import a_run, checkpoint, content
 from vlwm.core.errors import DataError, MachineError, UsageError
-from vlwm.core.store.backup import Backup, backed_up, restore
+from vlwm.core.store.backup import Backup, restore
+from vlwm.core.store.backup_thread import backed_up
 from vlwm.core.store.objects import open_store
 from vlwm.core.store.ssh_store import SshStore
 

@@ -86,7 +86,7 @@ class After:
     @contextmanager
     def around(self, work_dir: Path) -> Iterator[None]:
         """Copy checkpoints while the block runs; after it has ended well, do what was asked."""
-        from vlwm.core.store.backup import backed_up
+        from vlwm.core.store.backup_thread import backed_up
 
         with backed_up(work_dir, self.backup if _is_lead() else None):
             yield

@@ -57,7 +57,7 @@ def compare_runs(
 
 
 def _training(opened: Opened) -> dict[str, Any]:
-    """Return the data that a run was trained on and where it began, as its checkpoint says."""
+    """Return the data that a run was trained on and where it began, from its checkpoint."""
     from vlwm.core.model.checkpoint import load_checkpoint
 
     content = {} if opened.checkpoint is None else load_checkpoint(opened.checkpoint)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.batch import Batch, Past, Plan
+from vlwm.core.data.batch import Past, Plan
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.forward import (
     Forecast,
@@ -170,21 +170,6 @@ class WorldModel(nn.Module):
         self.column_logit.copy_(torch.logit(share))
         if self.config.model.use_memory:
             self.memory.extrapolation.counts.zero_()
-
-    @torch.no_grad()
-    def count_unseen(self, batch: Batch) -> None:
-        """Count what is where the past frames of train windows do not reach.
-
-        Every second future frame is enough: neighbours share most of their columns.
-        """
-        voxels = self.reader.voxels(batch.bits, batch.symmetry)
-        past_ego = ego_of_past(batch.past(self.history))
-        past, future = voxels.split([self.history, self.future], dim=1)
-        ego = batch.plan(self.history).ego
-        known = None
-        if batch.known is not None:
-            known = self.reader.voxels(batch.known, batch.symmetry)[:, self.history :]
-        self.memory.count_unseen(past, past_ego, future, ego, range(1, self.future, 2), known)
 
     # Inputs
 

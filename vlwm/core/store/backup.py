@@ -3,8 +3,8 @@
     SHA256.part            content of a file, named by its hash
     manifest-000012.json   path -> hash of every file; written after its parts were read back
 
-A thread looks at the run folder every few seconds and copies it when a checkpoint is new, so
-training waits for nothing. The newest two manifests and their parts are kept.
+`backup_thread` copies whenever a checkpoint is new. The newest two manifests and their parts are
+kept.
 """
 
 from __future__ import annotations
@@ -13,23 +13,18 @@ import json
 import logging
 import os
 import re
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from vlwm.core.errors import DataError, MachineError, VlwmError
+from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import json_text, make_folder, sha256_file
-from vlwm.core.store.objects import ObjectStore, open_store
-
-if TYPE_CHECKING:
-    from vlwm.core.store.backup_signs import SignsSender
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import open_store
 
 log = logging.getLogger("vlwm.training")
 
 KEPT = 2
-_LOOK_S = 2.0
 _MANIFEST = re.compile(r"^manifest-(\d{6})\.json$")
 _CHECKPOINTS = ("last.pth", "best.pth", "opening.pth")
 _SMALL = ("config.json", "data.json", "splits.json", "scores.json", "metrics.jsonl", "status.json")
@@ -137,54 +132,6 @@ class Backup:
     def _small(self) -> list[str]:
         names = [f"{stage}{name}" for stage in ("", "tokenizer/") for name in _SMALL]
         return [name for name in names if (self._folder / name).exists()]
-
-
-@contextmanager
-def backed_up(folder: Path, url: str | None) -> Iterator[None]:
-    """Copy a run folder to a store while the block runs, and once more at its end.
-
-    A store that does not answer is a warning while the block runs. After a block without an error
-    the last copy has to succeed.
-
-    Raises:
-        VlwmError: the copy at the end failed.
-    """
-    if url is None:
-        yield
-        return
-    from vlwm.core.store.backup_signs import SignsSender
-
-    backup, stop = Backup(folder, url), threading.Event()
-    signs = SignsSender(folder, backup.store)
-    thread = threading.Thread(target=_watch, args=(backup, signs, stop), daemon=True)
-    thread.start()
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        stop.set()
-        thread.join()
-        try:
-            backup.copy_if_new()
-            if not failed:
-                backup.copy()  # scores and status of the end
-            signs.send(float("inf"))
-        except VlwmError as error:
-            if not failed:
-                raise
-            log.warning("backup: %s", error)
-
-
-def _watch(backup: Backup, signs: SignsSender, stop: threading.Event) -> None:
-    """Copy whenever a checkpoint is new; a fault is a warning and is tried again."""
-    while not stop.wait(_LOOK_S):
-        try:
-            signs.send()
-            if backup.copy_if_new():
-                log.info("backup: the newest checkpoint is copied and read back")
-        except (VlwmError, OSError) as error:
-            log.warning("backup: %s", error)
 
 
 def restore(url: str, folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a run shows of itself, in its backup: `vlwm monitor URL` watches it from anywhere.
+"""Keep the signs of a run in its backup: `vlwm monitor URL` watches it from anywhere.
 
     live-status.json              status.json of the run folder, about every 30 s
     live-metrics.jsonl            metrics.jsonl; likewise live-tokenizer-…
@@ -15,7 +15,7 @@ from pathlib import Path
 from vlwm.core.errors import DataError
 from vlwm.core.files import atomic_path, make_folder
 from vlwm.core.store.backup import files_of, newest_copy
-from vlwm.core.store.objects import ObjectStore
+from vlwm.core.store.object_store import ObjectStore
 
 _PREFIX = "live-"
 _FILES = ("status.json", "metrics.jsonl", "tokenizer/status.json", "tokenizer/metrics.jsonl")
@@ -93,6 +93,7 @@ class SignsReader:
         number = newest_copy(entries)
         copied = {} if number is None else files_of(self._store, number)
         count = 0
+        state: tuple[int, float | None] | str
         for name in (*_FILES, *_SHOWN):
             live = entries.get(_object(name))
             if live is not None:

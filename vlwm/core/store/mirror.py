@@ -8,7 +8,8 @@ from pathlib import Path
 
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import atomic_path, free_bytes, make_folder
-from vlwm.core.store.objects import Entry, ObjectStore, check_name, gone, open_store
+from vlwm.core.store.object_store import Entry, ObjectStore, gone
+from vlwm.core.store.objects import check_name, open_store
 from vlwm.core.store.shard import SUFFIX
 from vlwm.core.store.shard_files import check_shard
 

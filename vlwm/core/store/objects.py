@@ -18,9 +18,7 @@ import os
 import random
 import shutil
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +26,8 @@ from urllib.parse import unquote, urlsplit
 
 from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.files import atomic_path, explain_os_error, make_folder, sha256_file
+from vlwm.core.store.object_store import Entry, ObjectStore, gone
+from vlwm.core.store.ssh_store import SshStore
 
 Result = TypeVar("Result")
 
@@ -36,65 +36,6 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 20.0
 _SCHEMES = ("file", "s3", "hf", "ssh")
 _NEEDS = {"s3": ("s3fs", "pip install 'vlwm[s3]'"), "hf": ("huggingface_hub", "pip install vlwm")}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An object of a store.
-
-    Attributes:
-        size: bytes.
-        modified_s: seconds since 1970; None where the store does not tell.
-    """
-
-    size: int
-    modified_s: float | None
-
-
-class ObjectStore(ABC):
-    """A flat folder of whole objects.
-
-    Attributes:
-        url: as the operator wrote it, without a slash at the end.
-    """
-
-    url: str
-
-    @abstractmethod
-    def list(self) -> dict[str, Entry]:
-        """Return the objects by name; empty where the folder does not exist yet."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes | None:
-        """Return the bytes of an object; None where there is none of this name."""
-
-    @abstractmethod
-    def write(self, name: str, data: bytes) -> None:
-        """Write an object: it appears whole or not at all."""
-
-    @abstractmethod
-    def delete(self, name: str) -> None:
-        """Delete an object; nothing happens where there is none."""
-
-    @abstractmethod
-    def write_file(self, name: str, path: Path) -> None:
-        """Write a local file as an object, without holding it in memory."""
-
-    @abstractmethod
-    def read_file(self, name: str, path: Path) -> str:
-        """Bring an object into a local file, and return the SHA-256 of its bytes.
-
-        Raises:
-            DataError: there is no object of this name.
-        """
-
-    @abstractmethod
-    def sha256(self, name: str) -> str | None:
-        """Return the SHA-256 of an object as the store has it; None where it is missing."""
-
-    def place(self, name: str) -> str:
-        """Return the URL of an object."""
-        return f"{self.url}/{name}"
 
 
 def is_url(text: str | Path) -> bool:
@@ -118,8 +59,6 @@ def open_store(url: str) -> ObjectStore:
     if scheme == "file":
         return FolderStore(url.rstrip("/"), Path(unquote(urlsplit(url).path)))
     if scheme == "ssh":
-        from vlwm.core.store.ssh_store import SshStore
-
         return SshStore(url.rstrip("/"))
     package, remedy = _NEEDS[scheme]
     try:
@@ -335,13 +274,6 @@ def _modified(entry: dict[str, Any]) -> float | None:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:160]
-
-
-def gone(where: str) -> DataError:
-    """Return the error of an object that is missing where it was listed."""
-    return DataError(
-        "an object of the store is gone", where=where, remedy="run the same command again"
-    )
 
 
 def check_name(name: str) -> str:

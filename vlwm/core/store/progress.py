@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vlwm.core.errors import DataError
-from vlwm.core.store.objects import ObjectStore
+from vlwm.core.store.object_store import ObjectStore
 from vlwm.core.store.shard import SUFFIX
 
 PLAN_FILE = "prepare.json"

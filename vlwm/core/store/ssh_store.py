@@ -12,13 +12,13 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from vlwm.core.errors import MachineError, UsageError
 from vlwm.core.files import atomic_path, sha256_file
-from vlwm.core.store.objects import Entry, ObjectStore, gone
+from vlwm.core.store.object_store import Entry, ObjectStore, gone
 
 _TRIES = 4
 _FIRST_WAIT_S = 1.0
@@ -143,7 +143,7 @@ class SshStore(ObjectStore):
             raise self._refused(done)
 
     def _retried(
-        self, command: list[str], data: bytes | None, *, every_fault: bool = False
+        self, command: Sequence[str], data: bytes | None, *, every_fault: bool = False
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a command, again after a lost connection; `every_fault`: after any fault."""
         wait_s = _FIRST_WAIT_S
@@ -162,9 +162,9 @@ class SshStore(ObjectStore):
 
     def _refused(self, done: subprocess.CompletedProcess[bytes]) -> MachineError:
         lines = done.stderr.decode("utf-8", "replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "no answer")
+        reason = next((line.strip() for line in reversed(lines) if line.strip()), "no answer")
         return MachineError(
-            f"the other machine does not do it: {said[:160]}",
+            f"the other machine does not do it: {reason[:160]}",
             where=self.url,
             remedy=f"try ssh {self._host} true; its key has to work without a password",
         )

@@ -18,7 +18,8 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.geometry.voxelize import TriangleTiles
-from vlwm.core.store.objects import ObjectStore, open_store
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import open_store
 
 GRID = VoxelGrid.from_range((-20, -20, -2, 20, 20, 40), (1, 1, 1))
 

@@ -22,7 +22,8 @@ from vlwm.core.data.generation.session_plans import PreparePlan, plan_session, r
 from vlwm.core.data.generation.session_work import SessionMaker
 from vlwm.core.data.splits import Region
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.store.objects import ObjectStore, open_store
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import open_store
 
 GRID = VoxelGrid.from_range((-20, -20, -2, 20, 20, 30), (2, 2, 4))
 PLAN = PreparePlan(

@@ -72,6 +72,19 @@ CASES = {
 }
 
 
+def test_an_unknown_cell_enters_neither_as_occupied_nor_as_free() -> None:
+    """Fault: what nobody observed is read as free."""
+    model = object.__new__(OnnxModel)
+    model.about = {"observed": True}
+    cells, known = np.indices((2, 2)) % 2
+    occupied, free = model._cells(cells, known)
+    assert occupied.tolist() == (cells * known).tolist()
+    assert free.tolist() == ((1 - cells) * known).tolist()
+    model.about = {"observed": False}
+    with pytest.raises(ValueError, match="complete frames"):
+        model._cells(cells, known)
+
+
 @pytest.mark.parametrize("case", [*list(CASES)[:1], *(pytest.param(c, marks=pytest.mark.ci)
                                                       for c in list(CASES)[1:])])  # fmt: skip
 def test_the_graphs_forecast_what_the_model_does(case: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vlwm.core.model.bit_packing import pack_bits, unpack_bits
 from vlwm.core.model.memory.branch import TargetFrames
 from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
 from vlwm.core.model.world_loss import WorldLoss
+from vlwm.core.training.tasks.prior_counting import count_unseen
 
 
 def observed(*more: str) -> Config:
@@ -95,7 +96,7 @@ def test_a_model_reads_what_was_seen_and_no_truth_of_the_past() -> None:
 def test_the_loss_trains_the_fusion_and_the_net() -> None:
     config = observed()
     model, batch = model_of(config).train(), observed_batch(config)
-    model.count_unseen(batch)
+    count_unseen(model, batch)
     report = WorldLoss(model)(batch, 3)
     report.total.backward()
     assert torch.isfinite(report.total)

@@ -37,7 +37,7 @@ _COVER_M = 1.0
 _COVERED_SHARE = 0.5
 """of a plan: from it on the feature is there twice"""
 _MODEL_SHARE = 0.1
-"""of a file: so many covered features make it a second model of the same place"""
+"""of a file's features: if more are covered, it is a second model of the same place"""
 _BOX_SHARE = 0.3
 """of the smaller of two files: they overlap"""
 _FORMATS = ("gml", "obj", "tiles")

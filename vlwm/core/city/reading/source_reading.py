@@ -39,7 +39,7 @@ Found = tuple[Batch, str | None]
 
 @dataclass
 class Remarks:
-    """What a file says about itself; complete when its last batch was taken.
+    """Facts that a file states about itself; complete when its last batch was taken.
 
     Attributes:
         axes: how OBJ coordinates were read; before reading, those of the files before.

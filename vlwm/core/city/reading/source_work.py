@@ -29,7 +29,7 @@ from vlwm.core.files import explain_os_error
 
 @dataclass(frozen=True)
 class Settled:
-    """What the files read so far have settled.
+    """Facts that the files read so far have settled.
 
     Attributes:
         crs, guessed: as of `crs.Zone`.

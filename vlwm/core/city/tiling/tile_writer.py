@@ -35,9 +35,9 @@ from vlwm.core.city.tiling.packing import (
 )
 from vlwm.core.files import json_text
 from vlwm.core.geometry.mapped_arrays import Scratch, let_go, pieces
-from vlwm.core.store.objects import ObjectStore
+from vlwm.core.store.object_store import ObjectStore
 
-_HALF = 1 << 20  # squares lie within this many of the origin
+_HALF = 1 << 20  # squares are within this many of the origin
 
 
 def write_tiles(city: City, store: ObjectStore) -> str:

@@ -32,7 +32,7 @@ from vlwm.core.city.tiling.packing import (
 )
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.mapped_arrays import Scratch
-from vlwm.core.store.objects import ObjectStore
+from vlwm.core.store.object_store import ObjectStore
 
 _KEPT = 24
 """objects that stay in memory, for the next window"""
@@ -108,7 +108,7 @@ class TiledCity:
 
     @cached_property
     def report(self) -> ReadReport:
-        """What the reader found and left out."""
+        """Return the reader's report: what it found and left out."""
         values = dict(self.index["report"])
         values["skipped"] = tuple(tuple(s) for s in values["skipped"])
         values["notes"] = tuple(values["notes"])

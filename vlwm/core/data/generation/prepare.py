@@ -185,7 +185,7 @@ def writes_npz(asked: bool | None, target: Path, grid: VoxelGrid, plan: PrepareP
     """Return True where npz files are written, False where shards alone are.
 
     Args:
-        asked: by the operator; None goes on as the folder was begun, else up to 5 GB.
+        asked: by the operator; None continues as the folder was begun, else up to 5 GB.
 
     Raises:
         UsageError: shards alone, which hold no scans and pictures, with a lidar or a camera; or

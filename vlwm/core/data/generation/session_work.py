@@ -26,7 +26,8 @@ from vlwm.core.data.generation.session_writer import OnFrames, make_session
 from vlwm.core.data.session import Session
 from vlwm.core.data.shards.session_shard import shard_of_session
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.store.objects import ObjectStore, open_store
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import open_store
 from vlwm.core.store.shard import SUFFIX, parse_index
 
 _held: dict[str, SessionMaker] = {}

@@ -34,7 +34,8 @@ from vlwm.core.engines import Engine
 from vlwm.core.errors import DataError, UsageError
 from vlwm.core.files import json_text
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.store.objects import ObjectStore, open_store
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import open_store
 from vlwm.core.store.shard import SUFFIX
 
 _PATIENCE = 1.5

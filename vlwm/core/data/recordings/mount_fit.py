@@ -22,7 +22,7 @@ _PROBE = (5.0, 1.0)  # a mount that is off by this chooses the pairs
 
 @dataclass(frozen=True)
 class Mount:
-    """Where the cells are in the body's frame: turned by yaw_deg, shifted ahead and to the left."""
+    """Place the cells in the body's frame: turned by yaw_deg, shifted ahead and to the left."""
 
     yaw_deg: float = 0.0
     ahead_m: float = 0.0

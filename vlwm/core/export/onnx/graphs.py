@@ -28,12 +28,7 @@ from torch.nn import functional
 from vlwm.core.errors import UsageError
 from vlwm.core.export.onnx.gelu import gelu
 from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.memory.extrapolation import (
-    DISTANCES,
-    INWARD,
-    PRIOR_CELLS,
-    RUNS,
-)
+from vlwm.core.model.memory.extrapolation import DISTANCES, INWARD, PRIOR_CELLS, RUNS
 from vlwm.core.model.memory.fusion import READING_SCALE, TIE_BIAS
 from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch, Seen
 from vlwm.core.model.memory.plane_reading import REST

@@ -90,8 +90,8 @@ def unseen_columns(
     nearest = last - off[::-1].argmin(axis=0)  # ties go to the most recent frame
     at_x, at_y, off = (np.take_along_axis(v, nearest[None], 0)[0] for v in (at_x, at_y, off))
     ahead = y * (at_x >= 0) + np.floor(at_y).clip(0, y - 1)
-    beside = 2 * y + x * (at_y >= 0) + np.floor(at_x).clip(0, x - 1)
-    edge = np.where(_overshoot(at_x, x) >= _overshoot(at_y, y), ahead, beside)
+    sideways = 2 * y + x * (at_y >= 0) + np.floor(at_x).clip(0, x - 1)
+    edge = np.where(_overshoot(at_x, x) >= _overshoot(at_y, y), ahead, sideways)
     shift = np.floor(0.5 + seen[:, 2] / grid["cell_m"][2])[nearest]
     rows = nearest * 2 * (x + y) + edge
     parts = [~within.any(axis=0), rows, shift, np.searchsorted(distances, off)]

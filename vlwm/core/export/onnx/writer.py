@@ -111,7 +111,7 @@ def _constants(model: WorldModel) -> dict[str, NDArray[np.float64]]:
 
 
 def _about(trained: TrainedModel) -> dict[str, object]:
-    """Return what `onnx_model` reads beside the graphs."""
+    """Return what `onnx_model` reads next to the graphs."""
     config, grid = trained.config, trained.grid
     return {
         "vlwm": __version__,

@@ -45,7 +45,7 @@ _CELLS_AT_ONCE = 4_000_000
 class FrameFusion(nn.Module):
     """Computes logits of a future frame from its resampled past frames.
 
-    At first it says their mean or, with planes, the reading of the walls.
+    At first it returns their mean or, with planes, the reading of the walls.
 
     Args:
         frames: past frames.

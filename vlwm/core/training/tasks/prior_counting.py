@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from vlwm.core.data.batch import collate
+from vlwm.core.data.batch import Batch, collate
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.evaluation.column_prior import evenly
+from vlwm.core.model.forward import ego_of_past
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
@@ -47,4 +48,22 @@ class PriorCounting(PretrainingPhase):
         if not self.module.config.model.use_memory:
             return
         for index in evenly(len(self.windows), _WINDOWS):
-            self.module.count_unseen(collate([self.windows[0, index]]).to(self.device))
+            count_unseen(self.module, collate([self.windows[0, index]]).to(self.device))
+
+
+@torch.no_grad()
+def count_unseen(model: WorldModel, batch: Batch) -> None:
+    """Count what is where the past frames of train windows do not reach.
+
+    Every second future frame is enough: neighbours share most of their columns.
+    """
+    history, reader = model.history, model.reader
+    voxels = reader.voxels(batch.bits, batch.symmetry)  # (B, P + H, X, Y, Z)
+    past_ego = ego_of_past(batch.past(history))
+    known = None
+    if batch.known is not None:
+        known = reader.voxels(batch.known, batch.symmetry)[:, history:]
+    horizons = range(1, model.future, 2)
+    model.memory.count_unseen(
+        voxels[:, :history], past_ego, voxels[:, history:], batch.plan(history).ego, horizons, known
+    )
