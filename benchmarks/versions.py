@@ -24,7 +24,7 @@ TESTS = (
     "tests/core/geometry",
     "tests/core/config",
     "tests/core/model",
-    "tests/core/training/loop/test_stepper.py",
+    "tests/core/training/loop/test_pieces.py",
     "tests/core/data/test_packed_store.py",
     "tests/core/city/readers/test_obj.py",
 )
@@ -66,17 +66,7 @@ def main() -> int:
         wanted = requirements(asked.which == "lowest")
         if run(python, "-m", "pip", "install", "-q", "--upgrade", *wanted):
             return 1
-        run(
-            python,
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "pytest",
-            "pytest-timeout",
-            "hypothesis",
-            "torchmetrics",
-        )
+        run(python, "-m", "pip", "install", "-q", *TOOLS)
         run(python, "-m", "pip", "list", "--format=freeze")
         failed = run(python, "-m", "vlwm", "--help")
         return run(python, "-m", "pytest", "-q", "-x", *asked.tests) or failed
