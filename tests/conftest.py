@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,31 @@ def _heed_signals() -> None:
 
 
 _heed_signals()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds",
+        default=None,
+        metavar="FROM:TO",
+        help="run this slice of the seeds of a fuzz test",
+    )
+
+
+@pytest.fixture
+def seeds_of(request: pytest.FixtureRequest) -> Callable[[int], range]:
+    """The seeds of a fuzz test of so many runs; the slice that --seeds names of a long one."""
+    asked: str | None = request.config.getoption("--seeds")
+
+    def chosen(many: int) -> range:
+        if asked is None or many < 100:
+            return range(many)
+        start, _, stop = asked.partition(":")
+        return range(int(start or 0), min(int(stop or many), many))
+
+    return chosen
+
+
 _SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 

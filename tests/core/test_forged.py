@@ -172,9 +172,12 @@ READERS: list[Callable[[Path, random.Random], None]] = [
 )
 @pytest.mark.parametrize("reader", READERS, ids=lambda r: r.__name__.strip("_"))
 def test_forged_input_ends_in_a_sentence(
-    reader: Callable[[Path, random.Random], None], many: int, tmp_path: Path
+    reader: Callable[[Path, random.Random], None],
+    many: int,
+    tmp_path: Path,
+    seeds_of: Callable[[int], range],
 ) -> None:
-    for seed in range(many):
+    for seed in seeds_of(many):
         folder = tmp_path / str(seed)
         folder.mkdir()
         with limited(), warnings.catch_warnings():
