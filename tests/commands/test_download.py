@@ -15,7 +15,10 @@ import typer
 from typer.testing import CliRunner
 
 from vlwm.commands.download import download
+from vlwm.commands.shared.download_output import after_download
 from vlwm.core.errors import DataError, UsageError
+from vlwm.core.fetch.catalogue import Entry
+from vlwm.core.fetch.download import Fetched
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(download)
@@ -26,6 +29,36 @@ def vlwm(*args: str | Path) -> Any:
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def test_the_next_command_reads_what_was_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    obj = Entry("o", "plateau", "u", "plateau/meshes/obj/a.zip", format="obj")
+    tiles = Entry("t", "plateau", "u", "plateau/3dtiles/13101/tileset.json", format="3dtiles",
+                  ward="13101")  # fmt: skip
+    weights = Entry("w", "models", "u", "pretrained/x.pth")
+    sets = Entry("n", "nuscenes", "u", "nuscenes/a.tgz")
+
+    def after(data: str, *entries: Entry) -> str | None:
+        there = Path(data)
+        return after_download([Fetched(e, e.path(there), 1, False) for e in entries], there)
+
+    here, other = str(tmp_path), str(tmp_path / "my data")
+    assert after("data", obj, weights) == f"cd {here} && vlwm prepare"
+    assert after("my data", obj) == (
+        f"vlwm prepare --input '{other}/plateau/meshes/obj/a.zip' --output '{other}/tokyo_obj'"
+    )
+    assert after("data", tiles) == (
+        f"vlwm prepare --input {here}/data/plateau/3dtiles/13101 --output {here}/data/13101_3dtiles"
+    )
+    assert after("data", weights) == f"vlwm download --plateau --data-dir {here}/data"
+    assert after("data", sets) == (
+        f"vlwm prepare --dataset nuscenes --input {here}/data/nuscenes "
+        f"--output {here}/data/nuscenes_sessions --config finetune_nuscenes"
+    )
+    assert after("data") is None
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from vlwm.commands.prepare import prepare
+from vlwm.commands.shared.prepare_output import config_of, train_command
 from vlwm.core.config.load import load_config
 from vlwm.core.data.generation import prepare as preparing
 from vlwm.core.data.packed_store import PackedStore
@@ -59,6 +61,28 @@ def test_a_table_for_people_names_the_next_command(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.exception
     assert f"next: vlwm train --config test_local --data {tmp_path}" in result.stdout
     assert "train 12" in result.stdout
+
+
+def test_the_next_command_is_whole_and_works_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = small(Path("my data"))
+    assert result.exit_code == 0, result.exception
+    line = next(x for x in result.stdout.splitlines() if x.startswith("next: "))
+    assert shlex.split(line)[1:] == [
+        "vlwm", "train", "--config", "test_local", "--data", str(tmp_path / "my data"),
+        "--set", "prepare.procedural_size_m=400",
+    ]  # fmt: skip
+    assert config_of(tmp_path / "my data") == "test_local"
+    assert config_of(tmp_path) == "finetune_tokyo"
+    Path("mine.py").write_text('_base_ = "finetune_tokyo.py"\nload_from = "w.pth"\n')
+    without = ["vlwm", "train", "--config", str(tmp_path / "mine.py"), "--data"]
+    words = shlex.split(train_command("there", "mine.py"))
+    assert words == [*without, str(tmp_path / "there"), "--from-scratch"]
+    Path("w.pth").touch()
+    words = shlex.split(train_command("s3://b/t", "mine.py"))
+    assert words == ["cd", str(tmp_path), "&&", *without, "s3://b/t"]
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

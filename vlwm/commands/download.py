@@ -116,6 +116,7 @@ def _bring_store(url: str, data_dir: Path, json_: bool) -> None:
     """Bring a store home, and print the command that trains on it."""
     from vlwm.commands.shared.data import fetch_store
     from vlwm.commands.shared.output import emit_json
+    from vlwm.commands.shared.prepare_output import config_of, train_command
     from vlwm.core.store.objects import open_store
 
     open_store(url)
@@ -124,7 +125,7 @@ def _bring_store(url: str, data_dir: Path, json_: bool) -> None:
         emit_json({"store": url, "folder": str(folder)})
         return
     print(f"{url} is in {folder}")
-    print(f"next: vlwm train --data {folder}")
+    print(f"next: {train_command(folder, config_of(folder))}")
 
 
 def _format(text: str | None) -> str | None:
@@ -191,7 +192,7 @@ def _linked(chosen: Sequence[Entry], links: Path) -> list[Entry]:
 
 
 def _fetch(job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_: bool) -> None:
-    from vlwm.commands.shared.download_output import entry_row, progress, say_rest
+    from vlwm.commands.shared.download_output import after_download, entry_row, progress, say_rest
     from vlwm.commands.shared.output import emit_json, mark, note
     from vlwm.core.errors import DataError, VlwmError
     from vlwm.core.fetch.download import to_json
@@ -236,4 +237,5 @@ def _fetch(job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_
             where=", ".join(e.where or "" for e in failures),
             remedy=f"the first: {failures[0]}",
         )
-    note("next: vlwm prepare") if results and not json_ else None
+    following = None if json_ else after_download(results, job.data_dir)
+    note(f"next: {following}") if following else None

@@ -104,6 +104,7 @@ def prepare(
         lidar_delay_s=lidar_delay, keep_moving=keep_moving, topic_points=topic_points,
         topic_pose=topic_pose, body_frame=body_frame, lidar=bool(lidar), camera=bool(camera),
         strict=strict, json=json_, workers=processes, dry_run=dry_run,
+        config=config, sets=tuple(set_ or ()),
     )  # fmt: skip
     if check is not None:
         rec.check_sessions(check, resolved, strict=strict, json=json_)
@@ -125,7 +126,7 @@ def prepare(
             show_plan(outline(stored, resolved, target, plan, npz=as_npz), target, json_)
         else:
             done = _into_store(stored, resolved, plan, str(store), share, runner, card)
-            show_store(done, json_, config)
+            show_store(done, json_, config, set_ or ())
         return
     city = read_input(resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers)
     drawn = preview_file or target / "preview.png" if preview or preview_file else None
@@ -135,16 +136,16 @@ def prepare(
     elif store is not None:
         _keep_tiles(store, city)
         done = _into_store(city, resolved, plan, store, share, runner, card)
-        show_store(done, json_, config)
+        show_store(done, json_, config, set_ or ())
     elif not as_npz:
         place = target.resolve().as_uri()
         done = _into_store(city, resolved, plan, place, share, runner, card)
         if drawn is not None:
             _draw_preview(city, resolved, target, drawn)
-        show_store(done, json_, config)
+        show_store(done, json_, config, set_ or ())
     else:
         prepared = _into_folder(city, resolved, plan, target, card, drawn)
-        show_prepared(prepared, target, json_, config)
+        show_prepared(prepared, target, json_, config, set_ or ())
 
 
 def _plan(

@@ -60,7 +60,7 @@ def setup(
         note("checking this machine (a few seconds) ...")
     found = look(question)
     if not json_:
-        _show(found, plain=ascii_)
+        _show(found, data_dir, plain=ascii_)
     if (fix or dry_run) and _fix(found, yes=yes, dry_run=dry_run):
         before = {check.name: check.status for check in found.checks}
         found = look(question)
@@ -136,7 +136,7 @@ def _glyphs(plain: bool) -> Glyphs:
     return ASCII if plain else terminal_glyphs()
 
 
-def _show(found: Findings, *, plain: bool) -> None:
+def _show(found: Findings, data_dir: Path, *, plain: bool) -> None:
     """Print the checklist, its summary, and what follows from it."""
     from vlwm.commands.shared.output import console
 
@@ -149,7 +149,7 @@ def _show(found: Findings, *, plain: bool) -> None:
     out.print(_summary(found))
     out.print(_aligned(_advice_rows(found)))
     # a command that is to be typed is never wrapped or cut
-    out.print(f"next: {_next(found)}", markup=False, soft_wrap=True)
+    out.print(f"next: {_next(found, data_dir)}", markup=False, soft_wrap=True)
 
 
 def _show_changed(found: Findings, before: dict[str, str], *, plain: bool) -> None:
@@ -239,12 +239,24 @@ def _choice(found: Findings) -> str:
     return ", ".join(words)
 
 
-def _next(found: Findings) -> str:
+def _next(found: Findings, data_dir: Path) -> str:
+    """Return the command to type next; it works in any folder."""
+    import shlex
+
     if not found.fit:
         return "fix the items marked as failed, then run vlwm setup again"
     if found.advice.device == "cpu":
         return found.advice.command
-    place = "" if found.work_dir == Path("checkpoints") else f" --work-dir {found.work_dir}"
-    several = found.advice.gpus > 1
-    ids = f" --gpu-ids {','.join(map(str, range(found.advice.gpus)))}" if several else ""
-    return f"vlwm download && vlwm prepare && vlwm train --auto{ids}{place}"
+    place, ids = "", ""
+    if found.work_dir != Path("checkpoints"):
+        place = f" --work-dir {shlex.quote(str(found.work_dir.absolute()))}"
+    if found.advice.gpus > 1:
+        ids = f" --gpu-ids {','.join(map(str, range(found.advice.gpus)))}"
+    if data_dir == Path("data"):
+        return f"vlwm download && vlwm prepare && vlwm train --auto{ids}{place}"
+    data = data_dir.absolute()
+    raw, made = (shlex.quote(str(data / name)) for name in ("plateau/meshes/obj", "tokyo"))
+    return (
+        f"vlwm download --data-dir {shlex.quote(str(data))} && vlwm prepare --input {raw} "
+        f"--output {made} && vlwm train --auto --data {made}{ids}{place}"
+    )

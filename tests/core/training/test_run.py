@@ -271,7 +271,7 @@ def test_eval_only_judges_again(
             ("sessions of nuScenes", "--dataset nuscenes --input", "test_local"),
         ),
         ("finetune_uavscenes", ("UAVScenes", "--dataset uavscenes --input DIR", "test_local")),
-        ("finetune_tokyo", ("no sessions", "vlwm prepare --input", "--data DIR")),
+        ("finetune_tokyo", ("no sessions", "vlwm download && vlwm prepare --input", "--data DIR")),
     ],
 )
 def test_missing_data_say_what_to_type(

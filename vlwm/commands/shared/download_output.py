@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlwm.commands.shared.output import console, emit_json, note
@@ -15,7 +17,11 @@ from vlwm.core.text import safe_text
 
 if TYPE_CHECKING:
     from vlwm.core.fetch.catalogue import Entry
-    from vlwm.core.fetch.download import Download, OnProgress
+    from vlwm.core.fetch.download import Download, Fetched, OnProgress
+
+_TOKYO = "plateau/meshes/obj"
+"""where a plain `vlwm download` puts Tokyo, and a plain `vlwm prepare` looks for it"""
+_NAMED = 3
 
 
 def show_entries(
@@ -86,6 +92,48 @@ def say_rest(rest: Sequence[Entry]) -> None:
         print(f"    {command_for(entry)}")
         if entry.how:
             print(f"    first {entry.how.split(', and run')[0]}")
+
+
+def after_download(results: Sequence[Fetched], data_dir: Path) -> str | None:
+    """Return what to type once something was downloaded; None where there is nothing to type."""
+    data = Path(_whole(data_dir))
+    groups = {result.entry.group for result in results}
+    if "plateau" in groups or ("models" in groups and (data / _TOKYO).is_dir()):
+        return _prepare_cities([r for r in results if r.entry.group == "plateau"], data)
+    for name in ("nuscenes", "uavscenes", "tartanair", "midair"):
+        if name in groups:
+            return _prepare_set(name, data)
+    if "models" in groups:
+        return shlex.join(["vlwm", "download", "--plateau", "--data-dir", str(data)])
+    return None
+
+
+def _prepare_cities(results: Sequence[Fetched], data: Path) -> str:
+    """Return the command for downloaded cities; the shortest where the configs look for them."""
+    places = [Path(_whole(r.path)) for r in results]
+    if data.name == "data" and all(p.is_relative_to(data / _TOKYO) for p in places):
+        return f"cd {shlex.quote(str(data.parent))} && vlwm prepare"
+    given = [str(p.parent if p.name == "tileset.json" else p) for p in places]
+    words = ["vlwm", "prepare"]
+    for path in given or [str(data / _TOKYO)]:
+        words += ["--input", path]
+    entries = [r.entry for r in results]
+    names = [e.ward or "tokyo" for e in entries[:_NAMED]] or ["tokyo"]
+    kinds = [e.format for e in entries[:1] if e.format is not None]
+    return shlex.join([*words, "--output", str(data / "_".join([*dict.fromkeys(names), *kinds]))])
+
+
+def _prepare_set(name: str, data: Path) -> str:
+    """Return the command that turns a recorded data set into sessions."""
+    config = f"finetune_{name}" if name in ("nuscenes", "uavscenes") else "finetune_6dof"
+    return shlex.join(
+        ["vlwm", "prepare", "--dataset", name, "--input", str(data / name),
+         "--output", str(data / f"{name}_sessions"), "--config", config]
+    )  # fmt: skip
+
+
+def _whole(path: str | Path) -> str:
+    return str(Path(path).absolute())
 
 
 def _size(entry: Entry) -> str:

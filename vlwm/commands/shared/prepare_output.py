@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from vlwm.commands.shared.output import emit_json, note, print_table
 
+_PRESET = "finetune_tokyo"
+"""the one that the commands take without --config"""
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vlwm.core.data.generation.prepare import PrepareReport
     from vlwm.core.data.generation.store_prepare import StoreReport
 
@@ -32,7 +37,9 @@ def show_plan(values: dict[str, Any], target: Path, json_: bool) -> None:
     )
 
 
-def show_prepared(report: PrepareReport, target: Path, json_: bool, config: str) -> None:
+def show_prepared(
+    report: PrepareReport, target: Path, json_: bool, config: str, sets: Sequence[str] = ()
+) -> None:
     """Print what a data folder holds, and the next command."""
     if json_:
         emit_json({**asdict(report), "output": str(target)})
@@ -48,10 +55,10 @@ def show_prepared(report: PrepareReport, target: Path, json_: bool, config: str)
         ["attribution", report.attribution],
     ]
     print_table(f"Prepared {target}", ["what", "value"], rows)
-    print(f"next: {_train_command(target, config)}")
+    print(f"next: {train_command(target, config, sets)}")
 
 
-def show_store(report: StoreReport, json_: bool, config: str) -> None:
+def show_store(report: StoreReport, json_: bool, config: str, sets: Sequence[str] = ()) -> None:
     """Print what this machine put into a store, and the next command when it is complete."""
     for name in report.different:
         note(
@@ -70,18 +77,53 @@ def show_store(report: StoreReport, json_: bool, config: str) -> None:
     ]
     print_table(f"Prepared {report.store}", ["what", "value"], rows)
     if report.finished:
-        print(f"next: {_train_command(report.store, config)}")
+        print(f"next: {train_command(report.store, config, sets)}")
 
 
-def _train_command(target: str | Path, config: str) -> str:
-    """Return the command that trains on these data: with their config, whose grid they have."""
+def train_command(data: str | Path, config: str, sets: Sequence[str] = ()) -> str:
+    """Return the command that trains on prepared data: with their config, whose grid they have.
+
+    It works in any folder: paths are absolute, and where the config's weights are named relatively,
+    a `cd` comes first.
+
+    Args:
+        sets: values of --set that the data were prepared with.
+    """
     from vlwm.core.config.load import load_config
+    from vlwm.core.store.objects import is_url
+    from vlwm.core.training.options import from_here
 
-    words = ["vlwm", "train", "--config", config, "--data", str(target)]
-    weights = load_config(config, (), lambda text: None).load_from
-    if weights is not None and not Path(weights).exists():
-        words.append("--from-scratch")
-    return shlex.join(words)
+    weights = load_config(config, sets, lambda text: None).load_from
+    if Path(config).suffix and Path(config).exists():
+        config = str(Path(config).absolute())
+    place = str(data) if is_url(data) else str(Path(data).absolute())
+    given = [word for pair in sets for word in ("--set", pair)]
+    text = shlex.join(["vlwm", "train", "--config", config, "--data", place, *given])
+    if weights is None:
+        return text
+    if not Path(weights).exists():
+        return f"{text} --from-scratch"
+    return text if Path(weights).is_absolute() else from_here() + text
+
+
+def config_of(folder: Path) -> str:
+    """Return the first preset whose data have the grid, time step and layers of a data folder."""
+    from vlwm.core.config.load import list_presets, load_config
+    from vlwm.core.data.generation.session_plans import grid_values
+    from vlwm.core.data.splits import PLAN_FILE
+    from vlwm.core.files import read_json
+    from vlwm.core.geometry.grid import VoxelGrid
+
+    plan = read_json(folder / PLAN_FILE) if (folder / PLAN_FILE).is_file() else None
+    made = plan if isinstance(plan, dict) else {}
+    for name in (_PRESET, *list_presets()):
+        config = load_config(name, (), lambda text: None)
+        values = grid_values(VoxelGrid.from_range(config.point_cloud_range, config.voxel_size))
+        grid = {key: list(value) for key, value in values.items()}
+        observed = bool(made.get("observe")) == (config.prepare.observed_by is not None)
+        if made.get("grid") == grid and made.get("dt_s") == config.frame_dt_s and observed:
+            return name
+    return _PRESET
 
 
 def check_card(card: bool, store: str | None) -> None:
@@ -101,7 +143,8 @@ def write_card(folder: Path) -> None:
     from vlwm.core.export.dataset_card import write_dataset_card
 
     note(f"written: {write_dataset_card(folder)}")
-    note(f"to publish: hf upload --repo-type dataset user/name {folder} . --exclude '.packed/*'")
+    place = shlex.quote(str(folder.absolute()))
+    note(f"to publish: hf upload --repo-type dataset user/name {place} . --exclude '.packed/*'")
 
 
 def _largest_of(regions: int) -> str:

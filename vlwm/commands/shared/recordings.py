@@ -192,6 +192,8 @@ class RecordingRequest:
     json: bool
     workers: int = 1
     dry_run: bool = False
+    config: str = "finetune_6dof"
+    sets: tuple[str, ...] = ()
 
     @property
     def asked(self) -> bool:
@@ -202,6 +204,7 @@ class RecordingRequest:
 def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
     """Write the sessions of the recordings into `target` and report each."""
     from vlwm.commands.shared.output import emit_json, note
+    from vlwm.commands.shared.prepare_output import train_command
     from vlwm.core.data.recordings.convert import convert
     from vlwm.core.data.recordings.options import ConvertOptions
     from vlwm.core.errors import DataError
@@ -251,7 +254,7 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
 
         emit_json({"output": str(target), "sessions": [asdict(r) for r in reports]})
     else:
-        print(f"next: vlwm train --config {config.name} --data {target}")
+        print(f"next: {train_command(target, request.config, request.sets)}")
 
 
 def _show_plan(recordings: list[Recording], request: RecordingRequest, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def look(
         provider,
         checks,
         advice,
-        board_of(str(question.work_dir), machine, provider),
+        board_of(shlex.quote(str(question.work_dir.absolute())), machine, provider),
         question.work_dir,
     )
 
@@ -130,7 +131,7 @@ def quick_look(question: Question, *, ask_gpus: Callable[[], GpuReport] = read_g
         provider,
         checks,
         advice,
-        board_of(str(question.work_dir), machine, provider),
+        board_of(shlex.quote(str(question.work_dir.absolute())), machine, provider),
         question.work_dir,
     )
 

@@ -6,10 +6,12 @@ Everything else is a sentence with the command that provides it.
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vlwm.core.config.load import list_presets
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import list_shards
 from vlwm.core.data.splits import PLAN_FILE
@@ -55,12 +57,14 @@ def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None
         raise DataError(
             f"there are no sessions of {_SETS[config.dataset]} to train on",
             where=root,
-            remedy=f"make them with: vlwm prepare --dataset {config.dataset} --input DIR "
-            f"--output {root} --config {config.name}; or give --data DIR, {_MADE_UP}",
+            remedy=f"make them with: {_download_first(config.dataset)}vlwm prepare --dataset "
+            f"{config.dataset} --input data/{config.dataset} {_output_words(config)}; "
+            f"or give --data DIR, {_MADE_UP}",
         )
     raw = Path(config.prepare.input)
+    there = holds_city_models(raw)
     if raw_will_do:
-        if holds_city_models(raw):
+        if there:
             return
         raise DataError(
             f"there are no sessions to train on, and no city models in {raw} to make them from",
@@ -69,12 +73,23 @@ def refuse_what_is_missing(config: Config, *, raw_will_do: bool = False) -> None
             "again; or --data DIR; or a made-up city, with nothing to fetch: "
             "vlwm train --auto --config test_local",
         )
+    first = "" if there else "vlwm download && "  # else the command would meet an empty folder
     raise DataError(
         "there are no sessions to train on",
         where=root,
-        remedy=f"make them with: vlwm prepare --input {raw} --output {root} "
-        f"--config {config.name}; or give --data DIR, {_MADE_UP}",
+        remedy=f"make them with: {first}vlwm prepare --input {shlex.quote(str(raw))} "
+        f"{_output_words(config)}; or give --data DIR, {_MADE_UP}",
     )
+
+
+def _download_first(dataset: str) -> str:
+    return "" if Path("data", dataset).is_dir() else f"vlwm download --{dataset} && "
+
+
+def _output_words(config: Config) -> str:
+    """Return the options of `vlwm prepare` that make the data where the config looks for them."""
+    named = f" --config {config.name}" if config.name in list_presets() else " and this --config"
+    return f"--output {shlex.quote(config.data_root)}{named}"
 
 
 def holds_sessions(root: Path) -> bool:
