@@ -265,7 +265,7 @@ CALLS: list[tuple[Callable[[Path], None], str]] = [
     (lambda _: _grid(0, 0, 0, 1, 1, 1, cell=2.0), "holds no whole cell of"),
     (_scan, "a scan of shape (5, 3), not (N, 4)"),
     (_pattern, "no rover follows the pattern orbit"),
-    (_poses({}, strict=True), "a pose lacks 'position'"),
+    (_poses({}, strict=True), "a pose lacks what it should have: 'position' is missing"),
     (_poses(None, strict=True), "a frame has no readable pose"),
     (_poses({}, strict=False), "a session without a frame that has a pose"),
     (_frame, "a frame is damaged"),

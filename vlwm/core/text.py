@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -31,6 +33,48 @@ def safe_text(text: object, longest: int = _LONGEST) -> str:
 def safe_lines(text: object, longest: int = 20_000) -> str:
     """Return text of several lines, each line made safe as by `safe_text`."""
     return "\n".join(safe_text(line, longest) for line in str(text)[:longest].split("\n"))
+
+
+_SENTENCES = (
+    (r"could not convert string to float: (.*)", r"\1 is not a number"),
+    (r"invalid literal for int\(\) with base \d+: (.*)", r"\1 is not a whole number"),
+    (r"(not enough|too many) values to unpack.*", "a list has another length than it should"),
+    (r"cannot reshape array of size (\d+) into shape .*", r"\1 numbers are not as many as needed"),
+    (r"(setting an array element with a sequence|inhomogeneous shape|all input arrays must have|"
+     r"need at least one array).*", "lists of numbers differ in length, or are empty"),
+    (r"cannot convert float (NaN|infinity) to integer", "a number is not finite"),
+    (r"Exceeds the limit \(\d+ digits\).*", "a number has thousands of digits"),
+    (r"Invalid IPv6 URL|Port could not be cast.*|Port out of range.*", "an address is none"),
+    (r"embedded null (byte|character)", "a name contains a NUL character"),
+)  # fmt: skip
+
+
+def plain_reason(error: BaseException) -> str:
+    """Return why values of a file cannot be used, without the words of Python.
+
+    Readers of foreign files catch what Python raises on a value of another type or length; its own
+    text ("'list' object has no attribute 'get'") tells an operator nothing about the file.
+    """
+    if isinstance(error, KeyError):
+        return f"{safe_text(repr(error.args[0]) if error.args else 'a key', 60)} is missing"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8 text"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON (line {error.lineno}, column {error.colno})"
+    if isinstance(error, OSError) and error.strerror:
+        return safe_text(error.strerror.lower(), 160)
+    for kinds, words in (
+        ((AttributeError, TypeError), "a value is of another type than it should be"),
+        ((IndexError, StopIteration), "a list is shorter than it should be"),
+        (OverflowError, "a number is too large"),
+        (RecursionError, "it is nested too deep"),
+    ):
+        if isinstance(error, kinds):
+            return words
+    line = (str(error).strip().splitlines() or ["it is damaged"])[0]
+    for pattern, words in _SENTENCES:
+        line = re.sub(f"^(?:{pattern})$", words, line)
+    return safe_text(line, 160)
 
 
 def _is_unsafe(character: str) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vlwm.core.text import safe_text
+from vlwm.core.text import plain_reason, safe_text
 
 _MULTIPLE = "3DTILES_multiple_contents"
 _IMPLICIT = "3DTILES_implicit_tiling"
@@ -111,7 +111,7 @@ def read_tree(
     try:
         return _tree(parse_json(data), is_wanted)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise NotATileSet(f"not a tile set: {safe_text(error)}") from error
+        raise NotATileSet(f"not a tile set: {plain_reason(error)}") from error
 
 
 def _tree(tileset: dict[str, Any], is_wanted: Callable[[dict[str, Any]], bool]) -> TileTree:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.errors import DataError
 from vlwm.core.files import atomic_path, read_json
+from vlwm.core.text import plain_reason
 
 POSE, GROUND, TIME, BELIEVED, BELIEVED_GROUND = slice(0, 13), 13, 14, slice(15, 28), 28
 """places in the row that `read_pose` returns"""
@@ -50,7 +51,9 @@ def read_pose(path: Path, crc: int | None) -> list[float]:
         # a believed pose without ground_z has the true terrain height
         other = row if believed is None else _pose_numbers(believed, row[GROUND])
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise DataError(f"a pose lacks {error}", where=path, remedy=REMEDY) from error
+        raise DataError(
+            f"a pose lacks what it should have: {plain_reason(error)}", where=path, remedy=REMEDY
+        ) from error
     for numbers in (row, other):
         if not np.isfinite(numbers).all() or np.linalg.norm(numbers[3:7]) < 1e-6:
             raise DataError(

@@ -37,6 +37,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from vlwm.core.errors import DataError
+from vlwm.core.text import plain_reason
 
 SUFFIX = ".shard"
 BITS = "bits"
@@ -219,7 +220,7 @@ def parse_index(raw: bytes, where: str | Path) -> ShardIndex:
             if len(layer.size) and int((layer.offset + layer.size).max()) > data_bytes:
                 raise ValueError(f"the layer {layer.name} ends after the file")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise damaged(where, f"its header makes no sense ({error})") from error
+        raise damaged(where, f"its header makes no sense ({plain_reason(error)})") from error
     plain = {name: table for name, table in tables.items() if "/" not in name}
     return ShardIndex(header, plain, layers, data_at, int(file_bytes))
 

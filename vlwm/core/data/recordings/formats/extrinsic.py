@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vlwm.core.data.recordings.pose_track import matrix_of
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.text import plain_reason
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,9 @@ def read_extrinsic(path: Path) -> Floats:
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, remedy="check the path") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"not a readable extrinsic: {error}", where=path, remedy=_FORM) from error
+        raise DataError(
+            f"not a readable extrinsic: {plain_reason(error)}", where=path, remedy=_FORM
+        ) from error
     try:
         lines = [r.partition("#")[0].replace(",", " ").split() for r in text.splitlines()]
         numbers = np.array([[float(v) for v in r] for r in lines if r])
@@ -71,7 +74,9 @@ def _from_values(values: Any, path: Path) -> Floats:
         matrix = values["matrix"] if isinstance(values, Mapping) else values
         return checked(np.array(matrix, dtype=np.float64).reshape(4, 4), path)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"not a readable extrinsic: {error}", where=path, remedy=_FORM) from error
+        raise DataError(
+            f"not a readable extrinsic: {plain_reason(error)}", where=path, remedy=_FORM
+        ) from error
 
 
 def _numbers(value: Any, axes: str) -> list[float]:

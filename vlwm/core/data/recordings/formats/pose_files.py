@@ -17,6 +17,7 @@ from vlwm.core.data.recordings.formats.clock import scaled, seconds_of, unit_in_
 from vlwm.core.data.recordings.formats.ulog import read_ulog
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.errors import DataError
+from vlwm.core.text import plain_reason
 
 Floats = NDArray[np.float64]
 
@@ -87,7 +88,7 @@ def read_poses(path: Path) -> PoseFile:
             return PoseFile(track, True, [f"{len(track)} TUM poses, times in {unit}"])
         values = np.array(table, dtype=np.float64).reshape(-1, 3, 4)
     except ValueError as error:
-        raise _unreadable(path, str(error)) from error
+        raise _unreadable(path, plain_reason(error)) from error
     turns = quaternion_of_matrix(values[:, :, :3])
     track = _track(path, np.arange(len(values), dtype=np.float64), values[:, :, 3], turns)
     return PoseFile(track, False, [f"{len(track)} KITTI poses without times, one a point file"])
@@ -181,7 +182,7 @@ def _read_named(path: Path, header: list[str], rows: list[str]) -> PoseFile:
             named = unit_in_name(header[places["time"]])
             times, unit = (scaled(stamps, named), named) if named else seconds_of(stamps)
     except (ValueError, IndexError) as error:
-        raise _unreadable(path, str(error)) from error
+        raise _unreadable(path, plain_reason(error)) from error
     table = np.array(values).reshape(-1, 7)
     track = _track(path, times, table[:, :3], table[:, 3:])
     return PoseFile(track, True, [f"{len(track)} poses of {path.name}, times in {unit}"])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, MachineError
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
 ATTRIBUTION = "Argoverse 2 (Argo AI, Wilson et al. 2021)"
@@ -52,7 +53,9 @@ def _log(folder: Path) -> Recording:
         lidars = np.stack([starts[names.index(n)] for n in ("up_lidar", "down_lidar")])
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"a table of the log lacks {error}", where=folder, remedy=_LAYOUT
+            f"a table of the log lacks a column or a row: {plain_reason(error)}",
+            where=folder,
+            remedy=_LAYOUT,
         ) from error
     track = PoseTrack.of(base * 1e-9 + (times - base) * 1e-9, places, turns)
     damaged: list[tuple[str, str]] = []
@@ -88,7 +91,7 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
     try:
         table = feather.read_table(path, memory_map=False)
     except (OSError, ValueError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
+        reason = plain_reason(error)
         raise DataError(
             f"a damaged feather file: {reason}", where=path, remedy="download it again"
         ) from error
@@ -106,7 +109,7 @@ def _scans(
             points = np.stack([cloud[a].astype(np.float32) for a in "xyz"], axis=-1)
             beams, shine = cloud["laser_number"], cloud["intensity"].astype(np.float32)
         except (DataError, KeyError, ValueError) as error:
-            damaged.append((str(path), str(error)))
+            damaged.append((str(path), plain_reason(error)))
             continue
         kept = np.isfinite(points).all(axis=1)
         # two lidars in one file, by the number of the beam: (N, 3) origins, m

@@ -19,6 +19,7 @@ from vlwm.core.data.recordings.formats.pose_files import PoseFile, read_poses, w
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, UsageError
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
@@ -170,7 +171,9 @@ def _listed(path: Path) -> tuple[list[Path], NDArray[np.generic], str]:
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"not a readable list: {error}", where=path, remedy=_LISTED) from error
+        raise DataError(
+            f"not a readable list: {plain_reason(error)}", where=path, remedy=_LISTED
+        ) from error
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
     if not {"time", "file"} <= set(header) or len(rows) < 2:
         raise DataError(
@@ -181,7 +184,9 @@ def _listed(path: Path) -> tuple[list[Path], NDArray[np.generic], str]:
         pairs = [(r[time].strip(), path.parent / r[file].strip()) for r in rows[1:] if r]
         values = whole_or_float([word for word, _ in pairs])
     except (ValueError, IndexError) as error:
-        raise DataError(f"not a readable list: {error}", where=path, remedy=_LISTED) from error
+        raise DataError(
+            f"not a readable list: {plain_reason(error)}", where=path, remedy=_LISTED
+        ) from error
     order = np.argsort(values, kind="stable")
     return [pairs[i][1] for i in order], values[order], f"{len(pairs)} point files of a list"
 

@@ -19,6 +19,7 @@ from vlwm.core.data.recordings.formats.points import read_points
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
@@ -123,7 +124,7 @@ def _table(path: Path, columns: int) -> Floats:
         rows = np.loadtxt(path, dtype=np.float64, ndmin=2)
         return rows.reshape(-1, columns)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = plain_reason(error)
         raise DataError(
             f"not a table of {columns} numbers a line: {reason}", where=path, remedy=_LAYOUT
         ) from error

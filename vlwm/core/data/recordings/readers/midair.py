@@ -21,6 +21,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
 ATTRIBUTION = "Mid-Air (Fonder and Van Droogenbroeck 2019)"
@@ -56,7 +57,7 @@ def _climate(path: Path) -> list[Recording]:
                     found.append(_trajectory(path, depth, place, turn))
     except (OSError, KeyError, ValueError, IndexError, RuntimeError) as error:
         raise DataError(
-            f"the records cannot be read: {error}", where=path, remedy=_LAYOUT
+            f"the records cannot be read: {plain_reason(error)}", where=path, remedy=_LAYOUT
         ) from error
     return found
 
@@ -94,7 +95,7 @@ def _scans(files: list[Path], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
             if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
                 raise ValueError("not a picture of one 16-bit channel")
         except ValueError as error:
-            damaged.append((str(path), str(error)))
+            damaged.append((str(path), plain_reason(error)))
             continue
         depth = pixels.view(np.float16).astype(np.float32)
         yield Scan(number * IMAGE_STEP_S, _CAMERA.points(depth))

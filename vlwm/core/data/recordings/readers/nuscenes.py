@@ -26,6 +26,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack, matrix_of
 from vlwm.core.data.recordings.recording import Image, Labels, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent, Split
 
 Floats = NDArray[np.float64]
@@ -78,7 +79,9 @@ def read_nuscenes(root: Path) -> list[Recording]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"the tables contradict each other at {error}", where=root, remedy=_LAYOUT
+            f"the tables contradict each other at one place: {plain_reason(error)}",
+            where=root,
+            remedy=_LAYOUT,
         ) from error
     if not found:
         raise DataError("no lidar file of the tables is present", where=root, remedy=_LAYOUT)
@@ -258,7 +261,7 @@ def _scans(
         try:
             cloud = read_lidar_file(path)
         except (OSError, ValueError) as error:
-            damaged.append((str(path), str(error)))
+            damaged.append((str(path), plain_reason(error)))
             continue
         cloud = cloud[np.isfinite(cloud).all(axis=1)]
         away = off_the_roof(cloud)

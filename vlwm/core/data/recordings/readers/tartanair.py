@@ -23,6 +23,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
 ATTRIBUTION = "TartanAir (Wang et al. 2020)"
@@ -94,7 +95,7 @@ def _trajectory(folder: Path, layout: _Layout, root: Path) -> Recording:
         rows = np.loadtxt(folder / layout.poses, dtype=np.float64, ndmin=2)
         track = PoseTrack.of(np.arange(len(rows)) * STEP_S, rows[:, :3], rows[:, 3:].reshape(-1, 4))
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = plain_reason(error)
         raise DataError(
             f"not a table of seven numbers a line: {reason}",
             where=folder / layout.poses,
@@ -132,6 +133,6 @@ def _scans(files: list[Path], layout: _Layout, damaged: list[tuple[str, str]]) -
             number = int(path.stem.split("_")[0])
             points = layout.camera.points(layout.read(path))
         except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-            damaged.append((str(path), str(error)))
+            damaged.append((str(path), plain_reason(error)))
             continue
         yield Scan(number * STEP_S, points)

@@ -28,6 +28,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
+from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
 Floats = NDArray[np.float64]
@@ -138,7 +139,9 @@ def _camera_poses(path: AnyPath) -> tuple[Floats, Floats]:
         matrices = np.stack([m.reshape(4, 4) for _, m in rows])
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
-            f"the list of camera poses is damaged: {error}", where=str(path), remedy=_LAYOUT
+            f"the list of camera poses is damaged: {plain_reason(error)}",
+            where=str(path),
+            remedy=_LAYOUT,
         ) from error
     times = np.array([t for t, _ in rows])
     kept = np.isfinite(matrices).all(axis=(1, 2))
@@ -174,7 +177,7 @@ def _scans(files: list[tuple[float, AnyPath]], damaged: list[tuple[str, str]]) -
             if points.shape[1] < 3:
                 raise ValueError(f"rows of {points.shape[1]} numbers instead of x y z")
         except (OSError, ValueError) as error:
-            damaged.append((str(path), str(error).splitlines()[0]))
+            damaged.append((str(path), plain_reason(error)))
             continue
         points = points[np.isfinite(points).all(axis=1), :3]
         yield Scan(time_s, points)
