@@ -8,7 +8,7 @@ in two formats, or twice in one, is taken once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from vlwm.core.city.assembly.cover import COVERED_SHARE, Cover
 from vlwm.core.city.assembly.deduplicate import Collector, FileOf
 from vlwm.core.city.assembly.feature_table import KINDS, Features
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, Skipped
 from vlwm.core.errors import DataError
-from vlwm.core.geometry.mapped_arrays import let_go, pieces
-from vlwm.core.geometry.plan_grid import Hits, PlanGrid, nodes_under
+from vlwm.core.geometry.mapped_arrays import pieces
 from vlwm.core.text import safe_text
 
 FAR_M = 20_000.0
@@ -32,10 +32,6 @@ _CELL_M = 2_000.0
 _FEW, _FEW_SHARE = 3, 0.05
 _MOST_OFF_M = 2_000.0
 """off the median base: farther ones are left out"""
-_COVER_M = 1.0
-"""cells of the plan in which covered areas are counted"""
-_COVERED_SHARE = 0.5
-"""of a plan: from it on the feature is there twice"""
 _MODEL_SHARE = 0.1
 """of a file's features: if more are covered, it is a second model of the same place"""
 _BOX_SHARE = 0.3
@@ -146,6 +142,7 @@ def one_model(collector: Collector) -> None:
 
     Such are two years of a city, two levels of detail, or a copy with new names. The finer model
     stays, of two equal ones the first. Tiles overlap at their borders only and are not looked at.
+    What stands on a building of another file, or is covered by half, is no copy and stays.
     """
     features = collector.features
     if len(collector.files) < 2 or not len(features):
@@ -163,7 +160,9 @@ def one_model(collector: Collector) -> None:
             "under other names: two models of one place, one is taken"
         )
 
-    _leave_out_covered(collector, layers[files], words, fewest=_FEW, share=_MODEL_SHARE)
+    _leave_out_covered(
+        collector, layers[files], words, fewest=_FEW, share=_MODEL_SHARE, by_height=True
+    )
 
 
 def _shown(file: FileOf) -> str:
@@ -208,6 +207,8 @@ def _leave_out_covered(
     words: Callable[[int, int, int, list[int]], str],
     fewest: int = 1,
     share: float = 0.0,
+    *,
+    by_height: bool = False,
 ) -> None:
     """Leave out buildings that cover buildings of a lower code.
 
@@ -215,6 +216,7 @@ def _leave_out_covered(
         codes: (G,) of the features; the lowest stays.
         words: returns the note of (how many, of how many, code, codes that there are).
         fewest, share: of the buildings of a code; fewer are not a second model.
+        by_height: only what is at the same heights is twice; two formats differ in theirs.
     """
     features = collector.features
     solid = _solid(features)
@@ -222,19 +224,21 @@ def _leave_out_covered(
     extent = features.extent(solid)
     if len(present) < 2 or extent is None:
         return
-    grid = PlanGrid.over(extent, _COVER_M)
-    covered = np.zeros(grid.shape, dtype=bool)
+    cover = Cover(extent)
     for code in present:
         mine = solid & (codes == code)
         if code != present[0]:
-            under = _share_under(features, mine, grid, covered)
-            twice = mine & (under >= _COVERED_SHARE)
+            overlap = cover.overlap(features, mine)
+            shift = overlap.shift(mine) if by_height else 0.0
+            twice = mine & ((overlap.same if shift is None else overlap.plan) >= COVERED_SHARE)
             if twice.sum() >= max(fewest, share * mine.sum()):
                 collector.superseded += int(twice.sum())
                 features.leave_out(twice)
-                collector.notes.append(words(int(twice.sum()), int(mine.sum()), code, present))
-        for hits, _ in _hits(features, mine & features.alive.array(), grid):
-            covered[hits.i, hits.j] = True
+                side = "higher" if (shift or 0.0) > 0 else "lower"
+                apart = f" (it is about {abs(shift):.0f} m {side})" if shift else ""
+                note = words(int(twice.sum()), int(mine.sum()), code, present)
+                collector.notes.append(note + apart)
+        cover.add(features, mine & features.alive.array())
 
 
 def _said_twice(count: int, total: int, code: int, present: list[int]) -> str:
@@ -243,28 +247,3 @@ def _said_twice(count: int, total: int, code: int, present: list[int]) -> str:
         f"{count} of {total} buildings of {_NAMES[_FORMATS[code]]} cover buildings of {better}: "
         f"one place in two formats, {better} is taken"
     )
-
-
-def _hits(
-    features: Features, chosen: NDArray[np.bool_], grid: PlanGrid
-) -> Iterator[tuple[Hits, NDArray[np.int32]]]:
-    """Yield (nodes under triangles of chosen features, owners (T,) of those triangles)."""
-    owners = features.owners.array()
-    for start, some in pieces(features.triangles.array()):
-        mine = owners[start : start + len(some)]
-        keep = chosen[mine]
-        for hits in nodes_under(some[keep], grid):
-            yield hits, mine[keep]
-        let_go(owners)
-
-
-def _share_under(
-    features: Features, chosen: NDArray[np.bool_], grid: PlanGrid, covered: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Return the share (G,) of each chosen feature's plan that is covered already."""
-    under, nodes = np.zeros(len(chosen)), np.zeros(len(chosen))
-    for hits, owners in _hits(features, chosen, grid):
-        owner = owners[hits.triangle]
-        nodes += np.bincount(owner, minlength=len(chosen))
-        under += np.bincount(owner, covered[hits.i, hits.j], minlength=len(chosen))
-    return under / np.maximum(nodes, 1)
