@@ -174,3 +174,10 @@ def test_bad_overrides_are_named(text: str) -> None:
 def test_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean finetune_tokyo"):
         load_config("finetune_tokio")
+
+
+def test_loops_in_a_config_end_within_a_second(tmp_path: Path) -> None:
+    text = "x = [0 for a in range(400) for b in range(400)]\n"
+    (tmp_path / "c.py").write_text('_base_ = "test_local.py"\n' + text)
+    with pytest.raises(ConfigError, match="takes too long"):
+        load_config(str(tmp_path / "c.py"))

@@ -21,9 +21,11 @@ from vlwm.core.errors import ConfigError
 from vlwm.core.text import safe_text
 
 _LARGEST = 1_000_000
-"""items of a value, and expressions that one file may have evaluated"""
+"""items of a value"""
 _DEEPEST = 150
 _MOST_BITS = 4096
+_MOST_STEPS = 100_000
+"""expressions that are evaluated in all; a config has hundreds"""
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -175,7 +177,7 @@ class Evaluator:
         self._depth += 1
         try:
             with self._named(node):
-                if self._depth > _DEEPEST or self._evaluated > _LARGEST:
+                if self._depth > _DEEPEST or self._evaluated > _MOST_STEPS:
                     raise ValueError("it is nested too deep or takes too long")
                 return _bounded_value(method(node))
         finally:
