@@ -151,7 +151,8 @@ _PLAIN_WORDS = (
 
 def _wrong_usage(error: Exception) -> str:
     """Return a mistake on the command line as one sentence, with the nearest right word."""
-    help_of = " ".join(["vlwm", *[w for w in sys.argv[1:2] if not w.startswith("-")], "--help"])
+    commands = {command.name for command in app.registered_commands}
+    help_of = " ".join(["vlwm", *[word for word in sys.argv[1:2] if word in commands], "--help"])
     name, near = getattr(error, "option_name", None), getattr(error, "possibilities", None)
     if type(error).__name__ == "NoSuchOption" and name is not None:
         close = nearest(name, near or ()) or (sorted(near)[0] if near else None)

@@ -61,6 +61,13 @@ def test_the_next_command_reads_what_was_downloaded(
     assert after("data") is None
 
 
+def test_the_commands_for_the_rest_name_the_same_folder(tmp_path: Path) -> None:
+    there = tmp_path / "my data"
+    text = vlwm("--all", "--dry-run", "--data-dir", there).stdout
+    assert f"vlwm download --tartanair --data-dir '{there}'" in text
+    assert "--data-dir" not in vlwm("--all", "--dry-run").stdout
+
+
 @pytest.fixture
 def catalogue(site: Any, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "catalogue.json"

@@ -202,3 +202,26 @@ def test_the_guides_vram_table_is_read_between_its_rows() -> None:
 def test_importing_the_command_imports_no_torch() -> None:
     code = "import sys, vlwm.commands.train; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_options_that_need_a_gpu_are_named_on_a_machine_without_one(
+    asked: list[tuple[Config, TrainOptions]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlwm.core.hardware import gpu
+
+    monkeypatch.setattr(gpu, "read_gpus", gpu.GpuReport)
+    assert "no effect" not in invoke("--config", "test_local").stderr
+    assert "--gpu-ids 0 has no effect" in invoke("--config", "test_local", "--gpu-ids", "0").stderr
+    both = invoke("--config", "test_local", "--gpu-ids", "0", "--amp").stderr
+    assert "--gpu-ids 0 and --amp have no effect, the CPU trains in float32" in both
+
+
+def test_eval_only_of_a_run_names_the_command_that_knows_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "last.pth").touch()
+    text = str(raised("--eval-only", "--work-dir", "my run"))
+    assert f"vlwm eval '{run}' takes the config and the data" in text

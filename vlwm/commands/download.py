@@ -228,7 +228,7 @@ def _fetch(job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_
         state = "already downloaded" if result.was_there else f"{result.bytes / 1e6:.1f} MB"
         print(f"{mark('good')} {result.entry.name}  {state}  {result.path}")
     if not json_:
-        say_rest(rest)
+        say_rest(rest, job.data_dir)
     if failures:
         if len(automatic) == 1:
             raise failures[0]

@@ -99,6 +99,9 @@ def train(
         price_per_h=price,
         command=_command(),
     )
+    _tell_what_needs_a_gpu(gpu_ids, amp)
+    if eval_only:
+        _refuse_other_data(plan, work_dir)
     flags: tuple[str, ...] = ()
     if auto:
         from vlwm.commands.shared.auto import choose_for_this_machine
@@ -117,6 +120,35 @@ def train(
     if len(gpus) > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(_over_several(gpus, work_dir, flags))
     _run(plan, options, after, live, json_)
+
+
+def _tell_what_needs_a_gpu(gpu_ids: str | None, amp: bool | None) -> None:
+    """Say which options have no effect on a machine without a GPU."""
+    from vlwm.commands.shared.output import mark, note
+    from vlwm.core.hardware.gpu import read_gpus
+
+    asked = [f"--gpu-ids {gpu_ids}"] if gpu_ids is not None else []
+    asked += ["--amp"] if amp else []
+    if asked and not read_gpus().gpus and os.environ.get("RANK", "0") == "0":
+        verb = "has" if len(asked) == 1 else "have"
+        note(f"{mark('warn')} this machine has no usable GPU: {' and '.join(asked)} {verb} no "
+             "effect, the CPU trains in float32")  # fmt: skip
+
+
+def _refuse_other_data(config: Config, work_dir: Path) -> None:
+    """Refuse --eval-only where a run is there and the config's data are not: it has its own."""
+    from vlwm.core.errors import DataError
+    from vlwm.core.run_folder import RunFolder
+    from vlwm.core.training.startup.data_on_demand import holds_sessions
+
+    found = any(holds_sessions(Path(root)) for root in config.data_roots)
+    if not found and RunFolder(work_dir).holds_a_run():
+        raise DataError(
+            "there are no sessions to evaluate on",
+            where=", ".join(config.data_roots),
+            remedy=f"vlwm eval {shlex.quote(str(work_dir.absolute()))} takes the config and the "
+            "data of the run itself; or give its --config and --data",
+        )
 
 
 def _tags(wandb_tags: list[str] | None, more: list[str] | None) -> tuple[str, ...]:
@@ -228,6 +260,8 @@ def _show_plan(config: Config, options: TrainOptions, json_: bool) -> None:
     if json_:
         emit_json(plan)
         return
+    if options.auto is not None:
+        print(options.auto.paragraph)
     print("Plan (nothing is written):")
     for name, text in plan_lines(plan):
         print(f"  {name:<11} {text}")

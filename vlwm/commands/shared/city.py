@@ -100,7 +100,7 @@ def tell_city(city: City | TiledCity) -> None:
     if len(report.notes) > _SHOWN_NOTES:
         note(f"▲ {len(report.notes) - _SHOWN_NOTES} more notes of this kind")
     if report.duplicates:
-        note(f"▲ {report.duplicates} buildings are in two files and were taken once")
+        note(f"▲ {report.duplicates} buildings are there twice and were taken once")
     for file, feature, reason in report.skipped[:_SHOWN]:
         note(f"▲ left out: {safe_text(feature)} in {safe_text(file)}: {safe_text(reason)}")
     if len(report.skipped) > _SHOWN:

@@ -42,7 +42,7 @@ def show_entries(
     for entry in entries:
         _print_entry(job, entry)
     _say_totals(job, wanted)
-    say_rest(rest)
+    say_rest(rest, job.data_dir)
 
 
 def _print_entry(job: Download, entry: Entry) -> None:
@@ -80,16 +80,17 @@ def _say_totals(job: Download, wanted: Sequence[Entry]) -> None:
     )
 
 
-def say_rest(rest: Sequence[Entry]) -> None:
+def say_rest(rest: Sequence[Entry], data_dir: Path) -> None:
     """List what --all leaves out: size, licence and the command that downloads it."""
     if not rest:
         return
     known = sum(e.size or 0 for e in rest)
     size = f"at least {known / 1e9:.1f} GB" if known else "sizes unknown"
+    place = "" if data_dir == Path("data") else f" --data-dir {shlex.quote(_whole(data_dir))}"
     print(f"Not downloaded by --all ({size}):")
     for entry in rest:
         print(f"  {entry.name}: {_size(entry)}; licence: {entry.licence}")
-        print(f"    {command_for(entry)}")
+        print(f"    {command_for(entry)}{place}")
         if entry.how:
             print(f"    first {entry.how.split(', and run')[0]}")
 

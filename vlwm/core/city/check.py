@@ -31,6 +31,8 @@ class Facts:
         crs: the city's system.
         ground: from what the ground was made.
         bases: (N,) lowest points of the buildings above the ground, metres.
+        formats: of the files that the features are from: gml, obj, tiles.
+        hang: the tops of the buildings are one smooth surface, and their bases are not.
     """
 
     bounds: Bounds
@@ -40,6 +42,8 @@ class Facts:
     crs: str
     ground: str
     bases: NDArray[np.float64]
+    formats: frozenset[str] = frozenset()
+    hang: bool = False
 
     @property
     def sides(self) -> tuple[float, float]:
@@ -76,7 +80,7 @@ def warnings(facts: Facts) -> list[str]:
     east, north = facts.sides
     found = []
     if max(east, north) < _SMALL_M:
-        found.append(f"the whole place is {east:.0f} x {north:.0f} m: is its unit the metre?")
+        found.append(f"the whole place is {east:.0f} x {north:.0f} m: {_unit_question(facts)}")
     elif min(east, north) > 1000.0 and facts.per_km2 < _SPARSE and facts.buildings > 1:
         found.append(
             f"{facts.per_km2:.1f} buildings per km² are few for a city: is all of it here?"
@@ -88,7 +92,10 @@ def warnings(facts: Facts) -> list[str]:
         middle = float(np.median(facts.heights))
         if middle > _HIGH_M or middle < _LOW_M:
             found.append(f"half of the buildings are {'above' if middle > _HIGH_M else 'below'} "
-                         f"{middle:.1f} m: check axes and unit (--up, --scale)")  # fmt: skip
+                         f"{middle:.1f} m: {_unit_question(facts)}")  # fmt: skip
+    if facts.hang:
+        found.append("the tops of the buildings are level and their bases are not: are heights "
+                     "counted downwards? turn the model around before --input")  # fmt: skip
     if facts.left_out_share > _LEFT_OUT_SHARE:
         found.append(f"{100 * facts.left_out_share:.0f} % of the features are left out")
     if facts.buildings == 1 and max(east, north) > 2 * _SMALL_M:
@@ -98,3 +105,12 @@ def warnings(facts: Facts) -> list[str]:
         if above > _FLAT_ABOVE_M:
             found.append(f"the ground is flat, and buildings begin up to {above:.0f} m above it")
     return found
+
+
+def _unit_question(facts: Facts) -> str:
+    """Return what to look at where sizes are odd; the options turn and scale OBJ files only."""
+    if facts.formats <= {"obj"}:
+        return "are axis and unit right? --up and --scale set them"
+    if facts.formats <= {"gml"}:
+        return "does its srsName name the system, and the unit of heights, that it is in?"
+    return "are the units of its files the metre?"

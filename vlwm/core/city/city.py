@@ -67,7 +67,7 @@ class ReadReport:
     open_shells: int = 0
     """features whose faces do not close edge to edge"""
     duplicates: int = 0
-    """features that are in two files and were taken once"""
+    """features that are there twice, in one file or two, and were taken once"""
     superseded: int = 0
     """features left out because a finer level of detail or another format has them"""
     outside: int = 0

@@ -229,15 +229,19 @@ def _reference(shown: str, system: CRS, height: CRS | None, *, east_first: bool)
     if plane.is_geocentric:
         return Reference(shown, "earth", f"EPSG:{code}", False, 1.0, area)
     flat = [a for a in plane.axis_info if a.direction.lower() != "up"]
+    # where axes point west or south, pyproj takes the coordinates in the order of the definition
+    turned = any(a.direction.lower() in ("west", "south") for a in flat)
     metric = plane.is_projected and all(a.unit_conversion_factor == 1.0 for a in flat)
+    metric = metric and not turned
     # a plane in feet without a height system has its heights in feet too
-    guessed = vertical is None and plane.is_projected and not metric
+    guessed = vertical is None and any(a.unit_conversion_factor != 1.0 for a in flat)
+    guessed = guessed and plane.is_projected
     height_scale = flat[0].unit_conversion_factor if guessed else 1.0
     return Reference(
         shown,
         "geographic" if plane.is_geographic else "metric" if metric else "other",
         f"EPSG:{code}",
-        flat[0].direction.lower() in ("north", "south") and not east_first,
+        flat[0].direction.lower() == "north" and not east_first and not turned,
         float(vertical.unit_conversion_factor if vertical is not None else height_scale),
         area,
         guessed,

@@ -17,7 +17,7 @@ def cpu_check(host: Host, advice: Advice) -> Check:
     usable = host.usable_cpus
     if usable is None:
         return Check("cpu", "warn", "unknown", "look with nproc")
-    detail = f"{usable:g} processors"
+    detail = f"{usable:g} processor{'' if usable == 1 else 's'}"
     if host.cpu_quota is not None and host.cpus is not None and host.cpu_quota < host.cpus:
         detail = f"{host.cpu_quota:g} of {host.cpus} processors are granted"
     if advice.device == "cuda" and usable < _FEW_CPUS:

@@ -7,7 +7,10 @@ forecast that misjudges the motion shows as houses that drift out of the true ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +73,20 @@ def check_video_name(path: str | Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Keep what FFmpeg prints about the codec away from the terminal: it says nothing of use."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def write_video(
     path: str | Path, clips: Iterable[Clip], grid: VoxelGrid, *, notes: Sequence[str] = ()
 ) -> int:
@@ -89,7 +106,8 @@ def write_video(
     with atomic_path(path) as temporary:
         part = temporary.with_suffix(ending)  # the writer goes by the ending
         codec = cv2.VideoWriter.fourcc(*CODECS[ending])
-        writer = cv2.VideoWriter(str(part), codec, _RATE, size)
+        with _quiet_library():
+            writer = cv2.VideoWriter(str(part), codec, _RATE, size)
         try:
             if not writer.isOpened():
                 raise MachineError(

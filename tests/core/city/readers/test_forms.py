@@ -371,6 +371,6 @@ def test_a_city_unlike_any_is_noted(tmp_path: Path) -> None:
     assert "1 building only: the ground is flat" in notes
     low = [(b[0], b[1], b[2], b[3], b[4], 0.6) for b in TOWN]
     city = read_text(tmp_path / "b.obj", obj_text(low), scale=1.0)
-    assert "below 0.6 m: check axes and unit" in " ".join(city.report.notes)
+    assert "below 0.6 m: are axis and unit right? --up" in " ".join(city.report.notes)
     assert city.report.summary.startswith("226 x 224 m, heights 0.6 to 0.6 m")
     assert np.isfinite(city.terrain.heights).all()

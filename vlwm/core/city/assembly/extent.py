@@ -129,6 +129,37 @@ def _two_places(
     )
 
 
+def one_copy(collector: Collector) -> None:
+    """Keep one of features that are equal in bounds, triangles and middle, whatever their names.
+
+    As with two models, a few are chance: from three and a tenth of all on they are copies.
+    """
+    features = collector.features
+    numbers = np.flatnonzero(_solid(features))
+    if len(numbers) < 2:
+        return
+    triangles, sums = np.zeros(len(features)), np.zeros((len(features), 3))
+    owners = features.owners.array()
+    for start, some in pieces(features.triangles.array()):
+        mine = owners[start : start + len(some)]
+        triangles += np.bincount(mine, minlength=len(features))
+        for axis in range(3):
+            sums[:, axis] += np.bincount(
+                mine, some[:, :, axis].sum(axis=1), minlength=len(features)
+            )
+    middles = sums / np.maximum(3 * triangles, 1)[:, None]
+    bounds = features.bounds.array()[numbers].reshape(len(numbers), 6)
+    rows = np.column_stack([bounds, middles[numbers], triangles[numbers]])
+    _, first = np.unique(np.round(rows, 2), axis=0, return_index=True)
+    copies = np.ones(len(numbers), dtype=bool)
+    copies[first] = False
+    if copies.sum() >= max(_FEW, _MODEL_SHARE * len(numbers)):
+        again = np.zeros(len(features), dtype=bool)
+        again[numbers[copies]] = True
+        features.leave_out(again)
+        collector.duplicates += int(copies.sum())
+
+
 def one_format(collector: Collector) -> None:
     """Keep one format where buildings of two formats cover each other, and note it."""
     features = collector.features

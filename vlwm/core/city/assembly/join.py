@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vlwm.core.city.area import Area
 from vlwm.core.city.assembly.assemble import Standing, grown, roads_of, standing_of
 from vlwm.core.city.assembly.deduplicate import Collector
-from vlwm.core.city.assembly.extent import bound_extent, one_format, one_model
+from vlwm.core.city.assembly.extent import bound_extent, one_copy, one_format, one_model
 from vlwm.core.city.attribution import attribution_of
 from vlwm.core.city.check import Facts, summary, warnings
 from vlwm.core.city.city import City, Origin, ReadReport, SourceFile
@@ -26,6 +26,7 @@ from vlwm.core.files import sha256_file
 from vlwm.core.geometry.mapped_arrays import Scratch, pieces
 
 _REASONS = 3
+_MANY, _MOST, _ROUGH_M = 8, 20_000, 2.0
 
 OnSource = Callable[[str, int, int], None]
 """called with (what is done, files done, files in all), again and again during a long file"""
@@ -83,6 +84,7 @@ class Gathered:
         if self.collector.bounds() is None or self.zone.crs is None:
             raise self._nothing()
         bound_extent(self.collector)
+        one_copy(self.collector)
         one_format(self.collector)
         one_model(self.collector)
         bounds = self.collector.bounds()
@@ -160,6 +162,8 @@ class Gathered:
             self.zone.crs or "",
             ground,
             _above(standing, terrain, self.scratch),
+            frozenset(file.format for file in self.collector.files),
+            _hang(standing.bases_of(BUILDING, self.scratch), standing.heights(self.scratch)),
         )
         self.collector.notes += warnings(self.facts)
 
@@ -195,6 +199,24 @@ def _above(standing: Standing, terrain: Terrain, scratch: Scratch) -> NDArray[np
     for start, some in pieces(bases):
         heights[start : start + len(some)] = some[:, 2] - terrain.height(some[:, :2])
     return heights
+
+
+def _hang(bases: NDArray[np.float64], heights: NDArray[np.float64]) -> bool:
+    """Return True where the tops of the buildings, not their bases, are one smooth surface.
+
+    Args:
+        bases: (N, 3) middle of each plan and its lowest point, metres.
+        heights: (N,) metres.
+    """
+    if len(bases) < _MANY or len(bases) != len(heights):
+        return False
+    every = slice(None, None, max(1, len(bases) // _MOST))
+    plan, low = bases[every, :2] - bases[:, :2].mean(axis=0), bases[every, 2]
+    plane = np.column_stack([plan, np.ones(len(plan))])
+    both = np.column_stack([low, low + heights[every]])
+    rest = both - plane @ np.linalg.lstsq(plane, both, rcond=None)[0]
+    of_bases, of_tops = rest.std(axis=0)
+    return bool(of_bases > _ROUGH_M and of_tops < 0.3 * of_bases)
 
 
 def _extent_text(bounds: Bounds) -> str:

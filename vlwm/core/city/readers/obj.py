@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.readers.feature_batch import BUILDING, Skipped
 from vlwm.core.city.readers.obj_axes import Axes, axes_of, stated_unit
-from vlwm.core.city.readers.obj_kinds import joined_parts, kinds_of, notes_of
+from vlwm.core.city.readers.obj_kinds import (
+    inward_note,
+    joined_parts,
+    kinds_of,
+    levels_of,
+    notes_of,
+)
 from vlwm.core.city.readers.obj_lines import BadLine, ObjLines, lines_of, read_careful
 from vlwm.core.city.readers.obj_lines import read_plain as _read_plain
 from vlwm.core.city.readers.obj_place import are_degrees, from_degrees, system_of
@@ -69,6 +75,7 @@ class ObjFile:
         notes: for the operator; "{file}" is replaced by its name.
         copyright: what a comment states of its source.
         kinds: of the features: building, or what `obj_kinds` tells.
+        lods: levels of detail of the features, where their names state them.
     """
 
     crs: str | None
@@ -82,6 +89,7 @@ class ObjFile:
     notes: list[str] = field(default_factory=list)
     copyright: str = ""
     kinds: list[str] = field(default_factory=list)
+    lods: list[int] | None = None
 
 
 def read_obj(
@@ -119,9 +127,18 @@ def read_obj(
     ]
     stated = _COPYRIGHT.search(head)
     kinds = _kinds(source, names, vertices, found.faces[keep], owners[keep], notes)
+    turned = inward_note(vertices, found.faces[keep], owners[keep])
+    notes += [f"{{file}}: {turned}"] if turned else []
+    plain, lods = levels_of(names)
+    if lods is not None:
+        count = len(plain) - len(set(plain))
+        notes.append(
+            f"{{file}}: {count} buildings are there in several levels: the finest is taken"
+        )
+        names = plain
     return ObjFile(
         crs, vertices, found.faces[keep], names, owners[keep], named,
-        skipped, axes, notes, stated.group(1).strip() if stated else "", kinds,
+        skipped, axes, notes, stated.group(1).strip() if stated else "", kinds, lods,
     )  # fmt: skip
 
 

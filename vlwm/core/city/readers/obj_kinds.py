@@ -24,6 +24,7 @@ _GROUND = frozenset((
     "terrain", "ground", "relief", "dem", "dtm", "dgm", "landscape", "topography", "topo",
     "地形", "地面", "地表",
 ))  # fmt: skip
+_INWARD_SHARE, _FEWEST = 0.9, 8
 _ROADS = frozenset((
     "road", "roads", "street", "streets", "highway", "highways", "sidewalk", "sidewalks",
     "footway", "path", "paths", "parking", "railway", "railways", "道路", "歩道", "線路",
@@ -185,3 +186,50 @@ def notes_of(kinds: Sequence[str], names: Sequence[str]) -> list[str]:
             more = f" and {count - 1} more" if count > 1 else ""
             notes.append(f"{mine[0]}{more}: {words}")
     return notes
+
+
+_LEVEL = re.compile(r"[ _\-.:]*lod[ _\-]?([0-4])(?![0-9])", re.IGNORECASE | re.ASCII)
+
+
+def levels_of(names: Sequence[str]) -> tuple[list[str], list[int] | None]:
+    """Return names without the level of detail in them, and the levels.
+
+    A file may hold a building in several levels, each an object: `b7_lod1` and `b7_lod2`. Names
+    stay as they are, with None, where no building has two.
+    """
+    found = [_LEVEL.search(name) for name in names]
+    if not any(found):
+        return list(names), None
+    plain = [
+        name if match is None else name[: match.start()] + name[match.end() :]
+        for name, match in zip(names, found, strict=True)
+    ]
+    levels = [1 if match is None else int(match.group(1)) for match in found]
+    if len(set(plain)) == len(plain) or len(set(zip(plain, levels, strict=True))) < len(plain):
+        return list(names), None
+    return plain, levels
+
+
+def inward_note(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
+) -> str | None:
+    """Return a note where the walls of nearly all features look inward, as in a mirror.
+
+    Args:
+        vertices: (V, 3) metres.
+        faces, owners: (F, 3) corners of the faces, and the feature (F,) of each.
+    """
+    if not len(faces):
+        return None
+    numbers, starts, owner = np.unique(owners, return_index=True, return_inverse=True)
+    # about a corner of each feature: far from the origin a volume has no digits left
+    corner = vertices[faces[starts, 0]][owner.reshape(-1)]
+    a, b, c = (vertices[faces[:, k]] - corner for k in range(3))
+    volume = np.bincount(owner.reshape(-1), np.einsum("ij,ij->i", a, np.cross(b, c)))
+    inward = float((volume < 0).mean())
+    if len(numbers) < _FEWEST or inward < _INWARD_SHARE:
+        return None
+    return (
+        "the walls of its buildings look inward: its axes may be exchanged or mirrored (x is east, "
+        "y north), or its faces are turned around; they are taken as they are"
+    )

@@ -84,7 +84,7 @@ def _obj(source: Source, zone: Zone, options: Options, remarks: Remarks) -> Iter
     batch = Batch(
         kind,
         read.feature_ids,
-        [source.lod or 1] * len(read.feature_ids),
+        read.lods or [source.lod or 1] * len(read.feature_ids),
         vertices[read.faces[order]],
         read.feature_of_face[order].astype(np.int32),
         list(read.skipped),

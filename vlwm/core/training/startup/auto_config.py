@@ -91,7 +91,8 @@ def choose(
 
 
 def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+    short = sentence[:3] in ("gpu", "cpu", "ram")
+    return sentence[: 3 if short else 1].upper() + sentence[3 if short else 1 :]
 
 
 def _table_applies(config: Config, advice: Advice) -> bool:

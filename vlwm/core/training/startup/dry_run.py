@@ -114,8 +114,7 @@ def plan_lines(plan: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("time", f"about {plan['hours_by_guide']:.0f} h"))
     lines.append(("disk", f"{plan['checkpoints_gb']:.2f} GB of checkpoints; "
                           f"{plan['disk_free_gb']:.0f} GB are free"))  # fmt: skip
-    first = [("auto", plan["auto"].removeprefix("auto:").strip())] if "auto" in plan else []
-    return first + lines
+    return lines
 
 
 def _is_full(grid: VoxelGrid) -> bool:
