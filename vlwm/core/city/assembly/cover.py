@@ -18,13 +18,17 @@ from vlwm.core.geometry.mapped_arrays import let_go, pieces
 from vlwm.core.geometry.plan_grid import Hits, PlanGrid, nodes_under
 
 COVERED_SHARE = 0.8
+"""of a plan: from it on the building is there twice"""
 _COVER_M = 1.0
-_UNIT_M = 0.5
-_LOWEST_M = -1_000.0
+"""cells of the plan in which covered areas are counted"""
+_UNIT_M, _LOWEST_M = 0.5, -1_000.0
+"""heights are counted in such units from there"""
 _DEEPEST = 60_000
 """units; heights are kept in 16 bits, deep and high ones as large numbers, 0 where nothing is"""
 _FLAT_M = 1.0
+"""a lower feature is a sheet, which only a sheet covers"""
 _SHIFTED_M, _SPREAD_M = 1.0, 1.0
+"""a smaller difference of heights is none; a shift spreads less among the buildings"""
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]

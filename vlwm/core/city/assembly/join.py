@@ -27,6 +27,7 @@ from vlwm.core.geometry.mapped_arrays import Scratch, pieces
 
 _REASONS = 3
 _MANY, _MOST, _ROUGH_M = 8, 20_000, 2.0
+"""buildings that tell up from down, those looked at, and how far uneven bases are from a plane"""
 
 OnSource = Callable[[str, int, int], None]
 """called with (what is done, files done, files in all), again and again during a long file"""
