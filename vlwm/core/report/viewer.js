@@ -77,7 +77,8 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
   gl.enableVertexAttribArray(0);
   gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 0, 0);
 
-  const camera = { azimuth: -2.25, height: 0.62, distance: 105 };
+  const wide = Math.max(grid.shape[0] * grid.cell[0], grid.shape[1] * grid.cell[1]);
+  const camera = { azimuth: -2.25, height: 0.62, distance: Math.max(15, 1.45 * wide) };
   let now = null, count = 0, dirty = true, timer = 0;
 
   const inflate = async (text) => {
@@ -148,7 +149,7 @@ precision mediump float; uniform vec3 tint; out vec4 o; void main() { o = vec4(t
     return out;
   };
   const viewOf = () => {
-    const [tx, ty] = now.ego[+ui.time.value], tz = 8, { azimuth: a, height: h, distance: d } = camera;
+    const [tx, ty] = now.ego[+ui.time.value], tz = 0.1 * wide, { azimuth: a, height: h, distance: d } = camera;
     const eye = [tx + d * Math.cos(h) * Math.cos(a), ty + d * Math.cos(h) * Math.sin(a), tz + d * Math.sin(h)];
     const f = [tx - eye[0], ty - eye[1], tz - eye[2]].map((v) => v / d);
     const r = [f[1], -f[0], 0].map((v) => v / Math.hypot(f[0], f[1]));
