@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,19 @@ import torch
 import vlwm
 from latency import windows_of_boxes
 from vlwm.core.config.load import load_config
-from vlwm.core.data.batch import Batch
+from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.datasets import WindowDataset
+from vlwm.core.data.windows import windows_of
 from vlwm.core.evaluation.column_prior import evenly
-from vlwm.core.evaluation.load import EvalData, open_run
+from vlwm.core.evaluation.load import EvalData, open_splits_of
 from vlwm.core.evaluation.model_forecasts import TrackThresholds
 from vlwm.core.export.onnx.onnx_model import OnnxModel
 from vlwm.core.export.onnx.writer import export_onnx
-from vlwm.core.export.trained_model import Provenance, TrainedModel
+from vlwm.core.export.trained_model import Provenance, TrainedModel, open_checkpoint
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.world_model import WorldModel
+from vlwm.core.run_folder import RunFolder
 
 TRACKS = ("predicted", "plan")
 
@@ -80,15 +83,27 @@ def _arguments() -> argparse.Namespace:
 def _opened(given: argparse.Namespace) -> tuple[vlwm.Model, Iterable[Batch]]:
     """Return the model and its windows, one a batch."""
     if given.run is not None:
-        subject = open_run(given.run, EvalData("test")).subject
-        chosen = evenly(len(subject.windows), given.windows)
-        return vlwm.load(given.run, device="cpu"), (subject.batch([int(i)]) for i in chosen)
+        return vlwm.load(given.run, device="cpu"), _of_run(given.run, given.windows)
     config = load_config(given.preset, given.set)
     grid = VoxelGrid.from_range(config.point_cloud_range, config.voxel_size)
     torch.manual_seed(0)
     model = WorldModel(config, grid).eval()
     untrained = TrainedModel(model, config, TrackThresholds(), Provenance())
     return vlwm.Model(untrained), [windows_of_boxes(model, 1)]
+
+
+def _of_run(path: Path, count: int) -> Iterator[Batch]:
+    """Yield windows of a run's test split; without the baselines, which `open_run` fits."""
+    trained = open_checkpoint(path, "cpu")
+    config, run = trained.config, RunFolder(Path(trained.provenance.source).parent)
+    data = EvalData("test", run.find_data(config.data_root))
+    store, splits = open_splits_of(config, data, run.splits_json)
+    windows = windows_of(store, splits, "test", config.window_frames)
+    chosen = [windows[int(i)] for i in evenly(len(windows), count)]
+    observed = config.data.observed
+    dataset = WindowDataset(store, chosen, config.history_frames, observed=observed)
+    for index in range(len(chosen)):
+        yield collate([dataset[0, index]])
 
 
 def compared(
