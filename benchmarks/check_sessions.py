@@ -31,7 +31,7 @@ import numpy as np
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.config.load import load_config
 from vlwm.core.data.generation.prepare import PreparePlan, prepare
-from vlwm.core.data.recordings.check import SessionCheck, check_session
+from vlwm.core.data.recordings.checking.session_check import SessionCheck, check_session
 from vlwm.core.data.recordings.convert import convert
 from vlwm.core.data.recordings.options import ConvertOptions
 from vlwm.core.data.recordings.readers.registry import read_dataset

@@ -14,6 +14,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 OPENINGS = ("What", "Whether", "Where", "How", "Which")
@@ -28,11 +29,12 @@ DIALECT = re.compile(
 COMMENTED = ("model", "training", "geometry")
 
 
-def modules(tree: Path) -> Iterator[tuple[Path, str, ast.Module]]:
-    """Yield each module of the package with its text and syntax tree."""
-    for path in sorted((tree / "vlwm").rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        yield path, text, ast.parse(text)
+@lru_cache
+def modules(tree: Path) -> list[tuple[Path, str, ast.Module]]:
+    """Return each module of the package with its text and syntax tree."""
+    paths = sorted((tree / "vlwm").rglob("*.py"))
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    return [(path, text, ast.parse(text)) for path, text in zip(paths, texts, strict=True)]
 
 
 def functions(module: ast.Module) -> Iterator[int]:
@@ -96,7 +98,7 @@ def _imports(module: ast.Module) -> Iterator[str]:
     hidden = {
         id(child)
         for node in ast.walk(module)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for child in ast.walk(node)
     }
     for node in ast.walk(module):

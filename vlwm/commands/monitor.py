@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from vlwm.commands.options import monitor as opt
 
 if TYPE_CHECKING:
     from vlwm.core.monitoring.formatting import Glyphs
@@ -20,40 +20,13 @@ _FETCH_S = 10.0
 
 
 def monitor(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="Run folders (--work-dir of vlwm train), or folders that hold some. "
-            "[./checkpoints, else the newest run below this folder]. The URL of a store that "
-            "vlwm prepare fills shows its progress; that of a --backup shows the run.",
-            show_default=False,
-        ),
-    ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print one snapshot and exit.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object and exit.")] = False,
-    interval: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS",
-            help="Refresh interval. [2; 10 without a terminal]",
-            min=0.1,
-            max=3600.0,
-        ),
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for a run to begin.")] = False,
-    alert_cmd: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COMMAND",
-            help="Run this when the run turns bad, stalls or ends; it gets $VLWM_RUN, "
-            "$VLWM_EVENT and $VLWM_MESSAGE.",
-        ),
-    ] = None,
-    ascii_: Annotated[
-        bool,
-        typer.Option("--ascii", help="Use plain characters only. [if the locale is not UTF-8]"),
-    ] = False,
+    runs: opt.Runs = None,
+    once: opt.Once = False,
+    json_: opt.Json = False,
+    interval: opt.Interval = None,
+    wait: opt.Wait = False,
+    alert_cmd: opt.AlertCmd = None,
+    ascii_: opt.Ascii = False,
 ) -> None:
     """Watch a run: progress, loss, forecasts, speed, GPU, checkpoints, health.
 

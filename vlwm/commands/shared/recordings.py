@@ -139,7 +139,7 @@ def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> N
     from dataclasses import asdict
 
     from vlwm.commands.shared.output import emit_json
-    from vlwm.core.data.recordings.check import check_session
+    from vlwm.core.data.recordings.checking.session_check import check_session
     from vlwm.core.data.session import Session, list_sessions
     from vlwm.core.errors import DataError
     from vlwm.core.geometry.grid import VoxelGrid

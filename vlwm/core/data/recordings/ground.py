@@ -36,7 +36,7 @@ def ground_under(scans: Sequence[PlacedScan], place: Floats) -> float:
     if not len(points):
         return float("nan")
     away, low = _lowest(points - [place[0], place[1], 0.0])  # (C, 2), (C,)
-    if len(low) < _FEWEST:  # a room, or a camera that looks at one place: no slope can be told
+    if len(low) < _FEWEST:  # a room, or a camera that looks at one place: no slope can be fitted
         return float(np.quantile(low, _QUANTILE))
     level, slope = _lower_plane(away, low)
     # Squares near the vehicle that follow the plane know the terrain better than the plane.

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.recordings.checking.frame_pairs import MOST_PAIRS, FramePairs, Pairs
+from vlwm.core.data.recordings.checking.mount_fit import fitted_mount
+from vlwm.core.data.recordings.checking.readings import READINGS
 from vlwm.core.data.recordings.formats.extrinsic import TOLERANCE
-from vlwm.core.data.recordings.frame_pairs import MOST_PAIRS, FramePairs, Pairs
-from vlwm.core.data.recordings.mount_fit import fitted_mount
-from vlwm.core.data.recordings.readings import READINGS
 from vlwm.core.data.session import Session
 from vlwm.core.geometry.frames import (
     LINEAR_VELOCITY,

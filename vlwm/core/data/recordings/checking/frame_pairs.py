@@ -1,6 +1,6 @@
 """Compare readings of a session's poses by the cells of pairs of frames.
 
-A reading turns the poses into ego frames (N, 4). Two readings can be told apart only by pairs of
+A reading turns the poses into ego frames (N, 4). Two readings differ only in pairs of
 frames between which they place the same point in different cells. So each comparison uses the
 pairs that show most of the difference. The choice depends on the motion alone, not on the cells,
 and so favours neither reading.
@@ -174,13 +174,13 @@ def _rows(ego: Floats) -> NDArray[np.int64]:
 
 
 def _edges(cells: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return the occupied cells (X, Y, Z) above the ground that have an empty cell beside them.
+    """Return the occupied cells (X, Y, Z) above the ground that have an empty cell next to them.
 
     The inside of a block or of a roof meets occupied cells wherever it is moved, and shows nothing.
     """
     occupied = cells > 0
     lowest = cells.argmax(axis=2)  # the first of equal maxima
     above = np.arange(cells.shape[2]) > lowest[..., None]
-    beside = np.pad(occupied, ((1, 1), (1, 1), (0, 0)), constant_values=True)
-    within = beside[2:, 1:-1] & beside[:-2, 1:-1] & beside[1:-1, 2:] & beside[1:-1, :-2]
+    padded = np.pad(occupied, ((1, 1), (1, 1), (0, 0)), constant_values=True)
+    within = padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
     return np.asarray(occupied & above & ~within)

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.frame_pairs import MOST_PAIRS, FramePairs, Pairs
+from vlwm.core.data.recordings.checking.frame_pairs import MOST_PAIRS, FramePairs, Pairs
 from vlwm.core.geometry.frames import turn_vectors, wrap_angle
 
 Floats = NDArray[np.float64]

@@ -12,7 +12,7 @@ import pytest
 
 from tests.core.data.recordings.known_city import GRID, KnownCity
 from vlwm.core.data.npz import write_layers
-from vlwm.core.data.recordings.check import SessionCheck, check_session
+from vlwm.core.data.recordings.checking.session_check import SessionCheck, check_session
 from vlwm.core.data.session import Session, SessionMeta, write_meta, write_pose
 from vlwm.core.errors import VlwmError
 from vlwm.core.geometry.frames import (

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.core.data.recordings.test_check import write
 
 from tests.core.data.recordings.known_city import GRID, KnownCity
-from tests.core.data.recordings.test_check import write
-from vlwm.core.data.recordings.frame_pairs import SHOWN_CELLS, FramePairs
-from vlwm.core.data.recordings.mount_fit import Mount, fitted_mount
-from vlwm.core.data.recordings.readings import READINGS
+from vlwm.core.data.recordings.checking.frame_pairs import SHOWN_CELLS, FramePairs
+from vlwm.core.data.recordings.checking.mount_fit import Mount, fitted_mount
+from vlwm.core.data.recordings.checking.readings import READINGS
 from vlwm.core.data.session import Session
 from vlwm.core.geometry.frames import ego_of
 
@@ -65,7 +65,7 @@ def test_a_wrong_mount_is_fitted(session: Session, frames: FramePairs) -> None:
 
 
 def test_of_a_long_session_the_stretches_that_turn_are_read(tmp_path: Path) -> None:
-    from vlwm.core.data.recordings.frame_pairs import _rows
+    from vlwm.core.data.recordings.checking.frame_pairs import _rows
 
     ego = np.zeros((1000, 4))
     ego[:, 0] = np.arange(1000)

@@ -1,0 +1,1 @@
+"""Check recorded sessions: faults of time, mount and axes that frames of one place show."""
