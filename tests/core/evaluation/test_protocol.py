@@ -127,6 +127,21 @@ def test_counts_of_a_horizon_are_those_of_its_own_frame():
     assert tally.total.counts[copied, :, 0, PREDICTED].tolist() == [30] * 6
 
 
+def test_classes_of_a_horizon_are_those_of_its_own_frame():
+    """Fault: the true classes of a horizon taken one frame too early or too late."""
+    batch = batch_of(CONFIG, size=1)
+    cells = torch.ones((1, 10, *GRID.shape), dtype=torch.bool)
+    classes = torch.arange(10, dtype=torch.uint8).view(1, 10, 1, 1, 1).expand(cells.shape)
+    batch = replace(batch, bits=pack_bits(cells), classes=classes.contiguous())
+    scorer = WindowScorer(GRID, np.zeros(GRID.shape[2], bool), HISTORY, FUTURE, 0.5, free_class=17)
+    tally = scorer.new_tally()
+    scorer.add(batch, ["here"], tally)
+    counts = tally.classes.counts[tally.classes.methods.index("copy_last")]  # (H, 18, 3)
+    assert counts[:, :17, TRUE].argmax(axis=1).tolist() == [4, 5, 6, 7, 8, 9]
+    assert counts[:, :17, PREDICTED].argmax(axis=1).tolist() == [3] * 6
+    assert (counts[:, :17, HIT] == 0).all()
+
+
 def test_each_track_is_cut_at_its_own_thresholds():
     """Fault: the plan track at the other track's thresholds, or both exchanged."""
     batch = batch_of(CONFIG, size=1)

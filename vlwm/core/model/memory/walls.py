@@ -85,11 +85,13 @@ class Columns:
 
 def tall_columns(occupancy: NDArray[np.uint8], ego: Array, grid: VoxelGrid) -> Columns:
     """Return the columns of frames (P, X, Y, Z) with `_TALL` occupied cells in a vertical run."""
+    # (P, X, Y, Z - 2): a run of `_TALL` occupied cells begins here
     run = occupancy[..., : 1 - _TALL] > 0
     for k in range(1, _TALL):
         run = run & (occupancy[..., k : occupancy.shape[-1] + 1 - _TALL + k] > 0)
     frame, i, j = np.nonzero(run.any(axis=-1))
     low, cell = np.array(grid.lower_m[:2]), np.array(grid.cell_m[:2])
+    # centres of the columns in the ego frame of their own past frame
     local = low + (np.stack([i, j], axis=-1) + 0.5) * cell
     place = np.empty_like(local)
     cells = np.zeros((len(frame), occupancy.shape[-1]), bool)
@@ -141,18 +143,22 @@ def _groups(place: Array, cell_m: float) -> list[NDArray[np.int64]]:
     off = place[b] - place[a]
     number = 1.0 + np.bincount(a, minlength=count)
     mean = np.stack([np.bincount(a, off[:, k], count) for k in range(2)], 1) / number[:, None]
+    # second moments (N,) about that mean: the spread along and across the local line
     xx, xy, yy = (
         np.bincount(a, off[:, k] * off[:, m], count) / number - mean[:, k] * mean[:, m]
         for k, m in ((0, 0), (0, 1), (1, 1))
     )
     angle = 0.5 * np.arctan2(2 * xy, xx - yy)  # of the larger principal axis
     smaller = 0.5 * (xx + yy) - np.hypot(0.5 * (xx - yy), xy)
+    # a point is on a line if its neighbours are spread along one axis alone
     thin = (np.sqrt(np.maximum(smaller, 0.0)) < _THIN * cell_m) & (number >= 5)
     normal = np.stack([-np.sin(angle), np.cos(angle)], axis=1)
+    # lines have no direction: angles are compared modulo half a turn
     turned = np.abs((angle[a] - angle[b] + np.pi / 2) % np.pi - np.pi / 2)
     # b's local centre must be on a's local line
     across = ((off + mean[b] - mean[a]) * normal[a]).sum(axis=1)
     joined = thin[a] & thin[b] & (turned < _SAME_ANGLE) & (np.abs(across) < _SAME_LINE * cell_m)
+    # walls are the connected components of points that share a line
     graph = coo_array((np.ones(joined.sum(), bool), (a[joined], b[joined])), (count, count))
     _, label = connected_components(graph, directed=False)
     order = np.argsort(label, kind="stable")
@@ -164,6 +170,7 @@ def _fitted(columns: Columns, rows: NDArray[np.int64], ego: Array, cell_m: float
     """Return the wall through a component, refitted to every column that it crosses; None if the
     component is not a straight line."""
     own = columns.place[rows]
+    # the component is one piece of the line: three rounds collect what the line crosses elsewhere
     for _ in range(3):
         centre = own.mean(axis=0)
         _, _, axes = np.linalg.svd(own - centre, full_matrices=False)
@@ -181,6 +188,7 @@ def _fitted(columns: Columns, rows: NDArray[np.int64], ego: Array, cell_m: float
     s = s[crossed]
     if s.max() - s.min() < _SHORTEST * cell_m:
         return None
+    # a frame sees only a part: the outermost ends count, averaged over the frames that agree
     frames = columns.frame[crossed]
     ends = np.array([[s[frames == p].min(), s[frames == p].max()] for p in np.unique(frames)])
     start = ends[ends[:, 0] < ends[:, 0].min() + cell_m, 0].mean()
@@ -200,6 +208,7 @@ def _with_corners(walls: list[Wall], cell_m: float) -> list[Wall]:
     off = centre[None] - centre[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         s = (off[..., 0] * along[None, :, 1] - off[..., 1] * along[None, :, 0]) / cross
+    # lines that are nearly parallel meet far away, at no corner
     s = np.where(np.abs(cross) > 0.3, s, np.inf)
     reach = _SNAP * cell_m
     other = s.T  # of wall j where it meets wall i, as [i, j]
@@ -211,6 +220,7 @@ def _with_corners(walls: list[Wall], cell_m: float) -> list[Wall]:
             near = np.where(meets[i], np.abs(s[i] - value), np.inf)
             j = int(near.argmin())
             ends.append(float(s[i, j]) if near[j] <= reach else value)
+        # both ends on one corner would leave no wall
         ok = ends[1] > ends[0]
         moved.append(Wall(wall.centre, wall.along, *ends) if ok else wall)
     return moved
@@ -230,12 +240,14 @@ def wall_triangles(wall: Wall, columns: Columns, ego: Array, grid: VoxelGrid) ->
     across = np.abs((columns.place - wall.centre) @ wall.normal)
     heading = np.arctan2(wall.along[1], wall.along[0]) - ego[columns.frame, 3]
     band = 0.5 * (np.abs(np.cos(heading)) + np.abs(np.sin(heading))) + _SLACK
+    # a column votes for the pieces that it may be a part of
     half = (edges[1] - edges[0]) / 2 + 0.5 * cell
     crossed = (across <= band * cell) & (s >= wall.start - half) & (s <= wall.end + half)
     rows = np.flatnonzero(crossed)
     covers = np.abs(s[rows, None] - middle) <= half  # (N, B)
     share = np.zeros((pieces, columns.cells.shape[1]))
     frames = np.zeros((pieces, 1))
+    # frames whose grid contains a piece: only they can vote for it
     points = np.concatenate([wall.at(middle), np.zeros((pieces, 1))], axis=1)
     for p, own in enumerate(ego):
         mine = covers[columns.frame[rows] == p].T.astype(float)  # (B, N of the frame)
@@ -244,6 +256,7 @@ def wall_triangles(wall: Wall, columns: Columns, ego: Array, grid: VoxelGrid) ->
         share += votes / np.maximum(number, 1.0)
         inside = grid.contains(to_ego(points, own) * [1, 1, 0])
         frames += inside[:, None]
+    # half of those frames are enough
     present = share >= np.maximum(0.5 * frames, 0.5)
     return _rectangles(wall, edges, present, ego[-1, 2], grid)
 
@@ -252,12 +265,14 @@ def _rectangles(
     wall: Wall, edges: Array, present: NDArray[np.bool_], base_m: float, grid: VoxelGrid
 ) -> Array:
     """Return two triangles for each run of layers in each piece, (T, 3, 3)."""
+    # runs of layers begin where the change is 1 and end where it is -1
     padded = np.pad(present, ((0, 0), (1, 1))).astype(np.int8)
     change = np.diff(padded, axis=1)
     piece, first = np.nonzero(change == 1)
     _, after = np.nonzero(change == -1)
     low, size = base_m + grid.lower_m[2], grid.cell_m[2]
     z0, z1 = low + (first + 0.5) * size, low + (after - 0.5) * size
+    # rectangles as two triangles each, corners in order round the rectangle
     a, b = wall.at(edges[piece]), wall.at(edges[piece + 1])
     corners = [np.column_stack(c) for c in ((a, z0), (b, z0), (b, z1), (a, z1))]
     lower = np.stack([corners[0], corners[1], corners[2]], axis=1)

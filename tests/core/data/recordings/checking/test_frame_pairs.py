@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.core.data.recordings.test_check import write
 
+from tests.core.data.recordings.checking.test_session_check import write
 from tests.core.data.recordings.known_city import GRID, KnownCity
 from vlwm.core.data.recordings.checking.frame_pairs import SHOWN_CELLS, FramePairs
 from vlwm.core.data.recordings.checking.mount_fit import Mount, fitted_mount
