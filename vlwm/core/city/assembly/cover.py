@@ -36,7 +36,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """How features lie on those that were marked before, G of each.
+    """Measures of features over those that were marked before, G of each.
 
     Attributes:
         plan: share of the plan that is covered at any height.
