@@ -2,10 +2,10 @@
 
     python benchmarks/city_plan.py [--frames-per-s 25.6] [--cores 8] [--dollars 0.20]
 
-One machine reads the city, with one core, and writes its tiles; then the others are started. Ten
-cities are ten such plans at once. Frames a second, bytes of a frame and of tiles are measured
-(docs/benchmarks.md). The time to read is an upper estimate (30 minutes for the 23 wards), price,
-network and the start of a machine are assumptions.
+One machine reads the city, with all its cores, and writes its tiles; then the others are started.
+Ten cities are ten such plans at once. Frames a second, bytes of a frame and of tiles, the processor
+time to read a building and the part of it that one process does alone are measured
+(docs/benchmarks.md); price, network and the start of a machine are assumptions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import argparse
 
 FRAMES = 500  # of a session
 FRAMES_PER_KM2 = 1000  # 627,000 frames for the 627 km² of the 23 wards
-READ_S_PER_KM2 = 2.9  # estimate: 30 minutes of one core for 627 km²
-TILES_MB_PER_KM2 = 1.9  # Marunouchi, one tile
+BUILDINGS_PER_KM2 = 3130  # 1.96 M on 627 km²
+READ_S_PER_BUILDING = 0.49e-3  # processor time in Matsumoto (LOD2), the slowest of three cities
+ALONE = 0.3  # share of it that one process does: it takes the batches of all workers in order
+TILES_MB_PER_KM2 = 1.3  # Matsumoto, 2.8 MB of two mesh squares; Niiza 0.6
 FETCH_MB_PER_S = 10.0  # assumed
 BEGIN_S = 60.0  # assumed: a machine's start, packages, compilation
 CITIES = {
@@ -26,9 +28,10 @@ CITIES = {
 MACHINES = (1, 4, 16, 64)
 
 
-def read_s(area_km2: float) -> float:
+def read_s(area_km2: float, cores: int) -> float:
     """Seconds until the tiles of a city are in the store; one machine works."""
-    return BEGIN_S + area_km2 * READ_S_PER_KM2
+    used_s = area_km2 * BUILDINGS_PER_KM2 * READ_S_PER_BUILDING
+    return BEGIN_S + used_s * (ALONE + (1 - ALONE) / cores)
 
 
 def make_s(area_km2: float, machines: int, cores: int, frames_per_s: float) -> float:
@@ -46,7 +49,7 @@ def plan(
     """Return wall minutes and machine hours; machines share the cities."""
     turns = max(1.0, cities / machines)  # cities after one another
     each = max(1, machines // cities)
-    begin_s, work_s = read_s(area_km2), make_s(area_km2, each, cores, frames_per_s)
+    begin_s, work_s = read_s(area_km2, cores), make_s(area_km2, each, cores, frames_per_s)
     return turns * (begin_s + work_s) / 60, cities * (begin_s + each * work_s) / 3600
 
 

@@ -109,6 +109,18 @@ def test_without_npz_a_folder_holds_shards_of_the_same_content(tmp_path: Path) -
     assert "scans" in fault(small(tmp_path / "x", "--no-npz", "--lidar"), UsageError)
 
 
+def test_sessions_are_tasks_of_local_processes_too(tmp_path: Path) -> None:
+    """`--engine local` runs the function over the sessions that Dask runs, with the same bytes."""
+    small_city = ("--set", "prepare.procedural_size_m=400", "--json")
+    for name, engine in (("alone", ()), ("tasks", ("--engine", "local", "--workers", 2))):
+        url = (tmp_path / name).as_uri()
+        result = run(*SMALL, *small_city, "--store", url, *engine)
+        assert json.loads(result.stdout)["made"] == 3, result.exception
+    alone, tasks = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()}
+                    for n in ("alone", "tasks"))  # fmt: skip
+    assert alone == tasks
+
+
 def test_above_5_gb_shards_alone_are_the_default_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

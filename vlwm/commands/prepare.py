@@ -259,11 +259,11 @@ def _as_npz(asked: bool | None, target: Path, config: Config, plan: PreparePlan)
 
 
 def _engine(text: str | None, workers: int | None) -> Engine | None:
-    """Return the engine of --engine; None for this machine alone, whose workers share frames."""
+    """Return the engine of --engine; None without the option: the workers share frames."""
     from vlwm.core.engines import open_engine
     from vlwm.core.hardware.host import usable_workers
 
-    if text is None or text == "local":
+    if text is None:
         return None
     return open_engine(text, workers or usable_workers())
 

@@ -6,6 +6,7 @@ leave signals to their parent and end with it, even when that is killed.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import threading
@@ -44,6 +45,7 @@ def each(
     _function = function
     context = multiprocessing.get_context("fork")
     _stopping = context.Event()
+    gc.freeze()  # the collector would touch, and so copy, every page that workers share
     pool = ProcessPoolExecutor(min(workers, len(items)), context, _begin, (os.getpid(),))
     try:
         yield from pool.map(_run, items, chunksize=chunk)
@@ -58,6 +60,7 @@ def each(
         _stopping.set()  # workers finish the item at hand and skip the rest of their chunk
         raise
     finally:
+        gc.unfreeze()
         pool.shutdown(cancel_futures=True)
 
 
