@@ -14,7 +14,9 @@ from tests.core.city.tiling.test_tiled_city import same
 from vlwm.core.city import read
 from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city
+from vlwm.core.city.readers.obj import Options
 from vlwm.core.city.readers.obj_axes import Axes
+from vlwm.core.city.readers.source_files import find_sources
 from vlwm.core.city.reading import source_work
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.geometry.mapped_arrays import Scratch
@@ -95,6 +97,18 @@ def test_the_error_is_that_of_the_first_broken_file(tmp_path: Path) -> None:
         texts.append(str(raised.value))
     assert texts[0] == texts[1] and "4.gml" in texts[0]
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_an_error_travels_without_its_cause(tmp_path: Path) -> None:
+    """Fault: lxml's own error as the cause, which no process can pickle."""
+    folder = many_files(tmp_path / "in")
+    (folder / "0.gml").write_text("<CityModel><broken")
+    sources, _ = find_sources([folder])
+    before = source_work.Settled("EPSG:6677", False, Axes())
+    found = source_work.SourceWork(sources, before, Options(), tmp_path)(0)
+    assert isinstance(found.error, DataError) and found.error.__cause__ is None
+    with pytest.raises(DataError, match=r"0\.gml"):
+        list(found.batches())
 
 
 def test_a_killed_worker_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,9 @@ class SourceWork:
                 _pack(folder / _name(pieces), found)
                 pieces += 1
         except DataError as broken:
-            # what came before counts too: the operator sees the first of all errors
-            error = broken
+            # what came before counts too: the operator sees the first of all errors. Its cause is
+            # lxml's and cannot be pickled, which a process that has Dask tries
+            error = DataError(broken.what, where=broken.where, remedy=broken.remedy)
         except OSError as refused:
             raise explain_os_error(refused, self.folder) from refused
         after = Settled(zone.crs, zone.guessed, remarks.axes)
