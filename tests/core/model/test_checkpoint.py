@@ -93,6 +93,20 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     assert refused > 100
 
 
+def test_a_record_that_claims_to_be_compressed_is_refused(tmp_path: Path) -> None:
+    """A flipped method sends stored bytes to the decompressor, whose errors are its own."""
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, content())
+    damaged = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        method = archive.start_dir + 10  # of the first record, in the directory
+    assert damaged[method] == zipfile.ZIP_STORED
+    damaged[method] = zipfile.ZIP_DEFLATED
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(path)
+
+
 def test_a_flipped_weight_is_always_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
     save_checkpoint(path, content())

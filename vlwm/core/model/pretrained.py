@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,10 @@ def _content(path: Path) -> dict[str, Any]:
             where=path,
             remedy="keep the state_dict alone and save that",
         ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError,
-            OSError, AttributeError, AssertionError, UnicodeDecodeError) as error:  # fmt: skip
+    except (
+        zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, KeyError, IndexError,
+        TypeError, OSError, AttributeError, AssertionError, UnicodeDecodeError,
+    ) as error:  # fmt: skip
         raise CheckpointError(
             "the weights cannot be read, the file is damaged or of another kind",
             where=path,
