@@ -9,11 +9,12 @@ machine changes nothing (on a GPU it counts wall time). Before each stage a few 
 validation and, for stage 2, some steps of what comes before them (motion, fusion) are timed, and
 its epochs get as many samples as fit: stage 1 into half of the minutes, or a twentieth where the
 forecast reads no tokens, stage 2 into what they leave. The timing itself, compilation and the fit
-of the baselines are on the clock; packing the data folder is not. On the tokenizer of an earlier run, stage 2 gets all minutes, which compares
-variants of the forecast alone. The product's own training runs, in the work folder as any run does,
-and scores its best checkpoint on the test split, which is not on the clock. Printed besides the
-table: minutes on the clock, samples and peak memory, and what the *untrained* model scores, so that
-what resampling gives and what learning gives are told apart.
+of the baselines are on the clock; packing the data folder is not. On the tokenizer of an earlier
+run, stage 2 gets all minutes, which compares variants of the forecast alone. The product's own
+training runs, in the work folder as any run does, and scores its best checkpoint on the test split,
+which is not on the clock. Printed besides the table: minutes on the clock, samples and peak memory,
+and what the *untrained* model scores, so that what resampling gives and what learning gives are
+told apart.
 """
 
 from __future__ import annotations
