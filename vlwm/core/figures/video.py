@@ -75,7 +75,7 @@ def check_video_name(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_library() -> Iterator[None]:
-    """Keep what FFmpeg prints about the codec away from the terminal: it says nothing of use."""
+    """Keep what FFmpeg prints about the codec away from the terminal: it is of no use there."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -91,7 +91,7 @@ class Cover:
             np.maximum.at(self._height, at, np.clip(high[owner], 1, _DEEPEST).astype(np.uint16))
 
     def overlap(self, features: Features, chosen: Mask) -> Overlap:
-        """Return how the chosen features (G,) lie on what was added; zeros for the others."""
+        """Return how the chosen features (G,) cover what was added; zeros for the others."""
         bounds = features.bounds.array()
         base, top = bounds[:, 0, 2], bounds[:, 1, 2]
         sums = np.zeros((6, len(chosen)))

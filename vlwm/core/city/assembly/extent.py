@@ -173,7 +173,7 @@ def one_model(collector: Collector) -> None:
 
     Such are two years of a city, two levels of detail, or a copy with new names. The finer model
     stays, of two equal ones the first. Tiles overlap at their borders only and are not looked at.
-    What stands on a building of another file, or is covered by half, is no copy and stays.
+    A feature on top of a building of another file, or covered by half, is not a copy and is kept.
     """
     features = collector.features
     if len(collector.files) < 2 or not len(features):
