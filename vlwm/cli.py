@@ -26,6 +26,7 @@ from vlwm.commands.setup import setup
 from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError, nearest
 from vlwm.core.files import explain_os_error
+from vlwm.core.monitoring.formatting import terminal_glyphs
 from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
 from vlwm.core.text import safe_text
 from vlwm.version import __version__
@@ -80,6 +81,8 @@ def main() -> None:
         if sys.argv[1:2] == ["monitor"]:  # it has the whole screen, and leaves at once
             stop.answer = None
         code = _run(stop, debug)
+        if stop.received is not None:
+            stop.leave_with(code)
     _leave(code)
 
 
@@ -185,9 +188,12 @@ def _how_it_stopped(number: int | None) -> str:
 
 def _replace_what_cannot_be_shown() -> None:
     """Let stdout and stderr write ? or \\u... for what their encoding lacks, instead of failing."""
+    plain = terminal_glyphs().ascii_only
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
+            if plain and stream.isatty():  # Python takes C for UTF-8; screen and tmux do not
+                stream.reconfigure(encoding="ascii", errors=errors)
 
 
 def _leave(code: int) -> None:

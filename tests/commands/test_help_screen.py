@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer.core
 import typer.main
 import typer.rich_utils
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_typer_has_what_the_help_relies_on() -> None:
@@ -45,3 +51,20 @@ def test_help_works_with_a_typer_that_moved(missing: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("place", ["TMUX", "STY"])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_help_in_tmux_without_a_utf8_locale_is_plain(place: str, words: list[str]) -> None:
+    lead, follow = pty.openpty()
+    env = {"PATH": os.environ["PATH"], place: "x", "TERM": "screen", "PYTHONPATH": str(ROOT)}
+    done = subprocess.Popen(
+        [sys.executable, "-m", "vlwm", *words], stdout=follow, stderr=follow, stdin=follow, env=env
+    )
+    os.close(follow)
+    shown = bytearray()
+    with contextlib.suppress(OSError):
+        while part := os.read(lead, 65536):
+            shown += part
+    assert done.wait() == 0 and b"Usage: " in shown and shown.isascii()
+    os.close(lead)

@@ -96,3 +96,41 @@ def test_a_whole_process_group_may_get_the_signal(tmp_path: Path) -> None:
     os.killpg(child.pid, signal.SIGTERM)
     _, err = child.communicate(timeout=30)
     assert child.returncode == 75 and "memory" not in err, err
+
+
+_EARLY = """
+import builtins, os, runpy, signal, sys
+real = builtins.__import__
+def imports(name, *rest, **more):
+    if name == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *rest, **more)
+builtins.__import__ = imports
+sys.argv = ["vlwm", "--help"]
+runpy.run_module("vlwm", run_name="__main__")
+"""
+_LATE = """
+import os, signal, time
+from vlwm.core.signals import Stoppable
+with Stoppable() as stop:
+    try:
+        os.kill(os.getpid(), signal.{0})
+        time.sleep(9)
+    except KeyboardInterrupt:
+        stop.leave_with(75)
+os.kill(os.getpid(), signal.{0})
+time.sleep(9)
+"""
+
+
+def test_ctrl_c_before_the_command_listens_has_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", _EARLY], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stderr == "" == done.stdout
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_after_the_last_word_changes_neither_code_nor_word(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _LATE.format(name)], capture_output=True, text=True
+    )
+    assert done.returncode == 75 and "Traceback" not in done.stderr, done.stderr

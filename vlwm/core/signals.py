@@ -122,6 +122,18 @@ class SignalListener:
             self._ending = True
             self.again(number)
 
+    def leave_with(self, code: int) -> None:
+        """Let a further signal end the process with `code`: its last word is said already.
+
+        In place of the system's own handlers, which would end it with another code or a traceback.
+        """
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            os._exit(code)
+
+        own = (signal.SIG_DFL, signal.default_int_handler)
+        self._before = {n: leave if b in own else b for n, b in self._before.items()}
+
     def yield_to_the_end(self) -> None:
         """Leave the last word to the listening thread, where it is ending the process."""
         if self._ending:

@@ -84,7 +84,7 @@ class _Steps:
 
 def tell_city(city: City | TiledCity) -> None:
     """Print what was read, what was left out and why, and what is unlike any city."""
-    from vlwm.commands.shared.output import note
+    from vlwm.commands.shared.output import note, warn
     from vlwm.core.text import safe_text
 
     report = city.report
@@ -96,17 +96,17 @@ def tell_city(city: City | TiledCity) -> None:
     if report.summary:
         note(f"place: {report.summary}")
     for line in report.notes[:_SHOWN_NOTES]:
-        note(f"▲ {safe_text(line)}")
+        warn(f"{safe_text(line)}")
     if len(report.notes) > _SHOWN_NOTES:
-        note(f"▲ {len(report.notes) - _SHOWN_NOTES} more notes of this kind")
+        warn(f"{len(report.notes) - _SHOWN_NOTES} more notes of this kind")
     if report.duplicates:
-        note(f"▲ {report.duplicates} buildings are there twice and were taken once")
+        warn(f"{report.duplicates} buildings are there twice and were taken once")
     for file, feature, reason in report.skipped[:_SHOWN]:
-        note(f"▲ left out: {safe_text(feature)} in {safe_text(file)}: {safe_text(reason)}")
+        warn(f"left out: {safe_text(feature)} in {safe_text(file)}: {safe_text(reason)}")
     if len(report.skipped) > _SHOWN:
         reasons = Counter(safe_text(reason, 90) for _, _, reason in report.skipped)
         counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(3))
-        note(f"▲ left out: {len(report.skipped)} in all: {counts}")
+        warn(f"left out: {len(report.skipped)} in all: {counts}")
 
 
 def tell_report_file(city: City, target: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from vlwm.core.text import safe_lines, safe_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,8 +21,13 @@ def emit_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line for people on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line for people on stderr; what is in it of files and names steers no terminal."""
+    print(safe_lines(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a line for people on stderr that asks for a look."""
+    note(f"{mark('warn')} {text}")
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -34,12 +41,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table on stdout, the first column left-aligned, the others right-aligned."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, name in enumerate(columns):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(safe_text(cell)) for cell in row))
     console().print(table)
 
 

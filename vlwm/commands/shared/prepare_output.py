@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlwm.commands.shared.output import emit_json, note, print_table
+from vlwm.commands.shared.output import emit_json, note, print_table, warn
 
 _PRESET = "finetune_tokyo"
 """the one that the commands take without --config"""
@@ -61,8 +61,8 @@ def show_prepared(
 def show_store(report: StoreReport, json_: bool, config: str, sets: Sequence[str] = ()) -> None:
     """Print what this machine put into a store, and the next command when it is complete."""
     for name in report.different:
-        note(
-            f"▲ {name} in the store differs from what this machine makes: the one in the store "
+        warn(
+            f"{name} in the store differs from what this machine makes: the one in the store "
             "stays; see docs/data_format.md"
         )
     if json_:
@@ -139,7 +139,6 @@ def check_card(card: bool, store: str | None) -> None:
 
 def write_card(folder: Path) -> None:
     """Write the card and say how the folder gets onto the Hub."""
-    from vlwm.commands.shared.output import note
     from vlwm.core.export.dataset_card import write_dataset_card
 
     note(f"written: {write_dataset_card(folder)}")

@@ -138,7 +138,7 @@ def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> N
     """
     from dataclasses import asdict
 
-    from vlwm.commands.shared.output import emit_json
+    from vlwm.commands.shared.output import emit_json, mark
     from vlwm.core.data.recordings.checking.session_check import check_session
     from vlwm.core.data.session import Session, list_sessions
     from vlwm.core.errors import DataError
@@ -155,7 +155,7 @@ def check_sessions(root: Path, config: Config, *, strict: bool, json: bool) -> N
             facts = ", ".join(f"{name} {value:g}" for name, value in check.facts.items())
             print(f"{check.session}: {check.frames} frames, {facts}")
             for sentence in check.faults:
-                print(f"  ▲ {sentence}")
+                print(f"  {mark('warn')} {sentence}")
             for sentence in check.cannot_tell:
                 print(f"  cannot tell: {sentence}")
         print(f"{len(found)} sessions checked, {len(faulty)} with faults")
@@ -203,7 +203,7 @@ class RecordingRequest:
 
 def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
     """Write the sessions of the recordings into `target` and report each."""
-    from vlwm.commands.shared.output import emit_json, note
+    from vlwm.commands.shared.output import emit_json, note, warn
     from vlwm.commands.shared.prepare_output import train_command
     from vlwm.core.data.recordings.convert import convert
     from vlwm.core.data.recordings.options import ConvertOptions
@@ -221,7 +221,7 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         camera=request.camera,
     )
     if request.lidar:
-        note("▲ --lidar has no effect: the scans stay in the recording")
+        warn("--lidar has no effect: the scans stay in the recording")
     reports = []
     recordings = open_recordings(request)
     if request.dry_run:
@@ -237,9 +237,9 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         for line in recording.notes[:known]:
             note(f"{recording.name}: {line}")
         for line in report.notes[known:]:
-            note(f"▲ {recording.name}: {line}")
+            warn(f"{recording.name}: {line}")
         for file, reason in report.damaged[:5]:
-            note(f"▲ left out: {file}: {reason}")
+            warn(f"left out: {file}: {reason}")
         if report.damaged and request.strict:
             raise DataError(
                 f"{len(report.damaged)} files could not be read",

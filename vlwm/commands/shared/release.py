@@ -26,7 +26,7 @@ def results_folder(run: Path) -> Path:
 
 def tell_reproduction(folder: Path, sheet: Scores) -> None:
     """Say how far a score sheet is from that of the release."""
-    from vlwm.commands.shared.output import note
+    from vlwm.commands.shared.output import note, warn
     from vlwm.core.export.benchmark import TOLERANCE, is_release, reproduction
     from vlwm.core.export.file_names import SCORES
     from vlwm.core.files import read_json
@@ -41,7 +41,7 @@ def tell_reproduction(folder: Path, sheet: Scores) -> None:
     if gap <= TOLERANCE:
         note(f"the published table is reproduced: {count} scores, largest difference {gap:.1e}")
     else:
-        note(
-            f"▲ the published table is NOT reproduced: of {count} scores one differs by {gap:.4f}, "
+        warn(
+            f"the published table is NOT reproduced: of {count} scores one differs by {gap:.4f}, "
             f"more than {TOLERANCE:g}"
         )
