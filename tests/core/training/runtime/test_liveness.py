@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
 import pytest
 
-from vlwm.core.errors import TrainingError, UsageError
-from vlwm.core.training.runtime.distributed import Ranks
-from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, rank_timeout_s
+from vlwm.core.errors import MachineError, TrainingError, UsageError
+from vlwm.core.training.runtime.distributed import Ranks, join_ranks
+from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, lost_reason, rank_timeout_s
 
 TIMEOUT_S = 0.4
 
@@ -116,3 +117,27 @@ def test_a_timeout_is_a_number_of_seconds(text: str, monkeypatch: pytest.MonkeyP
         rank_timeout_s()
     monkeypatch.delenv("VLWM_RANK_TIMEOUT_S")
     assert rank_timeout_s() <= 600.0
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:17322",
+     "its connection was closed"),
+    ("[unbound_buffer.cc:84] Timed out waiting 30000ms for recv operation to complete",
+     "it did not answer in time"),
+    ("NCCL error in: ProcessGroupNCCL.cpp:268, unhandled system error", "the connection failed"),
+])  # fmt: skip
+def test_the_loss_of_a_process_is_told_without_the_librarys_text(text: str, words: str) -> None:
+    assert lost_reason(RuntimeError(text)) == words
+
+
+def test_a_port_in_use_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": str(taken.getsockname()[1])}  # fmt: skip
+        for name, value in place.items():
+            monkeypatch.setenv(name, value)
+        said = f"port {place['MASTER_PORT']} is in use"
+        with pytest.raises(MachineError, match=said), join_ranks():
+            pass

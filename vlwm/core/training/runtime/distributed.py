@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import threading
 import time
@@ -29,9 +30,9 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vlwm.core.errors import StoppedError, TrainingError
+from vlwm.core.errors import MachineError, StoppedError, TrainingError
 from vlwm.core.metric_names import is_extreme, is_minimum
-from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, rank_timeout_s
+from vlwm.core.training.runtime.liveness import Lifeline, PeerLost, lost_reason, rank_timeout_s
 from vlwm.core.training.telemetry.meter import Numbers
 
 __all__ = ["PeerLost", "Ranks", "device_is_idle", "join_ranks"]
@@ -286,7 +287,8 @@ def _watched(collective: Callable[..., object], *arguments: object) -> None:
     try:
         collective(*arguments)
     except RuntimeError as error:  # gloo and NCCL know no closer type
-        raise PeerLost(f"another process of the run was lost: {error}") from error
+        logging.getLogger("vlwm.training").debug("a collective failed: %s", error)
+        raise PeerLost(f"another process of the run was lost: {lost_reason(error)}") from error
 
 
 def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
@@ -319,6 +321,7 @@ def join_ranks() -> Iterator[Ranks]:
 
     Raises:
         UsageError: `VLWM_RANK_TIMEOUT_S` is not a number of seconds.
+        MachineError: the port where they meet is in use.
         StoppedError: another process was lost.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -337,6 +340,12 @@ def join_ranks() -> Iterator[Ranks]:
     try:
         _watched(lambda: dist.init_process_group(backend, timeout=most))
     except PeerLost as lost:
+        if "in use" in str(lost.__cause__).lower():
+            raise MachineError(
+                f"port {os.environ.get('MASTER_PORT', 29500)} is in use on this machine, so the "
+                "processes of the run cannot meet",
+                remedy="end the run that holds it, or give torchrun another --master-port",
+            ) from lost
         raise StoppedError(lost.what, remedy="start the same command again") from lost
     votes = dist.new_group(backend="gloo", timeout=patience)
     rank = dist.get_rank()

@@ -31,6 +31,23 @@ class PeerLost(TrainingError):
     """Another process of the run has died, hangs or cannot be reached."""
 
 
+_REASONS = (
+    ("in use", "its port is in use"),
+    ("closed by peer", "its connection was closed"),
+    ("connection reset", "its connection was closed"),
+    ("refused", "its machine refuses the connection"),
+    ("unreachable", "its machine cannot be reached"),
+    ("timed out", "it did not answer in time"),
+    ("timeout", "it did not answer in time"),
+)
+
+
+def lost_reason(error: BaseException) -> str:
+    """Return in plain words why a collective failed; the library's own text goes to the log."""
+    text = str(error).lower()
+    return next((words for part, words in _REASONS if part in text), "the connection failed")
+
+
 def rank_timeout_s() -> float:
     """Return the seconds after which a silent process counts as lost.
 
@@ -104,7 +121,9 @@ class Lifeline:
             while True:
                 answer = news.get(timeout=self.timeout_s)
                 if isinstance(answer, RuntimeError):
-                    raise PeerLost(f"another process of the run was lost: {answer}") from answer
+                    raise PeerLost(
+                        f"another process of the run was lost: {lost_reason(answer)}"
+                    ) from answer
                 if answer is not None:
                     return answer == _DONE
         except queue.Empty:
