@@ -7,6 +7,7 @@ as one sentence with their exit code; anything else is a bug and names the file 
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import re
@@ -27,7 +28,7 @@ from vlwm.commands.train import train
 from vlwm.core.errors import VlwmError, nearest
 from vlwm.core.files import explain_os_error
 from vlwm.core.monitoring.formatting import terminal_glyphs
-from vlwm.core.signals import INTERRUPTED, Stoppable, StopRequested, exit_code, say
+from vlwm.core.signals import INTERRUPTED, STOPPED, Stoppable, StopRequested, exit_code, say
 from vlwm.core.text import safe_text
 from vlwm.version import __version__
 
@@ -81,9 +82,10 @@ def main() -> None:
         if sys.argv[1:2] == ["monitor"]:  # it has the whole screen, and leaves at once
             stop.answer = None
         code = _run(stop, debug)
-        if stop.received is not None:
+        stopped = stop.received is not None or code in (STOPPED, INTERRUPTED)
+        if stopped:
             stop.leave_with(code)
-    _leave(code)
+    _leave(code, at_once=stopped)
 
 
 def _run(stop: Stoppable, debug: bool) -> int:
@@ -196,13 +198,20 @@ def _replace_what_cannot_be_shown() -> None:
                 stream.reconfigure(encoding="ascii", errors=errors)
 
 
-def _leave(code: int) -> None:
-    """End with a code that a closed pipe or terminal cannot change."""
+def _leave(code: int, *, at_once: bool) -> None:
+    """End with a code that a closed pipe or terminal cannot change.
+
+    Args:
+        at_once: without the interpreter's own end, in which a further signal would change the code.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if at_once:
+        atexit._run_exitfuncs()
+        os._exit(code)
     sys.exit(code)
 
 

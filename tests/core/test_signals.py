@@ -109,6 +109,22 @@ builtins.__import__ = imports
 sys.argv = ["vlwm", "--help"]
 runpy.run_module("vlwm", run_name="__main__")
 """
+_SLOW_END = """
+import os, signal, sys, time
+import typer
+from vlwm import cli
+class Slow:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{0})
+        time.sleep(9)
+kept = Slow()
+@cli.app.command("wait")
+def wait() -> None:
+    os.kill(os.getpid(), signal.{0})
+    time.sleep(9)
+sys.argv = ["vlwm", "wait"]
+cli.main()
+"""
 _LATE = """
 import os, signal, time
 from vlwm.core.signals import Stoppable
@@ -134,3 +150,11 @@ def test_a_signal_after_the_last_word_changes_neither_code_nor_word(name: str) -
         [sys.executable, "-c", _LATE.format(name)], capture_output=True, text=True
     )
     assert done.returncode == 75 and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGHUP", 75)])
+def test_a_signal_while_the_interpreter_ends_changes_no_code(name: str, code: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SLOW_END.format(name)], capture_output=True, text=True
+    )
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
