@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +105,31 @@ def checksum(output: Path) -> str:
 
 
 def measure(place: Path, given: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Return what was measured; steps that `place` has kept are not repeated."""
+    kept = place / "steps.json"
+    found: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
+
+    def step(name: str, make: Callable[[], Any]) -> None:
+        if name not in found:
+            found[name] = make()
+            print(name, found[name], flush=True)
+            kept.write_text(json.dumps(found))
+
+    def written(path: Path, scans: int, fill_bytes: int) -> int:
+        write_archive(path, scans, fill_bytes)
+        return round(path.stat().st_size / 1e6)
+
     calibration(place)
     small, large = place / "small.zip", place / "large.zip"
-    write_archive(small, given.scans // 10, 0)
-    write_archive(large, given.scans, int(given.gb * 1e9 / given.scans))
-    for path in (small, large):
-        found[f"{path.stem} archive, MB"] = round(path.stat().st_size / 1e6)
-    found["small"] = prepare(small, place / "of_small")
-    found["large"] = prepare(large, place / "of_large")
-    found["killed"] = prepare(large, place / "resumed", given.kill_after_s)
-    found["resumed"] = prepare(large, place / "resumed")
-    found["same bytes"] = checksum(place / "of_large") == checksum(place / "resumed")
-    return found
+    fill = int(given.gb * 1e9 / given.scans)
+    step("small archive, MB", lambda: written(small, given.scans // 10, 0))
+    step("large archive, MB", lambda: written(large, given.scans, fill))
+    step("small", lambda: prepare(small, place / "of_small"))
+    step("large", lambda: prepare(large, place / "of_large"))
+    step("killed", lambda: prepare(large, place / "resumed", given.kill_after_s))
+    step("resumed", lambda: prepare(large, place / "resumed"))
+    same = checksum(place / "of_large") == checksum(place / "resumed")
+    return {**found, "same bytes": same}
 
 
 def main() -> None:
@@ -124,10 +137,12 @@ def main() -> None:
     parser.add_argument("--gb", type=float, default=2.2)
     parser.add_argument("--scans", type=int, default=400)
     parser.add_argument("--kill-after-s", type=float, default=15.0)
-    parser.add_argument("--place", type=Path, help="folder with room for the archives")
+    parser.add_argument("--place", type=Path, help="folder to keep; the same line goes on there")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=given.place) as place:
-        print(json.dumps(measure(Path(place), given), indent=1))
+    with tempfile.TemporaryDirectory() as temporary:
+        place = given.place or Path(temporary)
+        place.mkdir(parents=True, exist_ok=True)
+        print(json.dumps(measure(place, given), indent=1))
 
 
 if __name__ == "__main__":
