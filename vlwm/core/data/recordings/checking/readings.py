@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
 
 from vlwm.core.geometry.frames import conjugate, ego_of, turn_vectors, wrap_angle
 
@@ -62,12 +63,19 @@ def _shifted(ahead: float, left: float) -> Reading:
 
 
 def _later(frames: float) -> Reading:
+    """Return the reading of poses some frames later, by cubic splines.
+
+    Half a second apart, a vehicle that begins to turn leaves a straight line by half a cell.
+    """
+
     def reading(poses: Floats, ground: Floats) -> Floats:
         ego = ego_of(poses, ground)
-        at = np.clip(np.arange(len(ego)) + frames, 0, len(ego) - 1)
+        if len(ego) < 4:
+            return ego
         ego[:, 3] = np.unwrap(ego[:, 3])
-        columns = [np.interp(at, np.arange(len(ego)), ego[:, k]) for k in range(4)]
-        return np.stack(columns, axis=-1)
+        steps = np.arange(len(ego))
+        at = np.clip(steps + frames, 0, len(ego) - 1)
+        return np.asarray(CubicSpline(steps, ego)(at))
 
     return reading
 
