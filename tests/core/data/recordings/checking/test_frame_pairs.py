@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.core.data.recordings.checking.test_session_check import write
-from tests.core.data.recordings.known_city import GRID, KnownCity
-from vlwm.core.data.recordings.checking.frame_pairs import SHOWN_CELLS, FramePairs
+from tests.core.data.recordings.known_city import GRID, SMALL, KnownCity
+from vlwm.core.data.recordings.checking.frame_pairs import SHOWN_CELLS, FramePairs, _rows
 from vlwm.core.data.recordings.checking.mount_fit import Mount, fitted_mount
 from vlwm.core.data.recordings.checking.readings import READINGS
+from vlwm.core.data.recordings.checking.session_check import check_session
+from vlwm.core.data.recordings.convert import convert
+from vlwm.core.data.recordings.options import ConvertOptions
 from vlwm.core.data.session import Session
 from vlwm.core.geometry.frames import ego_of
 
@@ -64,12 +68,22 @@ def test_a_wrong_mount_is_fitted(session: Session, frames: FramePairs) -> None:
     assert clean == Mount() and len(held_out) > 10
 
 
-def test_of_a_long_session_the_stretches_that_turn_are_read(tmp_path: Path) -> None:
-    from vlwm.core.data.recordings.checking.frame_pairs import _rows
-
+def test_of_a_long_session_the_stretches_that_turn_are_read() -> None:
     ego = np.zeros((1000, 4))
     ego[:, 0] = np.arange(1000)
     ego[500:, 3] = np.linspace(0, 3, 500)
     rows = _rows(ego)
     assert len(rows) == 128 and rows.min() > 440
     assert len(_rows(ego[:100])) == 100
+
+
+def test_a_delay_of_the_lidar_is_found_in_accumulated_frames(tmp_path: Path) -> None:
+    """The fault is in the recording: its scans are placed by poses a quarter of a second late."""
+    pattern = replace(SMALL, azimuths=240)
+    city = KnownCity(seed=4, turn_rad_s=0.25, weave_rad=0.5, seconds=12.0, pattern=pattern)
+    for name, delay in (("clean", 0.0), ("late", 0.25)):
+        recording = replace(city.recording, name=name)
+        report = convert(recording, tmp_path, GRID, ConvertOptions(lidar_delay_s=delay))
+        faults = check_session(Session(tmp_path / report.session), GRID).faults
+        assert len(faults) == (delay > 0), faults
+        assert all("earlier than the poses by half a frame" in fault for fault in faults)

@@ -13,6 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from vlwm.core.data.npz import KNOWN, SEEN_FREE, SEEN_OCCUPIED
 from vlwm.core.data.session import Session
 from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import relative_ego, turn_vectors
@@ -124,7 +125,13 @@ class FramePairs:
                 where=self.session.path,
                 remedy="give the --config that it was prepared with",
             )
-        known = layers.get("known", np.ones_like(cells))
+        known = layers.get(KNOWN, np.ones_like(cells))
+        if SEEN_OCCUPIED in layers and SEEN_FREE in layers and not self.session.has_believed:
+            # Scans of a wrong mount or delay, accumulated over seconds, agree with each other:
+            # what was seen since the last frame shows more. Where the vehicle believed other
+            # poses than the true ones, these cells are those of its belief.
+            cells = layers[SEEN_OCCUPIED]
+            known = cells | layers[SEEN_FREE]
         self._states[row] = np.where(known > 0, cells > 0, _UNKNOWN).astype(np.uint8)
         index = np.argwhere(_edges(cells))
         rng = np.random.default_rng(row)
