@@ -77,6 +77,7 @@ def test_of_a_long_session_the_stretches_that_turn_are_read() -> None:
     assert len(_rows(ego[:100])) == 100
 
 
+@pytest.mark.ci
 def test_a_delay_of_the_lidar_is_found_in_accumulated_frames(tmp_path: Path) -> None:
     """The fault is in the recording: its scans are placed by poses a quarter of a second late."""
     pattern = replace(SMALL, azimuths=240)
