@@ -25,7 +25,7 @@ from vlwm.commands.monitor import monitor
 from vlwm.commands.prepare import prepare
 from vlwm.commands.setup import setup
 from vlwm.commands.train import train
-from vlwm.core.errors import VlwmError, nearest
+from vlwm.core.errors import DataError, VlwmError, nearest
 from vlwm.core.files import explain_os_error
 from vlwm.core.monitoring.formatting import terminal_glyphs
 from vlwm.core.signals import INTERRUPTED, STOPPED, Stoppable, StopRequested, exit_code, say
@@ -134,6 +134,9 @@ def _run(stop: Stoppable, debug: bool) -> int:
 
 def _say_os_error(error: OSError, debug: bool) -> int:
     """Name the file that the system refused; without a name it is a bug."""
+    if isinstance(error, FileNotFoundError) and not _has_a_folder():
+        say("vlwm: the folder that this shell is in no longer exists: cd to another one")
+        return DataError.exit_code
     if not isinstance(error.filename, str | os.PathLike):
         _report_bug(error, debug)
         return 1
@@ -142,6 +145,15 @@ def _say_os_error(error: OSError, debug: bool) -> int:
     explained = explain_os_error(error, os.fspath(error.filename))
     say(f"vlwm: {explained}")
     return explained.exit_code
+
+
+def _has_a_folder() -> bool:
+    """Return False where the working folder was deleted under the shell."""
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
 
 
 _PLAIN_WORDS = (

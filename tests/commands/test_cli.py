@@ -108,3 +108,13 @@ def test_both_words_for_help_are_answered() -> None:
     short, long = vlwm("monitor", "-h"), vlwm("monitor", "--help")
     assert short.returncode == long.returncode == 0
     assert short.stdout == long.stdout and "--once" in long.stdout
+
+
+def test_a_deleted_working_folder_is_one_sentence(tmp_path: Path) -> None:
+    place = tmp_path / "gone"
+    script = f"cd {place} && rmdir {place} && {sys.executable} -m vlwm prepare --config test_local"
+    place.mkdir()
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environ)
+    assert done.returncode == 4 and "this is a bug" not in done.stderr
+    assert "the folder that this shell is in no longer exists: cd to another one" in done.stderr
