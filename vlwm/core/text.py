@@ -45,6 +45,7 @@ _SENTENCES = (
     (r"cannot convert float (NaN|infinity) to integer", "a number is not finite"),
     (r"Exceeds the limit \(\d+ digits\).*", "a number has thousands of digits"),
     (r"Invalid IPv6 URL|Port could not be cast.*|Port out of range.*", "an address is none"),
+    (r"Found zero norm quaternions.*", "a rotation has no direction"),
     (r"embedded null (byte|character)", "a name contains a NUL character"),
 )  # fmt: skip
 

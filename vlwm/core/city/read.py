@@ -66,6 +66,11 @@ def read_city(
     reader = _Reader(area, strict, scratch or Scratch(), Options(up, scale), on_source)
     reader.collector.notes += notes
     reader.read_all([s for s in reader.without_nested(sources) if reader.is_wanted(s)], workers)
+    if reader.without_height:
+        reader.collector.notes.append(
+            f"not read: {reader.without_height} triangles of the relief whose heights are none of "
+            "the earth's, such as -9999"
+        )
     return reader.city(paths)
 
 
@@ -79,6 +84,7 @@ class _Reader(Gathered):
         self.strict = strict
         self.options = options
         self.axes = Axes()
+        self.without_height = 0
         self._leaves: dict[Source, Leaves] = {}
 
     def without_nested(self, sources: list[Source]) -> list[Source]:
@@ -213,6 +219,7 @@ class _Reader(Gathered):
         heights = triangles[:, :, 2]
         real = np.isfinite(triangles).all(axis=(1, 2))
         real &= (heights > _RELIEF_M[0]).all(axis=1) & (heights < _RELIEF_M[1]).all(axis=1)
+        self.without_height += int((~real).sum())
         self.relief.append(triangles[real])
 
 

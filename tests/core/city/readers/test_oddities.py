@@ -14,9 +14,11 @@ from tests.core.city.town import (
     ORIGIN,
     TOWN,
     Point,
+    degrees,
     gml_text,
     obj_text,
     read_text,
+    relief,
     town_gml,
     whole,
 )
@@ -98,3 +100,16 @@ def test_axes_to_the_west_and_south_turn_nothing(
         )
         assert np.min(x) - at[0] == pytest.approx(block[0], abs=0.02)
         assert np.min(y) - at[1] == pytest.approx(block[1], abs=0.02)
+
+
+def test_a_comment_behind_the_numbers_of_a_line_is_one(tmp_path: Path) -> None:
+    text = obj_text().replace("\nf", "  # 3\nf").replace("\no", " #\no")
+    whole(read_text(tmp_path / "a.obj", text))
+
+
+def test_relief_without_heights_is_counted(tmp_path: Path) -> None:
+    text = gml_text([*town_gml(), relief()])
+    corner = degrees((-300, -300, 20 + 0.04 * -300))
+    city = read_text(tmp_path / "a.gml", text.replace(corner, corner.rsplit(" ", 1)[0] + " -9999"))
+    assert "not read: 2 triangles of the relief" in " ".join(city.report.notes)
+    assert read_text(tmp_path / "a.gml", text).report.notes == ()

@@ -151,6 +151,12 @@ def read_careful(lines: list[bytes]) -> ObjLines:
     return reading.done()
 
 
+def _without_comment(words: list[bytes]) -> list[bytes]:
+    """Return the words before a comment at the end of a line of numbers."""
+    ends = [i for i, word in enumerate(words) if word.startswith(b"#")]
+    return words[: ends[0]] if ends else words
+
+
 @dataclass
 class _Reading:
     """State after the lines read so far."""
@@ -170,9 +176,9 @@ class _Reading:
         """Add one line that is not empty."""
         key = words[0]
         if key == b"v":
-            self._vertex(words, number)
+            self._vertex(_without_comment(words), number)
         elif key in (b"f", b"fo"):
-            self._face(words, number)
+            self._face(_without_comment(words), number)
         elif key == b"o":
             self.object_names.append(_name(line.strip()))
         elif key == b"g":

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.city.readers.tiles.gltf import Mesh, read_gltf
 from vlwm.core.city.readers.tiles.gltf_buffers import BrokenTile, ReadFile
-from vlwm.core.text import safe_text
+from vlwm.core.text import plain_reason
 from vlwm.core.tile_tree import parse_json
 
 __all__ = ["BrokenTile", "Tile", "read_b3dm", "read_tiles"]
@@ -98,7 +98,7 @@ def read_tiles(
         struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError,
         MemoryError,
     ) as error:  # fmt: skip
-        raise BrokenTile(f"the tile is damaged: {safe_text(repr(error), 200)}") from error
+        raise BrokenTile(f"the tile is damaged: {plain_reason(error)}") from error
 
 
 def _unpacked(data: bytes) -> bytes:
