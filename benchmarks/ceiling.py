@@ -28,7 +28,7 @@ def best(swept: list[ProbabilityHistogram]) -> list[float | None]:
     return [horizon.best_threshold()[1] for horizon in swept]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def main() -> None:
     parser = parser_of(__doc__, windows=180)
     parser.add_argument("--json", action="store_true", help="one object on stdout")
@@ -43,7 +43,8 @@ def main() -> None:
         tokens = None
         if model.config.model.use_tokens:
             tokens = model.embedded(model.codes(voxels[:, :history]))
-        motion, true = model.motion(batch.past(history), tokens), batch.plan(history).ego
+        motion = model.predict_motion(batch.past(history), tokens)
+        true = batch.plan(history).ego
         off = (motion.ego - true)[..., [0, 1, 3]]
         off[..., 2] = wrap_angle(off[..., 2])
         for h in range(model.future):

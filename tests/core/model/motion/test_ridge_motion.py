@@ -155,3 +155,11 @@ def test_a_model_with_a_regression_is_the_same_until_validation_chose_a_share(
     assert torch.equal(alone.logits, same.logits) and torch.equal(alone.ego, same.ego)
     mixed.motion_head.network_share.fill_(0.5)
     assert not torch.equal(alone.logits, mixed.forecast(past).logits)
+
+
+def test_a_model_made_under_inference_mode_forecasts_the_same() -> None:
+    config = small("model.use_tokens=False", "model.pose_ridge=True")
+    usual = model_of(config).forecast(batch_of(config, size=1).past(4))
+    with torch.inference_mode():
+        same = model_of(config).forecast(batch_of(config, size=1).past(4))
+    assert torch.equal(usual.logits, same.logits)

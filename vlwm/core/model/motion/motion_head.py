@@ -365,6 +365,8 @@ class MotionHead(nn.Module):
         """Return `network_share`, read from the device only where it has changed."""
         if self.ridge is None:
             return 1.0
+        if self.network_share.is_inference():  # has no version: loaded under inference mode
+            return float(self.network_share)
         # a device is not waited for: both numbers are the host's own
         version = (id(self.network_share), self.network_share._version)
         if self._share_read[0] != version:
