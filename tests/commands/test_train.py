@@ -225,3 +225,10 @@ def test_eval_only_of_a_run_names_the_command_that_knows_its_data(
     (run / "last.pth").touch()
     text = str(raised("--eval-only", "--work-dir", "my run"))
     assert f"vlwm eval '{run}' takes the config and the data" in text
+
+
+def test_a_dry_run_on_a_damaged_session_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "drone/occupancy").mkdir(parents=True)
+    (tmp_path / "drone/session.json").write_text("null")
+    error = raised("--config", "test_local", "--dry-run", "--data", str(tmp_path))
+    assert "session.json must be a JSON object" in str(error)

@@ -215,10 +215,20 @@ def _train_frames(config: Config) -> list[int]:
 
 
 def _split(path: Path) -> str | None:
-    try:
-        return read_json(path).get("split")
-    except DataError:
+    """Return the split that a session states.
+
+    Raises:
+        DataError: its file is damaged, as training would say.
+    """
+    if not path.exists():
         return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DataError(
+            "session.json must be a JSON object", where=path, remedy="run vlwm prepare again"
+        )
+    split = value.get("split")
+    return split if isinstance(split, str) else None
 
 
 def _steps(config: Config, stage: Stage) -> int:
