@@ -86,6 +86,21 @@ def test_a_session_made_at_the_same_time_stays_and_a_different_one_is_reported(
     assert report.made == 0 and report.twice == 4 and len(report.different) == 1
 
 
+def test_machines_that_walk_in_step_part_by_pauses_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would write each session at the same moment, and neither see the other's."""
+    longest: list[float] = []
+
+    def uniform(low: float, high: float) -> float:
+        longest.append(high)
+        return low
+
+    monkeypatch.setattr("random.uniform", uniform)
+    assert make(tmp_path / "store", order_seed=0).made == 4
+    assert longest[0] == 0 and len(longest) == 4 and all(0.1 <= s < 1 for s in longest[1:])
+
+
 def test_a_planned_session_depends_on_city_plan_and_index_alone() -> None:
 
     one, other = (plan_session(city(), SMALL, index, grid()) for index in (2, 2))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,10 @@ from vlwm.core.store.shard import SUFFIX
 _PATIENCE = 1.5
 """sessions' time that a machine waits at the end for those that others seem to make"""
 _LOOK_S = 5.0
+_OUT_OF_STEP = 0.02
+"""the longest pause before a session, as a share of the last one's time"""
+_SHORTEST_PAUSE_S = 0.1
+"""a look and a PUT take some of it"""
 
 SPLITS_FILE = "splits.json"
 
@@ -153,6 +158,9 @@ def _walk(
             if not left:
                 break
         index = mine[order.choose(left, met=met)]
+        # two machines that write each session at the same moment would never see each other's
+        pause_s = max(_OUT_OF_STEP * session_s, _SHORTEST_PAUSE_S) if done else 0.0
+        time.sleep(random.uniform(0.0, pause_s))
         begun = time.monotonic()
         outcome = maker.put(store, index, on_frames)
         session_s = time.monotonic() - begun
