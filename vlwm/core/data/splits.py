@@ -174,7 +174,10 @@ class Splits:
         Raises:
             AttributeError, KeyError, TypeError, ValueError: they are not those of `to_dict`.
         """
-        regions = tuple(Region(**r) for r in value["regions"])
+        regions = tuple(
+            Region(**{k: v if k == "split" else float(v) for k, v in r.items()})
+            for r in value["regions"]
+        )
         margin_m, sessions = float(value["margin_m"]), dict(value["sessions"])
         sources = {label: cls.of_dict(own) for label, own in value.get("sources", {}).items()}
         note = str(value.get("note", ""))
