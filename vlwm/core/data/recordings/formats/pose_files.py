@@ -185,7 +185,9 @@ def _read_named(path: Path, header: list[str], rows: list[str]) -> PoseFile:
         raise _unreadable(path, plain_reason(error)) from error
     table = np.array(values).reshape(-1, 7)
     track = _track(path, times, table[:, :3], table[:, 3:])
-    return PoseFile(track, True, [f"{len(track)} poses of {path.name}, times in {unit}"])
+    # columns named in TUM's own order are TUM poses with a header
+    form = "TUM poses" if list(places.values()) == list(range(8)) else f"poses of {path.name}"
+    return PoseFile(track, True, [f"{len(track)} {form}, times in {unit}"])
 
 
 def _track(path: Path, times: Floats, places: Floats, turns: Floats) -> PoseTrack:
