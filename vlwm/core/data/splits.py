@@ -175,7 +175,7 @@ class Splits:
             AttributeError, KeyError, TypeError, ValueError: they are not those of `to_dict`.
         """
         regions = tuple(
-            Region(**{k: v if k == "split" else float(v) for k, v in r.items()})
+            Region(r["split"], **{k: float(v) for k, v in r.items() if k != "split"})
             for r in value["regions"]
         )
         margin_m, sessions = float(value["margin_m"]), dict(value["sessions"])
