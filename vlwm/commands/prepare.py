@@ -92,9 +92,9 @@ def prepare(
     from vlwm.core.hardware.host import usable_workers
 
     share = parse_share(shard)
+    check_card(card, store)
     _check_store(store, shard or engine, output, preview or preview_file is not None)
     runner = _engine(engine, workers)
-    check_card(card, store)
     resolved = load_config(config, set_ or (), note)
     processes = workers or usable_workers()
     target = output or Path(resolved.data_root)

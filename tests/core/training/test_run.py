@@ -270,7 +270,15 @@ def test_eval_only_judges_again(
             "finetune_nuscenes",
             ("sessions of nuScenes", "--dataset nuscenes --input", "test_local"),
         ),
-        ("finetune_uavscenes", ("UAVScenes", "--dataset uavscenes --input DIR", "test_local")),
+        (
+            "finetune_uavscenes",
+            (
+                "UAVScenes",
+                "vlwm download --uavscenes && vlwm prepare --dataset uavscenes",
+                "--input data/uavscenes",
+                "test_local",
+            ),
+        ),
         ("finetune_tokyo", ("no sessions", "vlwm download && vlwm prepare --input", "--data DIR")),
     ],
 )
