@@ -22,8 +22,12 @@ COUNT = "/count"
 
 _SECONDS = {
     "test_local": {
-        "prepare": 0.06, "tokenizer": 0.43, "motion": 0.025, "fusion": 0.125, "completion": 0.12,
-        "world": 2.45,
+        "prepare": 0.06, "tokenizer": 0.43, "motion": 0.037, "fusion": 0.22, "completion": 0.25,
+        "world": 3.5,
+    },
+    "tokyo_small": {
+        "prepare": 0.016, "tokenizer": 1.17, "motion": 0.144, "fusion": 0.344, "completion": 0.6,
+        "world": 1.63,
     },
     "": {
         "prepare": 0.5, "tokenizer": 3.8, "motion": 0.03, "fusion": 0.31, "completion": 0.6,
@@ -33,9 +37,9 @@ _SECONDS = {
 """seconds on one thread of a CPU, by preset: of a frame that is prepared, of an optimizer step"""
 
 _OF_A_SAMPLE = {
-    "tokenizer/validate": ("tokenizer", 0.6),
-    "world/validate": ("world", 2.1),
-    "world/first": ("world", 1.8),
+    "tokenizer/validate": ("tokenizer", 0.35),
+    "world/validate": ("world", 2.0),
+    "world/first": ("world", 1.7),
     "eval": ("world", 2.6),
 }
 """time of a validation or test sample, as a multiple of a training sample of that stage; on a CPU

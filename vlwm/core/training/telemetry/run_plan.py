@@ -9,6 +9,7 @@ so far scales the paces of everything that is still to come.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ _IN_STAGE = (Phase.VALIDATE, Phase.SAVE, Phase.PROBE, Phase.COMPILE)
 _TRUST_S = 5.0
 """an expected pace counts as much as a measurement of this length"""
 
-_START_S = 1.0
+_START_S = 0.05
 """that this machine is as fast as expected counts as much as a measurement of this length"""
 
 _LATE = 0.1
@@ -279,15 +280,21 @@ class RunPlan:
     def _scale(self) -> float | None:
         """Return how much slower this run is than expected, by what it has measured.
 
-        Preparing data is left out: it does not run on the GPU.
+        The mean of the logarithms over the kinds of work, by the root of their expected seconds:
+        one kind whose expectation is wrong says little about the others. Preparing data is left
+        out: it does not run on the GPU.
         """
-        measured_s = expected_s = _START_S if self._absolute else 0.0
+        logs, weights = 0.0, math.sqrt(_START_S) if self._absolute else 0.0
         for part in self.parts:
+            if part.name == Phase.PREPARE:
+                continue
             for work in (part.steps, part.one, part.first):
-                if work.done and work.expected_s and part.name != Phase.PREPARE:
-                    measured_s += work.spent_s
-                    expected_s += work.done * work.expected_s
-        return measured_s / expected_s if expected_s > 0 else None
+                expected_s = work.done * (work.expected_s or 0.0)
+                if expected_s > 0 and work.spent_s > 0:
+                    weight = math.sqrt(expected_s)
+                    logs += weight * math.log(work.spent_s / expected_s)
+                    weights += weight
+        return math.exp(logs / weights) if weights else None
 
     def remember(self) -> None:
         """Keep the measured paces for the next run of this config here."""
