@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -177,6 +178,21 @@ def test_a_report_and_a_comparison_are_pages(run_folder, tmp_path):
     assert set(first) <= {0.0, None}
     assert run(*words, "--report", both.parent).exit_code == 0
     assert "Comparison with" in both.read_text(encoding="utf-8")
+
+
+def test_runs_on_other_windows_are_refused_before_any_is_scored(run_folder, monkeypatch):
+    scored = []
+    monkeypatch.setattr("vlwm.core.report.comparison.tally_of", lambda *_: scored.append(1))
+    from vlwm.core.evaluation import load
+
+    opened, counts = load.open_run, iter((1, 2))
+    monkeypatch.setattr(
+        load, "open_run",
+        lambda path, data: opened(path, dataclasses.replace(data, max_windows=next(counts))),
+    )  # fmt: skip
+    error = run(run_folder, run_folder, "--compare").exception
+    assert isinstance(error, DataError) and "not evaluated on the same windows" in str(error)
+    assert not scored
 
 
 def test_several_runs_are_compared_or_refused(run_folder):

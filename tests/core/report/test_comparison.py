@@ -52,7 +52,7 @@ def test_the_table_says_what_differs() -> None:
 
 def test_other_windows_are_refused() -> None:
     for other in (run("b", 0, 39), run("b", 0, data="b")):
-        with pytest.raises(DataError, match="were not evaluated on the same windows"):
+        with pytest.raises(DataError, match="are not evaluated on the same windows"):
             comparison([run("a", 0), other], [0.5, 1.0])
 
 

@@ -30,21 +30,28 @@ def compare_runs(
     from vlwm.commands.shared.output import emit_json, note, print_table
     from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.load import EvalData, open_run
-    from vlwm.core.report.comparison import Compared, comparison, comparison_tables, tally_of
+    from vlwm.core.report.comparison import (
+        Compared,
+        check_same_windows,
+        comparison,
+        comparison_tables,
+        tally_of,
+    )
     from vlwm.core.report.run_report import write_comparison_report
 
     if len(runs) < 2:
         raise UsageError("--compare needs two runs", remedy="such as vlwm eval --compare A B")
     found: list[Compared] = []
     horizons: list[float] = []
-    for run in runs:
-        opened = open_run(run, EvalData(split, data, max_windows))
+    every = [(str(run), open_run(run, EvalData(split, data, max_windows))) for run in runs]
+    check_same_windows([(name, opened.subject) for name, opened in every])
+    for run, opened in every:
         subject = opened.subject
         note(f"evaluating {run} on {len(subject.windows)} windows of split {split}")
         model = subject.scorer.model
         config = {} if model is None else model.config.to_dict() | _training(opened)
         tally = tally_of(subject, on_window())
-        found.append(Compared(str(run), tally, config, subject.store.data_hash))
+        found.append(Compared(run, tally, config, subject.store.data_hash))
         horizons = [float(s) for s in subject.scorer.horizons_s]
     result = comparison(found, horizons)
     if json_:

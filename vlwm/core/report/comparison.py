@@ -52,6 +52,29 @@ def tally_of(subject: Subject, progress: Progress | None = None) -> Tally:
     return tally
 
 
+def check_same_windows(runs: Sequence[tuple[str, Subject]]) -> None:
+    """Compare the windows of runs by name, before any of them is scored.
+
+    Raises:
+        DataError: two runs would be evaluated on other data or other windows.
+    """
+    (name, first), *others = runs
+    for other, subject in others:
+        if _windows_of(subject) != _windows_of(first):
+            raise _other_windows(name, other)
+
+
+def _windows_of(subject: Subject) -> tuple[str, list[tuple[str, int]]]:
+    return subject.store.data_hash, [(w.session, w.start) for w in subject.windows]
+
+
+def _other_windows(first: str, other: str) -> DataError:
+    return DataError(
+        f"{first} and {other} are not evaluated on the same windows",
+        remedy="give one --data DIR and one --split for all runs",
+    )
+
+
 def comparison(runs: Sequence[Compared], horizons_s: Sequence[float]) -> dict[str, Any]:
     """Return every run's scores less those of the first, with paired intervals.
 
@@ -64,10 +87,7 @@ def comparison(runs: Sequence[Compared], horizons_s: Sequence[float]) -> dict[st
         if not same or other.data_hash != first.data_hash or (
             other.tally.total.windows != first.tally.total.windows
         ):  # fmt: skip
-            raise DataError(
-                f"{first.name} and {other.name} were not evaluated on the same windows",
-                remedy="give one --data DIR and one --split for all runs",
-            )
+            raise _other_windows(first.name, other.name)
     return {
         "windows": first.tally.total.windows,
         "clusters": len(first.tally.clusters),
