@@ -73,9 +73,7 @@ class DaskEngine:
         """Yield the results as they arrive; a lost worker's items run again on the others."""
         from distributed import Client, LocalCluster, as_completed
 
-        for name in ("distributed", "asyncio", "tornado"):
-            # a lost task becomes one sentence of ours; theirs are tracebacks
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        _quiet("distributed", "asyncio", "tornado")
         where = self.address
         try:
             if where is None:
@@ -158,3 +156,11 @@ def open_engine(text: str | None, workers: int) -> Engine:
     if word == "dask":
         return DaskEngine(None, workers)
     return DaskEngine(f"{'tls' if scheme == 'dask+tls' else 'tcp'}://{host.rstrip('/')}")
+
+
+def _quiet(*packages: str) -> None:
+    """Silence the loggers of packages: a lost task becomes one sentence; theirs are tracebacks."""
+    # Dask gives each of its loggers a level of its own, so those of the packages are not enough
+    for name in [*packages, *logging.root.manager.loggerDict]:
+        if name.split(".")[0] in packages:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)

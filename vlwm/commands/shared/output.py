@@ -37,15 +37,28 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
+_NUMBER_WIDTH = 12
+"""characters of a cell up to which a column is one of numbers"""
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout, the first column left-aligned, the others right-aligned."""
+    """Print a table on stdout, the first column left-aligned, the others right-aligned.
+
+    Numbers are never cut: in a narrow terminal the names of the first column take more lines.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        if index == 0:
+            table.add_column(name, overflow="fold")
+            continue
+        widest = max((len(row[index]) for row in rows if index < len(row)), default=0)
+        table.add_column(
+            name, justify="right", min_width=widest if widest <= _NUMBER_WIDTH else None
+        )
     for row in rows:
         table.add_row(*(Text(safe_text(cell)) for cell in row))
     console().print(table)
