@@ -13,8 +13,8 @@ def test_numbers_are_never_cut(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     numbers = [f"-0.0{n}4" for n in range(1, 5)]
-    print_table("12 windows", ["run", "1 s", "2 s", "3 s", "4 s"],
-                [["/data/runs/tokyo_small less /data/runs/another", *numbers], ["model"]])  # fmt: skip
+    rows = [["/data/runs/tokyo_small less /data/runs/another", *numbers], ["model"]]
+    print_table("12 windows", ["run", "1 s", "2 s", "3 s", "4 s"], rows)
     lines = capsys.readouterr().out.splitlines()
     assert all(number in "\n".join(lines) for number in numbers)
     assert "…" not in "".join(lines) and max(map(len, lines)) <= columns
