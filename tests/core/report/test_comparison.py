@@ -50,6 +50,14 @@ def test_the_table_says_what_differs() -> None:
     assert configs == [("optimizer.lr", "0.001", "0.006")]
 
 
+def test_a_hash_does_not_push_the_other_column_out_of_sight() -> None:
+    found = comparison([run("a", 0), run("b", 0)], [0.5, 1.0])
+    found["configs"]["b"] = {"trained.data_hash": ["ab" * 32, "cd" * 32], "seed": [1, 2]}
+    _, (_, _, rows) = comparison_tables(found)
+    assert rows[0] == ("trained.data_hash", "ab" * 6 + "…", "cd" * 6 + "…")
+    assert rows[1] == ("seed", "1", "2")
+
+
 def test_other_windows_are_refused() -> None:
     for other in (run("b", 0, 39), run("b", 0, data="b")):
         with pytest.raises(DataError, match="are not evaluated on the same windows"):

@@ -6,6 +6,7 @@ so the interval of a difference is paired (`evaluation.scores.bootstrap`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,11 +164,19 @@ def comparison_tables(result: Mapping[str, Any]) -> list[Table]:
         caption += "; too few clusters for intervals"
     tables: list[Table] = [(caption, ("run", *heads), rows)]
     for name, differences in result["configs"].items():
-        lines: list[tuple[str, ...]] = [(k, str(a), str(b)) for k, (a, b) in differences.items()]
+        lines: list[tuple[str, ...]] = [
+            (k, _word(a), _word(b)) for k, (a, b) in differences.items()
+        ]
         caption = f"configs of {result['reference']} and {name}"
         columns = ("key", result["reference"], name)
         tables.append((caption, columns, lines or [("no difference", "", "")]))
     return tables
+
+
+def _word(value: Any) -> str:
+    """Return a setting as a table has it: a hash by its first digits, whole only in the JSON."""
+    text = str(value)
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{40,}", text) else text
 
 
 def _number(value: float | None) -> str:
