@@ -318,6 +318,9 @@ def capture(place: Place, sizes: list[str], runs: list[Path], folder: Path, out:
             columns, rows = (int(n) for n in size.split("x"))
             terminal.resize(columns, rows)
             terminal.wait(0.8)
+            if place.program == "train":  # it looks at the size when it draws, every two seconds
+                time.sleep(2.5)
+                terminal.wait(0.8)
             pictures = _pages(terminal, place)
             text = "".join(
                 f"===== {place.name} {size} {page}\n" + "\n".join(lines) + "\n"
