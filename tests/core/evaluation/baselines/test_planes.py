@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.walled_town import AHEAD, CITY, EGO, GRID, GROUND, frames, seen
+from tests.core.walled_town import AHEAD, CITY, EGO, GRID, GROUND, frames, seen
 from vlwm.core.evaluation.baselines.planes import PlaneScene
 from vlwm.core.evaluation.baselines.scenes import Background, MeanScene
 from vlwm.core.evaluation.baselines.warps import PastFrames

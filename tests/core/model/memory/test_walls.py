@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tests.walled_town import AHEAD, CITY, EGO, GRID, GROUND, HOUSES, WALLS, frames, seen
+from tests.core.walled_town import AHEAD, CITY, EGO, GRID, GROUND, HOUSES, WALLS, frames, seen
 from vlwm.core.evaluation.baselines.planes import PlaneScene
 from vlwm.core.evaluation.baselines.scenes import Background
 from vlwm.core.evaluation.baselines.warps import PastFrames
