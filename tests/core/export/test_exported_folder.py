@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 import vlwm
 from tests.trained_run import ATTRIBUTION, window_of, write_trained_run
 from vlwm.core.errors import CheckpointError, DataError, UsageError
+from vlwm.core.export.exported_folder import read_tensors
 from vlwm.core.export.file_names import FILES
 from vlwm.core.files import sha256_file
 
@@ -77,6 +79,20 @@ def test_a_tensor_that_is_missing_or_surplus_is_named(exported: Path) -> None:
         (exported / "forecast.json").write_text(json.dumps(about))
         with pytest.raises(CheckpointError, match=words):
             vlwm.load(exported)
+
+
+def test_weights_are_never_mapped(exported: Path) -> None:
+    """A mapped file that is cut short later (a download over it) ends the process by SIGBUS."""
+    path = exported / "model.safetensors"
+    state, _ = read_tensors(path)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    os.truncate(path, 100)
+    assert all(bool(value.isfinite().all()) for value in state.values())
+    with pytest.raises(CheckpointError, match="they are not a safetensors file"):
+        read_tensors(path)
+    path.unlink()
+    with pytest.raises(DataError, match="no such file"):
+        read_tensors(path)
 
 
 def _change(exported: Path, **values: object) -> None:

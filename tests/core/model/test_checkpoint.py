@@ -15,11 +15,13 @@ import torch
 from vlwm.core.config.schema import Config
 from vlwm.core.errors import CheckpointError, MachineError
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model import checkpoint
 from vlwm.core.model.checkpoint import (
     grid_of,
     load_checkpoint,
     load_weights,
     newest_valid,
+    peek_checkpoint,
     save_checkpoint,
 )
 from vlwm.core.vocabulary import Stage
@@ -54,6 +56,37 @@ def test_round_trip_and_no_temporary_left(tmp_path: Path) -> None:
     loaded = load_checkpoint(tmp_path / "last.pth", stage="world")
     assert same({k: loaded[k] for k in content()}, content())
     assert [p.name for p in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_damaged_and_ends_nothing(tmp_path: Path) -> None:
+    """Nothing maps a checkpoint: a page of a mapped file that is gone would be a SIGBUS."""
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, {**content(), "model": {"a": torch.arange(1 << 20).float()}})
+    loaded, looked = load_checkpoint(path), peek_checkpoint(path)
+    assert looked is not None and looked["config"] == content()["config"]
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    os.truncate(path, 5000)
+    assert float(loaded["model"]["a"].sum()) > 0 and looked["step"] == 3
+    assert peek_checkpoint(path) is None
+    with pytest.raises(CheckpointError, match="cut short"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_a_checkpoint_that_shrinks_between_its_sums_and_its_tensors(
+    tmp_path: Path, at: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, {**content(), "model": {"a": torch.arange(1 << 20).float()}})
+    check = checkpoint._check_sums
+
+    def check_and_cut(path: Path) -> None:
+        check(path)
+        os.truncate(path, int(path.stat().st_size * at))
+
+    monkeypatch.setattr(checkpoint, "_check_sums", check_and_cut)
+    with pytest.raises(CheckpointError, match="its parts do not fit together"):
+        load_checkpoint(path)
 
 
 def test_what_weights_only_would_not_read_is_refused_when_saving(tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.evaluator import Scores, prepare_subject
 from vlwm.core.evaluation.load import EvalData, Opened, baselines_of, open_splits_of
-from vlwm.core.export.exported_folder import export_folder, open_exported
+from vlwm.core.export.exported_folder import export_folder, open_exported, read_tensors
 from vlwm.core.export.file_names import (
     BASELINES,
     BENCHMARK,
@@ -194,7 +194,7 @@ def open_release(folder: Path, data: EvalData) -> Opened:
         )  # fmt: skip
     fitted = None
     if about.get("baselines") is not None:
-        tensors = load_file(folder / BASELINES)
+        tensors, _ = read_tensors(folder / BASELINES)
         fitted = FittedBaselines.of(_with_tensors(about["baselines"], tensors))
     subject = prepare_subject(
         trained.model, store, splits, data.split, trained.config, thresholds=trained.thresholds,

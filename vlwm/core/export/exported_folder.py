@@ -13,6 +13,7 @@ must have the SHA-256 that forecast.json states.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.errors import CheckpointError, ConfigError, DataError
@@ -29,7 +30,14 @@ from vlwm.core.export.file_names import CARD, CONFIG, FILES, FORECAST, PICTURE, 
 from vlwm.core.export.licence import Licence, licence_of
 from vlwm.core.export.model_card import model_card
 from vlwm.core.export.trained_model import Provenance, TrainedModel, chosen_device
-from vlwm.core.files import atomic_path, make_folder, read_json, sha256_file, write_json
+from vlwm.core.files import (
+    atomic_path,
+    explain_os_error,
+    make_folder,
+    read_json,
+    sha256_file,
+    write_json,
+)  # fmt: skip
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model import checkpoint
 from vlwm.core.model.checkpoint_upgrade import names_of_today
@@ -197,16 +205,32 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            "the weights are damaged, they are not a safetensors file", where=path, remedy=_AGAIN
-        ) from error
-    if sha256_file(path) != sha256:
+    state, found = read_tensors(path)
+    if found != sha256:
         raise CheckpointError(
             "the weights are not those that forecast.json was written for",
             where=path,
             remedy=_AGAIN,
         )
     return state
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the tensors of a safetensors file, and the SHA-256 of what was read.
+
+    Raises:
+        DataError: the file is missing or may not be read.
+        CheckpointError: it is not a safetensors file.
+    """
+    # not load_file: it maps the file, and one that is cut short later ends the process by a signal
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    try:
+        state = load(raw)
+    except SafetensorError as error:
+        raise CheckpointError(
+            "the weights are damaged, they are not a safetensors file", where=path, remedy=_AGAIN
+        ) from error
+    return state, hashlib.sha256(raw).hexdigest()

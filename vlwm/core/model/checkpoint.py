@@ -108,14 +108,15 @@ def load_checkpoint(
 
 
 def peek_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Return a checkpoint's content without reading its tensors, or None where that fails.
+    """Return a checkpoint's content with empty tensors, or None where that fails.
 
-    For plain values that are wanted before the checkpoint itself is loaded and checked.
+    For plain values that are wanted before the checkpoint itself is loaded and checked. The file is
+    never mapped into memory: one that is cut short meanwhile would end the process by a signal.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(path, map_location="meta", weights_only=True)
     except Exception:  # noqa: BLE001 - a damaged file can raise anything; loading it names the cause
         return None
     whole = isinstance(content, dict) and content.get("format") == FORMAT
