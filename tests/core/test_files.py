@@ -69,6 +69,17 @@ def test_bad_json_names_file_and_line(tmp_path: Path) -> None:
         read_json(tmp_path / "absent.json")
 
 
+def test_half_a_character_in_json_is_refused(tmp_path: Path) -> None:
+    """A lone surrogate is valid JSON, and could be written into no file of ours."""
+    path = tmp_path / "a.json"
+    for text in ('{"city": "\\ud800"}', '["a", {"\\uDFFF b": 1}]'):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"is half a character"):
+            read_json(path)
+    path.write_text('"\\ud83d\\ude00 \\\\ud800"')
+    assert read_json(path) == "\U0001f600 \\ud800"
+
+
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"abc")

@@ -184,12 +184,21 @@ def read_json(path: str | Path) -> Any:
     """
     text = read_text(path)
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # half a surrogate pair could never be written again
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except json.JSONDecodeError as error:
         raise DataError(
             f"line {error.lineno} is not JSON: {error.msg}",
             where=path,
             remedy="fix the line, or delete the file if vlwm wrote it: it is made again",
+        ) from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{error.object[error.start]!a} is half a character",
+            where=path,
+            remedy="fix the text, or delete the file if vlwm wrote it: it is made again",
         ) from error
     except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
         raise DataError(

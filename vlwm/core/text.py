@@ -1,9 +1,14 @@
-"""Make text of others (names in files, catalogues, configs) safe to print, draw or put in HTML."""
+"""Make text of others (names in files, catalogues, configs) safe to print, draw or put in HTML.
+
+Times in words are here too: the training log, the dashboard and the commands share them.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import time
 import unicodedata
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -87,3 +92,27 @@ def _escaped(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def time_of_day(seconds: float, form: str) -> str:
+    """Return a moment (seconds since 1970) in local time; "never" beyond all calendars."""
+    try:
+        return time.strftime(form, time.localtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return "never"
+
+
+def span(seconds: float | None, none: str = "-") -> str:
+    """Return a time span in its two largest units."""
+    if seconds is None or not math.isfinite(seconds):
+        return none
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02d} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -18,8 +18,8 @@ from vlwm.core.monitoring.formatting import (
     percent,
     short,
     size,
-    span,
 )
+from vlwm.core.text import span
 
 ROOT = Path(__file__).parents[3]
 

@@ -72,7 +72,7 @@ def finish(folder: Path, data: Path, *options: str, fresh: bool = False) -> tupl
 def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_data: Path) -> Path:
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    code, out, err = finish(folder, tiny_data, fresh=True)
+    code, out, err = finish(folder, tiny_data, "--price", "2", fresh=True)
     assert code == 0, err
     assert "next: vlwm eval" in out and "memory_baseline" in out
     return folder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vlwm.commands.shared.output import console, emit_json, note
 from vlwm.core.fetch.catalogue import command_for
 from vlwm.core.files import free_bytes
-from vlwm.core.text import safe_text
+from vlwm.core.text import safe_text, span, time_of_day
 
 if TYPE_CHECKING:
     from vlwm.core.fetch.catalogue import Entry
@@ -160,7 +160,7 @@ def progress(entries: Sequence[Entry]) -> Iterator[_Report]:
         with _bars(entries) as report:
             yield report
     else:
-        yield _Lines(), note
+        yield LineProgress(), note
 
 
 @contextmanager
@@ -194,16 +194,33 @@ def _bars(entries: Sequence[Entry]) -> Iterator[_Report]:
         yield report, say
 
 
-class _Lines:
+class LineProgress:
     """One line every few seconds, for logs and pipes."""
 
     def __init__(self, every_s: float = 10.0) -> None:
         self.every_s = every_s
         self.last = 0.0
+        self.begun: dict[str, tuple[float, int]] = {}
 
     def __call__(self, entry: Entry, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        # bytes that an earlier process kept do not count towards the rate
+        began, first = self.begun.setdefault(entry.name, (now, done))
+        if now - self.last < self.every_s:
+            return
+        self.last = now
+        share = f" of {total / 1e6:.0f}" if total else ""
+        pace = _pace(done - first, now - began, total, done)
+        note(f"{entry.name}: {done / 1e6:.0f}{share} MB{pace}")
 
-        if time.monotonic() - self.last >= self.every_s:
-            self.last = time.monotonic()
-            share = f" of {total / 1e6:.0f}" if total else ""
-            note(f"{entry.name}: {done / 1e6:.0f}{share} MB")
+
+def _pace(fetched: int, seconds: float, total: int | None, done: int) -> str:
+    """Return rate, time left and its end; nothing where there is none yet."""
+    if fetched <= 0 or seconds <= 0.0:
+        return ""
+    rate = fetched / seconds
+    if not total or done >= total:
+        return f", {rate / 1e6:.2g} MB/s"
+    left_s = (total - done) / rate
+    ends = time_of_day(time.time() + left_s, "%a %H:%M")
+    return f", {rate / 1e6:.2g} MB/s, {span(left_s)} left, ends {ends}"

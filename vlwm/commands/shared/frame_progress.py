@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vlwm.commands.shared.output import console, note
+from vlwm.core.text import span, time_of_day
 
 if TYPE_CHECKING:
     from vlwm.core.data.generation.prepare import OnFrames
@@ -72,5 +73,7 @@ class LineProgress:
             rate = (made - self.first) / max(now - self.started, 1e-9)
             pace = ""
             if made > self.first:  # no rate or time until there is one
-                pace = f", {rate:.2g}/s, {(self.total - made) / rate:.0f} s left"
+                left_s = (self.total - made) / rate
+                ends = time_of_day(time.time() + left_s, "%a %H:%M")
+                pace = f", {rate:.2g}/s, {span(left_s)} left, ends {ends}"
             note(f"{session}: {made} of {self.total} frames{pace}")

@@ -6,9 +6,10 @@ import os
 import shlex
 from dataclasses import dataclass
 
-from vlwm.core.monitoring.formatting import Glyphs, span
+from vlwm.core.monitoring.formatting import Glyphs
 from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.run_status import HealthSign
+from vlwm.core.text import span
 from vlwm.core.vocabulary import Phase, Stage
 
 STAGE_WORDS: dict[str, str] = {Stage.TOKENIZER: "tokenizer", Stage.WORLD: "world model"}

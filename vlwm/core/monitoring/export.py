@@ -8,9 +8,10 @@ import time
 from typing import Any
 
 from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
-from vlwm.core.monitoring.formatting import ASCII, clean, short, span
+from vlwm.core.monitoring.formatting import ASCII, clean, short
 from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
 from vlwm.core.run_status import finite as number
+from vlwm.core.text import span
 
 
 def to_dict(snapshot: Snapshot) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -120,27 +119,3 @@ def gib(value: float | None, none: str = "-") -> str:
         return none
     amount = value / (1 << 30)
     return f"{amount:.1f}" if amount < 99.95 else f"{amount:.0f}"
-
-
-def time_of_day(seconds: float, form: str) -> str:
-    """Return a moment (seconds since 1970) in local time; "never" beyond all calendars."""
-    try:
-        return time.strftime(form, time.localtime(seconds))
-    except (OverflowError, OSError, ValueError):
-        return "never"
-
-
-def span(seconds: float | None, none: str = "-") -> str:
-    """Return a time span in its two largest units."""
-    if seconds is None or not math.isfinite(seconds):
-        return none
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s" if minutes < 10 else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.text import Text
 
 from vlwm.core.hardware.gpu import Gpu
-from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, size, span
+from vlwm.core.monitoring.formatting import Glyphs, clean, gib, percent, size
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, gauge, line, named, packed, spread
 from vlwm.core.monitoring.snapshot import MachineSample, Snapshot
+from vlwm.core.text import span
 
 
 def machine(snapshot: Snapshot, room: Room) -> list[Text]:

@@ -15,11 +15,12 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from vlwm.core.monitoring.diagnosis import PHASE_WORDS, STAGE_WORDS, next_step, state_of, worries
-from vlwm.core.monitoring.formatting import Glyphs, clean, percent, short, size, span, time_of_day
+from vlwm.core.monitoring.formatting import Glyphs, clean, percent, short, size
 from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.monitoring.terminal.charts import bar, sparkline
 from vlwm.core.run_status import HealthSign
 from vlwm.core.run_status import finite as number
+from vlwm.core.text import span, time_of_day
 from vlwm.core.vocabulary import Stage
 
 LABEL, FAINT = "grey62", "dim"

@@ -111,6 +111,28 @@ class Gone(Stop):
         return False
 
 
+class Between(Stop):
+    """The signal comes right after the loop has asked for it in that step."""
+
+    asked = False
+    seen = False
+
+    def __bool__(self) -> bool:
+        self.seen = self.seen or self.asked
+        self.asked = self.asked or super().__bool__()
+        return self.seen
+
+
+def test_a_signal_between_two_looks_loses_no_step(
+    config: Config, data: TrainData, whole: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Whatever step the status names when the run has stopped, the next process resumes there."""
+    with pytest.raises(StopRequested):
+        learnt(config, data, tmp_path, ("fusion", 2), Between)
+    found, made = learnt(config, data, tmp_path)
+    assert same(found, whole) and made == [f"fusion {k}" for k in range(3, STEPS)]
+
+
 def test_a_killed_process_has_lost_minutes_at_most(
     config: Config, data: TrainData, whole: dict[str, Tensor], tmp_path: Path
 ) -> None:

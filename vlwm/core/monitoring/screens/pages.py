@@ -9,11 +9,12 @@ from rich.text import Text
 
 from vlwm.core.monitoring import plots
 from vlwm.core.monitoring.diagnosis import state_of
-from vlwm.core.monitoring.formatting import clean, percent, short, span
+from vlwm.core.monitoring.formatting import clean, percent, short
 from vlwm.core.monitoring.panels import FAINT, LABEL, Room, header, line, spread, wrapped
 from vlwm.core.monitoring.screens.view import CHARTS, View
 from vlwm.core.monitoring.snapshot import Snapshot
 from vlwm.core.run_status import finite as number
+from vlwm.core.text import span
 
 KEYS = (
     ("?", "this help"),

@@ -28,6 +28,7 @@ from vlwm.core.training.loop.optimizer import Schedule, build_optimizer, set_lr
 from vlwm.core.training.loop.stepper import Stepper
 from vlwm.core.training.loop.task import batch_size
 from vlwm.core.training.run_context import Run
+from vlwm.core.training.runtime.stop_signal import StopRequested
 from vlwm.core.training.startup.resume import comparable
 from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.vocabulary import Phase, Stage
@@ -185,13 +186,17 @@ class PretrainingProgress(PhaseProgress):
         self.run.status.values["step"] = done
         # a save costs more than a step: only when it is late, at a signal, at the end
         late = time.monotonic() - self._saved > 60 * self.run.config.checkpoint_config.minutes
-        if self.run.stop or late or done == phase.steps:
+        # asked once: a signal after this line is answered by the next step, which saves before
+        stop = bool(self.run.stop)
+        if stop or late or done == phase.steps:
             # a finished phase needs no moments any more
             left = optimizer.state_dict() if done < phase.steps else None
             module = phase.module.state_dict()
             self.phases[phase.name.value] = {"done": done, "module": module, "optimizer": left}
             self._save()
-        self.run.tick()
+        self.run.status.beat()
+        if stop:
+            raise StopRequested
 
     def _save(self) -> None:
         if self.run.ranks.lead:

@@ -5,6 +5,7 @@ The heart beats from the loop itself, not from a thread: a beat means that work 
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -12,8 +13,11 @@ from typing import Any
 
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.run_status import FIELDS, Status
+from vlwm.core.training.telemetry.progress_lines import ProgressLines
 from vlwm.core.training.telemetry.run_plan import RunPlan
 from vlwm.core.vocabulary import Phase
+
+log = logging.getLogger("vlwm.training")
 
 _PERIOD_S = 1.0
 
@@ -24,7 +28,8 @@ class StatusWriter:
     Args:
         folder: the run folder (the root one, in both stages).
         writes: False for a process that leaves writing to another one.
-        plan: the parts of the whole run; adds `plan` and `eta_run_s` to each status.
+        plan: the parts of the whole run; adds `plan` and `eta_run_s` to each status, and lines
+            of progress to the log.
         fields: what stays the same: device, config name, work_dir.
     """
 
@@ -34,6 +39,7 @@ class StatusWriter:
         self.folder = folder
         self.writes = writes
         self.plan = plan
+        self._lines = ProgressLines()
         now = time.time()
         first = Status(
             state="running",
@@ -79,6 +85,9 @@ class StatusWriter:
         if self.plan is not None:
             self.plan.observe(self.values)
             self.values |= self.plan.values()
+            line = self._lines.due(self.values)
+            if line is not None:
+                log.info("%s", line)
         self.folder.write_status(self.values)
         if self.copy is not None:
             self.copy.write_status(self.values)
