@@ -48,7 +48,7 @@ def test_the_run_folder_holds_what_it_should(tiny: Any, whole_run: Path) -> None
     log = next(whole_run.glob("train_*.log")).read_text()
     for part in ("stage 1: tokenizer", "stage 2: world model"):  # when it ends, and its cost
         assert re.search(rf"{part}, .*; .* left, ends .*; \$0\.\d\d so far, about \$0", log)
-    assert re.search(r"done in \d+ s; \$0\.\d\d in all", log)
+    assert re.search(r"done in (\d+ min )?\d+ s; \$0\.\d\d in all", log)
     records = tiny.lines(RunFolder(whole_run))
     named = set().union(*records)
     assert set(_NUMBERS.split()) <= named

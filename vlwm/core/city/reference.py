@@ -32,6 +32,10 @@ _SAME_AS_JGD2011 = {6697, 6668, 6667, 4612, 4326, 4979, 9754, 9755}
 _SCALE = 0.003
 """a projection that stretches lengths more than this is not used as it is (Web Mercator: 23 %)"""
 _MARGIN_DEG = 1.0
+_NARROW_DEG = 0.1
+"""beyond the area of use, where the other order of the axes is inside"""
+_MOST = 0.9
+"""of the points"""
 _WITH_ZONE = {"EPSG:25831": "EPSG:5649", "EPSG:25832": "EPSG:4647", "EPSG:25833": "EPSG:5650"}
 """the same systems with the number of the zone before the easting, as German files have it"""
 _LONGEST_NAME = 4000
@@ -103,8 +107,11 @@ class Reference:
         mine, others = self.holds(points), other.holds(points)
         # the order of most points; in doubt that of the definition
         takes_other = others.sum() > mine.sum()
-        if mine.all() and others.all() and is_mirrored is not None:
-            takes_other = is_mirrored(self) and not is_mirrored(other)
+        if mine.all() and others.all():
+            inward = is_mirrored is not None and is_mirrored(self)
+            outward = is_mirrored is not None and is_mirrored(other)
+            by_place = other.is_nearer(self, points) and not outward
+            takes_other = (inward and not outward) or by_place
         chosen, inside = (other, others) if takes_other else (self, mine)
         if 2 * inside.sum() >= len(points):
             order = "north, east" if chosen.swapped else "east, north"
@@ -128,15 +135,27 @@ class Reference:
         """Its name for people."""
         return self.name or "latitude and longitude of JGD2011"
 
-    def holds(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which points (N, 3) are in the area where the system is used."""
+    def holds(self, points: NDArray[np.float64], margin: float = _MARGIN_DEG) -> NDArray[np.bool_]:
+        """Return which points (N, 3) are in the area where the system is used.
+
+        Args:
+            margin: degrees beyond it that belong to it too.
+        """
         with np.errstate(all="ignore"):
             latitude, longitude, _ = self.degrees(points).T
         south, west, north, east = self.area
-        inside = (latitude >= south - _MARGIN_DEG) & (latitude <= north + _MARGIN_DEG)
-        after, before = longitude >= west - _MARGIN_DEG, longitude <= east + _MARGIN_DEG
+        inside = (latitude >= south - margin) & (latitude <= north + margin)
+        after, before = longitude >= west - margin, longitude <= east + margin
         # an area across the date line begins east of where it ends
         return np.asarray(inside & (after | before if west > east else after & before))
+
+    def is_nearer(self, other: Reference, points: NDArray[np.float64]) -> bool:
+        """Return True where most points (N, 3) are in the area of use, and few as `other` has them.
+
+        The margin is narrow: exchanged axes move a city in its plane by tens of kilometres.
+        """
+        mine, others = (r.holds(points, _NARROW_DEG).mean() for r in (self, other))
+        return bool(mine > _MOST and others < 1.0 - _MOST)
 
     def _usable_at(self, middle: NDArray[np.float64]) -> Reference:
         """Return the system, by way of degrees where it stretches lengths at this place."""

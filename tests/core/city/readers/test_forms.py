@@ -126,6 +126,8 @@ def _patch(points: Sequence[str]) -> str:
 
 
 def _triangles(points: Sequence[str]) -> str:
+    """Inside in front, and turned around."""
+    points = points[::-1]
     cut = (points[:3], [points[0], *points[2:]])
     both = "".join(polygon(p).replace("gml:Polygon", "gml:Triangle") for p in cut)
     surface = f"<gml:TriangulatedSurface><gml:trianglePatches>{both}</gml:trianglePatches>"
@@ -149,9 +151,25 @@ def _old(points: Sequence[str]) -> str:
     )
 
 
-@pytest.mark.parametrize("surface", [_ring, _patch, _triangles, _rectangle, _old])
+def _turned(inner: str, times: int = 1) -> str:
+    for _ in range(times):
+        inner = f'<gml:OrientableSurface orientation="-"><gml:baseSurface>{inner}' \
+                "</gml:baseSurface></gml:OrientableSurface>"  # fmt: skip
+    return inner
+
+
+_SURFACES = [
+    _ring, _patch, _triangles, _rectangle, _old,
+    lambda p: _turned(polygon(p[::-1])), lambda p: _turned(_ring(p), 2),
+    lambda p: _turned(_patch(p[::-1]), 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("surface", _SURFACES)
 def test_surfaces_of_gml(tmp_path: Path, surface: Callable[[Sequence[str]], str]) -> None:
-    whole(read_text(tmp_path / "a.gml", gml_text(town_gml(surface=surface))))
+    city = read_text(tmp_path / "a.gml", gml_text(town_gml(surface=surface)))
+    whole(city)
+    assert signed_volume(city.mesh) > 0 and city.report.notes == ()
 
 
 @pytest.mark.parametrize("member", ["gml:featureMember", "gml:featureMembers", "gml:member"])

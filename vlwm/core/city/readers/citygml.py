@@ -22,14 +22,15 @@ from vlwm.core.city.readers.citygml_levels import chosen_surfaces
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, ROAD, TERRAIN, VEGETATION
 from vlwm.core.city.readers.foreign import as_utf8
 from vlwm.core.city.readers.gml_geometry import (
-    PATCHES,
     BrokenFeature,
+    Surface,
     floats,
     id_of,
     local,
     names_systems,
     nearest,
     numbers_of,
+    patches,
 )
 from vlwm.core.city.readers.source_files import Source
 
@@ -277,7 +278,7 @@ def _feature(element: Any, kind: str, otherwise: str) -> Feature | Broken | None
     name = id_of(element, otherwise)
     try:
         if kind == TERRAIN:
-            lod, polygons = 1, list(element.iter(*PATCHES))
+            lod, polygons = 1, patches([element])
             if not polygons:
                 return _other_relief(element, name)
         else:
@@ -297,15 +298,15 @@ def _other_relief(element: Any, name: str) -> Broken | None:
     return None
 
 
-def _system_of(polygons: list[Any], feature: Any) -> str | None:
+def _system_of(polygons: list[Surface], feature: Any) -> str | None:
     """Return the one reference system that chosen surfaces name.
 
     Raises:
         BrokenFeature: they name several, or have no heights.
     """
-    if any(nearest(p, "srsDimension", feature) == "2" for p in polygons):
+    if any(nearest(p.element, "srsDimension", feature) == "2" for p in polygons):
         raise BrokenFeature("its coordinates have no heights (srsDimension 2)")
-    found = {nearest(p, "srsName", feature) for p in polygons}
+    found = {nearest(p.element, "srsName", feature) for p in polygons}
     if len(found) > 1:
         raise BrokenFeature("its surfaces are in several reference systems")
     return next(iter(found), None)

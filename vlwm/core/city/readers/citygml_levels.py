@@ -12,7 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, ROAD, VEGETATION
-from vlwm.core.city.readers.gml_geometry import BrokenFeature, has_links, linked, local, patches
+from vlwm.core.city.readers.gml_geometry import (
+    BrokenFeature,
+    Surface,
+    as_solids_turn,
+    has_links,
+    linked,
+    local,
+    patches,
+)
 
 _LODS = {  # in order of preference
     BUILDING: (2, 1, 3, 4),
@@ -45,7 +53,7 @@ class _Unit:
     fittings: dict[int, list[Any]] = field(default_factory=dict)
     dead_links: int = 0
 
-    def polygons(self, lod: int) -> list[Any]:
+    def polygons(self, lod: int) -> list[Surface]:
         """Return surfaces of the body at a level with its installations; none without a body."""
         first, second = self.surfaces.get(lod, []), self.solids.get(lod, [])
         if lod == 1:
@@ -54,17 +62,22 @@ class _Unit:
         if not body:
             body = self._surfaces_of(second, [])
         elif lod > 1:
+            body = as_solids_turn(body, second, self.feature)
             body += self._only_in_solid(second, body)
         fittings = patches(self.fittings.get(lod, ()))
-        return list(dict.fromkeys(body + fittings)) if body else []
+        first: dict[Any, Surface] = {}
+        for surface in body + fittings if body else ():
+            # a wall between two spaces, in front of one and behind the other, is one wall
+            first.setdefault(surface.element, surface)
+        return list(first.values())
 
-    def _surfaces_of(self, geometries: list[Any], found: list[Any]) -> list[Any]:
+    def _surfaces_of(self, geometries: list[Any], found: list[Surface]) -> list[Surface]:
         written = patches(geometries)
         by_link, dead = linked(geometries, self.feature, written + found)
         self.dead_links += dead
         return written + by_link
 
-    def _only_in_solid(self, solids: list[Any], body: list[Any]) -> list[Any]:
+    def _only_in_solid(self, solids: list[Any], body: list[Surface]) -> list[Surface]:
         """Return surfaces of solids that are partly links: without them the body has holes."""
         by_link, _ = linked(solids, self.feature, body)
         written = patches(solids) if has_links(solids) else []
@@ -98,7 +111,7 @@ def _units(element: Any) -> list[_Unit]:
     return list(units.values())
 
 
-def chosen_surfaces(element: Any, kind: str) -> tuple[int, list[Any]]:
+def chosen_surfaces(element: Any, kind: str) -> tuple[int, list[Surface]]:
     """Return the first level that a unit has, and surfaces: each part at its own best level.
 
     A building's own coarse block is left out where its parts have finer walls.

@@ -3,13 +3,14 @@
 A surface is a Polygon, PolygonPatch, Rectangle or Triangle, however deep in Surface, Tin,
 CompositeSurface, OrientableSurface, Solid and the like. Its rings are LinearRing or Ring (of
 LineString, Curve, OrientableCurve), their points posList, pos, coordinates, coord or pointProperty.
+Where an OrientableSurface turns a surface around, its rings are read backwards.
 Curved segments are refused by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lxml import etree
@@ -38,7 +39,9 @@ _CURVED = frozenset(
     ]
 )
 _XLINK = "http://www.w3.org/1999/xlink"
+_HREF = f"{{{_XLINK}}}href"
 _links = etree.XPath(".//@x:href", namespaces={"x": _XLINK}, smart_strings=False)
+_linking = etree.XPath(".//*[@x:href]", namespaces={"x": _XLINK})
 _systems = etree.XPath(".//@srsName|.//@srsDimension", smart_strings=False)
 
 
@@ -60,12 +63,26 @@ def id_of(element: Any, otherwise: str = "") -> str:
     return otherwise
 
 
-def patches(geometries: Iterable[Any]) -> list[Any]:
+class Surface(NamedTuple):
+    """A surface, and whether it is used with its other side in front."""
+
+    element: Any
+    turned: bool = False
+
+
+def patches(geometries: Iterable[Any]) -> list[Surface]:
     """Return the surfaces that are written inside geometries."""
-    return [patch for geometry in geometries for patch in geometry.iter(*PATCHES)]
+    found = []
+    for geometry in geometries:
+        turning = _has_turned(geometry)
+        for patch in geometry.iter(*PATCHES):
+            found.append(Surface(patch, turning and _is_turned(patch, geometry)))
+    return found
 
 
-def linked(geometries: Iterable[Any], feature: Any, found: list[Any]) -> tuple[list[Any], int]:
+def linked(
+    geometries: Iterable[Any], feature: Any, found: list[Surface]
+) -> tuple[list[Surface], int]:
     """Return surfaces that geometries name by link, and how many links lead out of the feature.
 
     Args:
@@ -74,14 +91,66 @@ def linked(geometries: Iterable[Any], feature: Any, found: list[Any]) -> tuple[l
     names = [str(h) for g in geometries for h in _links(g)]
     if not names:
         return [], 0
-    written = {id_of(p) for p in found}
-    rest = [n for n in names if n.lstrip("#") not in written]
-    if not rest:
+    written = {id_of(p.element) for p in found}
+    if all(n.lstrip("#") in written for n in names):
         return [], 0
-    by_id = {name: e for e in feature.iter() if local(e) and (name := id_of(e))}
-    targets = [by_id.get(n.removeprefix("#")) for n in rest]
-    inside = [t for t in targets if t is not None]
-    return patches(inside), len(targets) - len(inside)
+    by_id = _by_id(feature)
+    inside, dead = [], 0
+    for geometry in geometries:
+        for name, turned in _turned_links(geometry):
+            target = by_id.get(name.removeprefix("#"))
+            if name.lstrip("#") not in written:
+                dead += target is None
+                inside += [] if target is None else _below(target, turned)
+    return inside, dead
+
+
+def as_solids_turn(surfaces: list[Surface], solids: Iterable[Any], feature: Any) -> list[Surface]:
+    """Return surfaces with the side in front that solids which link to them give them."""
+    solids = [solid for solid in solids if _has_turned(solid)]
+    if not solids:
+        return surfaces
+    by_id = _by_id(feature)
+    sides = {
+        surface.element: surface.turned
+        for solid in solids
+        for name, turned in _turned_links(solid)
+        if (target := by_id.get(name.removeprefix("#"))) is not None
+        for surface in _below(target, turned)
+    }
+    return [s._replace(turned=sides.get(s.element, s.turned)) for s in surfaces]
+
+
+def _by_id(feature: Any) -> dict[str, Any]:
+    return {name: e for e in feature.iter() if local(e) and (name := id_of(e))}
+
+
+def _below(target: Any, turned: bool) -> list[Surface]:
+    """Return the surfaces of a link's target, turned where the link is."""
+    return [s._replace(turned=s.turned != turned) for s in patches([target])]
+
+
+def _turned_links(geometry: Any) -> list[tuple[str, bool]]:
+    """Return the links in a geometry, and whether each is to the other side."""
+    turning = _has_turned(geometry)
+    return [
+        (str(element.get(_HREF)), turning and _is_turned(element, geometry))
+        for element in _linking(geometry)
+    ]
+
+
+def _has_turned(geometry: Any) -> bool:
+    return any(e.get("orientation") == "-" for e in geometry.iter("{*}OrientableSurface"))
+
+
+def _is_turned(element: Any, top: Any) -> bool:
+    """Return True below an odd number of OrientableSurface with orientation "-", up to `top`."""
+    turns, current = 0, element
+    while current is not None:
+        if local(current) == "OrientableSurface" and current.get("orientation") == "-":
+            turns += 1
+        current = None if current is top else current.getparent()
+    return turns % 2 == 1
 
 
 def has_links(geometries: Iterable[Any]) -> bool:
@@ -110,7 +179,7 @@ def nearest(element: Any, key: str, top: Any) -> str | None:
     return None
 
 
-def numbers_of(polygons: list[Any]) -> tuple[NDArray[np.float64], list[int], list[int]]:
+def numbers_of(polygons: list[Surface]) -> tuple[NDArray[np.float64], list[int], list[int]]:
     """Return points (P, 3) of surfaces, points of each ring, and rings of each surface.
 
     Raises:
@@ -119,13 +188,13 @@ def numbers_of(polygons: list[Any]) -> tuple[NDArray[np.float64], list[int], lis
     words: list[str] = []
     sizes: list[int] = []
     rings: list[int] = []
-    for polygon in polygons:
+    for polygon, turned in polygons:
         before = len(sizes)
         for ring in polygon.iter(*_RINGS):
             numbers = _words_of(ring)
             if len(numbers) % 3:
                 raise BrokenFeature("a ring is not made of triples")
-            words += numbers
+            words += _reversed(numbers) if turned else numbers
             sizes.append(len(numbers) // 3)
         if len(sizes) > before:
             rings.append(len(sizes) - before)
@@ -160,6 +229,11 @@ def _words_of(ring: Any) -> list[str]:
     return words or _old_words(ring)
 
 
+def _reversed(words: list[str]) -> list[str]:
+    """Return coordinates from the last point to the first."""
+    return [word for k in range(len(words) - 3, -1, -3) for word in words[k : k + 3]]
+
+
 def _curves(ring: Any) -> Iterator[list[str]]:
     """Yield the coordinates of each curve of a ring, in the ring's direction."""
     for element in ring.iter():
@@ -169,8 +243,7 @@ def _curves(ring: Any) -> Iterator[list[str]]:
         words = " ".join(member.itertext(*_POINTS, with_tail=False)).split() or _old_words(member)
         turns = sum(e.get("orientation") == "-" for e in member.iter("{*}OrientableCurve"))
         if turns % 2:
-            triples = [words[k : k + 3] for k in range(0, len(words), 3)]
-            words = [word for triple in reversed(triples) for word in triple]
+            words = _reversed(words)
         yield words
 
 

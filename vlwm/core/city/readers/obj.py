@@ -19,15 +19,22 @@ from numpy.typing import NDArray
 from vlwm.core.city.readers.feature_batch import BUILDING, Skipped
 from vlwm.core.city.readers.obj_axes import Axes, axes_of, stated_unit
 from vlwm.core.city.readers.obj_kinds import (
+    INWARD_SHARE,
     inward_note,
     joined_parts,
     kinds_of,
     levels_of,
     notes_of,
+    share_inward,
 )
 from vlwm.core.city.readers.obj_lines import BadLine, ObjLines, lines_of, read_careful
 from vlwm.core.city.readers.obj_lines import read_plain as _read_plain
-from vlwm.core.city.readers.obj_place import are_degrees, from_degrees, system_of
+from vlwm.core.city.readers.obj_place import (
+    are_degrees,
+    from_degrees,
+    is_north_first,
+    system_of,
+)
 from vlwm.core.city.readers.source_files import Source
 from vlwm.core.geometry.shells import scattered, shells_of_faces
 from vlwm.core.text import safe_text
@@ -127,8 +134,7 @@ def read_obj(
     ]
     stated = _COPYRIGHT.search(head)
     kinds = _kinds(source, names, vertices, found.faces[keep], owners[keep], notes)
-    turned = inward_note(vertices, found.faces[keep], owners[keep])
-    notes += [f"{{file}}: {turned}"] if turned else []
+    vertices = _east_first(source, crs, vertices, found.faces[keep], owners[keep], notes)
     plain, lods = levels_of(names)
     if lods is not None:
         count = len(plain) - len(set(plain))
@@ -140,6 +146,24 @@ def read_obj(
         crs, vertices, found.faces[keep], names, owners[keep], named,
         skipped, axes, notes, stated.group(1).strip() if stated else "", kinds, lods,
     )  # fmt: skip
+
+
+def _east_first(
+    source: Source, crs: str | None, vertices: NDArray[np.float64],
+    faces: NDArray[np.int64], owners: NDArray[np.int64], notes: list[str],
+) -> NDArray[np.float64]:  # fmt: skip
+    """Return vertices (V, 3) with east before north; note what is unusual about their axes."""
+    inward = share_inward(vertices, faces, owners)
+    is_outward = inward is not None and inward <= 1.0 - INWARD_SHARE
+    used = vertices[np.unique(faces)]
+    reason = is_north_first(used, crs or DEFAULT_CRS, source.mesh, is_outward=is_outward)
+    if reason is not None:
+        notes.append(f"{{file}}: x is taken as north and y as east: {reason}")
+        vertices = vertices[:, [1, 0, 2]]
+        inward = None if inward is None else 1.0 - inward
+    doubt = inward_note(inward)
+    notes += [f"{{file}}: {doubt}"] if doubt else []
+    return vertices
 
 
 def _kinds(

@@ -24,7 +24,7 @@ _GROUND = frozenset((
     "terrain", "ground", "relief", "dem", "dtm", "dgm", "landscape", "topography", "topo",
     "地形", "地面", "地表",
 ))  # fmt: skip
-_INWARD_SHARE, _FEWEST = 0.9, 8
+INWARD_SHARE, _FEWEST = 0.9, 8
 _ROADS = frozenset((
     "road", "roads", "street", "streets", "highway", "highways", "sidewalk", "sidewalks",
     "footway", "path", "paths", "parking", "railway", "railways", "道路", "歩道", "線路",
@@ -210,10 +210,10 @@ def levels_of(names: Sequence[str]) -> tuple[list[str], list[int] | None]:
     return plain, levels
 
 
-def inward_note(
+def share_inward(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
-) -> str | None:
-    """Return a note where the walls of nearly all features look inward, as in a mirror.
+) -> float | None:
+    """Return the share of features whose walls look inward, as in a mirror; None for too few.
 
     Args:
         vertices: (V, 3) metres.
@@ -226,8 +226,12 @@ def inward_note(
     corner = vertices[faces[starts, 0]][owner.reshape(-1)]
     a, b, c = (vertices[faces[:, k]] - corner for k in range(3))
     volume = np.bincount(owner.reshape(-1), np.einsum("ij,ij->i", a, np.cross(b, c)))
-    inward = float((volume < 0).mean())
-    if len(numbers) < _FEWEST or inward < _INWARD_SHARE:
+    return float((volume < 0).mean()) if len(numbers) >= _FEWEST else None
+
+
+def inward_note(inward: float | None) -> str | None:
+    """Return a note where the walls of nearly all features look inward."""
+    if inward is None or inward < INWARD_SHARE:
         return None
     return (
         "the walls of its buildings look inward: its axes may be exchanged or mirrored (x is east, "

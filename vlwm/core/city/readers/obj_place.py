@@ -7,15 +7,18 @@ into a `.prj` file of the same name; some tools write longitude and latitude ins
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from vlwm.core.city.area import mesh_bounds
 from vlwm.core.city.crs import Zone
 from vlwm.core.city.readers.source_files import Source
-from vlwm.core.city.reference import Reference
+from vlwm.core.city.reference import Reference, UnknownReference, reference_of
+from vlwm.core.errors import UsageError
 
 _PLANE = re.compile(r"(?:EPSG[:\"',\s]+|_)(66(?:69|7\d|8[0-7]))(?!\d)", re.ASCII)
 _ANY = re.compile(r"EPSG:{1,2}\s?(\d{4,5})(?!\d)", re.IGNORECASE | re.ASCII)
@@ -38,6 +41,8 @@ _ROMAN = [
 _WKT = re.compile(r"(?:PROJCS|PROJCRS|COMPD_CS|COMPOUNDCRS)\[.*\]", re.DOTALL)
 _CODES = re.compile(r'((?:AUTHORITY|ID)\["EPSG",\s*"?(\d{4,5})"?)')
 _PRJ_BYTES = 20_000
+_SAMPLE = 1000
+"""vertices that tell where a file is"""
 _STEEP = 200.0
 """degrees are recognised by heights this many times the extent of the plan"""
 
@@ -133,3 +138,40 @@ def from_degrees(vertices: NDArray[np.float64]) -> tuple[NDArray[np.float64], st
     metres[good] = reference.metres(vertices[good], zone)
     order = "latitude, longitude" if is_swapped else "longitude, latitude"
     return metres, str(zone.crs), f"its coordinates are taken as {order} in degrees"
+
+
+def is_north_first(
+    vertices: NDArray[np.float64], crs: str, mesh: str | None, *, is_outward: bool
+) -> str | None:
+    """Return why x is north and y is east in a file, or None where nothing says so.
+
+    A plane of Japan is defined with x to the north, and OBJ writers turn it or do not. The mesh in
+    the file's name tells; without one, the area where the system is used does, where only the
+    exchanged coordinates are in it.
+
+    Args:
+        vertices: (V, 3) metres.
+        crs: EPSG code of the file's plane.
+        mesh: code in the file's name.
+        is_outward: the walls of its buildings look outward as the coordinates are.
+    """
+    points = vertices[np.isfinite(vertices).all(axis=1)]
+    points = points[:: max(1, len(points) // _SAMPLE)]
+    try:
+        east = replace(reference_of(crs), swapped=False)
+    except UnknownReference:
+        return None
+    if not len(points) or east.kind != "metric":
+        return None
+    north = replace(east, swapped=True)
+    if mesh is not None:
+        try:
+            bounds = mesh_bounds(mesh)
+        except UsageError:  # digits that are none
+            return None
+        in_mesh, other = (replace(r, area=bounds) for r in (east, north))
+        exchanged = other.is_nearer(in_mesh, points)
+        return f"with x to the east it is outside mesh {mesh}" if exchanged else None
+    if north.is_nearer(east, points) and not is_outward:
+        return f"with x to the east it is outside the area of {crs}"
+    return None
