@@ -19,7 +19,7 @@ from vlwm.core.model.losses import occupancy_loss
 from vlwm.core.model.torch_frames import ego_of
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
-from vlwm.core.training.tasks.prior_counting import count_unseen
+from vlwm.core.training.tasks.prior_pretraining import count_unseen
 
 OURS = ("memory", "memory_unet", "tokens", "all")
 LEARNERS = (*PEERS, *OURS)

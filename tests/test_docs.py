@@ -27,6 +27,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name)
+def test_files_of_the_code_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:vlwm/|core/|tests/|benchmarks/|docs/)[\w/.]*)`", text):
+        place = ROOT / "vlwm" / name if name.startswith("core/") else ROOT / name
+        assert place.exists() or place.with_suffix(".py").exists(), f"{page.name}: {name}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_exist(page: Path) -> None:
     """Every `vlwm …` line of a code block names a command and options that are there."""

@@ -15,7 +15,7 @@ from vlwm.core.model.loss_report import LossReport
 from vlwm.core.model.losses import token_loss, token_weight
 from vlwm.core.model.world_loss import WorldLoss, planned_half
 from vlwm.core.model.world_model import WorldModel
-from vlwm.core.training.tasks.prior_counting import count_unseen
+from vlwm.core.training.tasks.prior_pretraining import count_unseen
 
 
 def learnt(*more: str) -> tuple[WorldModel, list[LossReport]]:

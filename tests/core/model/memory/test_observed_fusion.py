@@ -17,7 +17,7 @@ from vlwm.core.model.bit_packing import pack_bits, unpack_bits
 from vlwm.core.model.memory.branch import TargetFrames
 from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
 from vlwm.core.model.world_loss import WorldLoss
-from vlwm.core.training.tasks.prior_counting import count_unseen
+from vlwm.core.training.tasks.prior_pretraining import count_unseen
 
 
 def observed(*more: str) -> Config:

@@ -455,7 +455,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_older_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     trainer = toy.start(tmp_path, toy.config(epochs=2), toy.ToyTask())
-    before = trainer.keeper.folder.last.read_bytes()
+    before = trainer.checkpointer.folder.last.read_bytes()
 
     def full(value: Any, handle: Any) -> None:
         handle.write(b"half of a checkpoint")
@@ -465,7 +465,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_older_one(
     with pytest.raises(MachineError) as error:
         trainer.fit()
     assert error.value.remedy and error.value.exit_code == 3
-    assert trainer.keeper.folder.last.read_bytes() == before
+    assert trainer.checkpointer.folder.last.read_bytes() == before
     monkeypatch.undo()
     again = toy.start(tmp_path, toy.config(epochs=2), toy.ToyTask())
     assert again.fit().epoch == 2 and not list(tmp_path.glob(".*.tmp"))

@@ -16,7 +16,7 @@ from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.run_folder import RunFolder
-from vlwm.core.training.loop.checkpointer import Keeper
+from vlwm.core.training.loop.checkpointer import Checkpointer
 from vlwm.core.training.options import TrainOptions
 from vlwm.core.training.run_context import Run
 from vlwm.core.training.runtime.distributed import Ranks
@@ -170,5 +170,5 @@ def test_it_makes_a_run_to_go_on_with_and_ends_with_the_first_checkpoint(
     assert not folder.holds_a_run()
     learnt(config, data, tmp_path)
     assert folder.holds_a_run() and not folder.checkpoints()
-    Keeper(folder, config.checkpoint_config).save_last({"stage": "world", "step": 0})
+    Checkpointer(folder, config.checkpoint_config).save_last({"stage": "world", "step": 0})
     assert not folder.opening.exists() and folder.checkpoints() == [folder.last]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlwm.core.training.telemetry.paces import PaceMemory, expected_paces
+from vlwm.core.training.telemetry.expected_paces import PaceMemory, expected_paces
 from vlwm.core.training.telemetry.run_plan import RunPlan
 
 PARTS = ("prepare", "tokenizer", "motion", "fusion", "world", "eval")

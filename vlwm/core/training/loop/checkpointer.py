@@ -24,7 +24,7 @@ from vlwm.core.run_folder import RunFolder
 log = logging.getLogger("vlwm.training")
 
 
-class Keeper:
+class Checkpointer:
     """Writes and prunes the checkpoints of one stage."""
 
     def __init__(self, folder: RunFolder, config: CheckpointConfig) -> None:

@@ -22,7 +22,7 @@ from vlwm.core.errors import TrainingError
 from vlwm.core.model.checkpoint import newest_valid
 from vlwm.core.run_folder import RunFolder
 from vlwm.core.run_status import HealthSign
-from vlwm.core.training.loop.checkpointer import Keeper
+from vlwm.core.training.loop.checkpointer import Checkpointer
 from vlwm.core.training.loop.optimizer import Schedule, set_lr
 from vlwm.core.training.loop.progress import Clock, Progress, StageSettings
 from vlwm.core.training.loop.reporter import Reporter
@@ -79,7 +79,7 @@ class Trainer:
         self.stop = stop
         self.ranks = state.stepper.ranks
         self.clock = Clock()
-        self.keeper = Keeper(folder, config.checkpoint_config)
+        self.checkpointer = Checkpointer(folder, config.checkpoint_config)
         self.reporter = Reporter(state, config, folder, metrics, status, self.clock)
         self.steps_per_epoch = math.ceil(self.task.samples() / settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
@@ -108,8 +108,8 @@ class Trainer:
             raise
         except PeerLost as lost:
             if device_is_idle(self.state.stepper.device, _IDLE_S):
-                self.keeper.save_last(self._content())
-                log.warning("%s; %s is written", lost, self.keeper.folder.last)
+                self.checkpointer.save_last(self._content())
+                log.warning("%s; %s is written", lost, self.checkpointer.folder.last)
             else:  # the GPU waits for numbers of the lost process: its weights cannot be read
                 log.warning("%s; the last checkpoint written before is kept", lost)
             raise
@@ -143,7 +143,7 @@ class Trainer:
         if end or self.state.watch.calm():
             self._show(Phase.SAVE)
             self.ranks.lead_does(
-                lambda: self.keeper.close_epoch(at.epoch, self._content(), best=best, end=end)
+                lambda: self.checkpointer.close_epoch(at.epoch, self._content(), best=best, end=end)
             )
             self.clock.saved()
         self._show(self._own_phase)
@@ -225,13 +225,13 @@ class Trainer:
     def begin(self) -> None:
         """Write the first checkpoint and read it back."""
         self._show(Phase.SAVE)
-        self.ranks.lead_does(lambda: self.keeper.begin(self._content()))
+        self.ranks.lead_does(lambda: self.checkpointer.begin(self._content()))
         self.clock.saved()
 
     def resume(self, content: dict[str, Any], where: str | Path) -> None:
         """Continue from a checkpoint; metrics logged after it are set aside."""
         if self.ranks.lead:
-            self.keeper.sweep()
+            self.checkpointer.sweep()
         self.state.restore(content, where)
         self.metrics.rewind(content["metrics_offset"], content["step"])
 
@@ -240,7 +240,7 @@ class Trainer:
 
     def _save(self, phase: Phase) -> None:
         self._show(phase)
-        self.ranks.lead_does(lambda: self.keeper.save_last(self._content()))
+        self.ranks.lead_does(lambda: self.checkpointer.save_last(self._content()))
         self.clock.saved()
 
     def _save_in_time(self) -> None:
@@ -251,7 +251,7 @@ class Trainer:
     def _last_good(self) -> tuple[str, dict[str, Any]] | None:
         """Return place and content of the newest checkpoint of a calm run."""
         found = newest_valid(
-            self.keeper.folder.path, wanted=lambda content: was_calm(content["health"])
+            self.checkpointer.folder.path, wanted=lambda content: was_calm(content["health"])
         )
         return None if found is None else (str(found.path), found.content)
 
@@ -263,7 +263,7 @@ class Trainer:
             raise TrainingError(
                 f"training diverged, {reason}, and {before.rollbacks} returns to the last good "
                 "checkpoint did not help",
-                where=self.keeper.folder.path,
+                where=self.checkpointer.folder.path,
                 remedy="lower --lr to 1e-5 and check the data for corruption",
             )
         # counters that the checkpoint does not know survive the return

@@ -9,7 +9,7 @@ from vlwm.core.data.windows import windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.training.loop.progress import StageSettings
 from vlwm.core.training.startup.train_data import TrainData
-from vlwm.core.training.telemetry.paces import FIRST, VALIDATE
+from vlwm.core.training.telemetry.expected_paces import FIRST, VALIDATE
 from vlwm.core.vocabulary import Phase, Split, Stage
 
 _TRAIN, _VAL, _TEST = 0.75, 0.125, 0.125  # of the sessions, before the split by place is made

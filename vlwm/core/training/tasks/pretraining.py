@@ -1,6 +1,6 @@
 """Run what stage 2 learns before its first step: a list of phases, all by one stepper.
 
-    column prior   counted, no steps          tasks/prior_counting
+    prior          counts, no steps           tasks/prior_pretraining
     motion         steps on poses alone       tasks/motion_pretraining
     fusion         steps on single windows    tasks/fusion_pretraining
 

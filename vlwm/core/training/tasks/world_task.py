@@ -30,7 +30,7 @@ from vlwm.core.training.startup.train_data import TrainData
 from vlwm.core.training.tasks.fusion_pretraining import CompletionPretraining, FusionPretraining
 from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
-from vlwm.core.training.tasks.prior_counting import PriorCounting
+from vlwm.core.training.tasks.prior_pretraining import PriorPretraining
 from vlwm.core.training.tasks.token_cache import FrameCodes
 from vlwm.core.vocabulary import Stage, Track
 
@@ -97,15 +97,15 @@ class WorldTask:
 
     def phases(self) -> tuple[PretrainingPhase, ...]:
         """Return what is learned before the first step, in order."""
-        counting = PriorCounting(self.module, self.data, self.train_set, self.device)
+        prior = PriorPretraining(self.module, self.data, self.train_set, self.device)
         motion = MotionPretraining(self.module.motion_head, self.motions, self.config, self.unseen)
         if not self.config.model.use_memory:
-            return counting, motion
+            return prior, motion
         what = (self.objective, self.train_set, self.config, self.workers)
         fusion = FusionPretraining(*what)
         if not self.module.completes:
-            return counting, motion, fusion
-        return counting, motion, fusion, CompletionPretraining(*what)
+            return prior, motion, fusion
+        return prior, motion, fusion, CompletionPretraining(*what)
 
     def samples(self) -> int:
         """Return the windows of an epoch."""

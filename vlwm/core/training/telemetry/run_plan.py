@@ -3,7 +3,7 @@
 A run has parts: prepare the data, stage 1, two warm-ups, stage 2, the test. A part has one or more
 kinds of work, each a number of units (frames, optimizer steps, windows) of one pace: stage 2 is
 steps, validations, and what only the first validation does. The pace of a kind is expected before
-it is measured (`paces.py`). Measurements replace it as they come in, and what the run has measured
+it is measured (`expected_paces.py`). Measurements replace it as they come in, and what the run has measured
 so far scales the paces of everything that is still to come.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vlwm.core.training.telemetry.paces import COUNT, FIRST, VALIDATE, PaceMemory
+from vlwm.core.training.telemetry.expected_paces import COUNT, FIRST, VALIDATE, PaceMemory
 from vlwm.core.vocabulary import Phase
 
 LABELS: dict[str, str] = {
@@ -47,7 +47,7 @@ class _Work:
     """One kind of work: units of one pace.
 
     Attributes:
-        name: the part's name, or that with an ending of `paces.py`.
+        name: the part's name, or that with an ending of `expected_paces.py`.
         expected_s: seconds a unit before anything is measured; None where nothing is known.
         units: of the part; of one validation. None before the data are known.
         done: units that this process has measured.

@@ -1,8 +1,9 @@
-"""Count on the train split what to expect where no past frame reaches: the first phase of stage 2.
+"""Tell the model what to expect where no past frame reaches: the first phase of stage 2.
 
-Two counts: how often each height layer is occupied (the column prior), and what is beyond the edge
-of the past frames (`memory.extrapolation`). Both take seconds, so they are made again whenever a
-run starts stage 2, and no weights replace them: they are of the data.
+Two statistics of the train split: how often each height layer is occupied (the column prior, which
+`PackedStore.column_prior` counts), and what is beyond the edge of the past frames, counted here
+(`memory.extrapolation`). Both take seconds, so they are made again whenever a run starts stage 2,
+and no weights replace them: they are of the data.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _WINDOWS = 128
 """of the train split that are counted beyond their edge"""
 
 
-class PriorCounting(PretrainingPhase):
+class PriorPretraining(PretrainingPhase):
     """Counts; without steps.
 
     Args:
