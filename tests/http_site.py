@@ -32,6 +32,7 @@ class Site:
     ranges: bool = True
     requests: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
+    value_of_signature: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next_fault(self) -> Behaviour:
@@ -49,6 +50,8 @@ class Site:
 class Handler(BaseHTTPRequestHandler):
     """Serves `server.site.body`, with its next fault."""
 
+    server: QuietServer
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *args: object) -> None:
@@ -56,13 +59,13 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def site(self) -> Site:
-        return self.server.site  # type: ignore[attr-defined]
+        return self.server.site
 
     def do_GET(self) -> None:
         site = self.site
         site.requests.append({"path": self.path, **dict(self.headers.items())})
         if self.path.startswith("/signed"):
-            if not self.path.endswith(f"={site.value_of_signature}"):  # type: ignore[attr-defined]
+            if not self.path.endswith(f"={site.value_of_signature}"):
                 return self.plain(403, b"expired")
             return self.serve(Behaviour())
         fault = site.next_fault()
@@ -128,6 +131,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
+    site: Site
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away is no news here."""
@@ -138,7 +142,7 @@ def site() -> Iterator[Site]:
     server = QuietServer(("127.0.0.1", 0), Handler)
     served = Site(body=bytes(i * i % 251 for i in range(100_000)))
     served.url = f"http://127.0.0.1:{server.server_address[1]}"
-    server.site = served  # type: ignore[attr-defined]
+    server.site = served
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield served
     server.shutdown()

@@ -47,12 +47,17 @@ class Hub:
         return f"{number + 1:040x}"
 
 
+class _Server(ThreadingHTTPServer):
+    hub: Hub
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    server: _Server
 
     @property
     def hub(self) -> Hub:
-        return self.server.hub  # type: ignore[attr-defined]
+        return self.server.hub
 
     def log_message(self, *args: object) -> None:
         pass
@@ -191,9 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def hub_stand_in() -> Iterator[Hub]:
     """A running stand-in; its address is for HF_ENDPOINT, before huggingface_hub is imported."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     hub = Hub(url=f"http://127.0.0.1:{server.server_address[1]}")
-    server.hub = hub  # type: ignore[attr-defined]
+    server.hub = hub
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield hub

@@ -21,8 +21,8 @@ from vlwm.core.training.runtime.distributed import PeerLost, Ranks
 from vlwm.core.training.runtime.multi_gpu_launch import refuse_missing_gpus
 from vlwm.core.training.runtime.stop_signal import StopRequested, StopSignal
 from vlwm.core.training.startup.planned_work import amounts_before, planned_work
-from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_log_file
 from vlwm.core.training.telemetry.expected_paces import PaceMemory, expected_paces, pace_file
+from vlwm.core.training.telemetry.metric_log import Sink, close_log_file, open_log_file
 from vlwm.core.training.telemetry.run_plan import RunPlan
 from vlwm.core.training.telemetry.status_writer import StatusWriter
 from vlwm.core.training.telemetry.wandb_sink import WandbSink

@@ -3,8 +3,8 @@
 A run has parts: prepare the data, stage 1, two warm-ups, stage 2, the test. A part has one or more
 kinds of work, each a number of units (frames, optimizer steps, windows) of one pace: stage 2 is
 steps, validations, and what only the first validation does. The pace of a kind is expected before
-it is measured (`expected_paces.py`). Measurements replace it as they come in, and what the run has measured
-so far scales the paces of everything that is still to come.
+it is measured (`expected_paces.py`). Measurements replace it as they come in, and what the run has
+measured so far scales the paces of everything that is still to come.
 """
 
 from __future__ import annotations

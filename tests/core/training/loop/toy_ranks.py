@@ -1,4 +1,4 @@
-"""One of several processes that train the toy task together: `python toy_ranks.py FOLDER`.
+"""One of several processes that train the toy task together: `python -m …toy_ranks FOLDER`.
 
 Memory runs out once, in one process alone, at a step or in a validation; the run next to it has
 the smaller microbatch from that step on, in all processes. Each process keeps what it ended with.
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy import ToyBatch, ToyTask, build, config
 
+from tests.core.training.toy import ToyBatch, ToyTask, build, config
 from vlwm.core.training.runtime.distributed import Ranks, join_ranks
 from vlwm.core.training.runtime.rng import seed_everything
 

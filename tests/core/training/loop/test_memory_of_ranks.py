@@ -14,7 +14,8 @@ import torch
 
 from vlwm.core.run_folder import RunFolder
 
-PROGRAM = Path(__file__).with_name("toy_ranks.py")
+ROOT = Path(__file__).parents[4]
+PROGRAM = "tests.core.training.loop.toy_ranks"
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     children = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder)], env={**env, "RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", PROGRAM, str(folder)], env={**env, "RANK": str(rank)},
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
