@@ -1,6 +1,6 @@
 """GPUs through NVML, the driver's own library (module `pynvml` of the package nvidia-ml-py).
 
-A value that cannot be read is None; a machine without a GPU gives a `GpuReport` with a reason, never
+A value that cannot be read is None; a machine without a GPU gives a `GpuReport` with a reason, not
 an exception. NVML needs neither CUDA nor torch and sees memory held by every process. It ignores
 CUDA_VISIBLE_DEVICES: `visible` applies it. A GPU in MIG mode appears as its instances, each with
 its own memory; the driver gives no utilisation for those.
