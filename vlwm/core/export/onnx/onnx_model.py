@@ -1,7 +1,7 @@
 """Forecast with the files of `vlwm export --onnx`: NumPy and onnxruntime, no torch.
 
-`vlwm export --onnx` copies this file and `runtime.py` next to the graphs, where they need nothing
-of vlwm:
+`vlwm export --onnx` copies this file, `runtime.py` and `frames.py` next to the graphs, where they
+need nothing of vlwm:
 
     from onnx_model import OnnxModel
 
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from vlwm.core.export.onnx import runtime
+from vlwm.core.geometry import frames
 
 _PLANNED_LOG_SIGMA = -5.0
 """a planned motion counts as known to 7 mm"""
@@ -137,20 +138,20 @@ class OnnxModel:
             (shared["maps"],) = self._run("tokens", tokens=shared["tokens"], ego=every_ego)
         unsure = np.full((len(ego), 4), _PLANNED_LOG_SIGMA) if planned else log_sigma[:, :4]
         walls = _Walls(occupied, track.ego, self.about) if self.about.get("planes") else None
-        frames = []
+        cells = []
         for h in range(len(ego)):
             marked = {} if walls is None else walls.arrays(ego[h])
             one_hot = np.eye(len(ego))[h]
             condition = np.concatenate([one_hot, [float(planned)], unsure[h] / 5, ego[h] / 10])
             draws = self._drawn(moves[h], ego[h])
             arrays = {"past": occupied, "condition": condition, "draws": draws, **marked}
-            frames.append(self._frame(h, arrays, shared, track, ego[h]))
+            cells.append(self._frame(h, arrays, shared, track, ego[h]))
         name = "model_plan" if planned else "model"
         return OnnxForecast(
-            probability=np.stack(frames),
-            occupied=np.stack([self._cut(p, name, h) for h, p in enumerate(frames)]),
-            poses=runtime.in_world(runtime.poses_of(state), track.anchor),
-            ego=runtime.compose_ego(track.anchor, ego),
+            probability=np.stack(cells),
+            occupied=np.stack([self._cut(p, name, h) for h, p in enumerate(cells)]),
+            poses=frames.poses_from_ego(runtime.poses_of(state), track.anchor),
+            ego=frames.compose_ego(track.anchor, ego),
             sigma=sigma,
         )
 
@@ -173,19 +174,19 @@ class OnnxModel:
         own = np.asarray(poses, np.float64)[:past]
         heights = np.broadcast_to(np.asarray(ground_z, np.float64), np.shape(ground_z) or (past,))
         later = heights[past:] if len(heights) > past else np.repeat(heights[past - 1], future)
-        anchor = runtime.ego_of(own[-1], heights[past - 1])
-        here, ground = (runtime.rounded(v) for v in runtime.anchored(own, heights[:past], anchor))
-        plan_ego = None
-        if plan is not None:
-            flown = runtime.anchored(np.asarray(plan, np.float64), later, anchor)
-            plan_ego = runtime.rounded(runtime.ego_of(*flown))
-        return _Track(anchor, here, ground, runtime.ego_of(here, ground), plan_ego)
+        anchor = frames.ego_of(own[-1], heights[past - 1])
+        flown = own[past:] if plan is None else np.asarray(plan, np.float64)
+        every, above = np.concatenate([own, flown]), np.concatenate([heights[:past], later])
+        moved, above = frames.anchor_poses(every, above[: len(every)], past - 1)
+        here, ground = _rounded(moved[:past]), _rounded(above[:past])
+        ahead = None if plan is None else _rounded(frames.ego_of(moved[past:], above[past:]))
+        return _Track(anchor, here, ground, frames.ego_of(here, ground), ahead)
 
     def _shared(
         self, occupied: np.ndarray, free: np.ndarray, past_ego: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Return by name what past.onnx computes once for all future frames."""
-        back = runtime.relative_ego(past_ego, past_ego[-1])
+        back = frames.relative_ego(past_ego, past_ego[-1])
         reading = runtime.reading(back, self.about, _MARGIN)
         outputs = self._run("past", occupied=occupied, free=free, past_ego=past_ego, **reading)
         return dict(zip(self.about["past_outputs"], outputs, strict=True))
@@ -205,7 +206,7 @@ class OnnxModel:
             shared: what `_shared` gives.
         """
         about = self.about
-        away = runtime.relative_ego(track.ego, ego)
+        away = frames.relative_ego(track.ego, ego)
         # an observed past was fused in the frame of the last pose, and is read from there
         reading = (away[-1:], about, _MARGIN) if about["observed"] else (away, about)
         (frame,) = self._run(
@@ -244,6 +245,11 @@ class OnnxModel:
         above = np.arange(probability.shape[-1]) > ground
         limits = np.float32(cut["above"][horizon]), np.float32(cut["ground"][horizon])
         return probability >= np.where(above, *limits)
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """Return values in the precision in which the model takes them."""
+    return values.astype(np.float32).astype(np.float64)
 
 
 class _Walls:

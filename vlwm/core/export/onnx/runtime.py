@@ -1,9 +1,9 @@
 """Compute what ONNX graphs leave outside, in float64, with NumPy alone.
 
-Poses, ego frames, the motion's features, which cell of a past frame a future cell reads, and what
-no past frame reaches. TensorRT knows no float64, and float32 would read other cells than the model
-does. Conventions are those of `geometry.frames`; the file repeats a few of its lines, so that a
-copy of it runs without vlwm.
+The motion's features and its simple forecasts, which cell of a past frame a future cell reads, and
+what no past frame reaches. TensorRT knows no float64, and float32 would read other cells than the
+model does. `vlwm export --onnx` writes a copy of this file and one of `geometry.frames` next to the
+graphs; they run without vlwm.
 
 Axes: P past and H future frames, F frames, X, Y, Z cells, D components of a state.
 """
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from vlwm.core.geometry import frames
 
 
 def affine_factors(
@@ -104,8 +106,8 @@ def _overshoot(place: np.ndarray, cells: int) -> np.ndarray:
 
 def constant_motion(poses: np.ndarray, future: int, size: int) -> np.ndarray:
     """Return states (H, D) after continuing as between the last two poses (P, 13), on an arc."""
-    ratio, yaw, last = np.arange(1, future + 1.0), heading_of(poses[-2:, 3:7]), poses[-1]
-    step = wrap_angle(yaw[1] - yaw[0])
+    ratio, yaw, last = np.arange(1, future + 1.0), frames.heading_of(poses[-2:, 3:7]), poses[-1]
+    step = frames.wrap_angle(yaw[1] - yaw[0])
     turn, shift = step * ratio, last[:3] - poses[-2, :3]
     # chord over arc: a step on a circle is shorter than its way
     longer = ratio * np.sinc(turn / (2 * np.pi)) / np.sinc(step / (2 * np.pi))
@@ -129,8 +131,8 @@ def ridge_motion(
     Args:
         fitted: decay_s, centre, scale and weights of the export.
     """
-    ego = ego_of(poses, ground)
-    steps = relative_ego(ego[:-1], ego[1:])
+    ego = frames.ego_of(poses, ground)
+    steps = frames.relative_ego(ego[:-1], ego[1:])
     along = np.hypot(steps[:, 0], steps[:, 1]) * np.where(steps[:, 0] < 0, -1.0, 1.0) / dt_s
     speed, rate, turn = along[-1], 0.0, steps[-1, 3] / dt_s
     if len(along) > 1:  # differences over a step are those of its middle
@@ -158,7 +160,7 @@ def ridge_motion(
     features = (np.concatenate([*parts, third]) - fitted["centre"]) / fitted["scale"]
     added = np.clip(features, -6, 6) @ fitted["weights"][:-1] + fitted["weights"][-1]
     places = start + added.reshape(start.shape)
-    return np.stack([places[:, 0], places[:, 1], wrap_angle(places[:, 3])], -1)
+    return np.stack([places[:, 0], places[:, 1], frames.wrap_angle(places[:, 3])], -1)
 
 
 def _cos_sin(angle: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -170,82 +172,24 @@ def turn_plane(x: Any, y: Any, yaw: Any) -> tuple[np.ndarray, np.ndarray]:
     return cos * x - sin * y, sin * x + cos * y
 
 
-def wrap_angle(angle: Any) -> np.ndarray:
-    return np.pi - np.mod(np.pi - angle, 2 * np.pi)
-
-
-def heading_of(quaternion: np.ndarray) -> np.ndarray:
-    x, y, z, w = np.moveaxis(quaternion, -1, 0)
-    return np.arctan2(2 * (x * y + z * w), x * x + w * w - y * y - z * z)
-
-
-def ego_of(poses: np.ndarray, ground: Any) -> np.ndarray:
-    return np.stack([poses[..., 0], poses[..., 1], ground, heading_of(poses[..., 3:7])], -1)
-
-
-def relative_ego(reference: np.ndarray, ego: np.ndarray) -> np.ndarray:
-    away = ego - reference
-    x, y = turn_plane(away[..., 0], away[..., 1], -reference[..., 3])
-    rest = away[..., 2:]
-    return np.stack([x, y, rest[..., 0], wrap_angle(rest[..., 1])], -1)
-
-
-def compose_ego(reference: np.ndarray, ego: np.ndarray) -> np.ndarray:
-    x, y = turn_plane(ego[:, 0], ego[:, 1], reference[3])
-    parts = [reference[0] + x, reference[1] + y, reference[2] + ego[:, 2]]
-    return np.stack([*parts, wrap_angle(ego[:, 3] + reference[3])], -1)
-
-
-def _turned_poses(poses: np.ndarray, yaw: float) -> np.ndarray:
-    """Return poses (F, 13) turned about z: positions, quaternions, velocities."""
-    (x, y, z, w), (cos, sin) = np.moveaxis(poses[:, 3:7], -1, 0), _cos_sin(yaw / 2)
-    turn = np.stack(
-        [cos * x - sin * y, cos * y + sin * x, cos * z + sin * w, cos * w - sin * z], -1
-    )
-    parts = [np.stack([*turn_plane(v[:, 0], v[:, 1], yaw), v[:, 2]], -1)
-             for v in (poses[:, :3], poses[:, 7:10], poses[:, 10:])]  # fmt: skip
-    return np.concatenate([parts[0], turn, *parts[1:]], -1)
-
-
-def anchored(poses: np.ndarray, ground: np.ndarray, anchor: np.ndarray) -> Any:
-    """Return poses (F, 13) and terrain (F,) in an ego frame."""
-    moved = poses.copy()
-    moved[:, :3] -= anchor[:3]
-    return _turned_poses(moved, -anchor[3]), ground - anchor[2]
-
-
-def rounded(values: np.ndarray) -> np.ndarray:
-    """Return values in the precision in which the model takes them."""
-    return values.astype(np.float32).astype(np.float64)
-
-
-def in_world(poses: np.ndarray, anchor: np.ndarray) -> np.ndarray:
-    turned = _turned_poses(poses, anchor[3])
-    turned[:, :3] += anchor[:3]
-    return turned
-
-
 def poses_of(state: np.ndarray) -> np.ndarray:
     """Return poses (H, 13) of states (H, D); what is not predicted is level and at rest."""
-    x, y, z, yaw = np.moveaxis(state[:, :4], -1, 0)
-    roll, pitch = np.moveaxis(state[:, 4:6], -1, 0) if state.shape[1] > 4 else (0 * x, 0 * x)
-    (cr, sr), (cp, sp), (cy, sy) = (_cos_sin(angle / 2) for angle in (roll, pitch, yaw))
-    turn = [sr * cp * cy - cr * sp * sy, cr * sp * cy + sr * cp * sy,
-            cr * cp * sy - sr * sp * cy, cr * cp * cy + sr * sp * sy]  # fmt: skip
-    rates = state[:, 6:12] if state.shape[1] > 4 else np.zeros((len(state), 6))
-    return np.concatenate([np.stack([x, y, z, *turn], -1), rates], -1)
+    full = np.zeros((len(state), 12))
+    full[:, : state.shape[1]] = state
+    turn = frames.quaternion_from_rpy(full[:, 4], full[:, 5], full[:, 3])
+    return np.concatenate([full[:, :3], turn, full[:, 6:]], -1)
 
 
 def pose_features(poses: np.ndarray, ground: np.ndarray, dt_s: float) -> np.ndarray:
     """Return per-frame features (P, 22), as `pose_features.pose_features` computes them."""
     place = (poses[:, :3] - np.stack([0 * ground, 0 * ground, ground], -1)) / 10
     speed, (x, y, z, w) = poses[:, 7:10] / 10, np.moveaxis(poses[:, 3:7], -1, 0)
-    yaw = heading_of(poses[:, 3:7])
+    yaw = frames.heading_of(poses[:, 3:7])
     attitude = np.stack([*_cos_sin(yaw), 2 * (x * z + w * y), 2 * (y * z - w * x)], -1)
     own = np.stack(turn_plane(speed[:, 0], speed[:, 1], -yaw), -1)
     change = np.diff(np.concatenate([place, speed, yaw[:, None]], -1), axis=0)
     change = np.concatenate([np.zeros((1, 7)), change])
-    rates = [change[:, :3], 2 * change[:, 3:6], wrap_angle(change[:, 6:])]
+    rates = [change[:, :3], 2 * change[:, 3:6], frames.wrap_angle(change[:, 6:])]
     changed = np.concatenate(rates, -1) / dt_s
     parts = [place, attitude, speed, poses[:, 10:13], own, changed]
     return np.concatenate(parts, -1)

@@ -7,7 +7,7 @@ frame.onnx        one future frame, averaged over the predicted motion
 plan_frame.onnx   one future frame along a plan
 onnx.json         frames, grid, thresholds, attribution
 constants.npz     scale of the motion's features
-onnx_model.py, runtime.py   Python that runs them without torch and without vlwm
+onnx_model.py, runtime.py, frames.py   Python that runs them without torch and without vlwm
 """
 
 from __future__ import annotations
@@ -48,7 +48,13 @@ from vlwm.version import __version__
 OPSET = 18
 _MOTION = ["state", "log_sigma", "sigma", "moves"]
 _RIDGE = ("decay_s", "centre", "scale", "weights")
-_BESIDE = ("onnx.json", "constants.npz", "onnx_model.py", "runtime.py")
+_COPIED = {
+    "onnx_model.py": "vlwm.core.export.onnx",
+    "runtime.py": "vlwm.core.export.onnx",
+    "frames.py": "vlwm.core.geometry",
+}
+"""files that run the graphs, with the packages that they are copied from"""
+_BESIDE = ("onnx.json", "constants.npz", *_COPIED)
 
 
 def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
@@ -80,13 +86,21 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
     with atomic_path(out / "constants.npz") as temporary, temporary.open("wb") as file:
         arrays: dict[str, Any] = dict(_constants(model))
         np.savez(file, **arrays)
-    for name in ("onnx_model.py", "runtime.py"):
-        text = files("vlwm.core.export.onnx").joinpath(name).read_text(encoding="utf-8")
+    for name, package in _COPIED.items():
+        text = files(package).joinpath(name).read_text(encoding="utf-8")
         with atomic_path(out / name) as temporary:
-            text = text.replace("from vlwm.core.export.onnx import runtime", "import runtime")
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(_standalone(text), encoding="utf-8")
     write_json(out / "onnx.json", _about(trained))  # last: without it the folder is not finished
     return [out / name for name in (*(f"{name}.onnx" for name in graphs), *_BESIDE)]
+
+
+def _standalone(text: str) -> str:
+    """Return a module's text with files next to it in place of the modules of vlwm."""
+    for name, package in _COPIED.items():
+        module = name.removesuffix(".py")
+        text = text.replace(f"from {package} import {module}", f"import {module}")
+        text = text.replace(f"from {package}.{module} import", f"from {module} import")
+    return text
 
 
 def graphs_of(config: Config) -> tuple[str, ...]:
