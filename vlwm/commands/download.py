@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlwm.commands.options import download as opt
 
 if TYPE_CHECKING:
     from vlwm.core.fetch.catalogue import Entry, Selection
-    from vlwm.core.fetch.download import Download
+    from vlwm.core.fetch.download import Download, Fetched
 
 
 _SPARE_BYTES = 1 << 30
@@ -205,7 +205,7 @@ def _fetch(job: Download, entries: Sequence[Entry], rest: Sequence[Entry], json_
     missing = [e for e in automatic if not job.is_there(e)]
     refuse_without_network([str(e.url) for e in missing], note)
     job.check_room(automatic)
-    results: list[Any] = []
+    results: list[Fetched] = []
     failures: list[VlwmError] = []
     with progress(automatic) as (report, say):
         job.progress, job.notice = report, say

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -17,8 +17,14 @@ from vlwm.commands.shared.data import PackedDir, local_data
 from vlwm.core.vocabulary import Stage
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from vlwm.core.config.schema import Config
     from vlwm.core.training.options import TrainOptions, TrainResult
+
+
+Section = TypeVar("Section", bound="DataclassInstance")
+"""a config, or one of its sections"""
 
 
 # The signature is the table of options, and Typer reads nothing else: with it and the help text a
@@ -212,7 +218,7 @@ def _with_flags(
     return _changed(config, {**rest, "data": {"workers_per_gpu": workers}})
 
 
-def _changed(config: Any, values: dict[str, Any]) -> Any:
+def _changed(config: Section, values: dict[str, Any]) -> Section:
     """Return a copy of nested dataclasses, changed where a value is not None."""
     changes = {}
     for name, value in values.items():

@@ -77,7 +77,7 @@ class DaskEngine:
         where = self.address
         try:
             if where is None:
-                cluster: Any = LocalCluster(
+                cluster: LocalCluster | None = LocalCluster(
                     n_workers=self.workers, threads_per_worker=1, host="127.0.0.1",
                     dashboard_address=None,
                 )  # fmt: skip

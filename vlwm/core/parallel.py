@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 from vlwm.core.errors import MachineError
@@ -22,8 +23,8 @@ from vlwm.core.signals import StopRequested, as_a_worker, last_signal
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_function: Callable[[Any], Any] | None = None  # of a forked worker
-_stopping: Any = None  # an event that workers share with their parent
+_function: Callable[..., object] | None = None  # of a forked worker
+_stopping: Event | None = None  # an event that workers share with their parent
 
 
 def each(
@@ -76,8 +77,9 @@ def _begin(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _run(item: Any) -> Any:
-    assert _function is not None
+def _run(item: object) -> Any:
+    """Return the result of one item; the types are those of `each`."""
+    assert _function is not None and _stopping is not None
     return None if _stopping.is_set() else _function(item)
 
 

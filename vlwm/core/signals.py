@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TypeAlias, TypeVar
 
 from vlwm.core.files import remove_own_files
 
@@ -31,6 +31,10 @@ _REPEAT_S = 0.2
 _SHOW_CURSOR = b"\x1b[?25h"
 _listening: list[int] = []  # wake-up pipes of this process
 _received: list[int] = []  # signals of this process, in order
+
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
+"""what the interpreter does on a signal"""
+Listener = TypeVar("Listener", bound="SignalListener")
 
 
 class StopRequested(Exception):
@@ -66,10 +70,10 @@ class SignalListener:
         self._heard = threading.Event()
         self._since_s = 0.0
         self._ending = False
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
         self._write = self._old_pipe = -1
 
-    def __enter__(self) -> Any:
+    def __enter__(self: Listener) -> Listener:
         if threading.current_thread() is not threading.main_thread():
             return self  # only the main thread may take signals
         read, self._write = os.pipe()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlwm.core.text import safe_lines, safe_text
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def emit_json(value: Any) -> None:
+def emit_json(value: object) -> None:
     """Print exactly one JSON object on stdout, escaped where stdout cannot show its characters."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -370,7 +370,7 @@ def _show(report: ConvertReport, target: Path) -> None:
 
     moving = "0" if not report.moving_points else f"{report.moving_points}"
     share = 100 * report.moving_points / max(1, report.points)
-    rows: list[list[Any]] = [
+    rows = [
         ["frames", str(report.frames)],
         ["frames without pose or points", str(report.without_pose)],
         ["scans, points", f"{report.scans}, {report.points}"],

@@ -48,7 +48,7 @@ def unknown_key(full: str, prefix: str, known: Iterable[str], where: str) -> Con
     return ConfigError(f"unknown config key {full}", where=where, remedy=remedy)
 
 
-def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
+def _convert(hint: object, value: object, key: str, where: str) -> Any:
     origin = get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
@@ -60,10 +60,12 @@ def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
         return _convert(get_args(hint)[0], value, key, where)
     if origin is tuple:
         return _convert_tuple(get_args(hint), value, key, where)
-    return _convert_scalar(hint, value, key, where)
+    return _convert_scalar(typing.cast(type, hint), value, key, where)
 
 
-def _convert_tuple(args: tuple[Any, ...], value: Any, key: str, where: str) -> tuple[Any, ...]:
+def _convert_tuple(
+    args: tuple[object, ...], value: object, key: str, where: str
+) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, (list, tuple)):
         raise _wrong(key, value, "a list", where)
     if args[-1] is Ellipsis:
@@ -73,7 +75,7 @@ def _convert_tuple(args: tuple[Any, ...], value: Any, key: str, where: str) -> t
     return tuple(_convert(a, v, key, where) for a, v in zip(args, value, strict=True))
 
 
-def _convert_scalar(hint: type, value: Any, key: str, where: str) -> Any:
+def _convert_scalar(hint: type, value: object, key: str, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is int and isinstance(value, float) and value.is_integer():
@@ -84,7 +86,7 @@ def _convert_scalar(hint: type, value: Any, key: str, where: str) -> Any:
     raise _wrong(key, value, names.get(hint, str(hint)), where)
 
 
-def _wrong(key: str, value: Any, expected: str, where: str) -> ConfigError:
+def _wrong(key: str, value: object, expected: str, where: str) -> ConfigError:
     return ConfigError(
         f"{key} = {value!r} should be {expected}",
         where=where,

@@ -115,7 +115,7 @@ def _zip_end(members: list[_Member], offset: int) -> bytes:
     return central + _END.pack(b"PK\x05\x06", 0, 0, count, count, len(central), offset, 0)
 
 
-def _layer(path: Path, name: str, array: NDArray[Any]) -> NDArray[np.uint8]:
+def _layer(path: Path, name: str, array: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Return an array of a file as a layer: classes as they are, everything else as 0 and 1."""
     if array.ndim != 3 or array.dtype.kind not in "buif":
         raise _damaged(path, f"{name} is an array {array.dtype} of shape {array.shape}")

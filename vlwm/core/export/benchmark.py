@@ -216,7 +216,7 @@ def reproduction(published: Mapping[str, Any], sheet: Scores) -> tuple[int, floa
     return len(gaps), max(gaps, default=math.inf)
 
 
-def _pairs(a: Any, b: Any) -> Iterator[tuple[float | None, float | None]]:
+def _pairs(a: object, b: Any) -> Iterator[tuple[float | None, float | None]]:
     """Yield the numbers of two trees at the same places; a missing one is None."""
     if isinstance(a, Mapping):
         for key, value in a.items():

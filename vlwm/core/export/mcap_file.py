@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,11 @@ from vlwm.core.errors import MachineError
 from vlwm.core.files import atomic_path
 from vlwm.core.geometry.frames import from_ego, quaternion_from_heading
 from vlwm.core.geometry.grid import VoxelGrid
+
+if TYPE_CHECKING:
+    from foxglove_schemas_protobuf.Pose_pb2 import Pose
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
 
 AGREED, MISSED, FALSE = 1, 2, 3
 """values of /difference; 0 is empty in both"""
@@ -50,7 +55,7 @@ class McapWindow:
     ego: NDArray[np.float64]
     past: NDArray[np.uint8]
     truth: NDArray[np.uint8] | None
-    forecast: NDArray[Any]
+    forecast: NDArray[np.bool_ | np.uint8]
     probability: NDArray[np.float32] | None = None
     plan: NDArray[np.float64] | None = None
     attribution: str = ""
@@ -87,7 +92,7 @@ def write_mcap(path: str | PathLike[str], windows: Iterable[McapWindow]) -> int:
     return count
 
 
-def _messages(window: McapWindow, start_s: float) -> Iterator[tuple[str, float, Any]]:
+def _messages(window: McapWindow, start_s: float) -> Iterator[tuple[str, float, Message]]:
     """Yield (topic, seconds after the last past frame, message) in the order of time."""
     from foxglove_schemas_protobuf.Log_pb2 import Log
 
@@ -125,7 +130,7 @@ def _layers(window: McapWindow, number: int) -> Iterator[tuple[str, NDArray[np.u
                                       FALSE * forecast).astype(np.uint8)  # fmt: skip
 
 
-def _voxels(window: McapWindow, number: int, cells: NDArray[np.uint8], at_s: float) -> Any:
+def _voxels(window: McapWindow, number: int, cells: NDArray[np.uint8], at_s: float) -> Message:
     """Return a frame as foxglove.VoxelGrid: slices along z, rows along y, columns along x."""
     from foxglove_schemas_protobuf.PackedElementField_pb2 import PackedElementField
     from foxglove_schemas_protobuf.VoxelGrid_pb2 import VoxelGrid as Message
@@ -144,7 +149,7 @@ def _voxels(window: McapWindow, number: int, cells: NDArray[np.uint8], at_s: flo
     return message
 
 
-def _path(places: NDArray[np.float64], headings: NDArray[np.float64], at_s: float) -> Any:
+def _path(places: NDArray[np.float64], headings: NDArray[np.float64], at_s: float) -> Message:
     from foxglove_schemas_protobuf.PosesInFrame_pb2 import PosesInFrame
 
     message = PosesInFrame(frame_id="world")
@@ -154,7 +159,7 @@ def _path(places: NDArray[np.float64], headings: NDArray[np.float64], at_s: floa
     return message
 
 
-def _place(pose: Any, place: NDArray[np.float64], heading: float) -> None:
+def _place(pose: Pose, place: NDArray[np.float64], heading: float) -> None:
     pose.position.x, pose.position.y, pose.position.z = (float(v) for v in place)
     turn = quaternion_from_heading(heading)
     pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w = map(
@@ -162,6 +167,6 @@ def _place(pose: Any, place: NDArray[np.float64], heading: float) -> None:
     )
 
 
-def _stamp(timestamp: Any, seconds: float) -> None:
+def _stamp(timestamp: Timestamp, seconds: float) -> None:
     nanoseconds = round(seconds * _NS)
     timestamp.seconds, timestamp.nanos = divmod(nanoseconds, _NS)

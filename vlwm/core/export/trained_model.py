@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vlwm.core.config.load import config_from_dict
 from vlwm.core.config.schema import Config
@@ -158,7 +159,9 @@ class TrainedModel:
         flown = poses[:, past:].astype(np.float32)
         return known, Plan(torch.from_numpy(ego), torch.from_numpy(flown)).to(device)
 
-    def _classes(self, likeliest: torch.Tensor | None, occupied: torch.Tensor) -> Any:
+    def _classes(
+        self, likeliest: torch.Tensor | None, occupied: torch.Tensor
+    ) -> NDArray[np.uint8] | None:
         """Return classes uint8 (B, H, X, Y, Z), free where not occupied; None without classes."""
         if likeliest is None:
             return None

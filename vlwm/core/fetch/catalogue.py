@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vlwm.core.errors import DataError, UsageError, nearest
@@ -82,7 +81,7 @@ def read_catalogue(path: Path | None = None) -> list[Entry]:
     return entries
 
 
-def _entry(value: Any, index: int, where: Path) -> Entry:
+def _entry(value: object, index: int, where: Path) -> Entry:
     if not isinstance(value, Mapping):
         raise DataError(f"entry {index} is not an object", where=where, remedy=_FORM)
     missing = [k for k in ("name", "group", "url", "file") if k not in value]
@@ -114,7 +113,7 @@ _PLAIN = {
 }
 
 
-def is_a(value: Any, kind: str) -> bool:
+def is_a(value: object, kind: str) -> bool:
     """Return whether a JSON value has the type of an entry's field."""
     if value is None:
         return kind.endswith("None")

@@ -15,12 +15,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Generic, TypeVar, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vlwm.core.files import explain_os_error
+
+Kind = TypeVar("Kind", bound=np.generic)
+"""type of the numbers of an array"""
 
 PIECE_ROWS = 1 << 15
 """rows that a pass over a long array looks at together"""
@@ -41,13 +44,19 @@ class Scratch:
         if not _can_map(self.folder):
             self.folder = Path(tempfile.gettempdir())
 
-    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    @overload
+    def zeros(self, shape: int | tuple[int, ...]) -> NDArray[np.float64]: ...
+    @overload
+    def zeros(self, shape: int | tuple[int, ...], dtype: type[Kind]) -> NDArray[Kind]: ...
+    def zeros(
+        self, shape: int | tuple[int, ...], dtype: type[np.generic] = np.float64
+    ) -> NDArray[np.generic]:
         """Return an array of zeros.
 
         Raises:
             MachineError: the disk has no room, or the folder cannot be written.
         """
-        kind = np.dtype(dtype)
+        kind: np.dtype[np.generic] = np.dtype(dtype)
         count = math.prod(shape) if isinstance(shape, tuple) else shape
         # a file of zero bytes cannot be mapped
         if not count:
@@ -60,7 +69,7 @@ class Scratch:
         except OSError as error:
             raise explain_os_error(error, self.folder) from error
 
-    def rows(self, dtype: DTypeLike, shape: tuple[int, ...] = ()) -> Rows:
+    def rows(self, dtype: type[Kind], shape: tuple[int, ...] = ()) -> Rows[Kind]:
         """Return an array that begins empty and grows by rows of a shape."""
         return Rows(self, np.dtype(dtype), shape)
 
@@ -76,10 +85,10 @@ class Scratch:
             raise explain_os_error(error, self.folder) from error
 
 
-class Rows:
+class Rows(Generic[Kind]):
     """An array in a file that grows by plain writes. Made by `Scratch.rows`."""
 
-    def __init__(self, scratch: Scratch, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    def __init__(self, scratch: Scratch, dtype: np.dtype[Kind], shape: tuple[int, ...]) -> None:
         self.dtype, self.shape = dtype, shape
         self._scratch, self._file = scratch, scratch.file()
         self._row_bytes = dtype.itemsize * math.prod(shape)
@@ -102,7 +111,7 @@ class Rows:
         if len(self._pending) > _BUFFER_BYTES:
             self.flush()
 
-    def read(self, start: int, stop: int) -> NDArray[Any]:
+    def read(self, start: int, stop: int) -> NDArray[Kind]:
         """Return a copy of rows `start` to `stop`."""
         self.flush()
         size = (stop - start) * self._row_bytes
@@ -116,7 +125,7 @@ class Rows:
         value = np.asarray(row, dtype=self.dtype).tobytes()
         os.pwrite(self._file.fileno(), value, index * self._row_bytes)
 
-    def array(self) -> NDArray[Any]:
+    def array(self) -> NDArray[Kind]:
         """Return all rows so far, mapped."""
         self.flush()
         shape = (self._count, *self.shape)
@@ -143,7 +152,7 @@ class Rows:
             self._file.close()
 
 
-def pieces(array: NDArray[Any], rows: int | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+def pieces(array: NDArray[Kind], rows: int | None = None) -> Iterator[tuple[int, NDArray[Kind]]]:
     """Yield (first row, view of at most `rows` rows) over an array; pages are dropped after use."""
     rows = rows or PIECE_ROWS
     for start in range(0, len(array), rows):
@@ -151,11 +160,11 @@ def pieces(array: NDArray[Any], rows: int | None = None) -> Iterator[tuple[int, 
         let_go(array)
 
 
-def let_go(*arrays: NDArray[Any]) -> None:
+def let_go(*arrays: NDArray[np.generic]) -> None:
     """Take the pages of mapped arrays out of this process; they come back when they are read."""
     for array in arrays:
         # follow the views down to the buffer that they share
-        base: Any = array
+        base: object = array
         while isinstance(base, np.ndarray):
             base = base.base
         if isinstance(base, mmap.mmap):
@@ -173,5 +182,5 @@ def _can_map(folder: Path) -> bool:
     return True
 
 
-def _mapped(file: IO[bytes], shape: int | tuple[int, ...], kind: np.dtype[Any]) -> NDArray[Any]:
+def _mapped(file: IO[bytes], shape: int | tuple[int, ...], kind: np.dtype[Kind]) -> NDArray[Kind]:
     return np.ndarray(shape, kind, buffer=mmap.mmap(file.fileno(), 0))

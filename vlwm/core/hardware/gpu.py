@@ -11,7 +11,8 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 from vlwm.core.hardware.machine import Machine
 
@@ -86,7 +87,7 @@ class GpuReader:
     """Keeps NVML open, for a dashboard that looks every second."""
 
     def __init__(self) -> None:
-        self._nvml: Any = None
+        self._nvml: types.ModuleType | None = None
         self._failed: GpuReport | None = None
 
     def read(self) -> GpuReport:
@@ -94,9 +95,11 @@ class GpuReader:
         if self._failed is not None:
             return self._failed
         if self._nvml is None:
-            self._nvml, self._failed = _open()
-            if self._failed is not None:
-                return self._failed
+            opened = _open()
+            if isinstance(opened, GpuReport):
+                self._failed = opened
+                return opened
+            self._nvml = opened
         try:
             return _report(self._nvml)
         except self._nvml.NVMLError as error:
@@ -109,25 +112,27 @@ class GpuReader:
             self._nvml = None
 
 
-def _open() -> tuple[Any, GpuReport | None]:
+def _open() -> types.ModuleType | GpuReport:
+    """Return the opened driver library, or why it cannot be opened."""
     try:
         import pynvml
     except ImportError:
         reason = "the Python part nvidia-ml-py is missing"
-        return None, GpuReport(code="no-module", reason=reason)
+        return GpuReport(code="no-module", reason=reason)
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         code, reason = _REASONS.get(int(error.value), ("failed", _sentence(error)))
-        return None, GpuReport(code=code, reason=reason)
-    return pynvml, None
+        return GpuReport(code=code, reason=reason)
+    module: types.ModuleType = pynvml
+    return module
 
 
 def _sentence(error: Exception) -> str:
     return f"the NVIDIA driver answered: {error}"
 
 
-def _report(nvml: Any) -> GpuReport:
+def _report(nvml: types.ModuleType) -> GpuReport:
     driver = _ask(nvml, nvml.nvmlSystemGetDriverVersion)
     number = _ask(nvml, nvml.nvmlSystemGetCudaDriverVersion)
     cuda = None if number is None else (number // 1000, number % 1000 // 10)
@@ -138,7 +143,7 @@ def _report(nvml: Any) -> GpuReport:
     return GpuReport(gpus, driver, cuda)
 
 
-def _handles(nvml: Any) -> Iterator[tuple[Any, Any]]:
+def _handles(nvml: types.ModuleType) -> Iterator[tuple[object, object]]:
     """Yield every GPU, or the instances of a GPU in MIG mode with their parent."""
     for index in range(nvml.nvmlDeviceGetCount()):
         handle = _ask(nvml, nvml.nvmlDeviceGetHandleByIndex, index)
@@ -154,7 +159,7 @@ def _handles(nvml: Any) -> Iterator[tuple[Any, Any]]:
                 yield instance, handle
 
 
-def _gpu(nvml: Any, handle: Any, parent: Any) -> Gpu:
+def _gpu(nvml: types.ModuleType, handle: object, parent: object) -> Gpu:
     """Return values of one handle; what an instance does not know comes from its parent."""
     memory = _ask(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
     load = _ask(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
@@ -183,20 +188,20 @@ _SLOWDOWNS = {0x4: "power cap", 0x8: "hardware", 0x20: "heat", 0x40: "heat", 0x8
 """NVML's bits of clocks event reasons that cost speed; idle and set clocks are left out"""
 
 
-def _processes(nvml: Any, handle: Any) -> tuple[tuple[int, int | None], ...]:
+def _processes(nvml: types.ModuleType, handle: object) -> tuple[tuple[int, int | None], ...]:
     """Return the compute processes of a GPU, the largest first."""
     found = _ask(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
     rows = [(int(p.pid), None if p.usedGpuMemory is None else int(p.usedGpuMemory)) for p in found]
     return tuple(sorted(rows, key=lambda row: -(row[1] or 0)))
 
 
-def _slowed_by(nvml: Any, handle: Any) -> tuple[str, ...]:
+def _slowed_by(nvml: types.ModuleType, handle: object) -> tuple[str, ...]:
     """Return why a GPU runs below its clocks; empty where the driver does not tell."""
     bits = _ask(nvml, nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle) or 0
     return tuple(dict.fromkeys(word for bit, word in _SLOWDOWNS.items() if bits & bit))
 
 
-def _ask(nvml: types.ModuleType, question: Callable[..., T], *args: Any) -> T | None:
+def _ask(nvml: types.ModuleType, question: Callable[..., T], *args: object) -> T | None:
     """Return the driver's answer, or None where it has none."""
     try:
         return question(*args)
@@ -258,7 +263,7 @@ def gpus_on_the_bus(machine: Machine) -> int:
     return count
 
 
-def _first_line(path: Any) -> str:
+def _first_line(path: Path) -> str:
     try:
         return str(path.read_text()).strip()
     except OSError:

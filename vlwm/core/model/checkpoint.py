@@ -58,7 +58,7 @@ def save_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
         _check_sums(temporary)
 
 
-def _require_plain(value: Any, where: str) -> None:
+def _require_plain(value: object, where: str) -> None:
     """Refuse values that `weights_only=True` would not read back."""
     if isinstance(value, Mapping):
         for key, item in value.items():

@@ -134,9 +134,9 @@ def _differences(first: Tally, other: Tally) -> dict[str, Any]:
 
 def config_differences(
     first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
-) -> dict[str, list[Any]]:
+) -> dict[str, list[object]]:
     """Return key -> [first, other] of every config value that differs."""
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[object]] = {}
     for key in sorted({*first, *other}):
         a, b = first.get(key), other.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -173,7 +173,7 @@ def comparison_tables(result: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     """Return a setting as a table has it: a hash by its first digits, whole only in the JSON."""
     text = str(value)
     return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{40,}", text) else text

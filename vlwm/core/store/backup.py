@@ -13,9 +13,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.files import json_text, make_folder, sha256_file
@@ -78,7 +77,7 @@ class Backup:
         self.store.write(f"manifest-{number:06d}.json", manifest)
         self._prune([*numbers, number][-KEPT:], parts)
 
-    def _put(self, name: str, present: Any) -> str | None:
+    def _put(self, name: str, present: Collection[str]) -> str | None:
         """Copy one file unless the store has it; return its hash, None if it is gone."""
         # a checkpoint is replaced by rename: a second name keeps its content while it is copied
         link = self._folder / f".backup.{os.getpid()}.tmp"
@@ -190,7 +189,7 @@ def _damaged(store: ObjectStore, name: str) -> DataError:
     )
 
 
-def _numbers(names: Any) -> list[int]:
+def _numbers(names: Iterable[str]) -> list[int]:
     return sorted(int(m.group(1)) for m in map(_MANIFEST.match, names) if m)
 
 

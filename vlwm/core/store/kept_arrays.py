@@ -31,7 +31,7 @@ _CRC_BYTES = 4
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def keep_arrays(path: Path, key: Any, values: Any, arrays: Arrays) -> None:
+def keep_arrays(path: Path, key: object, values: object, arrays: Arrays) -> None:
     """Write arrays and plain values under a key; a disk that refuses costs only time later."""
     listed = [[n, a.dtype.newbyteorder("<").str, list(a.shape)] for n, a in arrays.items()]
     head = json.dumps({"version": _VERSION, "key": key, "values": values, "arrays": listed})
@@ -45,11 +45,11 @@ def keep_arrays(path: Path, key: Any, values: Any, arrays: Arrays) -> None:
             handle.write(struct.pack("<I", crc))
 
 
-def _bytes(array: NDArray[Any]) -> bytes:
+def _bytes(array: NDArray[np.generic]) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def kept_arrays(path: Path, key: Any) -> tuple[Any, dict[str, NDArray[Any]]] | None:
+def kept_arrays(path: Path, key: object) -> tuple[Any, dict[str, NDArray[Any]]] | None:
     """Return plain values and arrays that were kept under a key, or None.
 
     The arrays belong to the caller and can be written to.

@@ -254,7 +254,7 @@ def _tables(header: dict[str, Any], raw: memoryview) -> dict[str, NDArray[Any]]:
 
 
 @lru_cache(32)
-def _dtype(name: str) -> np.dtype[Any]:
+def _dtype(name: str) -> np.dtype[np.generic]:
     if not _TYPE.match(name):
         raise ValueError(f"a table of type {name}")
     return np.dtype(name)

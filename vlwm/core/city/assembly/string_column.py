@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,7 @@ class Kinds(_Texts):
         codes: unsigned (G,), places in the vocabulary.
     """
 
-    def __init__(self, codes: NDArray[Any], words: tuple[str, ...]) -> None:
+    def __init__(self, codes: NDArray[np.unsignedinteger], words: tuple[str, ...]) -> None:
         self.codes, self.words = codes, words
 
     def __len__(self) -> int:

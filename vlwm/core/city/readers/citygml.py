@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from lxml import etree
@@ -23,6 +23,7 @@ from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, ROAD, TERRAIN
 from vlwm.core.city.readers.foreign import as_utf8
 from vlwm.core.city.readers.gml_geometry import (
     BrokenFeature,
+    Element,
     Surface,
     floats,
     id_of,
@@ -172,7 +173,7 @@ def _doctype(source: Source) -> Exception:
     )
 
 
-def _elements(source: Source, document: Document) -> Iterator[Any]:
+def _elements(source: Source, document: Document) -> Iterator[Element]:
     """Yield features as they end; note the document's envelope and what is not read."""
     tags = tuple(f"{{*}}{k}" for k in (*KINDS, *_MEMBERS))
     for element in _ended(source, (*tags, "{*}Envelope"), document):
@@ -186,7 +187,7 @@ def _elements(source: Source, document: Document) -> Iterator[Any]:
             document.others.update(n for n in names if n and n not in KINDS and n not in _MEMBERS)
 
 
-def _note_envelope(element: Any, document: Document) -> None:
+def _note_envelope(element: Element, document: Document) -> None:
     above = [local(a) for a in element.iterancestors()]
     if document.system is None and len(above) <= 2:
         document.system = element.get("srsName")
@@ -196,7 +197,7 @@ def _note_envelope(element: Any, document: Document) -> None:
 
 def _ended(
     source: Source, tags: tuple[str, ...], document: Document | None = None
-) -> Iterator[Any]:
+) -> Iterator[Element]:
     """Yield elements of some tags as they end; each is freed when the next is asked for.
 
     A file that is not in the encoding that it states is read from there on as Latin-1: every byte
@@ -220,7 +221,7 @@ class _WrongEncoding(Exception):
     """A file that is not in the encoding that it states."""
 
 
-def _parsed(source: Source, tags: tuple[str, ...], encoding: str | None) -> Iterator[Any]:
+def _parsed(source: Source, tags: tuple[str, ...], encoding: str | None) -> Iterator[Element]:
     """Yield elements of some tags as they end; each is freed when the next is asked for.
 
     Appearance (textures) is freed too: it can be half of a file. Envelopes stay, as parts of
@@ -266,14 +267,14 @@ def _pass_blanks(stream: IO[bytes]) -> None:
     stream.seek(at if blank else 0)
 
 
-def _free(element: Any) -> None:
+def _free(element: Element) -> None:
     element.clear()
     parent = element.getparent()
     while parent is not None and element.getprevious() is not None:
         del parent[0]
 
 
-def _feature(element: Any, kind: str, otherwise: str) -> Feature | Broken | None:
+def _feature(element: Element, kind: str, otherwise: str) -> Feature | Broken | None:
     """Return a feature, what is wrong with it, or None for relief that was read part by part."""
     name = id_of(element, otherwise)
     try:
@@ -292,13 +293,13 @@ def _feature(element: Any, kind: str, otherwise: str) -> Feature | Broken | None
         return Broken(kind, name, str(error))
 
 
-def _other_relief(element: Any, name: str) -> Broken | None:
+def _other_relief(element: Element, name: str) -> Broken | None:
     for other in element.iter(*_OTHER_RELIEF):
         return Broken(TERRAIN, name, f"its ground is a {local(other)}, which is not read")
     return None
 
 
-def _system_of(polygons: list[Surface], feature: Any) -> str | None:
+def _system_of(polygons: list[Surface], feature: Element) -> str | None:
     """Return the one reference system that chosen surfaces name.
 
     Raises:

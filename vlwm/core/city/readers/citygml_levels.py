@@ -9,11 +9,11 @@ only the solid has is added.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, ROAD, VEGETATION
 from vlwm.core.city.readers.gml_geometry import (
     BrokenFeature,
+    Element,
     Surface,
     as_solids_turn,
     has_links,
@@ -47,10 +47,10 @@ _INDOORS = frozenset(
 class _Unit:
     """A building without its parts, or one part: its geometry elements by level of detail."""
 
-    feature: Any
-    surfaces: dict[int, list[Any]] = field(default_factory=dict)
-    solids: dict[int, list[Any]] = field(default_factory=dict)
-    fittings: dict[int, list[Any]] = field(default_factory=dict)
+    feature: Element
+    surfaces: dict[int, list[Element]] = field(default_factory=dict)
+    solids: dict[int, list[Element]] = field(default_factory=dict)
+    fittings: dict[int, list[Element]] = field(default_factory=dict)
     dead_links: int = 0
 
     def polygons(self, lod: int) -> list[Surface]:
@@ -65,26 +65,26 @@ class _Unit:
             body = as_solids_turn(body, second, self.feature)
             body += self._only_in_solid(second, body)
         fittings = patches(self.fittings.get(lod, ()))
-        first: dict[Any, Surface] = {}
+        first: dict[Element, Surface] = {}
         for surface in body + fittings if body else ():
             # a wall between two spaces, in front of one and behind the other, is one wall
             first.setdefault(surface.element, surface)
         return list(first.values())
 
-    def _surfaces_of(self, geometries: list[Any], found: list[Surface]) -> list[Surface]:
+    def _surfaces_of(self, geometries: list[Element], found: list[Surface]) -> list[Surface]:
         written = patches(geometries)
         by_link, dead = linked(geometries, self.feature, written + found)
         self.dead_links += dead
         return written + by_link
 
-    def _only_in_solid(self, solids: list[Any], body: list[Surface]) -> list[Surface]:
+    def _only_in_solid(self, solids: list[Element], body: list[Surface]) -> list[Surface]:
         """Return surfaces of solids that are partly links: without them the body has holes."""
         by_link, _ = linked(solids, self.feature, body)
         written = patches(solids) if has_links(solids) else []
         return by_link + written
 
 
-def _units(element: Any) -> list[_Unit]:
+def _units(element: Element) -> list[_Unit]:
     """Return the feature itself and its parts."""
     units = {element: _Unit(element)}
     for geometry in element.iter(*_GEOMETRY):
@@ -111,7 +111,7 @@ def _units(element: Any) -> list[_Unit]:
     return list(units.values())
 
 
-def chosen_surfaces(element: Any, kind: str) -> tuple[int, list[Surface]]:
+def chosen_surfaces(element: Element, kind: str) -> tuple[int, list[Surface]]:
     """Return the first level that a unit has, and surfaces: each part at its own best level.
 
     A building's own coarse block is left out where its parts have finer walls.
@@ -131,7 +131,7 @@ def chosen_surfaces(element: Any, kind: str) -> tuple[int, list[Surface]]:
     return best, polygons + [p for part in parts if part for p in part[1]]
 
 
-def _why_empty(element: Any, units: list[_Unit]) -> str:
+def _why_empty(element: Element, units: list[_Unit]) -> str:
     """Return why a feature has no surfaces."""
     missing = "no LOD1, LOD2, LOD3 or LOD4 surfaces"
     if any(u.dead_links for u in units):

@@ -10,11 +10,14 @@ Curved segments are refused by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from lxml import etree
 from numpy.typing import NDArray
+
+Element: TypeAlias = Any
+"""an element of lxml, which has no types"""
 
 PATCHES = ("{*}Polygon", "{*}PolygonPatch", "{*}Triangle", "{*}Rectangle")
 _RINGS = ("{*}LinearRing", "{*}Ring")
@@ -49,13 +52,13 @@ class BrokenFeature(Exception):
     """A feature that cannot be used, and why."""
 
 
-def local(element: Any) -> str:
+def local(element: Element) -> str:
     """Return an element's name without its namespace; empty for a comment."""
     tag = element.tag
     return tag.rpartition("}")[2] if isinstance(tag, str) else ""
 
 
-def id_of(element: Any, otherwise: str = "") -> str:
+def id_of(element: Element, otherwise: str = "") -> str:
     """Return an element's `gml:id`."""
     for key, value in element.attrib.items():
         if key.rpartition("}")[2] == "id":
@@ -66,11 +69,11 @@ def id_of(element: Any, otherwise: str = "") -> str:
 class Surface(NamedTuple):
     """A surface, and whether it is used with its other side in front."""
 
-    element: Any
+    element: Element
     turned: bool = False
 
 
-def patches(geometries: Iterable[Any]) -> list[Surface]:
+def patches(geometries: Iterable[Element]) -> list[Surface]:
     """Return the surfaces that are written inside geometries."""
     found = []
     for geometry in geometries:
@@ -81,7 +84,7 @@ def patches(geometries: Iterable[Any]) -> list[Surface]:
 
 
 def linked(
-    geometries: Iterable[Any], feature: Any, found: list[Surface]
+    geometries: Iterable[Element], feature: Element, found: list[Surface]
 ) -> tuple[list[Surface], int]:
     """Return surfaces that geometries name by link, and how many links lead out of the feature.
 
@@ -105,7 +108,9 @@ def linked(
     return inside, dead
 
 
-def as_solids_turn(surfaces: list[Surface], solids: Iterable[Any], feature: Any) -> list[Surface]:
+def as_solids_turn(
+    surfaces: list[Surface], solids: Iterable[Element], feature: Element
+) -> list[Surface]:
     """Return surfaces with the side in front that solids which link to them give them."""
     solids = [solid for solid in solids if _has_turned(solid)]
     if not solids:
@@ -121,16 +126,16 @@ def as_solids_turn(surfaces: list[Surface], solids: Iterable[Any], feature: Any)
     return [s._replace(turned=sides.get(s.element, s.turned)) for s in surfaces]
 
 
-def _by_id(feature: Any) -> dict[str, Any]:
+def _by_id(feature: Element) -> dict[str, Element]:
     return {name: e for e in feature.iter() if local(e) and (name := id_of(e))}
 
 
-def _below(target: Any, turned: bool) -> list[Surface]:
+def _below(target: Element, turned: bool) -> list[Surface]:
     """Return the surfaces of a link's target, turned where the link is."""
     return [s._replace(turned=s.turned != turned) for s in patches([target])]
 
 
-def _turned_links(geometry: Any) -> list[tuple[str, bool]]:
+def _turned_links(geometry: Element) -> list[tuple[str, bool]]:
     """Return the links in a geometry, and whether each is to the other side."""
     turning = _has_turned(geometry)
     return [
@@ -139,11 +144,11 @@ def _turned_links(geometry: Any) -> list[tuple[str, bool]]:
     ]
 
 
-def _has_turned(geometry: Any) -> bool:
+def _has_turned(geometry: Element) -> bool:
     return any(e.get("orientation") == "-" for e in geometry.iter("{*}OrientableSurface"))
 
 
-def _is_turned(element: Any, top: Any) -> bool:
+def _is_turned(element: Element, top: Element) -> bool:
     """Return True below an odd number of OrientableSurface with orientation "-", up to `top`."""
     turns, current = 0, element
     while current is not None:
@@ -153,17 +158,17 @@ def _is_turned(element: Any, top: Any) -> bool:
     return turns % 2 == 1
 
 
-def has_links(geometries: Iterable[Any]) -> bool:
+def has_links(geometries: Iterable[Element]) -> bool:
     """Return True where geometries name surfaces by link."""
     return any(_links(g) for g in geometries)
 
 
-def names_systems(feature: Any) -> bool:
+def names_systems(feature: Element) -> bool:
     """Return True where a feature states a reference system or the number of its axes itself."""
     return bool(_systems(feature))
 
 
-def nearest(element: Any, key: str, top: Any) -> str | None:
+def nearest(element: Element, key: str, top: Element) -> str | None:
     """Return an attribute of an element, of its first point list, or of what is around it."""
     for points in element.iter(*_POINTS):
         if points.get(key) is not None:
@@ -221,7 +226,7 @@ def floats(words: list[str]) -> list[float]:
     return values
 
 
-def _words_of(ring: Any) -> list[str]:
+def _words_of(ring: Element) -> list[str]:
     """Return the coordinates of a ring as they are written."""
     if local(ring) == "Ring":
         return [word for curve in _curves(ring) for word in curve]
@@ -234,7 +239,7 @@ def _reversed(words: list[str]) -> list[str]:
     return [word for k in range(len(words) - 3, -1, -3) for word in words[k : k + 3]]
 
 
-def _curves(ring: Any) -> Iterator[list[str]]:
+def _curves(ring: Element) -> Iterator[list[str]]:
     """Yield the coordinates of each curve of a ring, in the ring's direction."""
     for element in ring.iter():
         if local(element) in _CURVED:
@@ -247,7 +252,7 @@ def _curves(ring: Any) -> Iterator[list[str]]:
         yield words
 
 
-def _old_words(ring: Any) -> list[str]:
+def _old_words(ring: Element) -> list[str]:
     """Return coordinates as GML 2 writes them: "x,y,z x,y,z", or coord with X, Y and Z."""
     words: list[str] = []
     for element in ring.iter(*_OLD_POINTS):

@@ -42,12 +42,12 @@ def unpack(packed: bytes, where: str) -> dict[str, NDArray[Any]]:
         return {name: opened[name] for name in opened.files}
 
 
-def as_text(value: Any) -> NDArray[np.uint8]:
+def as_text(value: object) -> NDArray[np.uint8]:
     """Return plain values as an array of the bytes of their JSON."""
     return np.frombuffer(json.dumps(value, ensure_ascii=False).encode(), np.uint8)
 
 
-def from_text(array: NDArray[Any]) -> Any:
+def from_text(array: NDArray[np.generic]) -> Any:
     """Return the plain values of `as_text`."""
     return json.loads(array.tobytes())
 

@@ -11,7 +11,6 @@ import tempfile
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.tiling.tiled_city import TiledCity
@@ -135,7 +134,7 @@ def _quiet(session: str, done: int, frames: int) -> None:
     """Ignore the report: nobody reads a worker's progress."""
 
 
-def _content(raw: bytes, where: str) -> tuple[Any, ...]:
+def _content(raw: bytes, where: str) -> tuple[object, ...]:
     """Return the decoded content of a shard; its compression depends on the version of zstd."""
     index = parse_index(raw, where)
     header = {k: v for k, v in index.header.items() if k != "tables"}

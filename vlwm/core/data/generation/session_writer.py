@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +152,7 @@ def _job(
     )
 
 
-def _opens(path: Path, reader: Callable[[Path], Any], read: bool) -> bool:
+def _opens(path: Path, reader: Callable[[Path], object], read: bool) -> bool:
     """Return True if a sensor's file exists and, with `read`, is whole."""
     if not path.exists():
         return False

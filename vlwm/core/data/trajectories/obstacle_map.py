@@ -8,14 +8,12 @@ city, so its memory does not grow with the city. It also knows where the city en
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from vlwm.core.geometry.mapped_arrays import Scratch, let_go
+from vlwm.core.geometry.mapped_arrays import Kind, Scratch, let_go
 from vlwm.core.geometry.voxelize import TriangleTiles
 
 CELL_M = 1.0
@@ -51,9 +49,10 @@ class Obstacles:
     streets: NDArray[np.bool_]
     scratch: Scratch | None = None
 
-    def zeros(self, dtype: DTypeLike) -> NDArray[Any]:
+    def zeros(self, dtype: type[Kind]) -> NDArray[Kind]:
         """Return a map (nx, ny) of zeros of the place."""
-        return (np.zeros if self.scratch is None else self.scratch.zeros)(self.tops.shape, dtype)
+        shape = self.tops.shape
+        return np.zeros(shape, dtype) if self.scratch is None else self.scratch.zeros(shape, dtype)
 
     def top(self, xy: NDArray[np.float64], *, planning: bool = False) -> NDArray[np.float32]:
         """Return the highest surface within the margin of points (..., 2), metres.
@@ -102,8 +101,11 @@ def obstacles_in(
     """
     x0, y0, x1, y1 = window
     shape = (int(np.ceil((x1 - x0) / cell_m)) + 1, int(np.ceil((y1 - y0) / cell_m)) + 1)
-    zeros = partial(np.zeros if scratch is None else scratch.zeros, shape)
-    tops: NDArray[np.float32] = zeros(np.float32)
+
+    def zeros(dtype: type[Kind]) -> NDArray[Kind]:
+        return np.zeros(shape, dtype) if scratch is None else scratch.zeros(shape, dtype)
+
+    tops = zeros(np.float32)
     tops.fill(NOTHING)
     _paint(tops, buildings, window, margin_m, cell_m)
     empty = zeros(np.bool_)

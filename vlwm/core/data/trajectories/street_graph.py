@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from vlwm.core.city.roads import Roads
 from vlwm.core.data.trajectories.obstacle_map import Obstacles
+from vlwm.core.geometry.mapped_arrays import Kind
 from vlwm.core.geometry.plan_grid import PlanGrid
 
 NODE_M = 2.0
@@ -117,7 +117,7 @@ def streets_of(obstacles: Obstacles, roads: Roads | None = None) -> Streets:
     return Streets(x0, y0, number, nodes[there], on_road, _net(obstacles, number, nodes, cost))
 
 
-def _bands(nodes: NDArray[Any]) -> list[NDArray[Any]]:
+def _bands(nodes: NDArray[Kind]) -> list[NDArray[Kind]]:
     """Yield rows of a grid, some at a time, to bound the memory of work on each node."""
     return np.array_split(nodes, -(-len(nodes) // _BAND))
 

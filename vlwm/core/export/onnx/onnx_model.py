@@ -16,11 +16,14 @@ Axes: P past and H future frames, X, Y, Z cells, D components of a state, N draw
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vlwm.core.export.onnx import runtime
 from vlwm.core.geometry import frames
@@ -83,7 +86,12 @@ class OnnxModel:
         threads: of the CPU provider; 0: as many as it likes.
     """
 
-    def __init__(self, folder: Any, providers: Any = ("CPUExecutionProvider",), threads: int = 0):
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        threads: int = 0,
+    ) -> None:
         import onnxruntime
 
         self.folder = Path(folder)
@@ -100,7 +108,7 @@ class OnnxModel:
             for name in self.about["graphs"]
         }  # fmt: skip
 
-    def _run(self, graph: str, **arrays: Any) -> list[np.ndarray]:
+    def _run(self, graph: str, **arrays: np.ndarray | None) -> list[np.ndarray]:
         """Run a graph with those of the arrays that it reads."""
         session = self._graphs[graph]
         wanted = {node.name: _TYPES[node.type] for node in session.get_inputs()}
@@ -108,12 +116,12 @@ class OnnxModel:
 
     def forecast(
         self,
-        occupancy: Any,
-        poses: Any,
+        occupancy: ArrayLike,
+        poses: ArrayLike,
         *,
-        plan: Any = None,
-        ground_z: Any = 0.0,
-        known: Any = None,
+        plan: ArrayLike | None = None,
+        ground_z: ArrayLike = 0.0,
+        known: ArrayLike | None = None,
     ) -> OnnxForecast:
         """Forecast one window.
 
@@ -155,7 +163,9 @@ class OnnxModel:
             sigma=sigma,
         )
 
-    def _cells(self, occupancy: Any, known: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _cells(
+        self, occupancy: ArrayLike, known: ArrayLike | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return uint8 (P, X, Y, Z), the cells that are known as occupied, and as free.
 
         Raises:
@@ -168,7 +178,7 @@ class OnnxModel:
                              "cells as free; complete the frames first")  # fmt: skip
         return cells & seen, seen & (1 - cells)
 
-    def _track(self, poses: Any, plan: Any, ground_z: Any) -> _Track:
+    def _track(self, poses: ArrayLike, plan: ArrayLike | None, ground_z: ArrayLike) -> _Track:
         """Move poses and plan from the world into the frame of the last past pose."""
         past, future = self.about["history"], self.about["future"]
         own = np.asarray(poses, np.float64)[:past]
@@ -217,7 +227,9 @@ class OnnxModel:
         )  # fmt: skip
         return frame
 
-    def _motion(self, poses: np.ndarray, ground: np.ndarray, context: Any) -> list[np.ndarray]:
+    def _motion(
+        self, poses: np.ndarray, ground: np.ndarray, context: np.ndarray | None
+    ) -> list[np.ndarray]:
         """Return state, log-sigma, sigma (H, D) and moves (H, N, 3) in the last ego frame."""
         about, fitted = self.about, self.constants
         future, dt_s = about["future"], about["dt_s"]

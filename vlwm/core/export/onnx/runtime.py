@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from vlwm.core.geometry import frames
 
@@ -163,11 +164,11 @@ def ridge_motion(
     return np.stack([places[:, 0], places[:, 1], frames.wrap_angle(places[:, 3])], -1)
 
 
-def _cos_sin(angle: Any) -> tuple[np.ndarray, np.ndarray]:
+def _cos_sin(angle: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return np.cos(angle), np.sin(angle)
 
 
-def turn_plane(x: Any, y: Any, yaw: Any) -> tuple[np.ndarray, np.ndarray]:
+def turn_plane(x: np.ndarray, y: np.ndarray, yaw: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     cos, sin = _cos_sin(yaw)
     return cos * x - sin * y, sin * x + cos * y
 

@@ -20,7 +20,6 @@ import warnings
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -84,8 +83,7 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
     planned = {name: value for name, value in frame.items() if name != "draws"}
     _write(FrameGraph(model, planned=True), planned, ["probability"], out / "plan_frame.onnx")
     with atomic_path(out / "constants.npz") as temporary, temporary.open("wb") as file:
-        arrays: dict[str, Any] = dict(_constants(model))
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **_constants(model))
     for name, package in _COPIED.items():
         text = files(package).joinpath(name).read_text(encoding="utf-8")
         with atomic_path(out / name) as temporary:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -213,7 +213,7 @@ def _taps(dilation: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=1)
-def _kernels() -> Any:
+def _kernels() -> ModuleType:
     from vlwm.core.model.memory import _triton
 
     return _triton

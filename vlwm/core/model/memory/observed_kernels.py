@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import torch
@@ -77,11 +76,11 @@ def read_columns(planes: Tensor, ego: Tensor, grid: VoxelGrid, margin: int) -> T
     return torch.from_numpy(out)
 
 
-def _numpy(values: Tensor) -> NDArray[Any]:
+def _numpy(values: Tensor) -> np.ndarray:
     return np.ascontiguousarray(values.detach().numpy())
 
 
-def _by_rows(kernel: Callable[..., None], rows: int, *arguments: Any) -> None:
+def _by_rows(kernel: Callable[..., None], rows: int, *arguments: object) -> None:
     """Run a kernel on bands of rows, one for each of torch's threads: it releases the GIL."""
     threads = min(torch.get_num_threads(), rows)
     if threads == 1:

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from vlwm.core.data.batch import collate
+from vlwm.core.data.batch import D, collate
 from vlwm.core.data.sampler import EpochSampler
 from vlwm.core.signals import STOPPING
 from vlwm.core.training.runtime.distributed import Ranks
 
+Sample = TypeVar("Sample")
+"""an item of a data set: a dataclass of tensors"""
+
 
 def make_loader(
-    dataset: Dataset[Any], sampler: EpochSampler, *, workers: int, pin: bool
-) -> DataLoader[Any]:
+    dataset: Dataset[Sample], sampler: EpochSampler, *, workers: int, pin: bool
+) -> DataLoader[Sample]:
     """Return batches of a data set in the sampler's order.
 
     Args:
@@ -47,7 +50,7 @@ def make_loader(
     )
 
 
-def _collate(samples: Sequence[Any]) -> Any:
+def _collate(samples: Sequence[D]) -> D | None:
     return collate(samples) if samples else None
 
 
@@ -59,7 +62,7 @@ def _quiet_worker(worker: int) -> None:
 
 
 def epoch_batches(
-    dataset: Dataset[Any],
+    dataset: Dataset[Sample],
     batch: int,
     seed: int,
     place: tuple[int, int],
@@ -67,7 +70,7 @@ def epoch_batches(
     workers: int,
     most: int = 0,
     weights: NDArray[np.float64] | None = None,
-) -> DataLoader[Any]:
+) -> DataLoader[Sample]:
     """Return this process's share of the global batches of an epoch.
 
     Args:
@@ -92,7 +95,7 @@ def epoch_batches(
     return make_loader(dataset, sampler, workers=workers, pin=torch.cuda.is_available())
 
 
-def share_of(dataset: Dataset[Any], size: int, ranks: Ranks) -> DataLoader[Any]:
+def share_of(dataset: Dataset[Sample], size: int, ranks: Ranks) -> DataLoader[Sample]:
     """Return this process's share of a whole data set in order, at most `size` samples at once."""
     sampler = EpochSampler(
         len(dataset),  # type: ignore[arg-type]  # as above

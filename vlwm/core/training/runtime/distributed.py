@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -45,6 +46,7 @@ _LEAVE_S = 30.0
 """seconds that a process may take to leave after another one was lost"""
 
 T = TypeVar("T")
+Kind = TypeVar("Kind", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +273,7 @@ class Ranks:
         _watched(dist.all_gather, parts, padded)
         return torch.cat([p[:n] for p, n in zip(parts, counts.tolist(), strict=True)])
 
-    def sum_array(self, values: NDArray[Any]) -> NDArray[Any]:
+    def sum_array(self, values: NDArray[Kind]) -> NDArray[Kind]:
         """Add up an array over all processes, in place (float64 or int64)."""
         if self.size > 1:
             _watched(dist.all_reduce, torch.from_numpy(values), dist.ReduceOp.SUM, self.votes)

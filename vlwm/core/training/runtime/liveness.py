@@ -133,7 +133,12 @@ class Lifeline:
         finally:
             left.set()
 
-    def _watch(self, topic: str, news: queue.SimpleQueue[Any], left: threading.Event) -> None:
+    def _watch(
+        self,
+        topic: str,
+        news: queue.SimpleQueue[bytes | RuntimeError | None],
+        left: threading.Event,
+    ) -> None:
         """Put None for each sign of life, then the answer, or the error of the store."""
         beat, pause_s = b"", 0.01
         try:

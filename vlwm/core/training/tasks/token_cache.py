@@ -16,7 +16,6 @@ import logging
 import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +68,7 @@ class TokenFile:
             return None
         return np.frombuffer(block, dtype="<u2").reshape(self.shape)
 
-    def put(self, row: int, variant: int, codes: NDArray[np.integer[Any]]) -> None:
+    def put(self, row: int, variant: int, codes: NDArray[np.integer]) -> None:
         """Keep codes (h, w); a full disk is logged once and costs only time."""
         if self._full:
             return
@@ -134,7 +133,7 @@ class FrameCodes:
 
     def _codes(
         self, batch: Batch, place: tuple[int, int], row: int, variant: int
-    ) -> NDArray[np.integer[Any]]:
+    ) -> NDArray[np.integer]:
         """Return the codes (h, w) of a frame of the batch, from the file or computed."""
         if self._file is None:
             return self._compute(batch, *place)
@@ -146,7 +145,7 @@ class FrameCodes:
         return codes
 
     @torch.no_grad()
-    def _compute(self, batch: Batch, b: int, f: int) -> NDArray[np.integer[Any]]:
+    def _compute(self, batch: Batch, b: int, f: int) -> NDArray[np.integer]:
         """Compute the codes (h, w) of one frame by itself, so that no batch can change them."""
         one, frame = slice(b, b + 1), slice(f, f + 1)
         symmetry = batch.symmetry[one]

@@ -34,7 +34,12 @@ class StatusWriter:
     """
 
     def __init__(
-        self, folder: RunFolder, *, writes: bool = True, plan: RunPlan | None = None, **fields: Any
+        self,
+        folder: RunFolder,
+        *,
+        writes: bool = True,
+        plan: RunPlan | None = None,
+        **fields: object,
     ) -> None:
         self.folder = folder
         self.writes = writes
@@ -56,7 +61,7 @@ class StatusWriter:
         """the stage's own folder, which holds the same tree"""
         self._written = 0.0
 
-    def update(self, **fields: Any) -> None:
+    def update(self, **fields: object) -> None:
         """Change fields and write at once.
 
         Raises:
@@ -65,7 +70,7 @@ class StatusWriter:
         self._change(fields)
         self._write()
 
-    def beat(self, **fields: Any) -> None:
+    def beat(self, **fields: object) -> None:
         """Change fields; write if the last write is a second ago."""
         self._change(fields)
         if time.monotonic() - self._written >= _PERIOD_S:

@@ -97,7 +97,7 @@ class Lists:
 
     @staticmethod
     def _rows_of(
-        data: bytes, count: int, width: int, kind: np.dtype, start: int, stride: Any
+        data: bytes, count: int, width: int, kind: np.dtype, start: int, stride: int | None
     ) -> NDArray:
         step = int(stride or kind.itemsize * width)
         if not count:

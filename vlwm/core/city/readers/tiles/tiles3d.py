@@ -299,9 +299,9 @@ def _geoid(placed: NDArray[np.float64], tile: Tile) -> NDArray[np.float64] | Non
     return (placed[:, :, :2] - center) @ plane[:2] + plane[2]
 
 
-def _number(value: Any) -> float:
+def _number(value: object) -> float:
     try:
-        return float(value)
+        return float(value)  # type: ignore[arg-type]  # JSON: what is not a number raises
     except (TypeError, ValueError):
         return math.nan
 
@@ -331,7 +331,7 @@ def _batch(source: Source, tile: Tile, placed: NDArray[np.float64]) -> Batch:
     return batch.chosen(np.isin(np.arange(count), rows))
 
 
-def _name(value: Any, source: Source, index: int) -> str:
+def _name(value: object, source: Source, index: int) -> str:
     if not value:
         return f"{source.name}#{index}"
     return str(value).encode("utf-8", "replace").decode("utf-8")  # JSON may hold half characters

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zstandard
@@ -36,6 +36,10 @@ from vlwm.core.data.recordings.readers.tf_tree import TransformTree
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.vocabulary import Agent
+
+if TYPE_CHECKING:
+    from rosbags.highlevel import AnyReader
+    from rosbags.interfaces import Connection
 
 Floats = NDArray[np.float64]
 
@@ -137,7 +141,7 @@ def read_bag(source: BagSource) -> Recording:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[AnyReader]:
     """Open a bag; without definitions of its own, with the types of a ROS distribution.
 
     Raises:
@@ -192,8 +196,8 @@ def _has_index(folder: Path) -> bool:
 
 
 def _choose(
-    source: BagSource, bag: Any, kinds: tuple[str, ...], topic: str | None, what: str
-) -> list[Any]:
+    source: BagSource, bag: AnyReader, kinds: tuple[str, ...], topic: str | None, what: str
+) -> list[Connection]:
     """Return the connections of the topic that was asked for, or of the busiest of some types."""
     named = [c for c in bag.connections if topic in (None, c.topic) and c.msgtype in kinds]
     busy = [c for c in named if c.msgcount]
@@ -210,27 +214,32 @@ def _choose(
     return [c for c in busy if c.topic == best.topic]
 
 
-def _transforms(bag: Any) -> TransformTree:
+def _decoded(bag: AnyReader, connection: Connection, raw: bytes) -> Any:
+    """Return a message, whose fields its definition in the bag names."""
+    return bag.deserialize(raw, connection.msgtype)
+
+
+def _transforms(bag: AnyReader) -> TransformTree:
     tree = TransformTree()
     topics = [c for c in bag.connections if c.msgtype in _TRANSFORMS]
     for connection, stamp, raw in bag.messages(topics) if topics else ():
         static = "static" in connection.topic
-        for edge in bag.deserialize(raw, connection.msgtype).transforms:
+        for edge in _decoded(bag, connection, raw).transforms:
             child, row = pose_row(edge, _POSES[3], stamp)
             tree.add(frame_of(edge.header.frame_id), child, row, static)
     tree.close()
     return tree
 
 
-def _frame_of_points(bag: Any, points: list[Any], path: Path) -> str:
+def _frame_of_points(bag: AnyReader, points: list[Connection], path: Path) -> str:
     for connection, _, raw in bag.messages(points):
         if connection.msgtype in LIVOX:
             return livox_points(raw, bag.is2)[1].lstrip("/")
-        return frame_of(bag.deserialize(raw, connection.msgtype).header.frame_id)
+        return frame_of(_decoded(bag, connection, raw).header.frame_id)
     raise DataError("the topic of points is empty", where=path, remedy="name another one")
 
 
-def _is_stamped(bag: Any, connections: list[Any]) -> bool:
+def _is_stamped(bag: AnyReader, connections: list[Connection]) -> bool:
     """Return True if one of the first messages has a time stamp in its header.
 
     Simulated time begins at 0, so a stamp of 0 alone does not mean that there is none.
@@ -239,7 +248,7 @@ def _is_stamped(bag: Any, connections: list[Any]) -> bool:
         if connection.msgtype in LIVOX:
             stamp = livox_points(raw, bag.is2)[0]
         else:
-            stamp = header_time(bag.deserialize(raw, connection.msgtype).header)
+            stamp = header_time(_decoded(bag, connection, raw).header)
         if stamp > 0:
             return True
         if count >= 2:
@@ -248,7 +257,7 @@ def _is_stamped(bag: Any, connections: list[Any]) -> bool:
 
 
 def _poses(
-    source: BagSource, bag: Any, tree: TransformTree
+    source: BagSource, bag: AnyReader, tree: TransformTree
 ) -> tuple[PoseTrack, str, Axes, list[str]]:
     """Return the poses, the frame that they are of, their axes, and sentences about them."""
     if source.poses is not None:
@@ -276,7 +285,7 @@ def _poses_of_file(source: BagSource, path: Path) -> tuple[PoseTrack, str, Axes,
 
 
 def _poses_of_bag(
-    source: BagSource, bag: Any, tree: TransformTree
+    source: BagSource, bag: AnyReader, tree: TransformTree
 ) -> tuple[PoseTrack, str, list[str]]:
     """Return the poses of a bag, the frame that they are of, and sentences about them."""
     wanted = source.body_frame or "base_link"
@@ -291,7 +300,7 @@ def _poses_of_bag(
     rows, child = [], ""
     stamped = _is_stamped(bag, topics)
     for connection, stamp, raw in bag.messages(topics):
-        message = bag.deserialize(raw, connection.msgtype)
+        message = _decoded(bag, connection, raw)
         child, row = pose_row(message, connection.msgtype, 0 if stamped else stamp)
         rows.append(row)
     table = np.array(rows)
@@ -344,7 +353,7 @@ def _readable_scans(
                 if connection.msgtype in LIVOX:
                     stamp_s, _, cloud = livox_points(raw, bag.is2)
                 else:
-                    message = bag.deserialize(raw, connection.msgtype)
+                    message = _decoded(bag, connection, raw)
                     stamp_s, cloud = header_time(message.header), point_cloud(message)
             except ValueError as error:
                 damaged.append((f"{path}: message {number} of {connection.topic}", str(error)))
