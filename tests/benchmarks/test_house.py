@@ -62,7 +62,7 @@ DOORS = {
     "training/runtime": (3, f"{CHECKPOINT}; {FOREIGN}: the store of torch.distributed"),
     "training/startup": (25, f"{CHECKPOINT}, {JSON} of configs and plans"),
     "training/tasks": (5, f"{CHECKPOINT}; a batch, which each phase has its own of"),
-    "training/telemetry": (12, f"{JSON} of status and metrics; {FOREIGN}: W&B's run"),
+    "training/telemetry": (17, f"{JSON} of status and metrics; {FOREIGN}: W&B's run"),
 }
 """where a value may have any type: at the doors, and no oftener than now"""
 

@@ -65,11 +65,11 @@ class _Unit:
             body = as_solids_turn(body, second, self.feature)
             body += self._only_in_solid(second, body)
         fittings = patches(self.fittings.get(lod, ()))
-        first: dict[Element, Surface] = {}
+        once: dict[Element, Surface] = {}
         for surface in body + fittings if body else ():
             # a wall between two spaces, in front of one and behind the other, is one wall
-            first.setdefault(surface.element, surface)
-        return list(first.values())
+            once.setdefault(surface.element, surface)
+        return list(once.values())
 
     def _surfaces_of(self, geometries: list[Element], found: list[Surface]) -> list[Surface]:
         written = patches(geometries)
