@@ -1,7 +1,8 @@
 """How well each motion foresees, by the number of sessions that it learns from: poses alone.
 
     python benchmarks/motion_ladder.py --data DIR [--sessions 10 20 80 300] [--seeds 0 1 2]
-                                       [--config tokyo_small] [--set KEY=VALUE …] [--out FILE]
+                                       [--train DIR] [--config tokyo_small] [--set KEY=VALUE …]
+                                       [--out FILE]
 
 Of n sessions as many as `vlwm prepare` would deal to training and to validation are taken, evenly
 spaced over those of the folder; every motion is scored on all test windows. Fitted on the train
@@ -9,7 +10,8 @@ sessions: constant twist, turn rate, ridge, analogs (`evaluation.baselines.motio
 the motion head alone, `mixed` the same weights mixed with the ridge regression, whose share
 validation chooses. Printed: metres at 1, 2, 3 s, the energy score of the draws (lower is better),
 its difference to the strongest motion without a network, with the paired 95 % interval over
-clusters, the share of the network, and processor seconds.
+clusters, the share of the network, and processor seconds. With --train all sessions of
+another folder of the same city, split alike, are learned from, and --data is only scored.
 """
 
 from __future__ import annotations
@@ -138,23 +140,23 @@ def interval(difference: np.ndarray, clusters: list[Any]) -> tuple[float, float]
     return float(low), float(high)
 
 
-def rung(folder: Folder, sessions: int, seeds: list[int]) -> dict[str, Any]:
-    """Return what every motion scores after so many sessions."""
-    dealt = deal_sessions(sessions)
-    train, val = (folder.windows(s, dealt.count(s)) for s in ("train", "val"))
+def rung(folder: Folder, source: Folder, sessions: int, seeds: list[int]) -> dict[str, Any]:
+    """Return what every motion scores on a folder after so many sessions of a source; 0: all."""
+    dealt = deal_sessions(sessions) if sessions else []
+    train, val = (source.windows(s, dealt.count(s)) for s in ("train", "val"))
     test = folder.windows("test")
     past, future = motion_of(folder.store, test, folder.shape)
     truth = future[..., PLANAR]
     clusters = [cluster_of(folder.store, w, folder.shape.history) for w in test]
     begun = time.process_time()
-    motions, _ = fit_motions(folder.store, train, val, folder.shape)
+    motions, _ = fit_motions(source.store, train, val, source.shape)
     found = {name: [of_baseline(m, past, truth)] for name, m in motions.items()}
     fit_s = time.process_time() - begun
     strongest = min(found, key=lambda name: float(found[name][0][1].mean()))
     found |= {"network": [], "mixed": []}
     shares, begun = [], time.process_time()
     for seed in seeds:
-        head = network(folder, train, val, seed)
+        head = network(source, train, val, seed)
         shares.append(float(head.network_share))
         found["mixed"].append(of_head(head, past, truth))
         head.network_share.fill_(1.0)
@@ -201,13 +203,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="prepared session folders")
     parser.add_argument("--sessions", type=int, nargs="+", default=[10, 20, 80, 300])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train", type=Path, help="folder to learn from, all of it")
     parser.add_argument("--config", default="tokyo_small")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="one JSON line per rung is appended")
     given = parser.parse_args()
-    folder = Folder(given.data, load_config(given.config, tuple(given.set)))
-    for sessions in given.sessions:
-        result = rung(folder, sessions, given.seeds)
+    config = load_config(given.config, tuple(given.set))
+    folder = Folder(given.data, config)
+    source = folder if given.train is None else Folder(given.train, config)
+    for sessions in given.sessions if given.train is None else [0]:
+        result = rung(folder, source, sessions, given.seeds)
         show(result)
         if given.out is not None:
             with given.out.open("a") as file:
