@@ -22,7 +22,7 @@ from vlwm.core.city.assembly.deduplicate import Collector, FileOf
 from vlwm.core.city.assembly.feature_table import KINDS, Features
 from vlwm.core.city.readers.feature_batch import BRIDGE, BUILDING, Skipped
 from vlwm.core.errors import DataError
-from vlwm.core.geometry.mapped_arrays import pieces
+from vlwm.core.geometry.mapped_arrays import let_go, pieces
 from vlwm.core.text import safe_text
 
 FAR_M = 20_000.0
@@ -36,6 +36,8 @@ _MODEL_SHARE = 0.1
 """of a file's features: if more are covered, it is a second model of the same place"""
 _BOX_SHARE = 0.3
 """of the smaller of two files: they overlap"""
+_HASH = np.uint64(0x9E3779B97F4A7C15)
+"""an odd number without pattern (2**64 over the golden ratio)"""
 _FORMATS = ("gml", "obj", "tiles")
 _NAMES = {"gml": "CityGML", "obj": "OBJ", "tiles": "3D Tiles"}
 
@@ -138,19 +140,7 @@ def one_copy(collector: Collector) -> None:
     numbers = np.flatnonzero(_solid(features))
     if len(numbers) < 2:
         return
-    triangles, sums = np.zeros(len(features)), np.zeros((len(features), 3))
-    owners = features.owners.array()
-    for start, some in pieces(features.triangles.array()):
-        mine = owners[start : start + len(some)]
-        triangles += np.bincount(mine, minlength=len(features))
-        for axis in range(3):
-            sums[:, axis] += np.bincount(
-                mine, some[:, :, axis].sum(axis=1), minlength=len(features)
-            )
-    middles = sums / np.maximum(3 * triangles, 1)[:, None]
-    bounds = features.bounds.array()[numbers].reshape(len(numbers), 6)
-    rows = np.column_stack([bounds, middles[numbers], triangles[numbers]])
-    _, first = np.unique(np.round(rows, 2), axis=0, return_index=True)
+    _, first = np.unique(_shape_keys(features)[numbers], return_index=True)
     copies = np.ones(len(numbers), dtype=bool)
     copies[first] = False
     if copies.sum() >= max(_FEW, _MODEL_SHARE * len(numbers)):
@@ -158,6 +148,30 @@ def one_copy(collector: Collector) -> None:
         again[numbers[copies]] = True
         features.leave_out(again)
         collector.duplicates += int(copies.sum())
+
+
+def _shape_keys(features: Features) -> NDArray[np.uint64]:
+    """Return a hash (G,) of each feature's bounds, middle and number of triangles, to 0.01 m."""
+    scratch, count = features.scratch, len(features)
+    triangles, sums = scratch.zeros(count), scratch.zeros((count, 3))
+    owners = features.owners.array()
+    for start, some in pieces(features.triangles.array()):
+        mine = owners[start : start + len(some)]
+        low = int(mine[0])  # owners are non-decreasing
+        part = slice(low, int(mine[-1]) + 1)
+        triangles[part] += np.bincount(mine - low)
+        for axis in range(3):
+            sums[part, axis] += np.bincount(mine - low, some[:, :, axis].sum(axis=1))
+        let_go(owners)
+    keys = np.zeros(count, np.uint64)
+    for start, some in pieces(features.bounds.array()):
+        part = slice(start, start + len(some))
+        middles = sums[part] / np.maximum(3 * triangles[part], 1)[:, None]
+        rows = np.column_stack([some.reshape(len(some), 6), middles, triangles[part]])
+        for column in np.rint(100 * rows).astype(np.int64).view(np.uint64).T:
+            keys[part] = (keys[part] ^ column) * _HASH
+            keys[part] ^= keys[part] >> np.uint64(29)
+    return keys
 
 
 def one_format(collector: Collector) -> None:

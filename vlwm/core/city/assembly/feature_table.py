@@ -22,6 +22,7 @@ class Features:
     """Tables of features (G,) and of their triangles (T,).
 
     Attributes:
+        scratch: makes the files.
         names: of the features.
         kinds: places in `KINDS`; lods: levels of detail; alive: False where it was replaced or left
             out since; files: number of its file; bounds: (2, 3) lowest and highest corner, metres.
@@ -30,6 +31,7 @@ class Features:
     """
 
     def __init__(self, scratch: Scratch) -> None:
+        self.scratch = scratch
         self.names = Names(scratch)
         self.kinds = scratch.rows(np.uint8)
         self.lods = scratch.rows(np.int64)
