@@ -14,7 +14,7 @@ import typer
 from vlwm.commands.options import train as opt
 from vlwm.commands.shared.after import After, BackupUrl, StopInstance, WhenDone
 from vlwm.commands.shared.data import PackedDir, local_data
-from vlwm.core.vocabulary import Stage
+from vlwm.core.vocabulary import Split, Stage
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -83,7 +83,9 @@ def train(
 
     tags = _tags(wandb_tags, more)
     base = load_config(config, set_ or (), note)
-    folder = local_data(data or base.data_root, packed_dir, fetch=not dry_run)
+    # the test split is scored at the end, and by the first process alone
+    later = () if eval_only else (Split.TEST.value,)
+    folder = local_data(data or base.data_root, packed_dir, fetch=not dry_run, later=later)
     if data is not None:  # one folder in place of several
         base = _changed(base, {"data": {"train": ()}})
     plan = _with_flags(

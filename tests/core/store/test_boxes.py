@@ -18,7 +18,9 @@ import pytest
 from vlwm.core.store.object_store import ObjectStore
 from vlwm.core.store.objects import open_store
 
-pytestmark = pytest.mark.ci
+pytestmark = [pytest.mark.ci, pytest.mark.timeout(3600)]
+_PATIENCE_S = 1500.0
+"""long enough for a machine that does much else"""
 PLAN = ["--config", "test_local", "--frames", "12", "--sessions", "8", "--workers", "1", "--json"]
 
 
@@ -39,7 +41,11 @@ def bucket() -> Iterator[str]:
             patch.setenv(name, value)
         import boto3
 
-        boto3.client("s3").create_bucket(Bucket="bucket")
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        client.put_bucket_versioning(  # the server then remembers each PUT
+            Bucket="bucket", VersioningConfiguration={"Status": "Enabled"}
+        )
         yield "s3://bucket"
     thread.stop()
     assert host
@@ -56,7 +62,7 @@ def box(url: str, folder: Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=_PATIENCE_S)
     assert process.returncode == 0, out
     return dict(json.loads(out))
 
@@ -77,13 +83,23 @@ def run_boxes(url: str, folder: Path, seed: int) -> list[dict[str, Any]]:
     """Three boxes, of which one is killed in the middle of its work; reports of the others."""
     store = open_store(url)
     boxes = [box(url, folder / f"box{i}") for i in range(3)]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + _PATIENCE_S
     while not any(n.endswith(".shard") for n in store.list()) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(random.Random(seed).random())
     os.kill(boxes[seed % 3].pid, signal.SIGKILL)
     boxes.pop(seed % 3).communicate()
     return [ended(process) for process in boxes]
+
+
+def shards_put(url: str) -> int:
+    """Shards that were written to a bucket, each as often as it was written."""
+    import boto3
+
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    pages = boto3.client("s3").get_paginator("list_object_versions")
+    found = pages.paginate(Bucket=bucket, Prefix=f"{prefix}/")
+    return sum(v["Key"].endswith(".shard") for page in found for v in page.get("Versions", ()))
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("VLWM_BOX_RUNS", "1"))))
@@ -98,8 +114,12 @@ def test_two_of_three_boxes_end_the_plan_with_the_bytes_of_one(
     assert content(open_store(url)) == alone
     assert any(report["finished"] for report in reports)
     twice = [report["twice"] for report in reports]
-    assert sum(twice) <= 3 and not any(report["different"] for report in reports)
-    print(kind, seed, "made", [r["made"] for r in reports], "twice", twice)
+    beyond = sum(twice) + (shards_put(url) - 8 if kind == "s3" else 0)
+    print(
+        kind, seed, "made", [r["made"] for r in reports], "twice", twice, "beyond the plan", beyond,
+        "load", os.getloadavg()[0], flush=True,
+    )  # fmt: skip
+    assert beyond <= 3 and not any(report["different"] for report in reports)
 
 
 def test_a_machine_without_data_trains_on_a_bucket(

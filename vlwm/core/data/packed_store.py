@@ -35,6 +35,7 @@ from vlwm.core.errors import DataError
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.store.shard import BYTES, SUFFIX, ShardIndex, damaged, decompress
 from vlwm.core.store.shard_files import ShardFiles, read_indexes
+from vlwm.core.store.unfetched import Unfetched
 
 _ABSENT = {"truth.known": 1, "classes": 255}  # value of each cell where a frame lacks the layer
 
@@ -79,7 +80,7 @@ class PackedStore:
     notes: list[str]
     _shards: list[Path]
     _layers: dict[str, LayerRows]
-    _files: ShardFiles = field(default_factory=ShardFiles)
+    _files: ShardFiles = field(default_factory=lambda: ShardFiles(bring=Unfetched()))
     roots: tuple[Path, ...] = ()
     source: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 

@@ -13,6 +13,7 @@ world.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from vlwm.core.data.checksums import check_seal, sealed
 from vlwm.core.data.leaks import NOWHERE, without_leaks
 from vlwm.core.errors import DataError
 from vlwm.core.files import json_text, make_folder, read_json, write_text
+from vlwm.core.store.progress import session_name
 from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ _LEAST_RUN = 10
 """frames on end that each split needs"""
 _PLANS = 32
 """cuts that are tried for recorded places"""
+_MOST_SESSIONS = 1_000_000
+"""of a plan that is believed"""
 _STREAM = 0x5D117
 """number of the random stream of the splits: no other draw of the same seed changes it"""
 _GAP_S = 3.0  # between the parts of a session that is cut in time: scans of both are accumulated
@@ -268,6 +272,17 @@ def deal_sessions(count: int) -> list[str]:
     each = max(1, round(SHARES[Split.TEST] * count))
     dealt = {Split.TRAIN: count - 2 * each, Split.TEST: each, Split.VAL: each}
     return [str(name) for name, sessions in dealt.items() for _ in range(sessions)]
+
+
+def planned_splits(raw: bytes) -> dict[str, str]:
+    """Return session -> split of the plan in `prepare.json`; empty where it does not tell."""
+    try:
+        plan = json.loads(raw)
+        agents, count = [str(agent) for agent in plan["agents"]], int(plan["sessions"])
+        dealt = deal_sessions(min(count, _MOST_SESSIONS))
+        return {session_name(agents[i % len(agents)], i): s for i, s in enumerate(dealt)}
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError, RecursionError):
+        return {}
 
 
 def splits_of_recorded(

@@ -42,6 +42,11 @@ class ObjectStore(ABC):
     def read(self, name: str) -> bytes | None:
         """Return the bytes of an object; None where there is none of this name."""
 
+    def read_start(self, name: str, size: int) -> bytes | None:
+        """Return the first `size` bytes of an object, or all; None where there is none."""
+        raw = self.read(name)
+        return None if raw is None else raw[:size]
+
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
         """Write an object: it appears whole or not at all."""

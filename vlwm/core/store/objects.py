@@ -74,6 +74,11 @@ class FolderStore(ObjectStore):
     def __init__(self, url: str, folder: Path) -> None:
         self.url, self._folder = url, folder
 
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self._folder
+
     def list(self) -> dict[str, Entry]:
         try:
             entries = [e for e in os.scandir(self._folder) if not e.name.startswith(".")]
@@ -87,6 +92,15 @@ class FolderStore(ObjectStore):
     def read(self, name: str) -> bytes | None:
         try:
             return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explain_os_error(error, self._folder / name) from error
+
+    def read_start(self, name: str, size: int) -> bytes | None:
+        try:
+            with open(self._folder / name, "rb") as stream:
+                return stream.read(size)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -148,6 +162,15 @@ class RemoteStore(ObjectStore):
         def get() -> bytes | None:
             try:
                 return bytes(self._files().cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+        return self._retried(get, self.place(name))
+
+    def read_start(self, name: str, size: int) -> bytes | None:
+        def get() -> bytes | None:
+            try:
+                return bytes(self._files().cat_file(f"{self._root}/{name}", start=0, end=size))
             except FileNotFoundError:
                 return None
 

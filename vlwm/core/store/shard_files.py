@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,15 @@ class ShardFiles:
     """Byte ranges of many files, of which at most `limit` are open.
 
     A copy in another process (fork or spawn) opens its own handles.
+
+    Args:
+        bring: called with a file before it is opened; fetches frames that are not here yet.
     """
 
-    def __init__(self, limit: int = _OPEN_FILES) -> None:
-        self._limit = limit
+    def __init__(
+        self, limit: int = _OPEN_FILES, bring: Callable[[Path], None] | None = None
+    ) -> None:
+        self._limit, self._bring = limit, bring
         self._handles: OrderedDict[Path, int] = OrderedDict()
         self._owner = os.getpid()
 
@@ -34,6 +39,7 @@ class ShardFiles:
 
         Raises:
             DataError: the file is missing or ends too early.
+            MachineError: its frames are still in a store that does not answer.
         """
         try:
             raw = os.pread(self._handle(path), size, offset)
@@ -56,6 +62,8 @@ class ShardFiles:
             self._owner = os.getpid()
         handle = self._handles.pop(path, None)
         if handle is None:
+            if self._bring is not None:
+                self._bring(path)
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._handles[path] = handle
         while len(self._handles) > self._limit:
@@ -63,11 +71,11 @@ class ShardFiles:
         return handle
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_limit": self._limit}
+        return {"_limit": self._limit, "_bring": self._bring}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # a copy opens its own files: it is made as a new object is
-        self.__init__(state["_limit"])  # type: ignore[misc]
+        self.__init__(state["_limit"], state["_bring"])  # type: ignore[misc]
 
     def __del__(self) -> None:
         self.close()
