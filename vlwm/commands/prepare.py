@@ -128,7 +128,10 @@ def prepare(
             done = _into_store(stored, resolved, plan, str(store), share, runner, card)
             show_store(done, json_, config, set_ or ())
         return
-    city = read_input(resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers)
+    city = read_input(
+        resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers, runner,
+        store if engine is not None and "://" in engine else None,
+    )  # fmt: skip
     drawn = preview_file or target / "preview.png" if preview or preview_file else None
     tell_city(city)
     if dry_run:

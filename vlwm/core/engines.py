@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
@@ -24,9 +24,17 @@ _CONNECT_S = 30.0
 
 
 class Engine(Protocol):
-    """Runs a function over items."""
+    """Runs a function over items.
 
-    def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    Attributes:
+        elsewhere: True where other processes run it, which reach no memory of this one.
+    """
+
+    elsewhere: bool
+
+    def run(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[Result, None, None]:
         """Yield the result of each item as it is ready, in any order.
 
         Raises:
@@ -42,10 +50,14 @@ class LocalEngine:
         workers: processes; 1 runs in this one.
     """
 
+    elsewhere = False
+
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
 
-    def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def run(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[Result, None, None]:
         """Yield the results in order."""
         yield from each(function, items, self.workers)
 
@@ -62,6 +74,8 @@ class DaskEngine:
         connect_s: seconds to wait for the scheduler.
     """
 
+    elsewhere = True
+
     def __init__(
         self, address: str | None, workers: int = 1, connect_s: float = _CONNECT_S
     ) -> None:
@@ -69,7 +83,9 @@ class DaskEngine:
         self.workers = workers
         self.connect_s = connect_s
 
-    def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    def run(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> Generator[Result, None, None]:
         """Yield the results as they arrive; a lost worker's items run again on the others."""
         from distributed import Client, LocalCluster, as_completed
 
@@ -112,7 +128,7 @@ def _result(future: Any, where: str | None) -> Any:
         raise
     except KilledWorker as error:
         raise MachineError(
-            "workers of Dask were lost again and again at the same session",
+            "workers of Dask were lost again and again at the same task",
             where=where,
             remedy="give them more memory, or raise distributed.scheduler.allowed-failures; the "
             "same command continues",
@@ -121,11 +137,24 @@ def _result(future: Any, where: str | None) -> Any:
         raise _lost(where, "was lost") from error
 
 
+def in_order(
+    results: Iterable[Result], keys: Sequence[Hashable], key_of: Callable[[Result], Hashable]
+) -> Iterator[Result]:
+    """Yield results in the order of `keys`, however they arrive; those that are early wait."""
+    waiting = dict[Hashable, Result]()
+    arriving = iter(results)
+    for key in keys:
+        while key not in waiting:
+            result = next(arriving)
+            waiting[key_of(result)] = result
+        yield waiting.pop(key)
+
+
 def _lost(where: str | None, how: str) -> MachineError:
     return MachineError(
         f"the scheduler of Dask {how}",
         where=where,
-        remedy="start it again, then run the same command: sessions in the store are kept",
+        remedy="start it again, then run the same command: what is in a store is kept",
     )
 
 

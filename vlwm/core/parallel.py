@@ -6,6 +6,7 @@ leave signals to their parent and end with it, even when that is killed.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
@@ -81,6 +83,16 @@ def _run(item: object) -> Any:
     """Return the result of one item; the types are those of `each`."""
     assert _function is not None and _stopping is not None
     return None if _stopping.is_set() else _function(item)
+
+
+def release_memory() -> None:
+    """Give free pages of the heap back to the kernel, as far as the C library can.
+
+    A forked worker that reuses free pages of its parent copies them one by one, so the memory of
+    long work would creep up.
+    """
+    with suppress(OSError, AttributeError):  # musl has no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def default_workers() -> int:

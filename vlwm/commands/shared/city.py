@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.city.tiling.tiled_city import TiledCity
     from vlwm.core.config.schema import Config
+    from vlwm.core.engines import Engine
     from vlwm.core.geometry.mapped_arrays import Scratch
 
 _EVERY_S = 5.0
@@ -28,6 +29,8 @@ def read_input(
     up: str | None = None,
     scale: float | None = None,
     workers: int = 1,
+    engine: Engine | None = None,
+    pieces_url: str | None = None,
 ) -> City:
     """Return the city of a config or of the operator's inputs.
 
@@ -35,6 +38,7 @@ def read_input(
         up: axis of OBJ files that points up; None lets their buildings tell.
         scale: metres of one unit of OBJ files; None lets their buildings tell.
         workers: processes that read files.
+        engine, pieces_url: as of `read_city`.
 
     Raises:
         UsageError: an option does not fit.
@@ -64,6 +68,8 @@ def read_input(
         up=None if up is None else up.lower(),
         scale=scale,
         workers=workers,
+        engine=engine,
+        pieces_url=pieces_url,
     )
 
 

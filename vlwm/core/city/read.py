@@ -7,8 +7,10 @@ something was built. A broken feature is left out, counted and named; `strict` s
 
 from __future__ import annotations
 
+import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,16 @@ from vlwm.core.city.readers.obj_axes import Axes
 from vlwm.core.city.readers.source_files import Source, find_sources
 from vlwm.core.city.readers.tiles.tiles3d import Leaves, find_leaves, tile_batches
 from vlwm.core.city.reading.source_reading import Remarks, read_source
-from vlwm.core.city.reading.source_work import Settled, SourceRead, SourceWork
+from vlwm.core.city.reading.source_work import (
+    FolderPieces,
+    Pieces,
+    Settled,
+    SourceRead,
+    SourceWork,
+    StorePieces,
+)
+from vlwm.core.engines import Engine, LocalEngine, in_order
 from vlwm.core.geometry.mapped_arrays import Scratch
-from vlwm.core.parallel import each
 from vlwm.core.text import safe_text
 
 _MESH_OVERHANG_M = 300.0
@@ -45,6 +54,8 @@ def read_city(
     up: str | None = None,
     scale: float | None = None,
     workers: int = 1,
+    engine: Engine | None = None,
+    pieces_url: str | None = None,
 ) -> City:
     """Read every city file of the inputs (files, folders, zips) into one City.
 
@@ -55,17 +66,23 @@ def read_city(
         up: axis of OBJ files that points up (x, y, z); None lets their buildings tell.
         scale: metres of one unit of OBJ files; None lets their buildings tell.
         workers: processes that read CityGML and OBJ; the city does not depend on it.
+        engine: reads them instead.
+        pieces_url: folder of a store for what was read, where workers of the engine are on other
+            machines; it is deleted afterwards. None: the folder of `scratch`.
 
     Raises:
         DataError: nothing to read, a broken file, places too far apart, no building in the area,
             or, with `strict`, the first broken feature.
-        MachineError: the disk of `scratch` has no room, or a worker was killed.
+        MachineError: the disk of `scratch` has no room, a worker was killed, or the engine lost.
     """
     paths = [Path(p) for p in inputs]
     sources, notes = find_sources(paths)
     reader = _Reader(area, strict, scratch or Scratch(), Options(up, scale), on_source)
     reader.collector.notes += notes
-    reader.read_all([s for s in reader.without_nested(sources) if reader.is_wanted(s)], workers)
+    wanted = [s for s in reader.without_nested(sources) if reader.is_wanted(s)]
+    if engine is None and workers > 1:
+        engine = LocalEngine(workers)
+    reader.read_all(wanted, engine, pieces_url)
     if reader.without_height:
         reader.collector.notes.append(
             f"not read: {reader.without_height} triangles of the relief whose heights are none of "
@@ -106,47 +123,63 @@ class _Reader(Gathered):
             return True
         return self.area.may_touch(bounds, _MESH_OVERHANG_M)
 
-    def read_all(self, sources: list[Source], workers: int) -> None:
-        """Read all files, the relief last; all but tile sets by worker processes."""
+    def read_all(self, sources: list[Source], engine: Engine | None, url: str | None) -> None:
+        """Read all files, the relief last; all but tile sets by an engine, if there is one."""
         later = [s for s in sources if s.kind == "dem"]
         ordered = [*(s for s in sources if s.kind != "dem"), *later]
         done = 0
-        while done < len(ordered) and (workers <= 1 or not self._settled().is_final):
+        while done < len(ordered) and (engine is None or not self._settled().is_final):
             self._read(ordered[done], done, len(ordered))
             done += 1
-        if done < len(ordered):
-            self._read_by_workers(ordered, done, workers)
+        if done < len(ordered) and engine is not None:
+            with self._pieces(engine, url) as kept:
+                self._read_by(engine, ordered, done, kept)
 
-    def _read_by_workers(self, ordered: list[Source], first: int, workers: int) -> None:
-        """Read what follows `first` by workers, and take it in the order of the files."""
-        numbers = [n for n in range(first, len(ordered)) if ordered[n].format != "tiles"]
+    @contextmanager
+    def _pieces(self, engine: Engine, url: str | None) -> Iterator[Pieces]:
+        """Yield a place for what workers read; it is empty and gone at the end."""
+        if engine.elsewhere and url is not None:
+            stored = StorePieces(f"{url.rstrip('/')}/.reading-{secrets.token_hex(4)}")
+            try:
+                yield stored
+            finally:
+                stored.clear()
+            return
         with tempfile.TemporaryDirectory(
             prefix="vlwm-read-", dir=self.scratch.folder, ignore_cleanup_errors=True
         ) as folder:
-            work = SourceWork(ordered, self._settled(), self.options, Path(folder))
-            results = each(work, numbers, workers)
-            try:
-                for number in range(first, len(ordered)):
-                    if ordered[number].format == "tiles":
-                        self._read(ordered[number], number, len(ordered))
-                        continue
-                    read = next(results)
-                    if work.before == self._settled():
-                        self._take_read(read, ordered, number)
-                    else:  # a file before has settled something else
-                        self._read(ordered[number], number, len(ordered))
-            finally:
-                results.close()  # ends the workers
+            yield FolderPieces(Path(folder))
+
+    def _read_by(self, engine: Engine, ordered: list[Source], first: int, kept: Pieces) -> None:
+        """Read what follows `first` by an engine, and take it in the order of the files."""
+        items = [(n, s) for n, s in enumerate(ordered) if n >= first and s.format != "tiles"]
+        work = SourceWork(self._settled(), self.options, kept)
+        running = engine.run(work, items)
+        results = in_order(running, [n for n, _ in items], lambda read: read.number)
+        try:
+            for number in range(first, len(ordered)):
+                if ordered[number].format == "tiles":
+                    self._read(ordered[number], number, len(ordered))
+                    continue
+                read = next(results)
+                if work.before == self._settled():
+                    self._take_read(read, ordered, number, kept)
+                else:  # a file before has settled something else
+                    self._read(ordered[number], number, len(ordered))
+        finally:
+            running.close()  # ends the workers
 
     def _settled(self) -> Settled:
         return Settled(self.zone.crs, self.zone.guessed, self.axes)
 
-    def _take_read(self, read: SourceRead, ordered: list[Source], number: int) -> None:
+    def _take_read(
+        self, read: SourceRead, ordered: list[Source], number: int, kept: Pieces
+    ) -> None:
         """Take what a worker has read."""
         source = ordered[number]
         self.tell(_title(source), number, len(ordered))
         self.used.append(source)
-        for batch, crs in read.batches():
+        for batch, crs in read.batches(kept):
             self._take(batch, source, crs)
         self.zone.stated += [s for s in read.systems if s not in self.zone.stated]
         self._finish(source, read.remarks)

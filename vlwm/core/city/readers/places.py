@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from vlwm.core.errors import DataError
 from vlwm.core.text import safe_text
@@ -98,6 +98,10 @@ class Archive:
 
     path: Path
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to other processes by path: each reads the directory of the archive once."""
+        return _archive_at, (self.path,)
+
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
         try:
@@ -163,3 +167,17 @@ def unreadable(path: str | Path) -> DataError:
 def _unreadable(error: OSError) -> None:
     if isinstance(error, PermissionError):
         raise unreadable(error.filename) from error
+
+
+def _archive_at(path: Path) -> Archive:
+    """Return the archive of a path, with its directory as far as this process has read it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return Archive(path)
+    return _archive_as_it_is(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _archive_as_it_is(path: Path, size: int, modified_ns: int) -> Archive:
+    return Archive(path)

@@ -1,21 +1,23 @@
-"""Read city files in workers: each file's batches go into small files, and are taken in order.
+"""Read city files as the tasks of an engine: each file's batches go into small files, in order.
 
 A file is read as if all files before it had been read: the metric system and the axes that they
 settle are assumed, and whoever takes the batches reads the file again where the assumption was
 wrong. So the number of workers changes no byte. A worker holds one batch at a time, and what it has
-read ahead is on the disk.
+read ahead is on the disk, or in the store where workers are on other machines.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlwm.core.city.crs import Zone
 from vlwm.core.city.readers.feature_batch import Batch, Skipped
@@ -23,8 +25,98 @@ from vlwm.core.city.readers.obj import Options
 from vlwm.core.city.readers.obj_axes import Axes
 from vlwm.core.city.readers.source_files import Source
 from vlwm.core.city.reading.source_reading import Found, Remarks, read_source
+from vlwm.core.city.tiling.packing import pack, unpack
 from vlwm.core.errors import DataError
 from vlwm.core.files import explain_os_error
+from vlwm.core.parallel import release_memory
+from vlwm.core.store.object_store import ObjectStore
+from vlwm.core.store.objects import FolderStore, open_store
+
+Arrays = Mapping[str, NDArray[Any]]
+Item = tuple[int, Source]
+"""number of a source, and the source"""
+
+
+class Pieces(Protocol):
+    """Keeps the batches that were read, until they are taken."""
+
+    def put(self, name: str, arrays: Arrays) -> None:
+        """Keep arrays under a name."""
+
+    def take(self, name: str) -> Arrays:
+        """Return the arrays of a name, and delete them."""
+
+    def find(self, source: Source) -> None:
+        """Raise DataError where a process that keeps its batches here does not see a source."""
+
+
+@dataclass(frozen=True)
+class FolderPieces:
+    """Batches in a folder of this machine."""
+
+    folder: Path
+
+    def put(self, name: str, arrays: Arrays) -> None:
+        try:
+            np.savez(self.folder / f"{name}.npz", **arrays)
+        except OSError as refused:
+            raise explain_os_error(refused, self.folder) from refused
+
+    def take(self, name: str) -> Arrays:
+        path = self.folder / f"{name}.npz"
+        with np.load(path, allow_pickle=False) as opened:
+            arrays = {key: opened[key] for key in opened.files}
+        path.unlink()
+        return arrays
+
+    def find(self, source: Source) -> None:
+        """Do nothing: workers of this machine see its files."""
+
+
+@dataclass(frozen=True)
+class StorePieces:
+    """Batches in a folder of a store, which machines reach that share nothing else."""
+
+    url: str
+
+    def put(self, name: str, arrays: Arrays) -> None:
+        _store(self.url).write(name, pack(arrays))
+
+    def take(self, name: str) -> Arrays:
+        store = _store(self.url)
+        raw = store.read(name)
+        if raw is None:
+            raise DataError(
+                "a part of the city that a worker has read is gone", where=store.place(name),
+                remedy="run the same command again",
+            )  # fmt: skip
+        arrays = unpack(raw, store.place(name))
+        store.delete(name)
+        return arrays
+
+    def find(self, source: Source) -> None:
+        if not source.place.path.exists():
+            raise DataError(
+                "a worker does not see this file of the city",
+                where=source.place.where(source.member),
+                remedy="put it at the same path on all machines; or run the command once without "
+                "--engine: workers then read the tiles in the store",
+            )
+
+    def clear(self) -> None:
+        """Delete what was not taken."""
+        store = _store(self.url)
+        for name in store.list():
+            store.delete(name)
+        if isinstance(store, FolderStore):
+            with suppress(OSError):
+                store.folder.rmdir()
+
+
+@lru_cache(maxsize=4)
+def _store(url: str) -> ObjectStore:
+    """Return one store a process: a bucket is connected to once."""
+    return open_store(url)
 
 
 @dataclass(frozen=True)
@@ -55,7 +147,7 @@ class SourceRead:
         after: what is settled after it.
         systems: that it states.
         remarks: about the file.
-        folder: holds its batches, `pieces` of them.
+        pieces: number of its batches.
         error: why it cannot be read, after these batches.
     """
 
@@ -63,67 +155,60 @@ class SourceRead:
     after: Settled
     systems: list[str]
     remarks: Remarks
-    folder: Path
     pieces: int
     error: DataError | None = None
 
-    def batches(self) -> Iterator[Found]:
+    def batches(self, kept: Pieces) -> Iterator[Found]:
         """Yield the batches in order and delete them.
 
         Raises:
             DataError: the file cannot be read on.
         """
         for piece in range(self.pieces):
-            path = self.folder / _name(piece)
-            yield _unpacked(path)
-            path.unlink()
-        shutil.rmtree(self.folder, ignore_errors=True)
+            yield _unpacked(kept.take(_name(self.number, piece)))
         if self.error is not None:
             raise self.error
 
 
 @dataclass(frozen=True)
 class SourceWork:
-    """Reads sources in any process that sees the same disk.
+    """Reads sources in any process that sees them.
 
     Attributes:
-        sources: all of them.
         before: what is settled when they are read.
         options: of OBJ files.
-        folder: for the batches.
+        kept: takes the batches.
     """
 
-    sources: Sequence[Source]
     before: Settled
     options: Options
-    folder: Path
+    kept: Pieces
 
-    def __call__(self, number: int) -> SourceRead:
+    def __call__(self, item: Item) -> SourceRead:
         """Read one source."""
+        number, source = item
+        self.kept.find(source)
         zone = Zone(self.before.crs, self.before.guessed, [])
         remarks = Remarks(self.before.axes)
-        folder = self.folder / f"{number:06d}"
         pieces, error = 0, None
         try:
-            folder.mkdir(exist_ok=True)
-            for found in read_source(self.sources[number], zone, self.options, remarks):
-                _pack(folder / _name(pieces), found)
+            for found in read_source(source, zone, self.options, remarks):
+                self.kept.put(_name(number, pieces), _packed(found))
                 pieces += 1
         except DataError as broken:
             # what came before counts too: the operator sees the first of all errors. Its cause is
             # lxml's and cannot be pickled, which a process that has Dask tries
             error = DataError(broken.what, where=broken.where, remedy=broken.remedy)
-        except OSError as refused:
-            raise explain_os_error(refused, self.folder) from refused
+        release_memory()
         after = Settled(zone.crs, zone.guessed, remarks.axes)
-        return SourceRead(number, after, zone.stated, remarks, folder, pieces, error)
+        return SourceRead(number, after, zone.stated, remarks, pieces, error)
 
 
-def _name(piece: int) -> str:
-    return f"{piece:06d}.npz"
+def _name(number: int, piece: int) -> str:
+    return f"{number:06d}-{piece:06d}"
 
 
-def _pack(path: Path, found: Found) -> None:
+def _packed(found: Found) -> Arrays:
     batch, crs = found
     words: dict[str, Any] = {
         "kind": batch.kind,
@@ -134,13 +219,12 @@ def _pack(path: Path, found: Found) -> None:
         "crs": crs,
     }
     text = np.frombuffer(json.dumps(words).encode(), np.uint8)
-    np.savez(path, text=text, triangles=batch.triangles, owners=batch.owners)
+    return {"text": text, "triangles": batch.triangles, "owners": batch.owners}
 
 
-def _unpacked(path: Path) -> Found:
-    with np.load(path, allow_pickle=False) as opened:
-        words = json.loads(opened["text"].tobytes())
-        triangles, owners = opened["triangles"], opened["owners"]
+def _unpacked(arrays: Arrays) -> Found:
+    words = json.loads(arrays["text"].tobytes())
+    triangles, owners = arrays["triangles"], arrays["owners"]
     skipped = [Skipped(name, reason) for name, reason in words["skipped"]]
     batch = Batch(
         words["kind"], words["names"], words["lods"], triangles, owners, skipped, words["naming"]
