@@ -203,11 +203,12 @@ def _memory(_: Path) -> None:
 
     from vlwm.core.evaluation import evaluator
 
-    def full(size: int) -> object:
+    def full(indices: range) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     subject: Any = types.SimpleNamespace(scorer=types.SimpleNamespace(new_tally=lambda: None),
-                                         batches=full, device="cuda:0")  # fmt: skip
+                                         windows=[0] * 8, cluster_of=int, batch=full,
+                                         device="cuda:0")  # fmt: skip
     evaluator.score_subject(subject, "test", "best.pth", batch_size=4)
 
 

@@ -10,14 +10,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests.core.evaluation.tiny_run import ElsewhereEngine, write_tiny_data, write_tiny_run
 from vlwm.commands.eval import evaluate
-from vlwm.core.config.load import config_from_dict, load_config
+from vlwm.core import engines
 from vlwm.core.data.npz import write_layers
 from vlwm.core.data.session import write_pose
 from vlwm.core.errors import CheckpointError, DataError, UsageError
-from vlwm.core.geometry.grid import VoxelGrid
-from vlwm.core.model.checkpoint import save_checkpoint
-from vlwm.core.model.world_model import WorldModel
+from vlwm.core.model.checkpoint import load_checkpoint, save_checkpoint
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -29,20 +28,8 @@ def run(*arguments: object):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A config of a tiny grid and two recorded sessions without session.json."""
-    (tmp_path / "tiny.py").write_text(
-        "point_cloud_range = [-8, -8, -2, 8, 8, 10]\nvoxel_size = [1.0, 1.0, 1.5]\n"
-    )
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        session = tmp_path / "data" / f"drone_20240101_00000{number}"
-        for name in ("occupancy", "poses"):
-            (session / name).mkdir(parents=True)
-        for i in range(11):
-            cells = (rng.random((16, 16, 8)) < 0.1).astype(np.uint8)
-            write_layers(session / "occupancy" / f"{i:06d}_occupancy.npz", {"occupancy": cells})
-            pose = np.array([i, 0, 3, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0], float)
-            write_pose(session / "poses" / f"{i:06d}.json", pose, 0.0, 0.5 * i)
+    """A config of a tiny grid and three recorded sessions without session.json."""
+    write_tiny_data(tmp_path)
     return tmp_path
 
 
@@ -62,20 +49,7 @@ METHODS = {
 @pytest.fixture
 def run_folder(folder):
     """A run with a world model that was never trained."""
-    small = {
-        "tokenizer": {"base_channels": 8, "embed_dim": 8, "codebook_size": 16,
-                      "num_res_blocks": 1, "channel_mult": [1, 2]},
-        "model": {"channels": [8, 16], "num_heads": 2, "layers_per_level": 1,
-                  "memory_channels": 8, "memory_levels": 2, "pose_channels": 16},
-        "data_root": str(folder / "data"),
-    }  # fmt: skip
-    grid = load_config(folder / "tiny.py").to_dict()
-    config = config_from_dict({**grid, **small})
-    model = WorldModel(config, VoxelGrid.from_range(config.point_cloud_range, config.voxel_size))
-    content = {"stage": "world", "model": model.state_dict(), "config": config.to_dict()}
-    (folder / "run").mkdir()
-    save_checkpoint(folder / "run" / "best.pth", {**content, "threshold": 0.25})
-    return folder / "run"
+    return write_tiny_run(folder)
 
 
 def test_a_run_gets_every_method_and_its_pictures(run_folder):
@@ -96,6 +70,36 @@ def test_a_run_gets_every_method_and_its_pictures(run_folder):
     assert json.loads((run_folder / "scores.json").read_text()) == sheet
     names = ("curves.png", "reliability.png", "window.png", "film.mp4")
     assert all((run_folder / name).stat().st_size > 0 for name in names)
+
+
+@pytest.mark.parametrize("kind", ["run", "baselines"])
+def test_workers_elsewhere_give_the_same_sheet(run_folder, folder, kind, monkeypatch):
+    """Windows travel by pickle, are opened anew, and arrive in another order."""
+    words = [run_folder, "--split", "all", "--output", folder / "out"]
+    if kind == "baselines":
+        words = ["--baselines-only", "--config", folder / "tiny.py", "--data", folder / "data"]
+    alone = json.loads(run(*words, "--json").stdout)
+    monkeypatch.setattr(engines, "open_engine", lambda text, workers: ElsewhereEngine())
+    result = run(*words, "--json", "--engine", "dask")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == alone and alone["n_windows"] > 1
+
+
+def test_a_worker_with_another_checkpoint_is_refused(run_folder, monkeypatch):
+    class Late(ElsewhereEngine):
+        def run(self, function, items):
+            content = load_checkpoint(run_folder / "best.pth")
+            save_checkpoint(run_folder / "best.pth", {**content, "threshold": 0.5})
+            yield from super().run(function, items)
+
+    monkeypatch.setattr(engines, "open_engine", lambda text, workers: Late())
+    error = run(run_folder, "--engine", "dask").exception
+    assert isinstance(error, DataError) and "another run or other data" in str(error)
+
+
+def test_an_engine_does_not_go_with_a_comparison(run_folder):
+    for words in (("--engine", "local", "--compare", run_folder), ("--engine", "spark")):
+        assert isinstance(run(run_folder, *words).exception, UsageError)
 
 
 def test_a_checkpoint_is_refused_data_of_another_grid(run_folder, folder):
@@ -182,7 +186,8 @@ def test_a_report_and_a_comparison_are_pages(run_folder, tmp_path):
 
 def test_runs_on_other_windows_are_refused_before_any_is_scored(run_folder, monkeypatch):
     scored = []
-    monkeypatch.setattr("vlwm.core.report.comparison.tally_of", lambda *_: scored.append(1))
+    tally = "vlwm.core.evaluation.window_work.tally_windows"
+    monkeypatch.setattr(tally, lambda *_, **more: scored.append(1))
     from vlwm.core.evaluation import load
 
     opened, counts = load.open_run, iter((1, 2))

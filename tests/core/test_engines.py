@@ -10,20 +10,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.core.city.gml_text import member, solid, write_members
+from tests.core.city.tiling.test_tiled_city import same
+from tests.core.evaluation.tiny_run import tiny_config, write_tiny_data, write_tiny_run
+from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
+from vlwm.core.city.read import read_city
 from vlwm.core.config.load import load_config
 from vlwm.core.data.generation.session_plans import PreparePlan
 from vlwm.core.data.generation.store_prepare import prepare_store
-from vlwm.core.engines import DaskEngine, Engine, LocalEngine, open_engine
-from vlwm.core.errors import MachineError, UsageError
+from vlwm.core.engines import DaskEngine, Engine, LocalEngine, in_order, open_engine
+from vlwm.core.errors import DataError, MachineError, UsageError
+from vlwm.core.evaluation.evaluator import score_subject
+from vlwm.core.evaluation.load import EvalData, open_baselines, open_run
+from vlwm.core.evaluation.window_work import WindowWork, fingerprint
 from vlwm.core.store.objects import open_store
 
 CONFIG = load_config("test_local", ["voxel_size=[3.2, 3.2, 10.0]", "prepare.procedural_size_m=500"])
+_PATIENCE_S = 600.0
+"""long enough for a machine that does much else"""
 PLAN = PreparePlan(frames=3, sessions=4, agents=("drone",), seed=42)
 
 
@@ -104,7 +116,7 @@ def command(url: str, port: int) -> list[str]:
 
 
 def wait_for_shards(url: str, count: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + _PATIENCE_S
     while sum(name.endswith(".shard") for name in open_store(url).list()) < count:
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.02)
@@ -115,32 +127,127 @@ def run(words: list[str]) -> subprocess.Popen[str]:
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize("number", range(int(os.environ.get("VLWM_DASK_RUNS", "1"))))
 def test_a_killed_worker_and_a_lost_scheduler_cost_no_session(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, number: int
 ) -> None:
     url, alone = (tmp_path / "store").as_uri(), (tmp_path / "alone").as_uri()
     first = run(command(url, cluster.port))
     wait_for_shards(url, 1, first)
-    os.kill(cluster.workers[0].pid, signal.SIGKILL)
+    os.kill(cluster.workers[number % 2].pid, signal.SIGKILL)
     wait_for_shards(url, 3, first)
     cluster.scheduler.kill()
-    out, err = first.communicate(timeout=120)
+    out, err = first.communicate(timeout=_PATIENCE_S)
     assert first.returncode == MachineError.exit_code, err
     assert "the scheduler of Dask was lost" in err and "Traceback" not in err
     cluster.close()
+    kept = sum(name.endswith(".shard") for name in open_store(url).list())
     again = Cluster(tmp_path)
     try:
         done = run(command(url, again.port))
-        out, err = done.communicate(timeout=180)
+        out, err = done.communicate(timeout=_PATIENCE_S)
     finally:
         again.close()
     report: dict[str, Any] = json.loads(out)
-    assert report["finished"] and report["present"] >= 3 and not report["different"], err
+    assert report["finished"] and report["present"] == kept >= 3 and not report["different"], err
+    assert report["made"] == 8 - kept and not report["twice"]
     words = [w for w in command(alone, 0) if not w.startswith("dask://") and w != "--engine"]
-    assert run(words).communicate(timeout=180)
+    assert run(words).communicate(timeout=_PATIENCE_S)
     stores = [open_store(u) for u in (url, alone)]
     contents = [{name: store.read(name) for name in store.list()} for store in stores]
     assert contents[0] == contents[1]
+    print(f"run {number}: {kept} sessions when the scheduler was lost, {report['made']} after it, "
+          f"load {os.getloadavg()[0]:.0f}", flush=True)  # fmt: skip
+
+
+def many_files(folder: Path) -> Path:
+    """Thirty files of buildings, some twice, one of them broken in part."""
+    folder.mkdir()
+    for k in range(30):
+        write_members(
+            folder / f"{k:02d}.gml",
+            *(member(solid(4 + j, low=30 * k + 5 * j, high=30 * k + 5 * j + 4), f"b{k}_{j}")
+              for j in range(20)),
+            member(solid(5), "same"),
+            member("<bldg:lod1Solid/>", f"empty{k}"),
+        )  # fmt: skip
+    return folder
+
+
+def dask(cluster: Cluster) -> DaskEngine:
+    return DaskEngine(f"tcp://127.0.0.1:{cluster.port}")
+
+
+@pytest.mark.ci
+def test_files_read_by_dask_are_the_city_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    """One of two workers is killed; what they read goes through the store and is gone."""
+    folder, store = many_files(tmp_path / "in"), tmp_path / "store"
+    store.mkdir()
+    taken = list[str]()
+
+    def kill(name: str, done: int, total: int) -> None:
+        if done == 3 and not taken:
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        taken.append(name)
+
+    read = read_city([folder], engine=dask(cluster), pieces_url=store.as_uri(), on_source=kill)
+    assert cluster.workers[0].wait(10) == -signal.SIGKILL and len(taken) > 30
+    alone = read_city([folder])
+    for field in (f for f in fields(City) if f.name != "scratch"):
+        same(getattr(alone, field.name), getattr(read, field.name))
+    assert alone.report.duplicates and alone.report.skipped and not list(store.iterdir())
+
+
+@pytest.mark.ci
+def test_a_worker_that_lacks_a_file_says_so(cluster: Cluster, tmp_path: Path) -> None:
+    folder, store = many_files(tmp_path / "in"), tmp_path / "store"
+    store.mkdir()
+
+    def remove(name: str, done: int, total: int) -> None:
+        if folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(DataError, match="a worker does not see this file of the city"):
+        read_city([folder], engine=dask(cluster), pieces_url=store.as_uri(), on_source=remove)
+    assert not list(store.iterdir())
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["run", "baselines"])
+def test_windows_scored_by_dask_have_the_scores_of_one_process(
+    kind: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    """One of two workers is killed; the whole sheet is equal, intervals included."""
+    write_tiny_data(tmp_path, sessions=3, frames=24)
+    every = EvalData("all", tmp_path / "data")
+    if kind == "run":
+        opening: Any = partial(open_run, write_tiny_run(tmp_path), every)
+    else:
+        opening = partial(open_baselines, tiny_config(tmp_path), every)
+    opened = opening()
+    if opened.fitted_here:
+        fitted = replace(every, fitted=opened.subject.scorer.fitted)
+        opening = partial(opening.func, opening.args[0], fitted)
+    work = WindowWork("tiny", opening, *fingerprint(opened))
+    seen = list[int]()
+
+    def kill(done: int, total: int) -> None:
+        if not seen:
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
+        seen.append(done)
+
+    alone = score_subject(opened.subject, "all", None)
+    sheet = score_subject(
+        opened.subject, "all", None, progress=kill, engine=dask(cluster), work=work
+    )
+    assert cluster.workers[0].wait(10) == -signal.SIGKILL
+    assert seen == list(range(1, len(opened.subject.windows) + 1)) and len(seen) > 30
+    assert json.dumps(sheet) == json.dumps(alone)
+
+
+def test_results_are_put_in_order() -> None:
+    arriving = iter([3, 1, 0, 2])
+    assert list(in_order(arriving, range(4), lambda found: found)) == [0, 1, 2, 3]
 
 
 def test_a_scheduler_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:

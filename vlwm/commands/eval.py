@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlwm.commands.options import eval as opt
 from vlwm.commands.shared.data import PackedDir, local_data
@@ -13,8 +14,10 @@ from vlwm.core.vocabulary import Split
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vlwm.core.evaluation.evaluator import Progress, Scores
-    from vlwm.core.evaluation.load import Opened
+    from vlwm.core.engines import Engine
+    from vlwm.core.evaluation.evaluator import Scores
+    from vlwm.core.evaluation.load import EvalData, Opened
+    from vlwm.core.evaluation.window_work import Progress, WindowWork
 
 _WIDE = 140  # columns of a terminal
 _SPLITS = (*Split, "all")
@@ -36,22 +39,20 @@ def evaluate(
     mcap: opt.Mcap = None,
     compare: opt.Compare = False,
     batch_size: opt.BatchSize = 1,
+    engine: opt.Engine = None,
+    workers: opt.Workers = 0,
 ) -> None:
     """Evaluate a checkpoint against all non-learned baselines (docs/evaluation.md).
 
     Examples:
 
-      [cyan]vlwm eval ./test_out --video forecast.webm[/]
+      [cyan]vlwm eval ./test_out --video forecast.webm --report report[/]
 
       [cyan]vlwm eval best.pth --data data/matsumoto --split all --json[/]
 
       [cyan]vlwm eval --baselines-only --config tokyo_small --data data/tokyo_gazebo[/]
 
-      [cyan]vlwm eval ./test_out --report report[/]
-
       [cyan]vlwm eval --compare checkpoints test_out[/]
-
-      [cyan]vlwm eval release[/]
     """
     from vlwm.commands.shared.compare import compare_runs
     from vlwm.commands.shared.output import emit_json, note
@@ -59,6 +60,7 @@ def evaluate(
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
+    runner = _engine(engine, workers, compare=compare)
     _check_outputs(output, picture, video)
     runs = run or [Path("checkpoints")]
     own = local_data(data, packed_dir)
@@ -67,8 +69,9 @@ def evaluate(
         return
     _check_single(runs)
     release = None if baselines_only else release_folder(runs[0])
-    opened = _open(runs[0], split, own, config, max_windows, release)
-    scores = _score(opened, split, batch_size)
+    request = _Request(runs[0], split, data, packed_dir, config, max_windows, release)
+    opened = _open(request, own)
+    scores = _score(opened, request, batch_size, runner)
     if not json_:
         _print(scores)  # before anything is drawn, which takes minutes
     target = output or (opened.folder if release is None else results_folder(runs[0]))
@@ -82,19 +85,109 @@ def evaluate(
         note(f"written: {path}")
 
 
-def _score(opened: Opened, split: str, batch_size: int) -> Scores:
+@dataclass(frozen=True)
+class _Request:
+    """Names what to evaluate; a worker opens it by itself.
+
+    Attributes:
+        run: run folder, checkpoint file or exported folder.
+        split, data, packed_dir, config, max_windows: the options.
+        release: the exported folder; None for a run.
+        fitted: parameters of baselines that no checkpoint has, by their name in `EvalData`.
+    """
+
+    run: Path
+    split: str
+    data: str | None
+    packed_dir: Path | None
+    config: str | None
+    max_windows: int
+    release: Path | None
+    fitted: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self) -> Opened:
+        """Open the run and its data in a worker; a store is fetched into the worker's cache."""
+        from vlwm.commands.shared.release import release_folder
+        from vlwm.core.evaluation.load import EvalData
+
+        own = local_data(self.data, self.packed_dir)
+        chosen = EvalData(self.split, own, self.max_windows, **dict(self.fitted))
+        if self.release is None or self.release.exists():
+            return self.opened(chosen)
+        return replace(self, release=release_folder(self.run)).opened(chosen)  # from the Hub
+
+    def opened(self, chosen: EvalData) -> Opened:
+        """Open the run, the exported folder or the baselines alone with chosen windows."""
+        from vlwm.core.config.load import load_config
+        from vlwm.core.evaluation.load import open_baselines, open_run
+
+        if self.release is not None:
+            from vlwm.core.export.benchmark import open_release
+
+            return open_release(self.release, chosen)
+        if self.config is None:
+            return open_run(self.run, chosen)
+        return open_baselines(load_config(self.config), chosen)
+
+
+def _score(opened: Opened, request: _Request, batch_size: int, engine: Engine | None) -> Scores:
     """Return the scores of what was opened, with its progress on stderr."""
     from vlwm.commands.shared.output import note
     from vlwm.core.evaluation.evaluator import score_subject
 
-    note(_announcement(opened, split))
+    note(_announcement(opened, request.split))
     return score_subject(
         opened.subject,
-        split,
+        request.split,
         None if opened.checkpoint is None else str(opened.checkpoint),
         batch_size=batch_size,
         progress=_progress(),
+        engine=engine,
+        work=None if engine is None or not engine.elsewhere else _work(opened, request),
     )
+
+
+def _work(opened: Opened, request: _Request) -> WindowWork:
+    """Return what the workers of an engine are to do."""
+    from vlwm.core.evaluation.window_work import WindowWork, fingerprint
+
+    scorer = opened.subject.scorer
+    fitted: dict[str, Any] = {"tri_state": scorer.tri_state}
+    if opened.fitted_here:
+        fitted["fitted"] = scorer.fitted
+    whole = replace(
+        request,
+        run=Path(_absolute(request.run)),
+        data=_absolute(request.data),
+        config=_absolute(request.config),
+        packed_dir=request.packed_dir and request.packed_dir.resolve(),
+        fitted=tuple(fitted.items()),
+    )
+    return WindowWork(str(request.run), whole, *fingerprint(opened))
+
+
+def _absolute(name: str | Path | None) -> Any:
+    """Return the absolute path of what is here; names of presets and the Hub and URLs as is."""
+    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
+
+
+def _engine(text: str | None, workers: int, *, compare: bool) -> Engine | None:
+    """Return the engine of --engine; None without the option.
+
+    Raises:
+        UsageError: it is unknown, or given with --compare.
+    """
+    from vlwm.core.engines import open_engine
+    from vlwm.core.errors import UsageError
+    from vlwm.core.hardware.host import usable_workers
+
+    if text is None:
+        return None
+    if compare:
+        raise UsageError("--engine does not go with --compare", remedy="leave out one of the two")
+    if text == "local":
+        return open_engine(text, 1)  # torch uses the cores of this machine by itself
+    return open_engine(text, workers or usable_workers())
 
 
 def _further_files(
@@ -172,17 +265,14 @@ def _check(split: str, baselines_only: bool, config: str | None) -> None:
         )
 
 
-def _open(
-    run: Path,
-    split: str,
-    data: Path | None,
-    config: str | None,
-    max_windows: int,
-    release: Path | None,
-) -> Opened:
+def _open(request: _Request, own: Path | None) -> Opened:
+    """Open what was asked for here, and say what takes long.
+
+    Args:
+        own: the local folder of --data.
+    """
     from vlwm.commands.shared.output import note
-    from vlwm.core.config.load import load_config
-    from vlwm.core.evaluation.load import EvalData, open_baselines, open_run
+    from vlwm.core.evaluation.load import EvalData
 
     spoken = _now_and_then()
 
@@ -194,14 +284,7 @@ def _open(
         if spoken():
             note(f"fitting the baselines, {done} of {total} validation windows")
 
-    chosen = EvalData(split, data, max_windows, packing, fitting)
-    if release is not None:
-        from vlwm.core.export.benchmark import open_release
-
-        return open_release(release, chosen)
-    if config is None:
-        return open_run(run, chosen)
-    return open_baselines(load_config(config), chosen)
+    return request.opened(EvalData(request.split, own, request.max_windows, packing, fitting))
 
 
 def _announcement(opened: Opened, split: str) -> str:

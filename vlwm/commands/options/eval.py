@@ -92,3 +92,21 @@ BatchSize = Annotated[
     int,
     typer.Option(help="Windows that the model sees at once.", min=1, rich_help_panel=_HOW),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="ENGINE",
+        help="Who scores windows: local, dask (workers here), dask://HOST:8786, dask+tls://HOST.",
+        rich_help_panel=_HOW,
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        "--workers",
+        help="Processes that --engine dask starts here; 0 = one per core.",
+        min=0,
+        rich_help_panel=_HOW,
+    ),
+]

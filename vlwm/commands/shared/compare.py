@@ -30,12 +30,12 @@ def compare_runs(
     from vlwm.commands.shared.output import emit_json, note, print_table
     from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.load import EvalData, open_run
+    from vlwm.core.evaluation.window_work import tally_windows
     from vlwm.core.report.comparison import (
         Compared,
         check_same_windows,
         comparison,
         comparison_tables,
-        tally_of,
     )
     from vlwm.core.report.run_report import write_comparison_report
 
@@ -50,7 +50,7 @@ def compare_runs(
         note(f"evaluating {run} on {len(subject.windows)} windows of split {split}")
         model = subject.scorer.model
         config = {} if model is None else model.config.to_dict() | _training(opened)
-        tally = tally_of(subject, on_window())
+        tally = tally_windows(subject, progress=on_window())
         found.append(Compared(run, tally, config, subject.store.data_hash))
         horizons = [float(s) for s in subject.scorer.horizons_s]
     result = comparison(found, horizons)

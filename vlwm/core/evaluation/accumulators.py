@@ -40,6 +40,12 @@ class PoseErrors:
         self.metres.append(np.hypot(error[:, 0], error[:, 1]).astype(np.float32))
         self.degrees.append(np.degrees(np.abs(error[:, 3])).astype(np.float32))
 
+    def merge(self, other: PoseErrors) -> None:
+        """Append the errors of later windows."""
+        self.metres += other.metres
+        self.degrees += other.degrees
+        self.strata += other.strata
+
     def summary(self) -> dict[str, Any]:
         """Return the mean and median over the windows, per horizon; means of each stratum."""
         metres, degrees = (np.asarray(v, np.float64) for v in (self.metres, self.degrees))
@@ -79,6 +85,11 @@ class StateErrors:
         """Add one window's errors and standard deviations, (H, D)."""
         self.errors.append(np.abs(error).astype(np.float32))
         self.within.append(np.abs(error) <= sigma)
+
+    def merge(self, other: StateErrors) -> None:
+        """Append the errors of later windows."""
+        self.errors += other.errors
+        self.within += other.within
 
     def summary(self) -> dict[str, Any]:
         """Return each component's mean absolute error and share within one sigma, per horizon."""
@@ -152,3 +163,20 @@ class Tally:
     ) -> None:
         """Add one window's predicted and true ego frames, float64 (H, 4)."""
         self.poses.setdefault(who, PoseErrors()).add(predicted, true, strata)
+
+    def merge(self, later: Tally) -> None:
+        """Add the windows that follow, counted elsewhere: as if they had been added here."""
+        self.total.merge(later.total)
+        self.window_structure += later.window_structure
+        for cluster, counts in later.clusters.items():
+            self.clusters[cluster] = self.clusters.get(cluster, 0) + counts
+        for key, confusion in later.strata.items():
+            self.strata[key].merge(confusion)
+        for who, errors in later.poses.items():
+            self.poses.setdefault(who, PoseErrors()).merge(errors)
+        self.state.merge(later.state)
+        self.probabilities.merge(later.probabilities)
+        if self.observed is not None and later.observed is not None:
+            self.observed.merge(later.observed)
+        if self.classes is not None and later.classes is not None:
+            self.classes.merge(later.classes)

@@ -74,6 +74,10 @@ class ClassTally:
             counts[-1, PREDICTED] += table[:, :-1].sum()
             counts[-1, TRUE] += table[:-1].sum()
 
+    def merge(self, other: ClassTally) -> None:
+        """Add the counts of other windows, of the same methods and classes."""
+        self.counts += other.counts
+
     def summary(self, horizons_s: np.ndarray) -> dict[str, Any]:
         """Return the block `classes` of scores.json."""
         names = [class_name(c, self.free + 1) for c in range(self.free)]

@@ -6,7 +6,7 @@ arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from vlwm.core.data.datasets import KNOWN, WindowDataset, layers_of_task
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import Window, windows_of
-from vlwm.core.errors import DataError, MachineError
+from vlwm.core.engines import Engine
+from vlwm.core.errors import DataError
 from vlwm.core.evaluation.baselines.fit import OnWindow, fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.tri_state import TriState
@@ -30,6 +31,7 @@ from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, TrackThresholds
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
 from vlwm.core.evaluation.window_scorer import WindowScorer
+from vlwm.core.evaluation.window_work import Progress, WindowWork, tally_windows
 from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -39,9 +41,6 @@ _FIT_WINDOWS, _FIT_CELLS = 12, 12_000_000  # that the tri-state baselines are fi
 
 Scores = dict[str, Any]
 """The content of scores.json (docs/evaluation.md)."""
-
-Progress = Callable[[int, int], None]
-"""Called with (windows scored, windows in all) after every batch; may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,7 @@ def prepare_subject(
     *,
     thresholds: TrackThresholds | None = None,
     fitted: FittedBaselines | None = None,
+    tri_state: TriState | None = None,
     max_windows: int = 0,
     device: str | torch.device = "cpu",
     on_fit: OnWindow | None = None,
@@ -102,6 +102,7 @@ def prepare_subject(
 
     Args:
         fitted: parameters of the baselines; None: fitted here to train and validation windows.
+        tri_state: the same of those of an observed past.
         on_fit: called with (validation windows done, all) while they are fitted.
 
     Raises:
@@ -115,9 +116,10 @@ def prepare_subject(
             config.history_frames, config.future_frames, config.frame_dt_s, config.data.observed
         )
         fitted = fit_baselines(store, splits, shape, torch.device(device), on_window=on_fit)
+    tri_state = tri_state or _tri_state(store, splits, config, prior)
     scorer = WindowScorer(
         store.grid, prior.layers, config.history_frames, config.future_frames,
-        config.frame_dt_s, model, thresholds, fitted, _tri_state(store, splits, config, prior),
+        config.frame_dt_s, model, thresholds, fitted, tri_state,
         config.tokenizer.num_classes - 1 if config.semantic else None,
     )  # fmt: skip
     observed = config.data.observed
@@ -214,22 +216,12 @@ def score_subject(
     *,
     batch_size: int = 1,
     progress: Progress | None = None,
+    engine: Engine | None = None,
+    work: WindowWork | None = None,
 ) -> Scores:
-    """Return the score sheet of a prepared subject; see `evaluate`."""
-    scorer, tally, done = subject.scorer, subject.scorer.new_tally(), 0
-    try:
-        for batch in subject.batches(batch_size):
-            size = len(batch.index)
-            clusters = [subject.cluster_of(i) for i in range(done, done + size)]
-            scorer.add(batch, clusters, tally)
-            done += size
-            if progress is not None:
-                progress(done, len(subject.windows))
-    except torch.OutOfMemoryError as error:
-        raise MachineError(
-            f"the memory of {subject.device} does not hold {batch_size} windows",
-            remedy="use a smaller --batch-size" if batch_size > 1 else "use a smaller grid",
-        ) from error
+    """Return the score sheet of a prepared subject; see `evaluate` and `tally_windows`."""
+    scorer = subject.scorer
+    tally = tally_windows(subject, batch_size, progress, engine, work)
     sheet: Scores = {
         "split": split,
         "checkpoint": checkpoint,

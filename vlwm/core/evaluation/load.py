@@ -21,6 +21,7 @@ from vlwm.core.data.splits import Splits
 from vlwm.core.errors import CheckpointError
 from vlwm.core.evaluation.baselines.fit import OnWindow
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
+from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.calibration.thresholds import Thresholds
 from vlwm.core.evaluation.evaluator import Subject, prepare_subject
 from vlwm.core.evaluation.model_forecasts import LEARNED, TrackThresholds
@@ -40,11 +41,13 @@ class Opened:
         subject: what is scored.
         checkpoint: the file; None for the baselines alone.
         folder: the run folder; None for the baselines alone.
+        fitted_here: True where the baselines were fitted to these data now.
     """
 
     subject: Subject
     checkpoint: Path | None
     folder: Path | None
+    fitted_here: bool = False
 
 
 def _quiet(name: str, done: int, total: int) -> None:
@@ -90,6 +93,7 @@ class EvalData:
         max_windows: windows at most; 0 takes all.
         on_session: called for each session that has to be packed first.
         on_fit: called with (validation windows done, all) while baselines are fitted.
+        fitted, tri_state: parameters of the baselines, where another process has fitted them.
     """
 
     split: str
@@ -97,6 +101,8 @@ class EvalData:
     max_windows: int = 0
     on_session: OnSession = _quiet
     on_fit: OnWindow | None = None
+    fitted: FittedBaselines | None = None
+    tri_state: TriState | None = None
 
 
 def open_run(path: Path, data: EvalData) -> Opened:
@@ -118,12 +124,13 @@ def open_run(path: Path, data: EvalData) -> Opened:
     if data.root is None and not config.data.train:
         data = replace(data, root=run.find_data(config.data_root))
     store, splits = open_splits_of(config, data, own_splits)
+    fitted = baselines_of(content) or data.fitted
     subject = prepare_subject(
         model, store, splits, data.split, config, thresholds=thresholds_of(content),
-        fitted=baselines_of(content), max_windows=data.max_windows, device=device,
+        fitted=fitted, tri_state=data.tri_state, max_windows=data.max_windows, device=device,
         on_fit=data.on_fit,
     )  # fmt: skip
-    return Opened(subject, checkpoint, checkpoint.parent)
+    return Opened(subject, checkpoint, checkpoint.parent, fitted_here=fitted is None)
 
 
 def baselines_of(content: Mapping[str, Any]) -> FittedBaselines | None:
@@ -140,11 +147,12 @@ def open_baselines(config: Config, data: EvalData, fitted: FittedBaselines | Non
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     store, splits = open_splits_of(config, data)
+    fitted = fitted or data.fitted
     subject = prepare_subject(
-        None, store, splits, data.split, config, fitted=fitted,
+        None, store, splits, data.split, config, fitted=fitted, tri_state=data.tri_state,
         max_windows=data.max_windows, device=device, on_fit=data.on_fit,
     )  # fmt: skip
-    return Opened(subject, None, None)
+    return Opened(subject, None, None, fitted_here=fitted is None)
 
 
 def open_splits_of(

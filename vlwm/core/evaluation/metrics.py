@@ -146,6 +146,12 @@ class Confusion:
         self.absent_frames += counts[0, :, :, TRUE] == 0
         self.windows += 1
 
+    def merge(self, other: Confusion) -> None:
+        """Add the counts of other windows, of the same methods and horizons."""
+        self.counts += other.counts
+        self.absent_frames += other.absent_frames
+        self.windows += other.windows
+
     def scores(self, method: str) -> dict[str, list[float | None]]:
         """Return the method's block of scores.json: a list over horizons per key."""
         counts = self.counts[self.methods.index(method)]  # (H, Z, Q)

@@ -196,11 +196,13 @@ def open_release(folder: Path, data: EvalData) -> Opened:
     if about.get("baselines") is not None:
         tensors, _ = read_tensors(folder / BASELINES)
         fitted = FittedBaselines.of(_with_tensors(about["baselines"], tensors))
+    fitted = fitted or data.fitted
     subject = prepare_subject(
         trained.model, store, splits, data.split, trained.config, thresholds=trained.thresholds,
-        fitted=fitted, max_windows=data.max_windows, device=device, on_fit=data.on_fit,
+        fitted=fitted, tri_state=data.tri_state, max_windows=data.max_windows, device=device,
+        on_fit=data.on_fit,
     )  # fmt: skip
-    return Opened(subject, folder / WEIGHTS, folder)
+    return Opened(subject, folder / WEIGHTS, folder, fitted_here=fitted is None)
 
 
 def reproduction(published: Mapping[str, Any], sheet: Scores) -> tuple[int, float] | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.accumulators import Tally
-from vlwm.core.evaluation.evaluator import Progress, Subject
+from vlwm.core.evaluation.evaluator import Subject
 from vlwm.core.evaluation.metrics import SCORES, ZONES, iou_of, none_for_nan
 from vlwm.core.evaluation.scores.bootstrap import FEWEST_CLUSTERS, interval_of, resampled_iou
 from vlwm.core.vocabulary import Track
@@ -41,16 +41,6 @@ class Compared:
     tally: Tally
     config: Mapping[str, Any]
     data_hash: str
-
-
-def tally_of(subject: Subject, progress: Progress | None = None) -> Tally:
-    """Return the counts of every window of a subject, one window at a time."""
-    tally, total = subject.scorer.new_tally(), len(subject.windows)
-    for number in range(total):
-        subject.scorer.add(subject.batch([number]), [subject.cluster_of(number)], tally)
-        if progress is not None:
-            progress(number + 1, total)
-    return tally
 
 
 def check_same_windows(runs: Sequence[tuple[str, Subject]]) -> None:

@@ -40,6 +40,10 @@ class ProbabilityHistogram:
         counts = torch.bincount(bin_of, minlength=2 * BINS).cpu().numpy()
         self.counts += counts.reshape(2, BINS)
 
+    def merge(self, other: ProbabilityHistogram) -> None:
+        """Add the counts of another histogram."""
+        self.counts += other.counts
+
     def best_threshold(self) -> tuple[float, float | None]:
         """Return the threshold with the highest pooled IoU, and that IoU.
 

@@ -126,6 +126,15 @@ class ObservedTally:
                 histogram = self.probabilities.setdefault(name, ProbabilityHistogram())
                 histogram.add(probability[mask], truth[mask])
 
+    def merge(self, other: ObservedTally) -> None:
+        """Add the counts of other windows, of the same methods and horizons."""
+        for cluster, counts in other.clusters.items():
+            mine = self.clusters.setdefault(cluster, np.zeros_like(counts))
+            mine += counts
+        self.on_way += other.on_way
+        for name, histogram in other.probabilities.items():
+            self.probabilities.setdefault(name, ProbabilityHistogram()).merge(histogram)
+
     def total(self) -> np.ndarray:
         """Return the counts of all windows, int64 (M, H, Z, Q)."""
         shape = (len(self.methods), self.horizons, len(ZONE_NAMES), 4)
