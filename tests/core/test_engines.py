@@ -186,9 +186,9 @@ def test_files_read_by_dask_are_the_city_of_one_process(cluster: Cluster, tmp_pa
     taken = list[str]()
 
     def kill(name: str, done: int, total: int) -> None:
-        if done == 3 and not taken:
-            os.kill(cluster.workers[0].pid, signal.SIGKILL)
         taken.append(name)
+        if done == 3:
+            os.kill(cluster.workers[0].pid, signal.SIGKILL)
 
     read = read_city([folder], engine=dask(cluster), pieces_url=store.as_uri(), on_source=kill)
     assert cluster.workers[0].wait(10) == -signal.SIGKILL and len(taken) > 30

@@ -88,6 +88,7 @@ def prepare(
     from vlwm.core.config.load import load_config
     from vlwm.core.data.generation.prepare import outline
     from vlwm.core.data.generation.store_prepare import parse_share
+    from vlwm.core.data.shards.packing import derived_folder
     from vlwm.core.geometry.mapped_arrays import Scratch
     from vlwm.core.hardware.host import usable_workers
 
@@ -131,6 +132,7 @@ def prepare(
     city = read_input(
         resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers, runner,
         store if engine is not None and "://" in engine else None,
+        None if store or dry_run else derived_folder(target) / "city",
     )  # fmt: skip
     drawn = preview_file or target / "preview.png" if preview or preview_file else None
     tell_city(city)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from vlwm.core.geometry.mapped_arrays import Scratch
 
 _EVERY_S = 5.0
+_LARGE_BYTES = 50_000_000
+"""of city files: smaller ones are read in seconds"""
+_INPUTS = "inputs.json"
 _SHOWN = 5
 _SHOWN_NOTES = 12
 
@@ -31,6 +35,7 @@ def read_input(
     workers: int = 1,
     engine: Engine | None = None,
     pieces_url: str | None = None,
+    keep: Path | None = None,
 ) -> City:
     """Return the city of a config or of the operator's inputs.
 
@@ -39,6 +44,8 @@ def read_input(
         scale: metres of one unit of OBJ files; None lets their buildings tell.
         workers: processes that read files.
         engine, pieces_url: as of `read_city`.
+        keep: folder for the tiles of a large city, which the next call reads; None: they are not
+            kept.
 
     Raises:
         UsageError: an option does not fit.
@@ -59,8 +66,13 @@ def read_input(
         if area is not None:
             raise UsageError("a procedural city has no --area", remedy="give real tiles by --input")
         return procedural_city(config.prepare.procedural_size_m, seed)
-    return read_city(
-        inputs or [Path(config.prepare.input)],
+    paths = inputs or [Path(config.prepare.input)]
+    wanted = None if keep is None else _fingerprint(paths, [area, up, scale, strict])
+    kept = None if wanted is None else _kept_city(keep, wanted, scratch)
+    if kept is not None:
+        return kept
+    city = read_city(
+        paths,
         strict=strict,
         area=None if area is None else Area.parse(area),
         on_source=_Steps(),
@@ -71,6 +83,57 @@ def read_input(
         engine=engine,
         pieces_url=pieces_url,
     )
+    if keep is not None and wanted is not None:
+        _keep(city, keep, wanted)
+    return city
+
+
+def _fingerprint(paths: list[Path], options: list[object]) -> dict[str, object] | None:
+    """Return what tells if a city has to be read again; None for one that is read in seconds."""
+    from vlwm.version import __version__
+
+    found = list[tuple[str, int]]()
+    size = 0
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file():
+                found.append((str(file.absolute()), file.stat().st_mtime_ns))
+                size += file.stat().st_size
+    if size < _LARGE_BYTES:
+        return None
+    digest = hashlib.sha256(repr((found, options)).encode()).hexdigest()
+    return {"generator": f"vlwm {__version__}", "files": len(found), "bytes": size, "hash": digest}
+
+
+def _kept_city(keep: Path, wanted: dict[str, object], scratch: Scratch | None) -> City | None:
+    """Return the city whose tiles an earlier call kept; None where they are of other files."""
+    from vlwm.commands.shared.output import note
+    from vlwm.core.city.tiling.tiled_city import TiledCity
+    from vlwm.core.errors import DataError
+    from vlwm.core.files import read_json
+    from vlwm.core.store.objects import open_store
+
+    try:
+        if read_json(keep / _INPUTS) != wanted:
+            return None
+        city = TiledCity(open_store(keep.absolute().as_uri())).city(scratch)
+    except DataError:  # never kept, or damaged: it is read again
+        return None
+    note(f"the city comes from its tiles in {keep}")
+    return city
+
+
+def _keep(city: City, keep: Path, wanted: dict[str, object]) -> None:
+    """Write the tiles of a city, and what they were read from."""
+    import shutil
+
+    from vlwm.core.city.tiling.tile_writer import write_tiles
+    from vlwm.core.files import make_folder, write_json
+    from vlwm.core.store.objects import open_store
+
+    shutil.rmtree(keep, ignore_errors=True)
+    write_tiles(city, open_store(make_folder(keep).absolute().as_uri()))
+    write_json(keep / _INPUTS, wanted)  # last: without it the tiles do not count
 
 
 class _Steps:

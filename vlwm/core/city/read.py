@@ -20,6 +20,7 @@ from vlwm.core.city.area import Area, mesh_bounds
 from vlwm.core.city.assembly.deduplicate import FileOf
 from vlwm.core.city.assembly.join import Gathered, OnSource
 from vlwm.core.city.city import City
+from vlwm.core.city.crs import Zone
 from vlwm.core.city.readers.feature_batch import TERRAIN, Batch
 from vlwm.core.city.readers.obj import DEFAULT_CRS, Options
 from vlwm.core.city.readers.obj_axes import Axes
@@ -35,6 +36,7 @@ from vlwm.core.city.reading.source_work import (
     StorePieces,
 )
 from vlwm.core.engines import Engine, LocalEngine, in_order
+from vlwm.core.errors import DataError
 from vlwm.core.geometry.mapped_arrays import Scratch
 from vlwm.core.text import safe_text
 
@@ -128,12 +130,29 @@ class _Reader(Gathered):
         later = [s for s in sources if s.kind == "dem"]
         ordered = [*(s for s in sources if s.kind != "dem"), *later]
         done = 0
+        if engine is not None and ordered:
+            self._settle_by(ordered[0])
         while done < len(ordered) and (engine is None or not self._settled().is_final):
             self._read(ordered[done], done, len(ordered))
             done += 1
         if done < len(ordered) and engine is not None:
             with self._pieces(engine, url) as kept:
                 self._read_by(engine, ordered, done, kept)
+
+    def _settle_by(self, source: Source) -> None:
+        """Let the first batch of the first file settle the system: the engine reads it all then.
+
+        A fault waits until the file is read in its turn.
+        """
+        if source.format != "gml":  # OBJ comes in one batch, and tile sets are read here
+            return
+        zone = Zone(self.zone.crs, self.zone.guessed)
+        try:
+            for _ in read_source(source, zone, self.options, Remarks(self.axes)):
+                break
+        except DataError:
+            return
+        self.zone.crs, self.zone.guessed = zone.crs, zone.guessed
 
     @contextmanager
     def _pieces(self, engine: Engine, url: str | None) -> Iterator[Pieces]:

@@ -40,6 +40,8 @@ class SessionMeta:
             earlier version, whose differences looked 0.05 to 0.1 s ahead).
         split: 'train', 'val' or 'test' for a session planned inside a region, else None.
         pattern: name of the trajectory pattern of a planned session.
+        sources: files of the city, in sessions of earlier versions.
+        city: hash of the files of the city, which `city_report.json` lists.
     """
 
     agent: str
@@ -58,6 +60,7 @@ class SessionMeta:
     generator: str = f"vlwm {__version__}"
     sources: list[dict[str, Any]] = field(default_factory=list)
     sensors: dict[str, Any] = field(default_factory=dict)
+    city: str = ""
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -77,6 +80,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "generator": (str,),
     "sources": (list,),
     "sensors": (dict,),
+    "city": (str,),
 }
 """types of the values of `session.json`"""
 

@@ -83,7 +83,29 @@ def test_what_an_earlier_file_settles_is_settled_for_the_later_ones(
     monkeypatch.setattr(source_work.SourceWork, "__call__", other_axes)
     monkeypatch.setattr(read._Reader, "_read", counted)
     equal(one, read_city([folder], workers=2))
-    assert again == [0, 5, 6, 7, 8]  # the first settles the zone; after file 4 the guess is wrong
+    assert again == [5, 6, 7, 8]  # after file 4 the guess is wrong
+
+
+def test_the_first_file_is_read_by_a_worker_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault: of two large files the first is read alone, so that a second worker gains nothing."""
+    folder, here = many_files(tmp_path / "in"), list[int]()
+    monkeypatch.setattr(read._Reader, "_read", lambda self, source, done, total: here.append(done))
+    read_city([folder], workers=2)
+    assert here == []
+
+
+@pytest.mark.parametrize("first", ["<CityModel><broken", "", "<html>"])
+def test_a_first_file_that_is_broken_is_told_in_its_turn(tmp_path: Path, first: str) -> None:
+    folder = many_files(tmp_path / "in")
+    (folder / "0.gml").write_text(first)
+    texts = []
+    for workers in (1, 2):
+        with pytest.raises(DataError) as raised:
+            read_city([folder], workers=workers)
+        texts.append(str(raised.value))
+    assert texts[0] == texts[1] and "0.gml" in texts[0]
 
 
 def test_the_error_is_that_of_the_first_broken_file(tmp_path: Path) -> None:

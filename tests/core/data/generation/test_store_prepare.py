@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.core.data.small_data import PLAN, SIZE_M, config, grid
-from vlwm.core.city.city import City
+from vlwm.core.city.city import City, SourceFile
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.data.generation.prepare import prepare
 from vlwm.core.data.generation.session_plans import plan_session, session_names
@@ -54,8 +54,19 @@ def test_a_store_is_what_one_machine_makes_as_npz(whole: Path, tmp_path: Path) -
     assert npz.data_hash == shards.data_hash and npz.attribution == shards.attribution
     assert Splits.read(whole / "splits.json") == Splits.read(tmp_path / "splits.json")
     assert npz.sessions == sorted(session_names(SMALL))
-    stripped = [{k: v for k, v in m.items() if k not in ("city", "sources")} for m in shards.meta]
-    assert stripped == [{k: v for k, v in m.items() if k in stripped[0]} for m in npz.meta]
+    assert shards.meta == npz.meta
+
+
+def test_a_session_names_the_files_of_its_city_by_one_hash(tmp_path: Path) -> None:
+    """Fault: each session repeats a list of thousands of files."""
+    many = tuple(SourceFile(f"{k}.gml", 10, f"{k:064d}") for k in range(5000))
+    prepare(dataclasses.replace(city(), sources=many), config(), tmp_path, SMALL)
+    plan = json.loads((tmp_path / "prepare.json").read_text())
+    for file in tmp_path.glob("*/session.json"):
+        meta = json.loads(file.read_text())
+        assert file.stat().st_size < 5_000 and meta["city"] == plan["sources"]
+    listed = json.loads((tmp_path / "city_report.json").read_text())["sources"]
+    assert len(listed) == 5000 and listed[7] == dataclasses.asdict(many[7])
 
 
 def test_shares_and_orders_change_no_byte(whole: Path, tmp_path: Path) -> None:

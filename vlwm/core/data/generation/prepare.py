@@ -9,7 +9,6 @@ again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from vlwm.core.data.generation.session_plans import (
     PreparePlan,
     deal_patterns,
     grid_values,
+    hash_of_sources,
     plan_sessions,
     regions_of,
 )
@@ -106,7 +106,7 @@ def prepare(
     regions, splits = regions_of(city, grid, plan)
     make_folder(output)
     _claim(output, city, grid, plan)
-    write_json(output / CITY_FILE, {"city": city.name, **asdict(city.report)})
+    write_json(output / CITY_FILE, report_of(city))
     written, sessions = 0, list[PlannedSession]()
     scene = scenes.whole
     for some in plan_sessions(scenes, regions, plan):
@@ -221,13 +221,18 @@ def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan, *, npz: bool =
         )
 
 
+def report_of(city: AnyCity) -> dict[str, Any]:
+    """Return the content of `city_report.json`: what was read, what was left out, from what."""
+    sources = [asdict(source) for source in city.sources]
+    return {"city": city.name, **asdict(city.report), "sources": sources}
+
+
 def claim_of(city: AnyCity, grid: VoxelGrid, plan: PreparePlan) -> dict[str, Any]:
     """Return what a data folder or store is for, as the JSON values of `prepare.json`."""
-    sources = [asdict(s) for s in city.sources]
     values = {
         "generator": f"vlwm {__version__}",
         "city": city.name,
-        "sources": hashlib.sha256(json.dumps(sources).encode()).hexdigest(),
+        "sources": hash_of_sources(city),
         "grid": grid_values(grid),
         **_kept_values(plan),
     }

@@ -7,6 +7,8 @@ session keeps to one part of its region, and the obstacle maps of the last parts
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -138,6 +140,7 @@ class SessionPlanner:
         self._scenes, self._regions, self._plan = scenes, regions, plan
         self._built = _built(scenes.city)
         self._dealt = deal_patterns(plan)
+        self._city_hash = hash_of_sources(scenes.city)
         self._reach = reach_of(scenes.grid, plan.lidar, plan.observe, camera=plan.camera)
         self._map_of = lru_cache(_MAPS)(self._obstacles)
 
@@ -152,7 +155,8 @@ class SessionPlanner:
         scene = self.scene(index)
         session = _plan_session(scene, piece, obstacles, agent, pattern, index, self._plan)
         obstacles.let_go()
-        return session
+        meta = dataclasses.replace(session.meta, city=self._city_hash)
+        return dataclasses.replace(session, meta=meta)
 
     def scene(self, index: int) -> Scene:
         """Return a scene with all that session `index` can touch."""
@@ -293,9 +297,14 @@ def _plan_session(
         fill=plan.fill,
         procedural=city.procedural,
         attribution=city.attribution,
-        sources=[asdict(s) for s in city.sources],
     )
     return PlannedSession(session_name(agent, index), path.moved(offset), meta, offset)
+
+
+def hash_of_sources(city: AnyCity) -> str:
+    """Return the hash that names the files of a city: one in place of a list of thousands."""
+    sources = [asdict(source) for source in city.sources]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def grid_values(grid: VoxelGrid) -> dict[str, Any]:

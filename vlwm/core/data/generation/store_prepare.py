@@ -15,11 +15,11 @@ import os
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from vlwm.core.config.schema import Config
-from vlwm.core.data.generation.prepare import CITY_FILE, check_claim, claim_of
+from vlwm.core.data.generation.prepare import CITY_FILE, check_claim, claim_of, report_of
 from vlwm.core.data.generation.scenes import AnyCity
 from vlwm.core.data.generation.session_order import SessionOrder
 from vlwm.core.data.generation.session_plans import (
@@ -220,8 +220,7 @@ def _claim(store: ObjectStore, city: AnyCity, wanted: dict[str, Any]) -> None:
     """Write `prepare.json` and the city's report, or compare the first with the plan."""
     raw = store.read(PLAN_FILE)
     if raw is None:
-        report = {"city": city.name, **asdict(city.report)}
-        store.write(CITY_FILE, json_text(report).encode())
+        store.write(CITY_FILE, json_text(report_of(city)).encode())
         store.write(PLAN_FILE, json_text(wanted).encode())
         raw = store.read(PLAN_FILE)  # another machine may have written another plan just now
     try:

@@ -95,9 +95,12 @@ def shard_of_session(
 def _meta(session: Session) -> dict[str, Any]:
     """Return the session's meta with a hash in place of its list of source files.
 
-    A city has up to thousands of files; the list is in `session.json` and the city's report.
+    A city has up to thousands of files; the list is in the city's report, and in the `session.json`
+    of earlier versions.
     """
     meta: dict[str, Any] = json.loads(json.dumps(vars(session.meta)))
+    if meta["city"]:
+        return meta
     sources = json.dumps(meta["sources"]).encode()
     return {**meta, "sources": [], "city": hashlib.sha256(sources).hexdigest()}
 

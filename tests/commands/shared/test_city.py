@@ -1,0 +1,67 @@
+"""A large city is read once: the next `vlwm prepare` reads the tiles of the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.core.city.gml_text import member, solid, write_members
+from tests.core.city.reading.test_source_work import equal
+from vlwm.commands.shared import city as shared
+from vlwm.core.city import read
+from vlwm.core.city.city import City
+from vlwm.core.config.load import load_config
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    for k in range(2):
+        write_members(tmp_path / f"in/{k}.gml", member(solid(5, low=20 * k, high=20 * k + 10), "b"))
+    return tmp_path / "in"
+
+
+def read_it(inputs: Path, keep: Path, **more: str) -> City:
+    config = load_config("tokyo_small")
+    return shared.read_input(config, [inputs], 42, False, None, keep=keep, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def times_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    found, real = list[int](), read.read_city
+
+    def counted(*args: object, **more: object) -> City:
+        found.append(1)
+        return real(*args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(read, "read_city", counted)
+    monkeypatch.setattr(shared, "_LARGE_BYTES", 0)
+    return found
+
+
+def test_the_second_time_the_tiles_are_read(
+    inputs: Path, tmp_path: Path, times_read: list[int]
+) -> None:
+    keep = tmp_path / "derived/city"
+    first = read_it(inputs, keep)
+    equal(first, read_it(inputs, keep))
+    assert len(times_read) == 1
+
+
+def test_changed_files_options_and_damage_are_read_again(
+    inputs: Path, tmp_path: Path, times_read: list[int]
+) -> None:
+    keep = tmp_path / "derived/city"
+    read_it(inputs, keep)
+    read_it(inputs, keep, up="z")
+    write_members(inputs / "0.gml", member(solid(9), "b"))
+    changed = read_it(inputs, keep, up="z")
+    assert changed.triangles[:, :, 2].max() == 9
+    next(keep.glob("tile_*.city")).write_bytes(b"cut")
+    equal(changed, read_it(inputs, keep, up="z"))
+    assert len(times_read) == 4
+
+
+def test_a_city_that_is_read_in_seconds_leaves_no_tiles(inputs: Path, tmp_path: Path) -> None:
+    read_it(inputs, tmp_path / "derived/city")
+    assert not (tmp_path / "derived").exists()
