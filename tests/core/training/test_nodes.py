@@ -121,6 +121,31 @@ def test_the_survivor_notices_writes_and_one_process_goes_on(
 
 
 @pytest.mark.ci
+def test_a_machine_without_a_run_folder_gets_the_checkpoint_of_the_first(
+    tiny: Any, nodes: Any, tmp_path: Path, tiny_data: Path
+) -> None:
+    """A run of one process goes on with two machines; the second has an empty work folder."""
+    copy, folder = tmp_path / "copy", tmp_path / "node0" / "run"
+    shutil.copytree(tiny_data, copy)
+    alone = tiny.process(folder, tiny_data, *MORE)
+    tiny.wait_for(folder, "world", 3, alone)
+    alone.send_signal(signal.SIGTERM)
+    assert alone.communicate()[1] and alone.returncode == 75
+    kept = load_checkpoint(folder / "last.pth")["step"]
+    run = nodes([tiny_data, copy], "--resume")
+    tiny.wait_for(folder, "world", kept + 3, run.agents[0])
+    for node in range(2):
+        os.kill(run.worker(node), signal.SIGTERM)
+    for node in range(2):
+        run.ended(node, 60)
+        assert "Traceback" not in run.said(node).split("torch.distributed")[0]
+    status = RunFolder(folder).read_status()
+    assert status is not None and (status["state"], status["exit_code"]) == ("stopped", 75)
+    after = load_checkpoint(folder / "last.pth")
+    assert after["step"] >= kept + 3 and after["sampler"]["processes"] == 1  # as it was begun
+
+
+@pytest.mark.ci
 def test_other_data_on_one_machine_are_one_sentence(
     tiny: Any, nodes: Any, tmp_path: Path, tiny_data: Path
 ) -> None:
