@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.core.city.gml_text import member, polygon, solid, write_members
 from tests.core.city.tiling.test_tiled_city import same
+from tests.core.evaluation.tiny_run import ElsewhereEngine
 from vlwm.core.city import read
 from vlwm.core.city.city import City
 from vlwm.core.city.read import read_city
@@ -69,9 +71,9 @@ def test_what_an_earlier_file_settles_is_settled_for_the_later_ones(
     one = read_city([folder])
     real, again = source_work.SourceWork.__call__, list[int]()
 
-    def other_axes(self: source_work.SourceWork, number: int) -> source_work.SourceRead:
-        found = real(self, number)
-        axes = Axes(up="y") if number == 4 else found.remarks.axes
+    def other_axes(self: source_work.SourceWork, item: source_work.Item) -> source_work.SourceRead:
+        found = real(self, item)
+        axes = Axes(up="y") if item[0] == 4 else found.remarks.axes
         return replace(found, remarks=replace(found.remarks, axes=axes))
 
     here = read._Reader._read
@@ -127,10 +129,24 @@ def test_an_error_travels_without_its_cause(tmp_path: Path) -> None:
     (folder / "0.gml").write_text("<CityModel><broken")
     sources, _ = find_sources([folder])
     before = source_work.Settled("EPSG:6677", False, Axes())
-    found = source_work.SourceWork(sources, before, Options(), tmp_path)(0)
+    kept = source_work.FolderPieces(tmp_path)
+    found = source_work.SourceWork(before, Options(), kept)((0, sources[0]))
     assert isinstance(found.error, DataError) and found.error.__cause__ is None
     with pytest.raises(DataError, match=r"0\.gml"):
-        list(found.batches())
+        list(found.batches(kept))
+
+
+def test_what_is_read_elsewhere_goes_through_a_store(tmp_path: Path) -> None:
+    """The work and a file inside an archive travel by pickle; nothing is left in the store."""
+    folder, packed = many_files(tmp_path / "in"), tmp_path / "in.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)
+    store = tmp_path / "store"
+    store.mkdir()
+    read_there = read_city([packed], engine=ElsewhereEngine(), pieces_url=store.as_uri())
+    equal(read_city([packed]), read_there)
+    assert not list(store.iterdir())
 
 
 def test_a_killed_worker_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
