@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlwm.commands.options import eval as opt
 from vlwm.commands.shared.data import PackedDir, local_data
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vlwm.core.engines import Engine
+    from vlwm.core.evaluation.baselines.fitted import FittedBaselines
+    from vlwm.core.evaluation.baselines.tri_state import TriState
     from vlwm.core.evaluation.evaluator import Scores
     from vlwm.core.evaluation.load import EvalData, Opened
     from vlwm.core.evaluation.window_work import Progress, WindowWork
@@ -93,7 +95,7 @@ class _Request:
         run: run folder, checkpoint file or exported folder.
         split, data, packed_dir, config, max_windows: the options.
         release: the exported folder; None for a run.
-        fitted: parameters of baselines that no checkpoint has, by their name in `EvalData`.
+        fitted, tri_state: parameters of baselines that no checkpoint has.
     """
 
     run: Path
@@ -103,7 +105,8 @@ class _Request:
     config: str | None
     max_windows: int
     release: Path | None
-    fitted: tuple[tuple[str, Any], ...] = ()
+    fitted: FittedBaselines | None = None
+    tri_state: TriState | None = None
 
     def __call__(self) -> Opened:
         """Open the run and its data in a worker; a store is fetched into the worker's cache."""
@@ -111,7 +114,9 @@ class _Request:
         from vlwm.core.evaluation.load import EvalData
 
         own = local_data(self.data, self.packed_dir)
-        chosen = EvalData(self.split, own, self.max_windows, **dict(self.fitted))
+        chosen = EvalData(
+            self.split, own, self.max_windows, fitted=self.fitted, tri_state=self.tri_state
+        )
         if self.release is None or self.release.exists():
             return self.opened(chosen)
         return replace(self, release=release_folder(self.run)).opened(chosen)  # from the Hub
@@ -152,23 +157,21 @@ def _work(opened: Opened, request: _Request) -> WindowWork:
     from vlwm.core.evaluation.window_work import WindowWork, fingerprint
 
     scorer = opened.subject.scorer
-    fitted: dict[str, Any] = {"tri_state": scorer.tri_state}
-    if opened.fitted_here:
-        fitted["fitted"] = scorer.fitted
     whole = replace(
         request,
-        run=Path(_absolute(request.run)),
+        run=Path(_absolute(str(request.run)) or request.run),
         data=_absolute(request.data),
         config=_absolute(request.config),
         packed_dir=request.packed_dir and request.packed_dir.resolve(),
-        fitted=tuple(fitted.items()),
+        fitted=scorer.fitted if opened.fitted_here else None,
+        tri_state=scorer.tri_state,
     )
     return WindowWork(str(request.run), whole, *fingerprint(opened))
 
 
-def _absolute(name: str | Path | None) -> Any:
+def _absolute(name: str | None) -> str | None:
     """Return the absolute path of what is here; names of presets and the Hub and URLs as is."""
-    return str(Path(name).resolve()) if name is not None and Path(name).exists() else name
+    return name if name is None or not Path(name).exists() else str(Path(name).resolve())
 
 
 def _engine(text: str | None, workers: int, *, compare: bool) -> Engine | None:

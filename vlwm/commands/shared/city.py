@@ -56,12 +56,7 @@ def read_input(
     from vlwm.core.city.read import read_city
     from vlwm.core.errors import UsageError
 
-    if up is not None and up.lower() not in ("x", "y", "z"):
-        raise UsageError(f"--up {up} is unknown", remedy="use x, y or z")
-    if scale is not None and not 1e-6 <= scale <= 1e6:
-        raise UsageError(
-            f"--scale {scale:g} is out of range", remedy="give metres of one unit, 0.01 for cm"
-        )
+    _check_obj(up, scale)
     if config.prepare.source == "procedural" and not inputs:
         if area is not None:
             raise UsageError("a procedural city has no --area", remedy="give real tiles by --input")
@@ -86,6 +81,18 @@ def read_input(
     if keep is not None and wanted is not None:
         _keep(city, keep, wanted)
     return city
+
+
+def _check_obj(up: str | None, scale: float | None) -> None:
+    """Refuse an axis or a scale that makes no sense."""
+    from vlwm.core.errors import UsageError
+
+    if up is not None and up.lower() not in ("x", "y", "z"):
+        raise UsageError(f"--up {up} is unknown", remedy="use x, y or z")
+    if scale is not None and not 1e-6 <= scale <= 1e6:
+        raise UsageError(
+            f"--scale {scale:g} is out of range", remedy="give metres of one unit, 0.01 for cm"
+        )
 
 
 def _fingerprint(paths: list[Path], options: list[object]) -> dict[str, object] | None:

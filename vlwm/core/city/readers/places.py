@@ -8,12 +8,12 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from vlwm.core.errors import DataError
 from vlwm.core.text import safe_text
@@ -98,7 +98,7 @@ class Archive:
 
     path: Path
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[Path], Archive], tuple[Path]]:
         """Travel to other processes by path: each reads the directory of the archive once."""
         return _archive_at, (self.path,)
 

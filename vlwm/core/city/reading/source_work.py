@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vlwm.core.city.crs import Zone
 from vlwm.core.city.readers.feature_batch import Batch, Skipped
@@ -32,7 +31,7 @@ from vlwm.core.parallel import release_memory
 from vlwm.core.store.object_store import ObjectStore
 from vlwm.core.store.objects import FolderStore, open_store
 
-Arrays = Mapping[str, NDArray[Any]]
+Arrays = Mapping[str, np.ndarray]
 Item = tuple[int, Source]
 """number of a source, and the source"""
 
@@ -210,7 +209,7 @@ def _name(number: int, piece: int) -> str:
 
 def _packed(found: Found) -> Arrays:
     batch, crs = found
-    words: dict[str, Any] = {
+    words = {
         "kind": batch.kind,
         "names": batch.names,
         "lods": batch.lods,

@@ -221,7 +221,7 @@ def _check_room(output: Path, grid: VoxelGrid, plan: PreparePlan, *, npz: bool =
         )
 
 
-def report_of(city: AnyCity) -> dict[str, Any]:
+def report_of(city: AnyCity) -> dict[str, object]:
     """Return the content of `city_report.json`: what was read, what was left out, from what."""
     sources = [asdict(source) for source in city.sources]
     return {"city": city.name, **asdict(city.report), "sources": sources}
