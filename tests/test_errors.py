@@ -206,7 +206,8 @@ def _memory(_: Path) -> None:
     def full(indices: range) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    subject: Any = types.SimpleNamespace(scorer=types.SimpleNamespace(new_tally=lambda: None),
+    tally = types.SimpleNamespace(new_tally=lambda: None, add=lambda *_: None)
+    subject: Any = types.SimpleNamespace(scorer=tally,
                                          windows=[0] * 8, cluster_of=int, batch=full,
                                          device="cuda:0")  # fmt: skip
     evaluator.score_subject(subject, "test", "best.pth", batch_size=4)
