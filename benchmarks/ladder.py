@@ -44,10 +44,12 @@ from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import evenly, train_prior
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.memory.completion_net import fast_convolutions
 
 SAVE_EVERY_S = 60.0
 LR = 2e-3
 BATCH = 2
+CPU = torch.device("cpu")
 FIT_WINDOWS = 12
 
 
@@ -79,7 +81,8 @@ def open_city(name: str, root: Path, config: Config, val: int, test: int) -> Cit
     def windows(split: str, most: int) -> WindowDataset:
         found = windows_of(store, splits, split, config.window_frames)
         chosen = [found[i] for i in evenly(len(found), most)]
-        return WindowDataset(store, chosen, config.history_frames, observed=True)
+        mirror = split == "train" and config.data.mirror
+        return WindowDataset(store, chosen, config.history_frames, mirror=mirror, observed=True)
 
     rows = frame_rows(store, splits, "train")
     column = store.column_prior(rows[evenly(len(rows), 200)])
@@ -107,7 +110,9 @@ def train(learner: Learner, city: City, seed: int, minutes: float, state: Path) 
             group["lr"] = rate
         rng = np.random.default_rng([seed, step])
         chosen = rng.integers(len(city.train), size=BATCH)
-        loss = learner.loss(collate([city.train[0, int(i)] for i in chosen]), step, rng)
+        batch = collate([city.train[epoch_of(step, city), int(i)] for i in chosen])
+        with fast_convolutions(CPU):
+            loss = learner.loss(batch, step, rng)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.module.parameters(), 35.0)
@@ -127,6 +132,11 @@ def train(learner: Learner, city: City, seed: int, minutes: float, state: Path) 
     return {"steps": step, "processor_min": round(spent / 60, 2)}
 
 
+def epoch_of(step: int, city: City) -> int:
+    """Return the epoch of a step: a window is turned and mirrored anew in each."""
+    return step * BATCH // max(1, len(city.train))
+
+
 @torch.no_grad()
 def score_learner(learner: Learner, city: City, config: Config) -> dict[str, Any]:
     """Choose thresholds on validation windows and count test windows."""
@@ -135,13 +145,15 @@ def score_learner(learner: Learner, city: City, config: Config) -> dict[str, Any
     for index in range(len(city.val)):
         batch = collate([city.val[0, index]])
         window = next(windows_in(batch, config.history_frames, city.store.grid))
-        board.calibrate(learner.probabilities(batch)[0], window)
+        with fast_convolutions(CPU):
+            board.calibrate(learner.probabilities(batch)[0], window)
     board.choose()
     for index in range(len(city.test)):
         batch = collate([city.test[0, index]])
         window = next(windows_in(batch, config.history_frames, city.store.grid))
         cluster = cluster_of(city.store, city.test.windows[index], config.history_frames)
-        probabilities = learner.probabilities(batch)[0]
+        with fast_convolutions(CPU):
+            probabilities = learner.probabilities(batch)[0]
         board.add(board.planes(probabilities), window, cluster)
     return board.content()
 

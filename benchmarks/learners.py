@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from peers import PEERS, PeerShape
 from peers.interface import PeerInput
 from vlwm.core.config.schema import Config
-from vlwm.core.data.batch import Batch
+from vlwm.core.data.batch import Batch, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.bit_packing import unpack_bits
 from vlwm.core.model.losses import occupancy_loss
@@ -77,7 +77,7 @@ class PeerLearner(Learner):
         chosen = np.stack([rng.permutation(future)[:count] for _ in range(len(batch.index))])
         horizons = torch.from_numpy(np.sort(chosen, axis=1))
         logits = self.module(self._input(batch, horizons))  # (B, K, X, Y, Z)
-        truth = unpack_bits(batch.bits[:, self.config.history_frames :], self.grid.shape)
+        truth = self._voxels(batch.bits[:, self.config.history_frames :], batch)
         rows = torch.arange(len(truth))
         terms = [
             occupancy_loss(logits[:, k], truth[rows, horizons[:, k]], self.config.loss).total
@@ -90,16 +90,19 @@ class PeerLearner(Learner):
         return torch.sigmoid(self.module(self._input(batch, every)).float())
 
     def _input(self, batch: Batch, horizons: Tensor) -> PeerInput:
-        history, shape = self.config.history_frames, self.grid.shape
+        history = self.config.history_frames
         past = batch.past(history)
         assert past.seen_occupied is not None and past.seen_free is not None
         return PeerInput(
-            unpack_bits(past.seen_occupied, shape),
-            unpack_bits(past.seen_free, shape),
+            self._voxels(past.seen_occupied, batch),
+            self._voxels(past.seen_free, batch),
             ego_of(past.poses, past.ground_z).float(),
             batch.plan(history).ego,
             horizons,
         )
+
+    def _voxels(self, bits: Tensor, batch: Batch) -> Tensor:
+        return apply_symmetry(unpack_bits(bits, self.grid.shape), batch.symmetry)
 
 
 class OwnLearner(Learner):
@@ -134,7 +137,9 @@ class OwnLearner(Learner):
         planned = torch.ones(len(batch.index), dtype=torch.bool)
         chosen = rng.permutation(self.config.future_frames)[:_FEW]
         horizons = torch.from_numpy(np.sort(chosen)).expand(len(batch.index), -1)
-        truth = unpack_bits(batch.bits[:, history:], model.grid.shape)
+        truth = apply_symmetry(
+            unpack_bits(batch.bits[:, history:], model.grid.shape), batch.symmetry
+        )
         for k, inputs in enumerate(model(scene, plan, planned, horizons).inputs):
             logits = model.refined(inputs)
             loss = occupancy_loss(logits, truth[:, int(horizons[0, k])], self.config.loss)

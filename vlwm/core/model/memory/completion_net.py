@@ -12,6 +12,7 @@ Axes: B windows, Z height layers, X, Y cells.
 from __future__ import annotations
 
 import itertools
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,18 @@ _GROUPS = 8
 """groups of the normalisation; every width is a multiple of it"""
 _LEVELS = 4
 """resolutions: at the coarsest, a cell is eight cells wide and a convolution spans a block"""
+
+
+def fast_convolutions(device: torch.device) -> AbstractContextManager[object]:
+    """Return bf16 autocast where a processor multiplies tiles of it; else change nothing.
+
+    Intel's AMX takes a third of the time of float32; other processors would take longer.
+    """
+    # older versions of torch cannot tell, and stay with float32
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if device.type != "cpu" or not capabilities.get("amx_bf16"):
+        return nullcontext()
+    return torch.autocast("cpu", torch.bfloat16)
 
 
 class CompletionNet(nn.Module):
@@ -60,6 +73,10 @@ class CompletionNet(nn.Module):
         """
         # a logit beyond ±8 is certain: squashed, its size no longer dominates the input
         planes = torch.cat([torch.tanh(logits / 4.0), evidence], dim=1)  # (B, 2Z, X, Y)
+        with fast_convolutions(planes.device):
+            return self._residual(planes).float()
+
+    def _residual(self, planes: Tensor) -> Tensor:
         x = self.stem(planes.contiguous(memory_format=torch.channels_last))
         skips: list[Tensor] = []
         for level, block in enumerate(self.down):
