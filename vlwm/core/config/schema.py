@@ -130,7 +130,7 @@ class ModelConfig:
     layers_per_level: int = 6
     """temporal attention blocks per resolution"""
     memory_channels: int = 64
-    """channels of the memory network's first resolution"""
+    """channels of the refinement net's first resolution; 0, with completion_channels, for none"""
     memory_levels: int = 3
     """resolutions of the memory network"""
     fusion_channels: int = 8
@@ -161,6 +161,10 @@ class ModelConfig:
         value = self.completion_channels
         good = value >= 0 and value % 16 == 0
         require(good, "model.completion_channels", value, "use 0 or a multiple of 16")
+        value = self.memory_channels
+        good = value > 0 or (value == 0 and self.completion_channels > 0 and not self.use_tokens)
+        remedy = "use 1 or more; 0 only with completion_channels and without use_tokens"
+        require(good, "model.memory_channels", value, remedy)
 
 
 @dataclass(frozen=True)

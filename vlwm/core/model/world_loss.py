@@ -23,8 +23,8 @@ from vlwm.core.model.forward import RefinementInput, Scene, ego_of_past
 from vlwm.core.model.loss_report import LossReport, LossTerm
 from vlwm.core.model.losses import OccupancyLoss, occupancy_loss, token_loss, token_weight
 from vlwm.core.model.memory.branch import Walls
+from vlwm.core.model.memory.completion_net import completion_loss
 from vlwm.core.model.memory.fusion import fusion_loss
-from vlwm.core.model.memory.observed_fusion import ObservedBranch
 from vlwm.core.model.memory.warp import resampled_memory
 from vlwm.core.model.motion.motion_head import ExtraMotion, Motion
 from vlwm.core.model.motion.vehicle_state import true_state
@@ -100,19 +100,18 @@ class WorldLoss:
         pose = self._pose_loss(out.motion, batch, extra)
         yield LossTerm("pose", pose, weights.pose_weight)
         del pose  # else its graph would live as long as the frames'
-        if forecast is None:
+        if forecast is None and model.refinement_net is not None:
             yield from self._future_terms(scene, out.inputs, horizons, labels, known)
-        else:
+        elif forecast is not None:
             for horizon, logits in zip(horizons.unbind(1), forecast.unbind(1), strict=True):
                 yield self._occupancy_term(logits, horizon, horizons.shape[1], voxels, known)
         if model.config.model.use_memory:
-            fusion = self._fusion_loss(voxels, batch, seed, known, walls)
-            yield LossTerm("fusion", fusion, weights.fusion_weight)
-            del fusion
+            if model.config.model.fusion_channels:  # a mere count learns in pre-training alone
+                fusion = self._fusion_loss(voxels, batch, seed, known, walls)
+                yield LossTerm("fusion", fusion, weights.fusion_weight)
+                del fusion
             if model.completes:
-                completion = self._completion_loss(voxels, batch, seed, known)
-                yield LossTerm("completion", completion, weights.fusion_weight)
-                del completion
+                yield self._completion_term(voxels, batch, seed, known)
         if codes is not None and tokens is not None:
             token = self._token_loss(codes, scene, out.ego, known)
             yield LossTerm("token", token, weights.token_weight)
@@ -212,31 +211,38 @@ class WorldLoss:
         """Return the loss of the completion alone, as pre-training minimises it: unweighted."""
         voxels = self.model.reader.voxels(batch.bits, batch.symmetry)
         seed = self._sample_seed(batch, step)
-        known = self._known(batch)
-        return LossTerm("completion", self._completion_loss(voxels, batch, seed, known))
+        return self._completion_term(voxels, batch, seed, self._known(batch), weight=1.0)
 
-    def _completion_loss(
-        self, voxels: Tensor, batch: Batch, seed: Tensor, known: Tensor | None
-    ) -> Tensor:
-        """Return the loss of the completed map on one future frame of each window.
+    def _completion_term(
+        self,
+        voxels: Tensor,
+        batch: Batch,
+        seed: Tensor,
+        known: Tensor | None,
+        weight: float | None = None,
+    ) -> LossTerm:
+        """Return the term of the completed map on one future frame of each window.
 
-        Under the true motion, as the fusion's.
+        Under the true motion, as the fusion's. Where nothing refines it, it is the forecast, and
+        its numbers are those of the occupancy.
         """
-        model = self.model
-        assert isinstance(model.memory, ObservedBranch)
+        model, loss = self.model, self.model.config.loss
         past = batch.past(model.history)
         free = model.reader.free_space(past)
         assert free is not None
         horizon = (seed >> 11) % model.future  # (B,)
-        return model.memory.completion_loss(
-            voxels[:, : model.history],
-            free,
-            ego_of_past(past),
-            _pick(batch.plan(model.history).ego, horizon),
-            model.column_logit,
-            _pick(voxels, model.history + horizon),
-            None if known is None else _pick(known, model.history + horizon),
-        )
+        ego = _pick(batch.plan(model.history).ego, horizon)
+        frames = (voxels[:, : model.history], free, ego_of_past(past), ego)
+        logits, _ = model.observed_branch().completed(*frames, model.column_logit)
+        truth = _pick(voxels, model.history + horizon)  # (B, X, Y, Z)
+        mask = None if known is None else _pick(known, model.history + horizon)
+        counted = None if mask is None else mask.permute(0, 3, 1, 2) > 0
+        value = completion_loss(logits, truth.permute(0, 3, 1, 2), counted)
+        numbers = {"loss/completion": value}
+        if model.refinement_net is None and model.training:
+            forecast = logits.detach().permute(0, 2, 3, 1)
+            numbers |= _numbers(occupancy_loss(forecast, truth, loss, mask))
+        return LossTerm("completion", value, weight or loss.fusion_weight, numbers=numbers)
 
     def _fusion_loss(
         self,

@@ -65,6 +65,7 @@ class WorldModel(nn.Module):
         vae: the tokenizer, under OccWorld's name for it; frozen where `model.freeze_vae`.
         reader: unpacks frames.
         memory: the memory branch; absent without `model.use_memory`.
+        refinement_net: None without `model.memory_channels`.
         residual_weight: (2,), share of the refinement net's residual that a forecast takes, in
             the predicted track and along a plan; chosen on validation. Training takes all of it.
         checkpoint_activations: recompute activations in the backward pass to save memory.
@@ -107,15 +108,17 @@ class WorldModel(nn.Module):
             ridge=model.pose_ridge,
         )
         layers = grid.shape[2]
-        self.refinement_net = RefinementNet(
-            planes=layers + reach_planes(config, layers),
-            layers=layers,
-            size=grid.shape[:2],
-            channels=model.memory_channels,
-            levels=model.memory_levels,
-            condition=condition_width(self.future),
-            tokens=width if model.use_tokens else 0,
-        )
+        self.refinement_net: RefinementNet | None = None
+        if model.memory_channels:
+            self.refinement_net = RefinementNet(
+                planes=layers + reach_planes(config, layers),
+                layers=layers,
+                size=grid.shape[:2],
+                channels=model.memory_channels,
+                levels=model.memory_levels,
+                condition=condition_width(self.future),
+                tokens=width if model.use_tokens else 0,
+            )
         if model.use_memory:
             sizes = (self.history, model.fusion_channels, grid)
             self.memory: MemoryBranch = (
@@ -205,15 +208,15 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def forecast(self, past: Past, plan: Plan | None = None) -> Forecast:
         """Predict the future frames from the past, along the given motion if there is a plan."""
-        weight = float(self.residual_weight[int(plan is not None)])
+        weight = 0.0
+        if self.refinement_net is not None:
+            weight = float(self.residual_weight[int(plan is not None)])
         scene = self.scene(past)
         windows = len(scene.voxels)
         device = scene.voxels.device
         planned = torch.full((windows,), plan is not None, device=device)
         every = torch.arange(self.future, device=device).expand(windows, -1)  # (B, H)
-        # an observed past is fused once, and all frames are read from it together
-        chunk = self.future if scene.free is not None else frames_at_once(windows, device)
-        out = self(scene, plan, planned, every, chunk)
+        out = self(scene, plan, planned, every, frames_at_once(windows, device))
         memory: list[Tensor] = []
         refined: list[Tensor] = []
         classes: list[Tensor] = []
@@ -318,7 +321,6 @@ class WorldModel(nn.Module):
         maps = self.roll_out(scene.past, scene.tokens, ego)
         past_ego = ego_of_past(scene.past)  # (B, P, 4)
         rows = torch.arange(len(ego), device=ego.device)
-        fused = self._fused(scene, past_ego)
         for group in horizons.split(chunk, dim=1):
             # R = B · chunk target frames, window by window
             window = rows[:, None].expand_as(group).flatten()
@@ -327,19 +329,12 @@ class WorldModel(nn.Module):
             along = planned[window, None]  # (R, 1)
             tokens = None if maps is None else maps[window, horizon]
             if self.config.model.use_memory:
-                memory = self._memory(scene, fused, target, motion, along)
+                memory = self._memory(scene, target, motion, along)
             else:
                 assert tokens is not None  # the config refuses a model without both
                 memory = self._decoded(tokens)
             condition = condition_of(target, motion, along, self.future)
             yield RefinementInput(memory, condition, tokens, target)
-
-    def _fused(self, scene: Scene, past_ego: Tensor) -> Tensor | None:
-        """Return an observed past, fused once for all horizons; None for a true one."""
-        if scene.free is None or not self.config.model.use_memory:
-            return None
-        past = scene.voxels[:, : self.history]
-        return self.observed_branch().fuse(past, scene.free, past_ego, self.column_logit)
 
     def observed_branch(self) -> ObservedBranch:
         """Return the memory branch of a model that forecasts from an observed past."""
@@ -349,7 +344,6 @@ class WorldModel(nn.Module):
     def _memory(
         self,
         scene: Scene,
-        fused: Tensor | None,
         target: TargetFrames,
         motion: Motion,
         along: Tensor,
@@ -360,9 +354,9 @@ class WorldModel(nn.Module):
         if len(rows):
             moves = self.motion_head.moves(motion, target.window[rows], target.horizon[rows])
             spread = MotionSpread(rows, moves)
-        if fused is not None:
+        if scene.free is not None:
             branch = self.observed_branch()
-            return branch.read_fused(scene.voxels, fused, target, self.column_logit, spread)
+            return branch.read(scene.voxels, scene.free, target, self.column_logit, spread)
         return self.memory(
             scene.voxels, target, self.column_logit, spread, scene.known, scene.walls
         )
@@ -375,7 +369,10 @@ class WorldModel(nn.Module):
 
     def refined(self, inputs: RefinementInput) -> Tensor:
         """Return logits (R, X, Y, Z) with all of the residual, as training uses them."""
-        return (inputs.memory.logits + self._residual(inputs)).permute(0, 2, 3, 1)
+        logits = inputs.memory.logits
+        if self.refinement_net is not None:
+            logits = logits + self._residual(inputs)
+        return logits.permute(0, 2, 3, 1)
 
     def class_logits(self, scene: Scene, inputs: RefinementInput) -> Tensor:
         """Return logits (R, X, Y, Z, C) of the class that a cell of the target frames has."""
@@ -392,6 +389,7 @@ class WorldModel(nn.Module):
 
     def _residual(self, inputs: RefinementInput) -> Tensor:
         """Return the correction (R, Z, X, Y) of the memory's logits."""
+        assert self.refinement_net is not None  # who calls has looked
         # beyond ±8 a logit is certain: squashed, its size no longer dominates the input
         planes = torch.tanh(inputs.memory.logits / 4.0)
         if inputs.memory.reach is not None:

@@ -19,8 +19,7 @@ def read(branch: ObservedBranch, occupied: torch.Tensor, free: torch.Tensor) -> 
     past_ego = torch.zeros(1, occupied.shape[1], 4)
     zero = torch.zeros(1, dtype=torch.int64)
     target = TargetFrames(zero, zero, past_ego, torch.zeros(1, 4))
-    fused = branch.fuse(occupied, free, past_ego, PRIOR)
-    return branch.read_fused(occupied, fused, target, PRIOR, None).logits[0].permute(1, 2, 0)
+    return branch.read(occupied, free, target, PRIOR, None).logits[0].permute(1, 2, 0)
 
 
 def houses(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -60,7 +59,8 @@ def test_it_learns_what_stands_behind_a_wall() -> None:
     ego, past_ego = torch.zeros(8, 4), torch.zeros(8, 1, 4)
     for step in range(60):
         occupied, free, truth = houses(8, step)
-        loss = branch.completion_loss(occupied, free, past_ego, ego, PRIOR, truth, None)
+        logits, _ = branch.completed(occupied, free, past_ego, ego, PRIOR)
+        loss = completion_loss(logits, truth.permute(0, 3, 1, 2), None)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -12,7 +12,7 @@ from tests.small_world import OVERRIDES, batch_of, grid_of, model_of
 from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
-from vlwm.core.errors import DataError
+from vlwm.core.errors import ConfigError, DataError
 from vlwm.core.model.bit_packing import pack_bits, unpack_bits
 from vlwm.core.model.memory.branch import TargetFrames
 from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
@@ -44,8 +44,7 @@ def still(branch: ObservedBranch, occupied: torch.Tensor, free: torch.Tensor) ->
         torch.zeros(1, 4),
     )  # fmt: skip
     prior = torch.full((occupied.shape[-1],), -2.0)
-    fused = branch.fuse(occupied, free, past_ego, prior)
-    found = branch.read_fused(occupied, fused, target, prior, None)
+    found = branch.read(occupied, free, target, prior, None)
     return torch.cat([found.logits, found.reach])
 
 
@@ -64,7 +63,7 @@ def test_untrained_it_adds_evidence_and_leaves_the_unknown_to_the_prior() -> Non
     assert (logits[evidence == 0] == -2.0).all()
 
 
-def test_the_margin_keeps_what_the_last_frame_does_not_contain() -> None:
+def test_the_margin_keeps_what_the_target_frame_does_not_contain() -> None:
     branch = ObservedBranch(2, 8, grid_of(observed()))
     grid = branch.wide_grid
     assert grid.shape[0] == branch.grid.shape[0] + 2 * MARGIN
@@ -73,8 +72,8 @@ def test_the_margin_keeps_what_the_last_frame_does_not_contain() -> None:
     past_ego = torch.zeros(1, 2, 4)
     past_ego[0, 0, 0] = -3.0
     prior = torch.full((branch.grid.shape[2],), -2.0)
-    fused = branch.fuse(occupied, free, past_ego, prior)
-    assert fused[0, 1, MARGIN - 3, MARGIN + 4, 2] == 1.0
+    _, evidence = branch._fused(occupied, free, past_ego, past_ego[:, -1], prior)
+    assert evidence[0, 2, MARGIN - 3, MARGIN + 4] == 1.0
 
 
 def test_a_model_reads_what_was_seen_and_no_truth_of_the_past() -> None:
@@ -94,7 +93,7 @@ def test_a_model_reads_what_was_seen_and_no_truth_of_the_past() -> None:
 
 
 def test_the_loss_trains_the_fusion_and_the_net() -> None:
-    config = observed()
+    config = observed("model.fusion_channels=8")
     model, batch = model_of(config).train(), observed_batch(config)
     count_unseen(model, batch)
     report = WorldLoss(model)(batch, 3)
@@ -102,6 +101,23 @@ def test_the_loss_trains_the_fusion_and_the_net() -> None:
     assert torch.isfinite(report.total)
     assert model.memory.fusion.odds.grad.abs().sum() > 0
     assert model.refinement_net.conv_out.weight.grad.abs().sum() > 0
+
+
+def test_without_a_refinement_net_the_completion_is_the_forecast_and_learns() -> None:
+    more = ("model.memory_channels=0", "model.completion_channels=16", "model.use_tokens=False")
+    config = observed(*more)
+    model, batch = model_of(config).train(), observed_batch(config)
+    assert model.refinement_net is None
+    report = WorldLoss(model)(batch, 3)
+    report.total.backward()
+    out = model.memory.completion.out.weight
+    assert out.grad.abs().sum() > 0
+    assert {"loss/completion", "loss/dice", "loss/pose"} <= set(report.numbers())
+    torch.nn.init.normal_(out, std=0.1)
+    forecast = model.eval().forecast(batch.past(config.history_frames))
+    torch.testing.assert_close(forecast.logits, forecast.memory_logits)
+    with pytest.raises(ConfigError, match=r"model\.memory_channels"):
+        observed("model.memory_channels=0", "model.completion_channels=0")
 
 
 def test_training_the_fusion_learns_to_trust_the_sensor() -> None:

@@ -8,8 +8,7 @@ import torch
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.branch import TargetFrames
 from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
-from vlwm.core.model.memory.observed_kernels import evidence_columns, read_columns
-from vlwm.core.model.memory.warp import resampled_memory
+from vlwm.core.model.memory.observed_kernels import evidence_columns
 
 GRID = VoxelGrid((-6.0, -5.0, -2.0), (0.5, 0.5, 1.0), (24, 20, 7))
 EGO = torch.tensor(
@@ -47,18 +46,6 @@ def test_evidence_equals_resampled_frames(
     torch.testing.assert_close(found[:, :, 1].permute(2, 0, 1), seen.evidence()[0])
 
 
-@pytest.mark.parametrize("at", range(4))
-def test_planes_are_read_as_frames_are(at: int) -> None:
-    branch = ObservedBranch(2, 0, GRID)
-    x, y, z = branch.wide_grid.shape
-    planes = torch.randn(1, 2, x, y, z)
-    expected = resampled_memory(planes, torch.zeros(1, 2, 4), EGO[None, at], branch.wide_grid)
-    columns = planes[0].permute(1, 2, 0, 3).contiguous()
-    found = read_columns(columns, EGO[at : at + 1], GRID, MARGIN)[0].permute(0, 3, 1, 2)
-    inner = expected.occupied[0, ..., MARGIN:-MARGIN, MARGIN:-MARGIN]
-    torch.testing.assert_close(found, inner, atol=1e-5, rtol=1e-5)
-
-
 def test_a_map_is_the_same_with_and_without_the_network_of_the_fusion(
     past: tuple[torch.Tensor, torch.Tensor],
 ) -> None:
@@ -69,8 +56,7 @@ def test_a_map_is_the_same_with_and_without_the_network_of_the_fusion(
     )
     found = []
     for branch in (plain, general):
-        fused = branch.fuse(*past, EGO[None, :3], prior)
-        found.append(branch.read_fused(past[0], fused, target, prior, None))
+        found.append(branch.read(*past, target, prior, None))
     # untrained, the network's residual is 0; its output is weighted with the evidence
     known = found[0].reach > 0.999
     torch.testing.assert_close(found[0].logits[known], found[1].logits[known], atol=0.05, rtol=0.05)

@@ -1,7 +1,7 @@
 """Define the graphs of an ONNX export.
 
     MotionGraph  scaled features of the past poses, in float64 ─► motion and its draws
-    PastGraph    past cells ─► edge states[, fused past][, tokens and context]
+    PastGraph    past cells ─► edge states[, tokens and context]
     TokensGraph  tokens, ego frames ─► token maps of the future frames
     FrameGraph   the same cells, what PastGraph gave, places ─► probability of one frame
 
@@ -30,7 +30,7 @@ from vlwm.core.export.onnx.gelu import gelu
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.extrapolation import DISTANCES, INWARD, PRIOR_CELLS, RUNS
 from vlwm.core.model.memory.fusion import READING_SCALE, TIE_BIAS
-from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch, Seen
+from vlwm.core.model.memory.observed_fusion import MARGIN, Seen
 from vlwm.core.model.memory.plane_reading import REST
 from vlwm.core.model.motion.member import Member
 from vlwm.core.model.motion.motion_head import Motion
@@ -122,36 +122,19 @@ class PastGraph(nn.Module):
     def __init__(self, model: WorldModel) -> None:
         super().__init__()
         self.model = model
-        self.observed = model.config.data.observed
         self.tokens = model.config.model.use_tokens
 
-    def forward(
-        self,
-        occupied: Tensor,
-        free: Tensor | None = None,
-        corners: Tensor | None = None,
-        within: Tensor | None = None,
-        mixing: Tensor | None = None,
-        reached: Tensor | None = None,
-        past_ego: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    def forward(self, occupied: Tensor, past_ego: Tensor | None = None) -> tuple[Tensor, ...]:
         """Return the states of edge cells (P, E, Z) and what this kind of model adds.
 
         Args:
-            occupied, free: uint8 (P, X, Y, Z); `free` of an observed past.
-            corners, within, mixing, reached: the last past frame in each past one, with `MARGIN`,
-                as `resampled` takes them; of an observed past.
+            occupied: uint8 (P, X, Y, Z).
             past_ego: (P, 4), of a model with tokens.
 
         Returns:
-            also the fused past (2, Z, U, V) of an observed past, and tokens (P, T, h, w) and their
-            context (1, W) of a model with tokens, in this order.
+            also tokens (P, T, h, w) and their context (1, W) of a model with tokens.
         """
         found = [edge_states(occupied.float()).float()]
-        if self.observed:
-            assert free is not None and corners is not None and within is not None
-            assert mixing is not None and reached is not None
-            found.append(self._fused(occupied, free, (corners, within, mixing, reached)))
         if self.tokens:
             assert past_ego is not None
             vae = self.model.vae
@@ -159,26 +142,6 @@ class PastGraph(nn.Module):
             context = self.model.transform(tokens, past_ego[None])[1][:, -1]
             found += [tokens[0], context]
         return tuple(found)
-
-    def _fused(self, occupied: Tensor, free: Tensor, reading: Reading) -> Tensor:
-        """Return what `ObservedBranch.fuse` does, (2, Z, U, V), in the last past frame."""
-        branch = self.model.memory
-        assert isinstance(branch, ObservedBranch)
-        both = torch.cat([occupied, free]).permute(0, 3, 1, 2).float()  # (2P, Z, X, Y)
-        both = functional.pad(both, (MARGIN, MARGIN, MARGIN, MARGIN))
-        read, _ = resampled(both, *(torch.cat([part, part]) for part in reading))  # (2P, Z, U, V)
-        seen = Seen(read[None, : len(occupied)], read[None, len(occupied) :])
-        depth = read.shape[1]
-        below = [0, *range(depth - 1)]
-        above = [*range(1, depth), depth - 1]
-        near = [Seen(seen.occupied[:, :, at], seen.free[:, :, at]) for at in (below, above)]
-        evidence = seen.evidence()  # (1, Z, U, V)
-        unknown = (1 - evidence) * self.model.column_logit[:, None, None]
-        logits = branch.fusion(seen, *near) + unknown
-        if branch.completion is not None:
-            logits = logits + branch.completion(logits, evidence)
-        above_prior = logits - self.model.column_logit[:, None, None]
-        return torch.cat([above_prior, evidence])
 
 
 class TokensGraph(nn.Module):
@@ -224,7 +187,8 @@ class FrameGraph(nn.Module):
         super().__init__()
         self.model, self.planned = model, planned
         self.grid = model.grid
-        self.weight = float(model.residual_weight[int(planned)])
+        refined = model.refinement_net is not None
+        self.weight = float(model.residual_weight[int(planned)]) if refined else 0.0
         prior = model.column_logit.detach()
         cells, occupied = model.memory.extrapolation.counts[:, :, None]  # (S, 1) each
         share = (occupied + PRIOR_CELLS * torch.sigmoid(prior)) / (cells + PRIOR_CELLS)
@@ -240,9 +204,9 @@ class FrameGraph(nn.Module):
         mixing: Tensor,
         reached: Tensor,
         condition: Tensor,
-        past: Tensor | None = None,
+        past: Tensor,
         draws: Tensor | None = None,
-        fused: Tensor | None = None,
+        free: Tensor | None = None,
         tokens: Tensor | None = None,
         planes: Tensor | None = None,
         explained: Tensor | None = None,
@@ -252,30 +216,32 @@ class FrameGraph(nn.Module):
         Args:
             edges: (P, E, Z) of `PastGraph`.
             unseen: int32 (4, X, Y) of `runtime.unseen_columns`.
-            corners, within, mixing, reached: the future frame in each past one, or of an observed
-                past in the fused one with `MARGIN`, as `resampled` takes them.
+            corners, within, mixing, reached: the future frame in each past one, of an observed past
+                with `MARGIN`, as `resampled` takes them.
             condition: (F,), of the refinement net.
-            past: uint8 (P, X, Y, Z), occupied cells of the past, unless it is fused.
+            past: uint8 (P, X, Y, Z), occupied cells of the past.
             draws: (N, 6), affine factors of the drawn frames in the expected one; not of a plan.
-            fused: (2, Z, U, V), of an observed past.
+            free: uint8 (P, X, Y, Z), free cells of an observed past.
             tokens: (T, h, w), of a model with tokens.
             planes, explained: uint8 (X, Y, Z) and (P, X, Y, Z), cells that the walls meet in the
                 future frame and in the past ones, of a model that reads walls as planes.
         """
         reading = (corners, within, mixing, reached)
-        if fused is None:
-            assert past is not None
+        if free is None:
             maps = past.permute(0, 3, 1, 2).float()  # (P, Z, X, Y)
             logits, reach = self._read(maps, reading, planes, explained)
         else:
-            logits, reach = self._read_fused(fused, reading)
-        logits = torch.where(unseen[0] > 0, self._extrapolated(edges, unseen), logits)  # (Z, X, Y)
+            logits, reach = self._completed(past, free, reading)
+        if not self.model.completes:
+            beyond = self._extrapolated(edges, unseen)  # (Z, X, Y)
+            logits = torch.where(unseen[0] > 0, beyond, logits)
         if draws is not None:
             logits = self._averaged(torch.sigmoid(logits), draws)
         if self.weight:
             planes = torch.cat([torch.tanh(logits / 4.0), reach])[None]
             maps_of_tokens = None if tokens is None else tokens[None]
             net = self.model.refinement_net
+            assert net is not None
             logits = logits + self.weight * net(planes, condition[None], maps_of_tokens)[0]
         return torch.sigmoid(logits).permute(1, 2, 0)
 
@@ -313,11 +279,27 @@ class FrameGraph(nn.Module):
             x = x + functional.relu(layer(x))
         return net.conv_out(x)
 
-    def _read_fused(self, fused: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
-        """Return logits and evidence (Z, X, Y) of an observed past, as `read_fused` does."""
-        read, _ = resampled(fused, *(part.expand(2, *part.shape[1:]) for part in reading))
-        above_prior, evidence = read[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN].unbind(0)
-        return above_prior + self.prior, evidence
+    def _completed(self, occupied: Tensor, free: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+        """Return logits and evidence (Z, X, Y) of an observed past, as `ObservedBranch.completed`.
+
+        Args:
+            occupied, free: uint8 (P, X, Y, Z).
+        """
+        branch = self.model.observed_branch()
+        both = torch.cat([occupied, free]).permute(0, 3, 1, 2).float()  # (2P, Z, X, Y)
+        both = functional.pad(both, (MARGIN, MARGIN, MARGIN, MARGIN))
+        read, _ = resampled(both, *(torch.cat([part, part]) for part in reading))  # (2P, Z, U, V)
+        seen = Seen(read[None, : len(occupied)], read[None, len(occupied) :])
+        depth = read.shape[1]
+        below = [0, *range(depth - 1)]
+        above = [*range(1, depth), depth - 1]
+        near = [Seen(seen.occupied[:, :, at], seen.free[:, :, at]) for at in (below, above)]
+        evidence = seen.evidence()  # (1, Z, U, V)
+        logits = branch.fusion(seen, *near) + (1 - evidence) * self.prior
+        if branch.completion is not None:
+            logits = logits + branch.completion(logits, evidence)
+        inner = slice(MARGIN, -MARGIN)
+        return logits[0, :, inner, inner], evidence[0, :, inner, inner]
 
     def _extrapolated(self, edges: Tensor, unseen: Tensor) -> Tensor:
         """Return logits (Z, X, Y), which are valid in columns that no past frame reaches."""

@@ -134,7 +134,8 @@ class OnnxModel:
         """
         occupied, free = self._cells(occupancy, known)
         track = self._track(poses, plan, ground_z)
-        shared = self._shared(occupied, free, track.ego)
+        outputs = self._run("past", occupied=occupied, past_ego=track.ego)
+        shared = dict(zip(self.about["past_outputs"], outputs, strict=True))
         state, log_sigma, sigma, moves = self._motion(
             track.poses, track.ground, shared.get("context")
         )
@@ -152,7 +153,8 @@ class OnnxModel:
             one_hot = np.eye(len(ego))[h]
             condition = np.concatenate([one_hot, [float(planned)], unsure[h] / 5, ego[h] / 10])
             draws = self._drawn(moves[h], ego[h])
-            arrays = {"past": occupied, "condition": condition, "draws": draws, **marked}
+            arrays = {"past": occupied, "free": free, "draws": draws, **marked}
+            arrays["condition"] = condition
             cells.append(self._frame(h, arrays, shared, track, ego[h]))
         name = "model_plan" if planned else "model"
         return OnnxForecast(
@@ -192,15 +194,6 @@ class OnnxModel:
         ahead = None if plan is None else _rounded(frames.ego_of(moved[past:], above[past:]))
         return _Track(anchor, here, ground, frames.ego_of(here, ground), ahead)
 
-    def _shared(
-        self, occupied: np.ndarray, free: np.ndarray, past_ego: np.ndarray
-    ) -> dict[str, np.ndarray]:
-        """Return by name what past.onnx computes once for all future frames."""
-        back = frames.relative_ego(past_ego, past_ego[-1])
-        reading = runtime.reading(back, self.about, _MARGIN)
-        outputs = self._run("past", occupied=occupied, free=free, past_ego=past_ego, **reading)
-        return dict(zip(self.about["past_outputs"], outputs, strict=True))
-
     def _frame(
         self,
         h: int,
@@ -213,15 +206,14 @@ class OnnxModel:
 
         Args:
             arrays: further inputs of the graph, by name.
-            shared: what `_shared` gives.
+            shared: by name, what past.onnx computes once for all future frames.
         """
         about = self.about
         away = frames.relative_ego(track.ego, ego)
-        # an observed past was fused in the frame of the last pose, and is read from there
-        reading = (away[-1:], about, _MARGIN) if about["observed"] else (away, about)
+        margin = _MARGIN if about["observed"] else 0
         (frame,) = self._run(
             "frame" if track.plan is None else "plan_frame", **arrays, edges=shared["edges"],
-            fused=shared.get("fused"), **runtime.reading(*reading),
+            **runtime.reading(away, about, margin),
             unseen=runtime.unseen_columns(away, about, about["distances"]),
             tokens=shared["maps"][h] if about["tokens"] else None,
         )  # fmt: skip

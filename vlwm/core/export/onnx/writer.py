@@ -38,6 +38,7 @@ from vlwm.core.export.onnx.graphs import (
 from vlwm.core.export.trained_model import TrainedModel
 from vlwm.core.files import atomic_path, make_folder, write_json
 from vlwm.core.geometry.grid import VoxelGrid
+from vlwm.core.model.forward import condition_width
 from vlwm.core.model.memory.extrapolation import DISTANCES
 from vlwm.core.model.memory.observed_fusion import MARGIN
 from vlwm.core.model.motion.pose_features import FRAME_FEATURES
@@ -109,8 +110,7 @@ def graphs_of(config: Config) -> tuple[str, ...]:
 
 def past_outputs(config: Config) -> list[str]:
     """Return the names of what past.onnx gives."""
-    fused = ["fused"] if config.data.observed else []
-    return ["edges", *fused, *(["tokens", "context"] if config.model.use_tokens else [])]
+    return ["edges", *(["tokens", "context"] if config.model.use_tokens else [])]
 
 
 def _constants(model: WorldModel) -> dict[str, NDArray[np.float64]]:
@@ -167,8 +167,6 @@ def _past_inputs(trained: TrainedModel) -> dict[str, Tensor]:
     past = trained.config.history_frames
     cells = torch.zeros(past, *trained.grid.shape, dtype=torch.uint8)
     found = {"occupied": cells}
-    if trained.config.data.observed:
-        found |= {"free": cells.clone(), **_reading(trained.grid, past, MARGIN)}
     if trained.config.model.use_tokens:
         found["past_ego"] = torch.zeros(past, 4)
     return found
@@ -188,15 +186,13 @@ def _frame_inputs(trained: TrainedModel) -> dict[str, Tensor]:
     found = {
         "edges": torch.zeros(past, 2 * x + 2 * y, z),
         "unseen": torch.zeros(4, x, y, dtype=torch.int32),
-        "condition": torch.zeros(next(model.refinement_net.condition.parameters()).shape[1]),
+        "condition": torch.zeros(condition_width(config.future_frames)),
         "draws": torch.zeros(len(model.motion_head.even), 6),
     }
+    found["past"] = torch.zeros(past, x, y, z, dtype=torch.uint8)
     if config.data.observed:
-        found["fused"] = torch.zeros(2, z, x + 2 * MARGIN, y + 2 * MARGIN)
-        found |= _reading(trained.grid, 1, MARGIN)
-    else:
-        found["past"] = torch.zeros(past, x, y, z, dtype=torch.uint8)
-        found |= _reading(trained.grid, past)
+        found["free"] = found["past"].clone()
+    found |= _reading(trained.grid, past, MARGIN if config.data.observed else 0)
     if model.memory.fusion.planes:
         found |= {
             "planes": torch.zeros(x, y, z, dtype=torch.uint8),

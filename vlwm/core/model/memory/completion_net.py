@@ -31,9 +31,10 @@ def fast_convolutions(device: torch.device) -> AbstractContextManager[object]:
 
     Intel's AMX takes a third of the time of float32; other processors would take longer.
     """
-    # older versions of torch cannot tell, and stay with float32
+    # older versions of torch cannot tell, and stay with float32; so does an exported graph
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    if device.type != "cpu" or not capabilities.get("amx_bf16"):
+    exported = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    if device.type != "cpu" or exported or not capabilities.get("amx_bf16"):
         return nullcontext()
     return torch.autocast("cpu", torch.bfloat16)
 

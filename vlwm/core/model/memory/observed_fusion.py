@@ -1,13 +1,13 @@
-"""Fuse an observed past once, in the frame of the window, and read it at every future frame.
+"""Fuse an observed past in the frame of each future one, and complete what nobody saw there.
 
-    seen occupied ┐  moved into the frame       evidence + small network      read at each
-    seen free     ┴─► of the last past pose ──► log-odds, evidence (once) ──► future frame
+    seen occupied ┐  moved into the     evidence + small network     completion
+    seen free     ┴─► target frame ───► log-odds, evidence ────────► log-odds
 
 A cell has three states: evidence of a surface, evidence of free space, none. Log-odds are a
 weighted count of both kinds over the past frames, with weights that are learned, plus the residual
 of a small convolutional network, the same for every height layer. Without evidence the log-odds are
 those of the column prior: unknown is not free. A second network (`completion_net`) then predicts
-what nobody saw from what was seen around it.
+what nobody saw from what was seen around it, also beyond the past frames.
 
 Axes: B windows, P past frames, R target frames, X, Y, Z cells (with a margin while fused), L height
 layers.
@@ -28,13 +28,12 @@ from vlwm.core.model.memory.branch import (
     MotionSpread,
     TargetFrames,
 )
-from vlwm.core.model.memory.completion_net import CompletionNet, completion_loss
+from vlwm.core.model.memory.completion_net import CompletionNet
 from vlwm.core.model.memory.extrapolation import unseen_columns
 from vlwm.core.model.memory.fusion import fusion_loss
-from vlwm.core.model.memory.observed_kernels import evidence_columns, read_columns
+from vlwm.core.model.memory.observed_kernels import evidence_columns
 from vlwm.core.model.memory.warp import resampled_memory
 from vlwm.core.model.tokenizer.conv_blocks import bias_of
-from vlwm.core.model.torch_frames import relative_ego
 
 MARGIN = 8
 """cells kept around the window's frame: corners of past frames that are turned against it"""
@@ -142,24 +141,51 @@ class ObservedBranch(MemoryBranch):
         )
 
     @torch.no_grad()
-    def fuse(self, occupied: Tensor, free: Tensor, past_ego: Tensor, prior: Tensor) -> Tensor:
-        """Return the map in the frame of the last past pose, float32 (B, 2, X, Y, Z).
+    def read(
+        self,
+        voxels: Tensor,
+        free: Tensor,
+        target: TargetFrames,
+        prior: Tensor,
+        spread: MotionSpread | None,
+    ) -> MemoryForecast:
+        """Return the target frames, as sure as their motion is.
 
-        Its planes are logits less the column prior's, which are 0 where nothing is known, and the
-        evidence in [0, 1].
+        Args:
+            voxels: uint8 (B, F, X, Y, Z), the P past frames first, as seen occupied.
+            free: uint8 (B, P, X, Y, Z).
+            target: the frames to forecast.
+            prior: logits (Z,) of the column prior.
+            spread: of the predicted motions; None where every target frame is planned.
+        """
+        past = voxels[:, : target.past_ego.shape[1]]
+        rows = (past[target.window], free[target.window], target.past_ego, target.ego)
+        logits, evidence = self.completed(*rows, prior)
+        if self.completion is None:
+            # where no past frame reaches, the column's state at the edge decides
+            unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
+            unseen.put(logits, self.extrapolation(unseen, prior))
+        if spread is not None:
+            logits = self._averaged(logits, target.ego, spread)
+        return MemoryForecast(logits, evidence)
+
+    def completed(
+        self, occupied: Tensor, free: Tensor, past_ego: Tensor, ego: Tensor, prior: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and evidence float32 (B, Z, X, Y) of frames at `ego`, completed.
+
+        A gradient reaches the completion alone: the fusion has a loss of its own.
 
         Args:
             occupied, free: uint8 (B, P, X, Y, Z).
             past_ego: (B, P, 4).
+            ego: (B, 4).
             prior: logits (Z,) of the column prior.
         """
-        logits, evidence = self._fused(occupied, free, past_ego, past_ego[:, -1], prior)
+        logits, evidence = self._fused(occupied, free, past_ego, ego, prior)
         if self.completion is not None:
             logits = logits + self.completion(logits, evidence)
-        above_prior = logits - prior[:, None, None]
-        # height innermost, next to the kind: a column of both is read at once
-        kinds = [values.permute(0, 2, 3, 1) for values in (above_prior, evidence)]
-        return torch.stack(kinds, dim=3).permute(0, 3, 1, 2, 4)
+        return _inner(logits).contiguous(), _inner(evidence).contiguous()
 
     @torch.no_grad()
     def _fused(
@@ -184,52 +210,6 @@ class ObservedBranch(MemoryBranch):
             parts.append(self.fusion(*_with_neighbours(seen, first, last)))
         evidence = seen.evidence()
         return torch.cat(parts, dim=1) + (1 - evidence) * prior[:, None, None], evidence
-
-    @torch.no_grad()
-    def read_fused(
-        self,
-        voxels: Tensor,
-        fused: Tensor,
-        target: TargetFrames,
-        prior: Tensor,
-        spread: MotionSpread | None,
-    ) -> MemoryForecast:
-        """Return the target frames from what `fuse` made of their windows.
-
-        Args:
-            voxels: uint8 (B, F, X, Y, Z), the P past frames first, as seen occupied.
-            fused: (B, 2, X, Y, Z).
-            target: the frames to forecast.
-            prior: logits (Z,) of the column prior.
-            spread: of the predicted motions; None where every target frame is planned.
-        """
-        above_prior, evidence = self._read_map(fused, target).unbind(1)  # each (R, Z, X, Y)
-        logits = above_prior + prior[:, None, None]
-        past = voxels[:, : target.past_ego.shape[1]]
-        unseen = unseen_columns(past, target.past_ego, target.ego, self.grid, target.window)
-        unseen.put(logits, self.extrapolation(unseen, prior))
-        if spread is not None:
-            logits = self._averaged(logits, target.ego, spread)
-        return MemoryForecast(logits, evidence)
-
-    def _read_map(self, fused: Tensor, target: TargetFrames) -> Tensor:
-        """Return both planes of `fused` (B, 2, X, Y, Z) at the target frames: (R, 2, Z, X, Y)."""
-        anchor = target.past_ego[:, -1]  # (R, 4)
-        if fused.device.type == "cpu":
-            here = relative_ego(anchor.double(), target.ego.double())  # (R, 4)
-            if len(fused) == 1:
-                read = read_columns(fused[0].permute(1, 2, 0, 3), here, self.grid, MARGIN)
-                return read.permute(0, 1, 4, 2, 3)
-            read = here.new_zeros(len(here), 2, *self.grid.shape, dtype=torch.float32)
-            for window, planes in enumerate(fused):
-                rows = (target.window == window).nonzero()[:, 0]
-                columns = planes.permute(1, 2, 0, 3)  # (X, Y, 2, Z)
-                read[rows] = read_columns(columns, here[rows], self.grid, MARGIN)
-            return read.permute(0, 1, 4, 2, 3)
-        planes = fused[target.window]  # (R, 2, X, Y, Z)
-        # both planes are read like frames whose grids are the wide one
-        anchors = anchor[:, None].expand(-1, 2, -1)
-        return _inner(resampled_memory(planes, anchors, target.ego, self.wide_grid).occupied)
 
     def loss(
         self,
@@ -259,33 +239,6 @@ class ObservedBranch(MemoryBranch):
         if known is not None:
             counted = counted & (known > 0)
         return fusion_loss(self.fusion(here, below, above), truth, counted)
-
-    def completion_loss(
-        self,
-        occupied: Tensor,
-        free: Tensor,
-        past_ego: Tensor,
-        ego: Tensor,
-        prior: Tensor,
-        truth: Tensor,
-        known: Tensor | None,
-    ) -> Tensor:
-        """Return the cross-entropy of the completed map, laid where one future frame is.
-
-        Args:
-            occupied, free: uint8 (B, P, X, Y, Z).
-            past_ego: (B, P, 4).
-            ego: (B, 4), of a future frame of each window.
-            prior: logits (Z,) of the column prior.
-            truth: uint8 (B, X, Y, Z) of that frame.
-            known: uint8 of the same shape, cells whose truth is known; None: all of them.
-        """
-        assert self.completion is not None
-        # no gradient reaches the fusion: it has a loss of its own
-        logits, evidence = self._fused(occupied, free, past_ego, ego, prior)
-        completed = _inner(logits + self.completion(logits, evidence))  # (B, Z, X, Y)
-        counted = None if known is None else known.permute(0, 3, 1, 2) > 0
-        return completion_loss(completed, truth.permute(0, 3, 1, 2), counted)
 
     @torch.no_grad()
     def _read(

@@ -57,25 +57,6 @@ def evidence_columns(
     return torch.from_numpy(out)
 
 
-def read_columns(planes: Tensor, ego: Tensor, grid: VoxelGrid, margin: int) -> Tensor:
-    """Return planes float32 (R, K, X, Y, Z) read at the cells of frames; 0 beyond their border.
-
-    Args:
-        planes: float32 (U, V, K, Z) in the anchor frame, `margin` cells wider than a frame.
-        ego: (R, 4), as seen from the anchor frame.
-        grid: of the frames.
-    """
-    factors = _numpy(affine_places(ego.double(), grid))  # (R, 6)
-    # places count from the corner of the wider planes
-    factors[:, 2] += margin
-    factors[:, 5] += margin
-    x, y, z = grid.shape
-    out = np.zeros((len(ego), planes.shape[2], x, y, z), dtype=np.float32)
-    lift = _numpy(ego.double()[:, 2] / grid.cell_m[2])
-    _by_rows(_read_planes, x, _numpy(planes), factors, lift, out)
-    return torch.from_numpy(out)
-
-
 def _numpy(values: Tensor) -> np.ndarray:
     return np.ascontiguousarray(values.detach().numpy())
 
@@ -152,47 +133,3 @@ def _add_evidence(
                     known = min(hit + miss, np.float32(1.0))
                     if known > out[i, j, 1, k]:
                         out[i, j, 1, k] = known
-
-
-@compiled
-def _read_planes(
-    first: int,
-    last: int,
-    planes: NDArray[np.float32],
-    factors: NDArray[np.float64],
-    lift: NDArray[np.float64],
-    out: NDArray[np.float32],
-) -> None:
-    """Fill rows first … last − 1 of `out` (R, K, X, Y, Z) from `planes` (U, V, K, Z)."""
-    x, y, kinds, z = planes.shape
-    column = np.empty(z, np.float32)
-    for r in range(len(out)):
-        whole = int(np.floor(lift[r]))
-        part = np.float32(lift[r] - whole)
-        for i in range(first, last):
-            for j in range(out.shape[3]):
-                u = factors[r, 0] * i + factors[r, 1] * j + factors[r, 2]
-                v = factors[r, 3] * i + factors[r, 4] * j + factors[r, 5]
-                if u < 0.0 or v < 0.0 or u >= x or v >= y:
-                    continue
-                # the outermost cells extend to the border of the grid
-                u = min(max(u - 0.5, 0.0), x - 1.0)
-                v = min(max(v - 0.5, 0.0), y - 1.0)
-                low_u = min(int(u), x - 2)
-                low_v = min(int(v), y - 2)
-                for kind in range(kinds):
-                    column[:] = 0.0
-                    for corner in range(4):
-                        at_u = low_u + (corner >> 1)
-                        at_v = low_v + (corner & 1)
-                        weight = np.float32((1.0 - abs(u - at_u)) * (1.0 - abs(v - at_v)))
-                        source = planes[at_u, at_v, kind]
-                        for k in range(z):
-                            column[k] += weight * source[k]
-                    read = out[r, kind, i, j]
-                    for k in range(z):
-                        if k + 0.5 + lift[r] < 0 or k + 0.5 + lift[r] >= z:
-                            continue
-                        below = min(max(k + whole, 0), z - 1)
-                        above = min(max(k + whole + 1, 0), z - 1)
-                        read[k] = (np.float32(1.0) - part) * column[below] + part * column[above]
