@@ -6,11 +6,12 @@
     python benchmarks/ladder.py --out FILE --table
 
 Methods: the tri-state baselines; peers (`peers/`): unet, simvp, convlstm, ff4d; this project's
-model: memory (the fusion alone), memory_unet (and its refinement net), tokens (tokenizer and
-transformer, OccWorld's recipe), all. Each learns on the train split of its city for the given
-*processor* minutes, gets its thresholds on validation windows, and is scored on test windows, along
-the true plan. Lines that are in the file are not made again, and a method that was stopped resumes
-from a state file next to it that is written every minute: run the same command again.
+model: memory (the count of evidence alone), completion (and the network that completes it: the
+default), tokens (tokenizer and transformer, OccWorld's recipe), all. Each learns on the train split
+of its city for the given *processor* minutes, gets its thresholds on validation windows, and is
+scored on test windows, along the true plan. Lines that are in the file are not made again, and a
+method that was stopped resumes from a state file next to it that is written every minute: run the
+same command again.
 
 The table shows the mean over seeds and, against the strongest tri-state baseline, 95 % intervals of
 the paired difference over clusters.

@@ -21,10 +21,11 @@ from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.tasks.prior_pretraining import count_unseen
 
-OURS = ("memory", "memory_unet", "tokens", "all")
+OURS = ("memory", "completion", "tokens", "all")
 LEARNERS = (*PEERS, *OURS)
 _FEW = 2  # future frames of a window that a step learns from, where a method makes each by itself
 _SEQUENCES = ("simvp", "convlstm")
+_REFINEMENT = 32  # channels of the refinement net where a learner has one
 _COUNTED = 8  # train windows that count what stands beyond the edge
 
 
@@ -106,12 +107,23 @@ class PeerLearner(Learner):
 
 
 class OwnLearner(Learner):
-    """This project's world model with some of its parts, trained along the plan."""
+    """This project's world model with some of its parts, trained along the plan.
+
+    memory       the count of evidence alone
+    completion   and the network that completes it: the default of the lidar presets
+    tokens       tokenizer and transformer, OccWorld's recipe
+    all          completion, tokens, and a refinement net that reads both
+    """
 
     def __init__(self, name: str, config: Config, grid: VoxelGrid) -> None:
-        tokens = name in ("tokens", "all")
+        tokens, completes = name in ("tokens", "all"), name in ("completion", "all")
         model = replace(
-            config.model, use_tokens=tokens, use_memory=name != "tokens", freeze_vae=not tokens
+            config.model,
+            use_tokens=tokens,
+            use_memory=name != "tokens",
+            freeze_vae=not tokens,
+            completion_channels=config.model.completion_channels if completes else 0,
+            memory_channels=0 if name == "completion" else _REFINEMENT,
         )
         self.name, self.config = name, replace(config, model=model)
         self.module = self.model = WorldModel(self.config, grid)
@@ -122,29 +134,14 @@ class OwnLearner(Learner):
         self.model.set_prior(column)
 
     def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
-        model, history = self.model, self.config.history_frames
+        if self.name == "completion":
+            return self.objective.completion_term(batch, step).value
         if self.config.model.use_memory and self.counted < _COUNTED:
-            count_unseen(model, batch)
+            count_unseen(self.model, batch)
             self.counted += 1
-        total = torch.zeros(())
-        if self.config.model.use_memory:
-            total = total + self.objective.fusion_term(batch, step).value
         if self.name == "memory":
-            return total
-        if self.config.model.use_tokens:
-            return self.objective(batch, step).total
-        scene, plan = model.scene(batch.past(history)), batch.plan(history)
-        planned = torch.ones(len(batch.index), dtype=torch.bool)
-        chosen = rng.permutation(self.config.future_frames)[:_FEW]
-        horizons = torch.from_numpy(np.sort(chosen)).expand(len(batch.index), -1)
-        truth = apply_symmetry(
-            unpack_bits(batch.bits[:, history:], model.grid.shape), batch.symmetry
-        )
-        for k, inputs in enumerate(model(scene, plan, planned, horizons).inputs):
-            logits = model.refined(inputs)
-            loss = occupancy_loss(logits, truth[:, int(horizons[0, k])], self.config.loss)
-            total = total + loss.total / _FEW
-        return total
+            return self.objective.fusion_term(batch, step).value
+        return self.objective(batch, step).total
 
     def probabilities(self, batch: Batch) -> Tensor:
         history = self.config.history_frames
