@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,42 @@ class Evidence:
         return hit * self.occupied.float() - miss * self.free.float()
 
 
+class Filling:
+    """What fills the unknown around the occupied cells of one frame; each part is made once.
+
+    Args:
+        occupied, unknown: bool (X, Y, Z).
+        grid: of the frame.
+    """
+
+    def __init__(self, occupied: Tensor, unknown: Tensor, grid: VoxelGrid) -> None:
+        self.occupied, self.unknown, self.grid = occupied, unknown, grid
+        self._continued: dict[int, Tensor] = {}
+        self._extruded: dict[int, Tensor] = {}
+
+    @cached_property
+    def ground(self) -> Tensor:
+        """int64 (X, Y), layer of the ground."""
+        return ground_height(self.occupied, self.grid)
+
+    def continued(self, reach: int) -> Tensor:
+        """Return bool (X, Y, Z), see the function of this name."""
+        if reach not in self._continued:
+            self._continued[reach] = continued(self.occupied, self.unknown, reach)
+        return self._continued[reach]
+
+    def extruded(self, radius: int) -> Tensor:
+        """Return bool (X, Y, Z), see the function of this name."""
+        if radius not in self._extruded:
+            found = extruded(self.occupied, self.unknown, self.ground, radius)
+            self._extruded[radius] = found
+        return self._extruded[radius]
+
+
+Fillings = dict[tuple[float, float, float], Filling]
+"""fillings of one frame's evidence by hit, miss and threshold"""
+
+
 def evidence_of(seen: SeenPast, future_ego: np.ndarray, grid: VoxelGrid) -> Iterator[Evidence]:
     """Yield the evidence on each future frame.
 
@@ -145,8 +182,10 @@ class TriState:
 
     def planes(self, evidence: Evidence, horizon: int, prefix: str = "") -> dict[str, Tensor]:
         """Return uint8 (X, Y, Z) of every variant, by name with `prefix` in front."""
+        fillings: Fillings = {}
         return {
-            prefix + name: self.plane(name, evidence, horizon).to(torch.uint8) for name in VARIANTS
+            prefix + name: self.plane(name, evidence, horizon, fillings).to(torch.uint8)
+            for name in VARIANTS
         }
 
     def free(self, evidence: Evidence, planes: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -161,24 +200,34 @@ class TriState:
             for name, plane in planes.items()
         }
 
-    def plane(self, variant: str, evidence: Evidence, horizon: int) -> Tensor:
-        """Return the cells that a variant calls occupied, bool (X, Y, Z)."""
+    def plane(
+        self, variant: str, evidence: Evidence, horizon: int, fillings: Fillings | None = None
+    ) -> Tensor:
+        """Return the cells that a variant calls occupied, bool (X, Y, Z).
+
+        Args:
+            fillings: what other variants made of this evidence; this one's is added.
+        """
         values = self.of(variant)
-        odds = evidence.log_odds(values.hit, values.miss)
-        unknown = evidence.unknown
-        occupied = (odds > values.threshold_at(horizon)) & ~unknown
+        threshold = values.threshold_at(horizon)
+        known = {} if fillings is None else fillings
+        key = (values.hit, values.miss, threshold)
+        if key not in known:
+            unknown = evidence.unknown
+            occupied = (evidence.log_odds(values.hit, values.miss) > threshold) & ~unknown
+            known[key] = Filling(occupied, unknown, self.grid)
+        filling = known[key]
+        filled, unknown = filling.occupied, filling.unknown
         if variant == "tri_state":
-            return occupied
-        ground = ground_height(occupied, self.grid)  # (X, Y)
-        filled = occupied
+            return filled
         if variant in ("tri_state_edges", "tri_state_walls", "tri_state_ground"):
-            filled = filled | continued(occupied, unknown, values.reach)
+            filled = filled | filling.continued(values.reach)
         if variant in ("tri_state_walls", "tri_state_ground"):
-            filled = filled | extruded(occupied, unknown, ground, values.radius)
+            filled = filled | filling.extruded(values.radius)
         if variant == "tri_state_ground":
-            heights = torch.arange(occupied.shape[2], device=occupied.device)
-            return filled | (unknown & (heights == ground[..., None]))
-        layers = torch.as_tensor(self.layers, dtype=torch.bool, device=occupied.device)
+            heights = torch.arange(unknown.shape[2], device=unknown.device)
+            return filled | (unknown & (heights == filling.ground[..., None]))
+        layers = torch.as_tensor(self.layers, dtype=torch.bool, device=unknown.device)
         return filled | (unknown & layers)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vlwm.core.evaluation.baselines.tri_state import (
     VARIANTS,
-    Evidence,
+    Fillings,
     TriState,
     TriStateParameters,
     evidence_of,
@@ -31,6 +31,8 @@ THRESHOLDS = (-0.9, -0.5, -0.1, 0.0, 0.3, 0.6, 0.9, 1.5)
 """log-odds, hits weighing 0.85"""
 REACHES = (0, 2, 4, 8)
 RADII = (0, 1, 3)
+_SWEPT = {"tri_state_edges": (1,), "tri_state_walls": RADII, "tri_state_ground": RADII}
+"""variants with a reach, and the radii of each"""
 _HIT = 0.85
 """log-odds of one hit, OctoMap's"""
 _EVERY = 2  # future frames: reach and radius hardly depend on the horizon
@@ -71,11 +73,11 @@ def fit_tri_state(
     bare = _best_odds(table, fill_prior=False)
     filled = _best_odds(table, fill_prior=True)
     parameters = {name: bare if name == "tri_state" else filled for name in VARIANTS}
-    chosen = TriState(layers, grid, parameters)
-    for name in ("tri_state_edges", "tri_state_walls", "tri_state_ground"):
-        radii = (1,) if name == "tri_state_edges" else RADII
-        options = [replace(filled, reach=r, radius=k) for r, k in itertools.product(REACHES, radii)]
-        parameters[name] = _best_of(name, options, windows, chosen)
+    options = {
+        name: [replace(filled, reach=r, radius=k) for r, k in itertools.product(REACHES, radii)]
+        for name, radii in _SWEPT.items()
+    }
+    parameters |= _best_of(options, windows, TriState(layers, grid, parameters))
     return TriState(layers, grid, parameters)
 
 
@@ -125,33 +127,30 @@ def _best_odds(table: np.ndarray, *, fill_prior: bool) -> TriStateParameters:
 
 
 def _best_of(
-    name: str,
-    options: list[TriStateParameters],
+    options: dict[str, list[TriStateParameters]],
     windows: Sequence[ValidationWindow],
     chosen: TriState,
-) -> TriStateParameters:
-    """Return the option of a variant with the highest sum of pooled IoU over the horizons."""
+) -> dict[str, TriStateParameters]:
+    """Return the option of each variant with the highest sum of pooled IoU over the horizons."""
     horizons = len(windows[0].truth)
-    counts = np.zeros((len(options), horizons, 2), np.int64)
+    counts = {name: np.zeros((len(some), horizons, 2), np.int64) for name, some in options.items()}
+    methods = {
+        name: [TriState(chosen.layers, chosen.grid, {name: option}) for option in some]
+        for name, some in options.items()
+    }
     for window in windows:
         evidence = evidence_of(window.seen, window.future_ego, chosen.grid)
         for h, found in enumerate(evidence):
             if h % _EVERY:
                 continue
-            for k, option in enumerate(options):
-                counts[k, h] += _hit_and_union(name, option, found, h, window.truth[h], chosen)
-    merit = (counts[..., 0] / np.maximum(counts[..., 1], 1)).sum(axis=1)
-    return options[int(merit.argmax())]
-
-
-def _hit_and_union(
-    name: str,
-    option: TriStateParameters,
-    evidence: Evidence,
-    horizon: int,
-    truth: Tensor,
-    chosen: TriState,
-) -> tuple[int, int]:
-    plane = TriState(chosen.layers, chosen.grid, {name: option}).plane(name, evidence, horizon)
-    true = truth > 0
-    return int((plane & true).sum()), int((plane | true).sum())
+            fillings: Fillings = {}  # all options share what they have in common
+            true = window.truth[h] > 0
+            for name, some in methods.items():
+                for k, method in enumerate(some):
+                    plane = method.plane(name, found, h, fillings)
+                    counts[name][k, h] += int((plane & true).sum()), int((plane | true).sum())
+    best = {}
+    for name, some in options.items():
+        hit, union = counts[name][..., 0], counts[name][..., 1]
+        best[name] = some[int((hit / np.maximum(union, 1)).sum(axis=1).argmax())]
+    return best
