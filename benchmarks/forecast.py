@@ -50,6 +50,7 @@ from vlwm.core.training.startup.train_data import TrainData, open_data
 from vlwm.core.training.tasks.pretraining import PhaseProgress, run_phase
 from vlwm.core.training.tasks.tokenizer_task import TokenizerTask
 from vlwm.core.training.tasks.world_task import WorldTask
+from vlwm.core.vocabulary import Stage
 
 EPOCHS = {"tokenizer": 2, "world": 1}
 """each ends in a validation; two minutes of one are a fifth of the world model's steps"""
@@ -128,7 +129,8 @@ def main() -> None:
         few = name == "tokenizer" and not config.model.use_tokens
         share = PLANNED * left * (UNREAD if few else 1 / (len(stages) - number))
         samples = paces[name].samples(share, EPOCHS[name])
-        config = _fitted(config, name, samples, options.test_windows)
+        whole = data.samples_of(Stage.WORLD)
+        config = _fitted(config, name, samples, whole, options.test_windows)
         result = train(config, _how(options, name))
     spent, trained = clock(), RunFolder(options.work_dir).last.stat().st_mtime
     told = {
@@ -140,7 +142,7 @@ def main() -> None:
         "pace": {name: asdict(pace) for name, pace in paces.items()},
         "samples": {
             "tokenizer": EPOCHS["tokenizer"] * config.tokenizer.epoch_samples * (len(stages) - 1),
-            "world": EPOCHS["world"] * config.data.epoch_samples,
+            "world": config.max_epochs * config.data.epoch_samples,
         },
         "peak_gb": _peak_gb(device),
         "scores": result.scores,
@@ -248,16 +250,23 @@ def _before_s(
     return total
 
 
-def _fitted(config: Config, stage: str, samples: int, windows: int) -> Config:
-    """The config of which a stage's epochs have so many samples."""
+def _fitted(config: Config, stage: str, samples: int, whole: int, windows: int) -> Config:
+    """The config of which a stage has so many samples, and stage 2 one validation, at its end.
+
+    Args:
+        samples: of an epoch in stage 1, of all epochs in stage 2.
+        whole: windows of the train split, the most that an epoch has.
+        windows: of the test split that are scored.
+    """
     if stage == "tokenizer":
         tokenizer = replace(config.tokenizer, max_epochs=EPOCHS["tokenizer"], epoch_samples=samples)
         return replace(config, tokenizer=tokenizer)
+    epochs = -(-samples // whole)
     return replace(
         config,
-        max_epochs=EPOCHS["world"],
-        data=replace(config.data, epoch_samples=samples),
-        evaluation=replace(config.evaluation, final_max_windows=windows),
+        max_epochs=epochs,
+        data=replace(config.data, epoch_samples=max(1, samples // epochs)),
+        evaluation=replace(config.evaluation, final_max_windows=windows, interval=epochs),
     )
 
 
