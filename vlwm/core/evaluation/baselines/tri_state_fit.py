@@ -149,8 +149,5 @@ def _best_of(
                 for k, method in enumerate(some):
                     plane = method.plane(name, found, h, fillings)
                     counts[name][k, h] += int((plane & true).sum()), int((plane | true).sum())
-    best = {}
-    for name, some in options.items():
-        hit, union = counts[name][..., 0], counts[name][..., 1]
-        best[name] = some[int((hit / np.maximum(union, 1)).sum(axis=1).argmax())]
-    return best
+    best = {name: (c[..., 0] / np.maximum(c[..., 1], 1)).sum(axis=1) for name, c in counts.items()}
+    return {name: some[int(best[name].argmax())] for name, some in options.items()}

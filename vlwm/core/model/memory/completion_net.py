@@ -12,6 +12,7 @@ Axes: B windows, Z height layers, X, Y cells.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -32,7 +33,7 @@ def fast_convolutions(device: torch.device) -> AbstractContextManager[object]:
     Intel's AMX takes a third of the time of float32; other processors would take longer.
     """
     # older versions of torch cannot tell, and stay with float32; so does an exported graph
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     exported = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
     if device.type != "cpu" or exported or not capabilities.get("amx_bf16"):
         return nullcontext()
