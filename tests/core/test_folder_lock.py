@@ -48,6 +48,21 @@ def test_a_killed_owner_is_taken_over_at_once_with_a_word(tmp_path: Path) -> Non
     assert "taking over from process" in sentence
 
 
+def test_a_killed_owner_that_nobody_asked_for_is_not_at_work(tmp_path: Path) -> None:
+    """In a container without an init, what ended stays in the process table as a zombie."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    words = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+    owner = owner_of(tmp_path) | {"pid": child.pid, "started": words[19]}
+    (tmp_path / LOCK_FILE).write_text(json.dumps(owner))
+    with pytest.raises(UsageError, match="is working"):
+        hold(tmp_path)
+    child.kill()
+    while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    assert "taking over" in hold(tmp_path)[0]
+    child.wait()
+
+
 def test_a_process_number_given_again_is_not_the_owner(tmp_path: Path) -> None:
     owner = owner_of(tmp_path) | {"started": "1"}
     (tmp_path / LOCK_FILE).write_text(json.dumps(owner))

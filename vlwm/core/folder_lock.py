@@ -177,10 +177,15 @@ def _machine() -> str:
 
 def _started(pid: int) -> str:
     """Return the start time of a process in clock ticks, empty where it cannot be read."""
-    with contextlib.suppress(OSError, IndexError):
+    return "".join(_stat(pid)[19:20])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return what /proc states of a process, from its state on; nothing where it is gone."""
+    with contextlib.suppress(OSError):
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return stat.rpartition(")")[2].split()[19]
-    return ""
+        return stat.rpartition(")")[2].split()
+    return []
 
 
 def _read(path: Path) -> tuple[dict[str, Any], float]:
@@ -201,7 +206,8 @@ def _lives(owner: dict[str, Any]) -> bool | None:
     here = owner.get("machine", _machine()) == _machine()
     if not here or owner.get("host") != socket.gethostname() or type(pid) is not int:
         return None
-    if not Path(f"/proc/{pid}").exists():
+    state = _stat(pid)[:1]
+    if state in ([], ["Z"], ["X"]):  # gone, or ended under a parent that never asks for it
         return False
     return owner.get("started", "") in ("", _started(pid))
 
