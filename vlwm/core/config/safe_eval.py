@@ -100,8 +100,9 @@ class Evaluator:
         try:
             tree = ast.parse(self.path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ConfigError(
-                f"the config cannot be read: {error}",
+                f"the config cannot be read: {(reason or 'disk error').lower()}",
                 where=self.path,
                 remedy="save it as UTF-8 text that you may read, or name a preset",
             ) from error

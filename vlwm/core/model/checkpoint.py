@@ -132,6 +132,12 @@ def _check_sums(path: Path) -> None:
         zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError,
     ) as error:  # fmt: skip
         raise _damaged(path, "it is cut short or was never a checkpoint") from error
+    except PermissionError as error:
+        raise CheckpointError(
+            "the checkpoint cannot be read: permission denied",
+            where=path,
+            remedy="see with ls -l who may read it; chmod or sudo chown changes that",
+        ) from error
     except OSError as error:
         raise _damaged(path, f"it cannot be read, {error.strerror or error}") from error
     if damaged is not None:

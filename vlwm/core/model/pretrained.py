@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vlwm.core.errors import CheckpointError
+from vlwm.core.files import explain_os_error
 from vlwm.core.model.checkpoint import FORMAT, load_checkpoint
 from vlwm.core.model.checkpoint_upgrade import names_of_today
 from vlwm.core.vocabulary import Stage
@@ -145,6 +146,8 @@ def _content(path: Path) -> dict[str, Any]:
     """Return the content of the file; older files, which are not archives, are read too."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise explain_os_error(error, path) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             "the weights hold more than tensors and plain values, so they were not loaded",

@@ -160,7 +160,7 @@ class RunReader:
         try:
             values = self.folder.read_status()
         except DataError as error:
-            return [f"status.json cannot be read: {error.what}"]
+            return [f"status.json cannot be read: {error.what.removeprefix('cannot read: ')}"]
         if values is not None and not isinstance(values, dict):
             return ["status.json holds no status"]
         self._status = Status.of(values) if values is not None else Status()

@@ -31,13 +31,17 @@ def read_back(folder: Path) -> list[dict[str, Any]]:
     return [r["history"]["item"] for r in records if r["type"] == "history"]
 
 
-def test_an_offline_run_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offline_run_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_MODE", "offline")
     sink = WandbSink(RunFolder(tmp_path), WandbOptions(tags=("a",)), Config())
     sink.write(record("tokenizer", 10, **{"train/loss": 0.7}))
     sink.write(record("world", 10, **{"train/loss": 0.5, "pred/mean": 0.01}))
+    assert sink.url is None and "wandb sync" in str(sink.links)
     sink.close()
+    assert "WARNING" not in capfd.readouterr().err  # asking for a page that there is not
     rows = read_back(tmp_path)
     assert rows[0]["tokenizer/train/loss"] == 0.7 and rows[0]["tokenizer/step"] == 10
     assert rows[1]["train/loss"] == 0.5 and rows[1]["pred/mean"] == 0.01

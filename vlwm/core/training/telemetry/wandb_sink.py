@@ -35,6 +35,7 @@ class WandbSink:
 
     def __init__(self, folder: RunFolder, options: WandbOptions, config: Config) -> None:
         self._run: Any = None
+        self._is_online = False
         self._errors: tuple[type[BaseException], ...] = (OSError, RuntimeError, ValueError)
         try:
             import wandb
@@ -56,6 +57,7 @@ class WandbSink:
                     mode=mode,
                     settings=wandb.Settings(silent=True, console="off", init_timeout=30.0),
                 )
+                self._is_online = mode == "online"
                 # stage 1 and stage 2 count their own steps
                 self._run.define_metric("*", step_metric="step")
                 self._run.define_metric("tokenizer/*", step_metric="tokenizer/step")
@@ -66,8 +68,8 @@ class WandbSink:
 
     @property
     def url(self) -> str | None:
-        """URL of the run's page; None offline."""
-        return getattr(self._run, "url", None)
+        """URL of the run's page; None offline, where asking for it would print a warning."""
+        return getattr(self._run, "url", None) if self._is_online else None
 
     @property
     def links(self) -> dict[str, str]:
