@@ -166,6 +166,11 @@ class Status:
         """Return it as status.json holds it."""
         return asdict(self)
 
+    @property
+    def running_epoch(self) -> int:
+        """Epoch that runs, or that the run was stopped in, from 1 on; the last one at the end."""
+        return min(self.epoch + 1, self.epochs)
+
 
 FIELDS = frozenset(f.name for f in fields(Status))
 """names that status.json may hold"""

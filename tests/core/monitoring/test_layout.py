@@ -110,6 +110,21 @@ def test_states(
         assert word in text, word
 
 
+@pytest.mark.parametrize(
+    ("done", "state", "epoch"),
+    [(0, "running", 1), (2, "running", 3), (2, "stopped", 3), (3, "stopped", 4), (4, "done", 4)],
+)
+def test_an_epoch_has_one_number_everywhere(
+    run: RunFolder, done: int, state: str, epoch: int
+) -> None:
+    """That of the log's lines: in the picture, the plain line and as JSON, also after a stop."""
+    snapshot = snapshot_of(run, sample(), epoch=done, epochs=4, state=state)
+    assert f"epoch {epoch} of 4" in "\n".join(draw(snapshot, 120, 40))
+    assert f"epoch {epoch}/4" in to_line(snapshot)
+    values = to_dict(snapshot)
+    assert (values["running_epoch"], values["epoch"]) == (epoch, done)
+
+
 def test_a_killed_run_says_how_to_go_on(run: RunFolder) -> None:
     folder_status = fake_run.status(run, heartbeat=time.time() - 60, host="box", pid=4321,
                                     next="vlwm train --resume")  # fmt: skip

@@ -24,6 +24,7 @@ def to_dict(snapshot: Snapshot) -> dict[str, Any]:
             "liveness": snapshot.liveness,
             "heartbeat_age_s": snapshot.heartbeat_age_s,
             **{k: v for k, v in status.items() if k != "health"},
+            "running_epoch": snapshot.status.running_epoch,
             "eta_s": snapshot.eta_s,
             "next": next_step(snapshot),
             "metrics": dict(snapshot.stage.last or {}),
@@ -70,7 +71,7 @@ def to_line(snapshot: Snapshot) -> str:
         doing = PHASE_WORDS.get(status.phase, clean(status.phase))
         words.append(f"{STAGE_WORDS.get(status.stage or '', '')} {doing}".strip())
     if status.epochs:
-        words.append(f"epoch {status.epoch}/{status.epochs}")
+        words.append(f"epoch {status.running_epoch}/{status.epochs}")
     if status.steps:
         words.append(f"step {status.step}/{status.steps}")
     for label, name in (("loss", "train/loss"), ("pred", "pred/mean"), ("target", "target/mean")):

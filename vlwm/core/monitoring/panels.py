@@ -126,8 +126,8 @@ def progress(snapshot: Snapshot, room: Room) -> list[Text]:
     share = status.step / status.steps if status.steps else None
     tail = line((f" {percent(share):>5}", "bold"))
     lines.append(gauge(share, room.width - tail.cell_len, glyphs).append_text(tail))
-    epoch = min(status.epoch + (snapshot.liveness != "ended"), status.epochs)
-    items = [named("epoch", f"{epoch} of {status.epochs}")] if status.epochs else []
+    epochs = f"{status.running_epoch} of {status.epochs}"
+    items = [named("epoch", epochs)] if status.epochs else []
     unit = _UNITS.get(status.phase, "step")
     if status.steps and unit:
         items.append(named(unit, f"{status.step:,} of {status.steps:,}"))
