@@ -99,6 +99,22 @@ def test_a_slab_is_ground_by_its_top(tmp_path: Path) -> None:
     assert city.report.buildings == 36 and city.terrain.height([0.0, 0.0]) == pytest.approx(5.0)
 
 
+def test_a_sheet_alone_in_its_file_is_the_ground(tmp_path: Path) -> None:
+    """Nothing in the file or its name says so; it is far wider than a roof."""
+    lines = ["# EPSG:6677\n", "o Untitled\n"]
+    for k, (i, j) in enumerate((i, j) for i in range(6) for j in range(6)):
+        for a, b in ((0, 0), (1, 0), (1, 1), (0, 1)):
+            x, y = 100.0 * (i + a) - 100, 100.0 * (j + b) - 100
+            lines.append(f"v {x + ORIGIN[0]} {y + ORIGIN[1]} {20 + 0.04 * x}\n")
+        lines.append("f " + " ".join(str(4 * k + n) for n in (1, 2, 3, 4)) + "\n")
+    (tmp_path / "z_6677.obj").write_text("".join(lines))
+    city = read_text(tmp_path / "a.gml", gml_text(town_gml()))
+    both = read_city([tmp_path])
+    whole(both)
+    assert both.report.ground.startswith("relief") and city.report.ground != both.report.ground
+    assert "Untitled: taken as the ground" in " ".join(both.report.notes)
+
+
 def test_a_system_in_a_prj_file(tmp_path: Path) -> None:
     (tmp_path / "a.prj").write_text('PROJCS["x",AUTHORITY["EPSG","6674"]]')
     assert read_text(tmp_path / "a.obj", obj_text(head="")).origin.crs == "EPSG:6674"
@@ -183,6 +199,9 @@ def test_two_models_of_one_place_are_one(tmp_path: Path) -> None:
     ("a.obj", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "git lfs pull"),
     ("a.obj", b"", "is empty"),
     ("a.gml", b"PK\x03\x04" + bytes(60), "a zip archive"),
+    ("a.gml", b"\x28\xb5\x2f\xfd" + bytes(60), "packed by Zstandard"),
+    ("a.obj", b"BZh91AY&SY" + bytes(60), "packed by bzip2, which is not read"),
+    ("a.gml", b"\xfd7zXZ\0" + bytes(60), "unpack it first"),
     ("a.obj", b"d\x86\x02\x00" + bytes(60), "not a text"),
     ("delft.json", b'{"type":"CityJSON","version":"1.1"}', "citygml-tools"),
 ])  # fmt: skip

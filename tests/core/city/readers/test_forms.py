@@ -372,7 +372,10 @@ def test_archives_that_cannot_be_read_tell_what_helps(tmp_path: Path) -> None:
         read_city([tmp_path / "b.zip"])
     os.remove(tmp_path / "b.zip")
     (tmp_path / "a.zip").rename(tmp_path / "a.7z")
-    with pytest.raises(DataError, match=r"no city model here.*a\.7z: unpack it first.*unpack it"):
+    for name in ("b.gml.bz2", "c.gml.xz"):
+        (tmp_path / name).write_bytes(b"x")
+    named = r"a\.7z: unpack it first.*b\.gml\.bz2: unpack it first.*c\.gml\.xz"
+    with pytest.raises(DataError, match=rf"no city model here.*{named}.*unpack it"):
         read_city([tmp_path])
 
 

@@ -31,6 +31,14 @@ _XML_KINDS = (
     (b"landxml.org", "LandXML"),
     (b"<LandXML", "LandXML"),
 )
+_PACKED = (
+    (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\0", "XZ"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    (b"Rar!\x1a\x07", "RAR"),
+)
+"""what files of a packer begin with"""
 _LFS = b"version https://git-lfs"
 _PAGE = re.compile(
     rb"^\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html)\b",
@@ -81,6 +89,9 @@ def what_else(head: bytes, model: str) -> tuple[str, str] | None:
         return "a pointer of Git LFS, not the model itself", "git lfs pull in its repository"
     if head.startswith(b"PK\x03\x04"):
         return "a zip archive under another name", "name it .zip"
+    packer = next((name for mark, name in _PACKED if head.startswith(mark)), None)
+    if packer is not None:
+        return f"packed by {packer}, which is not read", "unpack it first (7-Zip can)"
     text = as_utf8(head)
     if _PAGE.search(text):
         return "a web page, not a city model", f"sign in at its publisher's, then {_AGAIN}"

@@ -3,7 +3,7 @@
 OBJ knows objects only. Writers of whole scenes (OSM2World, Blender, SketchUp, game engines) put the
 terrain, streets and water next to the buildings. They are sheets: their faces all look up, without
 a floor or walls. A sheet is the ground by its name, or where it is under the whole
-town; it is a road, or something that is not read, by its name alone.
+town or alone in its file; it is a road, or something that is not read, by its name alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _GROUND = frozenset((
     "terrain", "ground", "relief", "dem", "dtm", "dgm", "landscape", "topography", "topo",
     "地形", "地面", "地表",
 ))  # fmt: skip
-INWARD_SHARE, _FEWEST = 0.9, 8
+INWARD_SHARE, _FEWEST_WALLED = 0.9, 8
+"""of the features that look inward, and features that it takes to tell"""
 _ROADS = frozenset((
     "road", "roads", "street", "streets", "highway", "highways", "sidewalk", "sidewalks",
     "footway", "path", "paths", "parking", "railway", "railways", "道路", "歩道", "線路",
@@ -41,6 +42,8 @@ _MUCH = 0.5
 """of the town: the ground is at least as large"""
 _TOWN_M = 100.0
 """a smaller place has no sheet that must be its ground"""
+_ALONE_M = 200.0
+"""a wider sheet in a file without any body is ground: no roof is that wide in both directions"""
 _FEWEST = 3
 """bodies that the ground is compared with"""
 _SINK_M = 5.0
@@ -137,7 +140,9 @@ def kinds_of(
         kind = _kind_of(words[place])
         if kind is not None:
             kinds[numbers[place]] = kind
-        elif _is_under_all(int(place), low, high, bodies):
+        elif _is_under_all(int(place), low, high, bodies) or (
+            not bodies.any() and _is_the_place(int(place), low, high)
+        ):
             kinds[numbers[place]] = TERRAIN
     for place in np.flatnonzero(named & ~sheets):  # ground with a thickness
         if _is_under_all(int(place), low, high, bodies):
@@ -172,6 +177,13 @@ def _is_under_all(
     if plan.min() < _TOWN_M or (plan < _MUCH * town).any():
         return False
     return bool(low[place, 2] <= np.median(low[bodies, 2]) + _SINK_M)
+
+
+def _is_the_place(place: int, low: NDArray[np.float64], high: NDArray[np.float64]) -> bool:
+    """Return True for something wide that covers most of what a file covers."""
+    plan = high[place, :2] - low[place, :2]
+    whole = high[:, :2].max(axis=0) - low[:, :2].min(axis=0)
+    return bool(plan.min() >= _ALONE_M and (plan >= _MUCH * whole).all())
 
 
 def notes_of(kinds: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -226,7 +238,7 @@ def share_inward(
     corner = vertices[faces[starts, 0]][owner.reshape(-1)]
     a, b, c = (vertices[faces[:, k]] - corner for k in range(3))
     volume = np.bincount(owner.reshape(-1), np.einsum("ij,ij->i", a, np.cross(b, c)))
-    return float((volume < 0).mean()) if len(numbers) >= _FEWEST else None
+    return float((volume < 0).mean()) if len(numbers) >= _FEWEST_WALLED else None
 
 
 def inward_note(inward: float | None) -> str | None:

@@ -36,7 +36,8 @@ _OBJ, _GML, _XML = (".obj", ".obj.gz"), (".gml", ".gml.gz", ".citygml"), (".xml"
 _LOOKED_FOR = "OBJ (.obj), CityGML (.gml, .gml.gz), 3D Tiles (tileset.json) or a .zip of them"
 _ARCHIVES = (".zip", ".3tz")
 _PACKED = re.compile(
-    r"\.(7z|rar|tar|tgz|tbz2?|txz|lzh|cab|zst|tar\.\w+|zipx|(?:zip|7z)\.\d{3}|z\d\d|part\d+)$",
+    r"\.(7z|rar|tar|tgz|tbz2?|txz|lzh|cab|zst|bz2|xz|lzma|lz4|br|tar\.\w+|zipx|(?:zip|7z)\.\d{3}|z\d\d|"
+    r"part\d+)$",
     re.IGNORECASE | re.ASCII,
 )
 _GZIP = b"\x1f\x8b"
