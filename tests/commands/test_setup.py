@@ -148,8 +148,11 @@ def test_the_checklist_for_people(rented: Rented) -> None:
         "ssh -p 40022 -L 6006:localhost:6006", "vlwm download && vlwm prepare && vlwm train",
     ):  # fmt: skip
         assert words in done.stdout, words
+    assert "--gpu-ids" not in done.stdout
     rented.environ["LC_ALL"] = "C"
+    rented.gpus = f"{fake.A100_80}|{fake.A100_80}"
     plain = rented.setup("--offline").stdout
+    assert "vlwm train --auto --gpu-ids 0,1" in plain
     assert plain.isascii() and "ok   gpu" in plain and "warn storage" in plain
 
 

@@ -103,6 +103,17 @@ def test_the_fullest_of_several_gpus_decides(root: Path) -> None:
     assert ask(root, on(*chosen(gpus, (0, 2)))).config.data.samples_per_gpu == 3
 
 
+def test_other_gpus_are_proposed_unless_some_were_chosen(root: Path) -> None:
+    def paragraph(*gpus: Gpu, **more: Any) -> str:
+        auto = ask(root, on(*gpus), **more).options.auto
+        assert auto is not None
+        return auto.paragraph
+
+    assert "One of 2 trains: --gpu-ids 0,1 takes all" in paragraph(gpu(79.0), gpu(79.0))
+    assert "--gpu-ids" not in paragraph(gpu(79.0))
+    assert "--gpu-ids" not in paragraph(gpu(79.0), gpu(79.0), gpu_id=0)
+
+
 def test_weights_are_used_where_they_are(root: Path, tmp_path: Path) -> None:
     without = ask(root, on())
     assert without.options.from_scratch and without.options.auto is not None

@@ -78,6 +78,7 @@ def choose(
     lines = (
         *(("machine" if i == 0 else "", phrase) for i, phrase in enumerate(found)),
         ("settings", f"{batch}, {_precision(config, advice)}, {_workers(config)}"),
+        *_other_gpus(advice, options),
         ("data", _data(config)),
         ("weights", weights),
         ("run", begins),
@@ -88,6 +89,14 @@ def choose(
     words = "\n".join(f"  {name:<9} {_capital(text)}" for name, text in lines)
     auto = Auto(f"auto:\n{words}", first)
     return Choice(config, dataclasses.replace(options, auto=auto), _flags(config, options))
+
+
+def _other_gpus(advice: Advice, options: TrainOptions) -> tuple[tuple[str, str], ...]:
+    """Return what to type where several GPUs are paid for and one would train."""
+    if advice.gpus < 2 or options.gpu_id is not None:
+        return ()
+    ids = ",".join(map(str, range(advice.gpus)))
+    return (("gpus", f"one of {advice.gpus} trains: --gpu-ids {ids} takes all of them"),)
 
 
 def _capital(sentence: str) -> str:
