@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
     """What the command would run, instead of running it."""
     import vlwm.core.training.run as run
+    from vlwm.core.training.startup import data_on_demand
 
     calls: list[tuple[Config, TrainOptions]] = []
 
@@ -33,6 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, TrainOptions]]:
         return TrainResult(options.work_dir, options.work_dir / "best.pth", None, ("a note",))
 
     monkeypatch.setattr(run, "train", record)
+    monkeypatch.setattr(data_on_demand, "refuse_what_is_missing", lambda config, **more: None)
     return calls
 
 
@@ -46,6 +48,19 @@ def raised(*arguments: str) -> VlwmError:
     result = invoke(*arguments)
     assert isinstance(result.exception, VlwmError), result.output
     return result.exception
+
+
+def test_without_data_it_ends_before_a_picture_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlwm.commands.shared import live
+
+    monkeypatch.setattr(live, "live_view", lambda *a, **k: pytest.fail("a picture of nothing"))
+    missing = str(tmp_path / "none")
+    for more in ([], ["--stage", "tokenizer"], ["--auto", "--work-dir", str(tmp_path / "run")]):
+        error = raised("--config", "tokyo_small", "--data", missing, *more)
+        assert isinstance(error, DataError) and "vlwm download" in str(error)
+    assert not (tmp_path / "run").exists()
 
 
 def test_defaults_are_the_guides(asked: list[tuple[Config, TrainOptions]]) -> None:

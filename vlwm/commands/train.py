@@ -180,6 +180,7 @@ def _run(plan: Config, options: TrainOptions, after: After, live: bool | None, j
     from vlwm.commands.shared.live import draws_live, live_view, run_links
     from vlwm.core.training.runtime.stop_signal import StopSignal
 
+    _refuse_what_is_missing(plan, options)
     drawn = draws_live(live, json_)
     folder = options.work_dir
     with after.around(folder), StopSignal() as stop, live_view(folder, drawn=drawn):
@@ -188,6 +189,19 @@ def _run(plan: Config, options: TrainOptions, after: After, live: bool | None, j
         options = dataclasses.replace(options, links=run_links(folder))
         result = train_run(plan, options, stop)
     _show_result(result, json_, options)
+
+
+def _refuse_what_is_missing(plan: Config, options: TrainOptions) -> None:
+    """End at once without data, before torch is imported and a picture is drawn.
+
+    The run looks again: it knows where a run that is resumed has its data, and speaks once for all
+    processes.
+    """
+    from vlwm.core.training.startup.data_on_demand import refuse_what_is_missing
+
+    begins = not (options.resume or options.resume_from or options.eval_only)
+    if begins and "WORLD_SIZE" not in os.environ:
+        refuse_what_is_missing(plan, raw_will_do=options.auto is not None)
 
 
 def _with_flags(

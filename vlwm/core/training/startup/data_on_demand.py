@@ -19,11 +19,11 @@ from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
 from vlwm.core.folder_lock import folder_lock
 from vlwm.core.hardware.host import usable_workers
-from vlwm.core.training.loop.task import Tick
 
 if TYPE_CHECKING:
     from vlwm.core.city.city import City
     from vlwm.core.data.generation.prepare import PreparePlan
+    from vlwm.core.training.loop.task import Tick
 
 log = logging.getLogger("vlwm.training")
 
