@@ -27,7 +27,7 @@ from vlwm.core.config.load import load_config
 from vlwm.core.data.generation.session_plans import PreparePlan
 from vlwm.core.data.generation.store_prepare import prepare_store
 from vlwm.core.engines import DaskEngine, Engine, LocalEngine, in_order, open_engine
-from vlwm.core.errors import DataError, MachineError, UsageError
+from vlwm.core.errors import MachineError, UsageError
 from vlwm.core.evaluation.evaluator import score_subject
 from vlwm.core.evaluation.load import EvalData, open_baselines, open_run
 from vlwm.core.evaluation.window_work import WindowWork, fingerprint
@@ -196,20 +196,6 @@ def test_files_read_by_dask_are_the_city_of_one_process(cluster: Cluster, tmp_pa
     for field in (f for f in fields(City) if f.name != "scratch"):
         same(getattr(alone, field.name), getattr(read, field.name))
     assert alone.report.duplicates and alone.report.skipped and not list(store.iterdir())
-
-
-@pytest.mark.ci
-def test_a_worker_that_lacks_a_file_says_so(cluster: Cluster, tmp_path: Path) -> None:
-    folder, store = many_files(tmp_path / "in"), tmp_path / "store"
-    store.mkdir()
-
-    def remove(name: str, done: int, total: int) -> None:
-        if folder.exists():
-            folder.rename(tmp_path / "elsewhere")
-
-    with pytest.raises(DataError, match="a worker does not see this file of the city"):
-        read_city([folder], engine=dask(cluster), pieces_url=store.as_uri(), on_source=remove)
-    assert not list(store.iterdir())
 
 
 @pytest.mark.ci

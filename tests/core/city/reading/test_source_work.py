@@ -149,6 +149,20 @@ def test_what_is_read_elsewhere_goes_through_a_store(tmp_path: Path) -> None:
     assert not list(store.iterdir())
 
 
+def test_a_worker_that_lacks_a_file_says_so(tmp_path: Path) -> None:
+    folder, store = many_files(tmp_path / "in"), tmp_path / "store"
+    store.mkdir()
+
+    class OnAnotherMachine(ElsewhereEngine):
+        def run(self, function: object, items: object) -> object:  # type: ignore[override]
+            folder.rename(tmp_path / "not here")
+            yield from super().run(function, items)
+
+    with pytest.raises(DataError, match="a worker does not see this file of the city"):
+        read_city([folder], engine=OnAnotherMachine(), pieces_url=store.as_uri())
+    assert not list(store.iterdir())
+
+
 def test_a_killed_worker_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, parent = many_files(tmp_path / "in"), os.getpid()
     real = source_work.read_source
