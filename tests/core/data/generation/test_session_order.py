@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from vlwm.core.data.generation.session_order import SessionOrder
+from vlwm.core.data.generation.session_order import SessionOrder, longest_pause_s
 
 PATIENCE = 1.5
 
@@ -46,6 +46,45 @@ def made_twice(sessions: int, machines: int, seed: int) -> int:
         begin(machine, now)
     assert len(done) == sessions
     return twice
+
+
+def made_in_step(sessions: int, machines: int, seed: int) -> int:
+    """Sessions made beyond the plan by machines of one speed, on a store whose PUT takes a tenth.
+
+    A machine looks before it writes: two that are closer than a PUT do not see each other.
+    """
+    rng, put_s = np.random.default_rng(seed), 0.1
+    orders = [SessionOrder(sessions, int(rng.integers(1 << 40))) for _ in range(machines)]
+    made, met, waited = [0] * machines, [False] * machines, [False] * machines
+    at: dict[int, float] = {}  # when a session is there
+    events = [(0.02 * rng.random(), machine, -1) for machine in range(machines)]
+    heapq.heapify(events)
+    beyond = 0
+    while events:
+        now, machine, index = heapq.heappop(events)
+        if index >= 0:
+            made[machine] += 1
+            met[machine] = at.get(index, np.inf) <= now
+            beyond += index in at
+            at.setdefault(index, now + put_s)
+            now += 0.0 if met[machine] else put_s
+        missing = [k for k in range(sessions) if at.get(k, np.inf) > now]
+        if missing and orders[machine].all_in_work(missing) and not waited[machine]:
+            waited[machine] = True
+            heapq.heappush(events, (now + PATIENCE, machine, -1))
+        elif missing:
+            waited[machine] = False
+            pause = rng.uniform(0.0, longest_pause_s(made[machine], 1.0, put_s))
+            index = orders[machine].choose(missing, met=met[machine])
+            heapq.heappush(events, (now + pause + rng.uniform(0.99, 1.01), machine, index))
+    assert len(at) == sessions
+    return beyond
+
+
+def test_machines_that_begin_in_step_part() -> None:
+    """Fault: pauses shorter than a PUT, with which two walk through the whole plan in step."""
+    beyond = np.array([made_in_step(8, 3, seed) for seed in range(300)])
+    assert beyond.max() <= 8 and beyond.mean() / 3 < 0.83
 
 
 def test_three_machines_make_less_than_one_session_twice_each() -> None:

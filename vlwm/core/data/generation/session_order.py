@@ -16,6 +16,28 @@ _AHEAD = 2
 """sessions at the begin of a gap that belong to the machine that walks into it"""
 _MIDDLE = (0.25, 0.75)
 """shares of a gap between which a machine jumps"""
+_OUT_OF_STEP = 0.02
+"""the longest pause before a session, as a share of the last one's time"""
+_SHORTEST_PAUSE_S = 0.1
+_PUTS = 4.0
+"""the same in times that a look and a PUT take: machines closer than one do not see each other"""
+_FIRST, _FIRST_SHARE = 2, 0.5
+"""sessions at the begin after which machines that began together part, and how far at most"""
+
+
+def longest_pause_s(done: int, session_s: float, put_s: float) -> float:
+    """Return the longest pause before a session; each machine waits for a random part of it.
+
+    Two machines that write each session at the same moment would never see each other's.
+
+    Args:
+        done: sessions that this machine has made.
+        session_s, put_s: seconds that the last one took in all, and to look and write alone.
+    """
+    if not done:
+        return 0.0
+    first_s = _FIRST_SHARE * session_s / done if done <= _FIRST else 0.0
+    return max(_OUT_OF_STEP * session_s, _SHORTEST_PAUSE_S, _PUTS * put_s, first_s)
 
 
 class SessionOrder:

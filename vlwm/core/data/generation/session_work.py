@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,6 +44,7 @@ class Outcome:
         twice: True if another machine finished the session while this one made it.
         different: True if the other machine's shard has other content.
         frames: made here.
+        put_s: seconds to look for the shard in the store and to write it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Outcome:
     twice: bool = False
     different: bool = False
     frames: int = 0
+    put_s: float = 0.0
 
 
 class SessionMaker:
@@ -80,11 +83,11 @@ class SessionMaker:
     def put(self, store: ObjectStore, index: int, on_frames: OnFrames) -> Outcome:
         """Make one session and write its shard, unless the store has it by then."""
         raw = self.shard(index, on_frames)
-        name, frames = self.names[index], self._plan.frames
+        name, frames, begun = self.names[index], self._plan.frames, time.monotonic()
         stored = store.read(name + SUFFIX)
         if stored is None:
             store.write(name + SUFFIX, raw)
-            return Outcome(name, made=True, frames=frames)
+            return Outcome(name, made=True, frames=frames, put_s=time.monotonic() - begun)
         same = stored == raw or _content(stored, store.place(name)) == _content(raw, name)
         return Outcome(name, twice=True, different=not same, frames=frames)
 

@@ -21,7 +21,7 @@ from typing import Any
 from vlwm.core.config.schema import Config
 from vlwm.core.data.generation.prepare import CITY_FILE, check_claim, claim_of, report_of
 from vlwm.core.data.generation.scenes import AnyCity
-from vlwm.core.data.generation.session_order import SessionOrder
+from vlwm.core.data.generation.session_order import SessionOrder, longest_pause_s
 from vlwm.core.data.generation.session_plans import (
     PreparePlan,
     deal_patterns,
@@ -42,10 +42,6 @@ from vlwm.core.store.shard import SUFFIX
 _PATIENCE = 1.5
 """sessions' time that a machine waits at the end for those that others seem to make"""
 _LOOK_S = 5.0
-_OUT_OF_STEP = 0.02
-"""the longest pause before a session, as a share of the last one's time"""
-_SHORTEST_PAUSE_S = 0.1
-"""a look and a PUT take some of it"""
 
 SPLITS_FILE = "splits.json"
 
@@ -147,7 +143,7 @@ def _walk(
     seed = int.from_bytes(os.urandom(8), "little") if order_seed is None else order_seed
     order = SessionOrder(len(mine), seed)
     places = {index: place for place, index in enumerate(mine)}
-    done, session_s, met = 0, 0.0, False
+    done, session_s, put_s, met = 0, 0.0, 0.0, False
     at_first = len(_missing(store, maker.names, mine))
     while missing := _missing(store, maker.names, mine):
         left = [places[index] for index in missing]
@@ -158,12 +154,10 @@ def _walk(
             if not left:
                 break
         index = mine[order.choose(left, met=met)]
-        # two machines that write each session at the same moment would never see each other's
-        pause_s = max(_OUT_OF_STEP * session_s, _SHORTEST_PAUSE_S) if done else 0.0
-        time.sleep(random.uniform(0.0, pause_s))
+        time.sleep(random.uniform(0.0, longest_pause_s(done, session_s, put_s)))
         begun = time.monotonic()
         outcome = maker.put(store, index, on_frames)
-        session_s = time.monotonic() - begun
+        session_s, put_s = time.monotonic() - begun, outcome.put_s
         _count(report, outcome)
         met = outcome.twice
         done += 1
