@@ -107,6 +107,10 @@ class Features:
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
+_ROWS = 1 << 12
+"""rows of a table that are Python's objects at a time"""
+
+
 class FeatureIndex:
     """Numbers of features by the hash of a key: a table with open addressing, half empty."""
 
@@ -151,7 +155,12 @@ class FeatureIndex:
 
 def _in_order(table: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Yield entries in an order that keeps those of one key as they came."""
-    free = int(np.flatnonzero(table[:, 1] == 0)[0])  # no run of entries passes over it
+    free = 0  # the first free slot: no run of entries passes over it
+    for start, some in pieces(table):
+        empty = np.flatnonzero(some[:, 1] == 0)
+        if len(empty):
+            free = start + int(empty[0])
+            break
     for part in (table[free:], table[:free]):
-        for _, some in pieces(part):
+        for _, some in pieces(part, _ROWS):
             yield from (row for row in some.tolist() if row[1])
