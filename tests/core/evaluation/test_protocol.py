@@ -356,6 +356,9 @@ def test_what_a_task_chooses_on_validation_never_comes_from_train(root):
     own = config_from_dict({**grid, **wanted})
     task = WorldTask(WorldModel(own, store.grid), data, own, torch.device("cpu"), 0, Ranks())
     assert {w.session for w in task.val_set.windows} == {"drone_20240101_000001"}
+    # what the phases before stage 2 learn, the statistics of the edge first, comes from train
+    prior, *_ = task.phases()
+    assert {w.session for w in prior.windows.windows} == {"drone_20240101_000000"}
     expected = [WindowDataset(store, val, 4).motion(i)[0] for i in range(len(val))]
     assert np.allclose(task.unseen.poses, np.array(expected), atol=1e-5)
 
