@@ -38,6 +38,7 @@ class ValidationMeter:
         shape: frames of a window.
         with_baselines: score baselines too; they are the same every epoch, so that once is enough.
         fitted: baselines with parameters; None: the memory baseline alone.
+        observed: the past is what a sensor saw; thresholds then balance both kinds of IoU.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class ValidationMeter:
         *,
         with_baselines: bool = True,
         fitted: FittedBaselines | None = None,
+        observed: bool = False,
     ) -> None:
         self.grid, self.prior, self.shape, self.fitted = grid, prior, shape, fitted
         self.free, self.planned = (
-            ResidualWeightSweep(shape.future),
-            ResidualWeightSweep(shape.future),
+            ResidualWeightSweep(shape.future, balanced=observed) for _ in range(2)
         )
         self.baselines: dict[str, str] = {}
         if with_baselines:

@@ -61,6 +61,28 @@ def test_the_best_thresholds_are_the_best_of_a_literal_sweep() -> None:
     assert histogram.best_sum() == pytest.approx(iou + structure)
 
 
+def test_balanced_the_sum_of_both_is_the_best_of_a_literal_sweep() -> None:
+    histogram, frames = ThresholdHistogram(1, balanced=True), [frame(seed) for seed in range(3)]
+    for probability, truth in frames:
+        histogram.add(probability, truth, 0)
+    chosen = histogram.best()
+    best = sum(scores(Thresholds(0.5, chosen.ground, chosen.above), frames))
+    coarse = [k / 256 for k in range(8, 256, 31)]
+    for above in coarse:
+        ground = max(coarse, key=lambda g: scores(Thresholds(0.5, (g,), (above,)), frames)[0])
+        assert best >= sum(scores(Thresholds(0.5, (ground,), (above,)), frames)) - 1e-12
+    assert histogram.best_sum() == pytest.approx(best)
+    assert histogram.best_sum() >= _of_structure(frames) - 1e-12
+
+
+def _of_structure(frames: list[tuple[Tensor, Tensor]]) -> float:
+    """Sum of both at the thresholds of highest structure IoU."""
+    histogram = ThresholdHistogram(1)
+    for probability, truth in frames:
+        histogram.add(probability, truth, 0)
+    return histogram.best_sum()
+
+
 def test_where_nothing_stands_both_are_chosen_for_iou() -> None:
     histogram, frames = ThresholdHistogram(1), []
     for seed in range(3):

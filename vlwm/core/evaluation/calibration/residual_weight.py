@@ -22,13 +22,14 @@ class ResidualWeightSweep:
 
     Args:
         horizons: future frames.
+        balanced: as of `ThresholdHistogram`.
 
     Attributes:
         counts: int64 (shares, …), those of `ThresholdHistogram`.
     """
 
-    def __init__(self, horizons: int) -> None:
-        self.histograms = [ThresholdHistogram(horizons) for _ in SHARES]
+    def __init__(self, horizons: int, *, balanced: bool = False) -> None:
+        self.histograms = [ThresholdHistogram(horizons, balanced=balanced) for _ in SHARES]
         self.counts = np.stack([histogram.counts for histogram in self.histograms])
         for histogram, counts in zip(self.histograms, self.counts, strict=True):
             histogram.counts = counts

@@ -156,8 +156,9 @@ class WorldTask:
                 on_window=lambda done, windows: pause(False),
             )  # fmt: skip
         meter = ValidationMeter(
-            self.data.grid, self.prior, shape, with_baselines=first, fitted=self.baselines
-        )
+            self.data.grid, self.prior, shape, with_baselines=first, fitted=self.baselines,
+            observed=self.config.data.observed,
+        )  # fmt: skip
         model.motion_head.calibrate(self.unseen)
         # the sweep below mixes the residual itself, so the forecasts take all of it
         model.residual_weight.fill_(1.0)
