@@ -9,13 +9,16 @@ import re
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from tests.core.report.pages import SHAPE, content, window
 from tests.trained_run import ATTRIBUTION, score_sheet, write_trained_run
 from vlwm.core.data.splits import Region, Splits
 from vlwm.core.report.city_map import Track, map_legend, map_svg
+from vlwm.core.report.film import page_film
 from vlwm.core.report.page import render
 from vlwm.core.report.run_report import write_run_report
 from vlwm.core.report.svg import Chart, Line, ticks
@@ -114,3 +117,17 @@ def test_the_viewer_offers_the_forecasts_that_its_windows_hold() -> None:
     page = render(content(forecasts=("model", "planes_analogs")))
     values = [a.get("value") for tag, a in Reader(page).found if tag == "option"]
     assert {"model", "planes_analogs"} <= set(values) and "memory_baseline" not in values
+
+
+@pytest.mark.parametrize(("mb_each", "windows"), [(0.2, 3), (0.78, 1), (1.2, 0)])
+def test_a_page_takes_the_film_of_as_many_windows_as_fit(
+    mb_each: float, windows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real window of lidar frames takes 0.78 MB."""
+
+    def write(path: Path, _: object, windows: int) -> None:
+        path.write_bytes(bytes(round(1e6 * mb_each) * windows))
+
+    monkeypatch.setattr("vlwm.core.report.film.write_film", write)
+    found = page_film(SimpleNamespace())  # type: ignore[arg-type]  # only handed on
+    assert len(found or b"") == round(1e6 * mb_each) * windows
