@@ -63,7 +63,7 @@ def read_input(
         return procedural_city(config.prepare.procedural_size_m, seed)
     paths = inputs or [Path(config.prepare.input)]
     wanted = None if keep is None else _fingerprint(paths, [area, up, scale, strict])
-    kept = None if wanted is None else _kept_city(keep, wanted, scratch)
+    kept = None if keep is None or wanted is None else _kept_city(keep, wanted, scratch)
     if kept is not None:
         return kept
     city = read_city(

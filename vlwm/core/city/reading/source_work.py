@@ -57,7 +57,7 @@ class FolderPieces:
 
     def put(self, name: str, arrays: Arrays) -> None:
         try:
-            np.savez(self.folder / f"{name}.npz", **arrays)
+            np.savez(self.folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
         except OSError as refused:
             raise explain_os_error(refused, self.folder) from refused
 
