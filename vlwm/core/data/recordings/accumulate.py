@@ -3,7 +3,8 @@
 A cell in which a return ends is occupied. Free space is carved along each ray from the place where
 the sensor was when it fired. A single ray proves only its own line: a wall may fill the other half
 of a cell that it crosses. So each cell is divided into parts, and it is free only if rays crossed
-every part. A cell that no ray met is unknown, and so is a cell that was crossed in part.
+every part. A cell that no ray met is unknown, and so is a cell that was crossed in part, unless the
+plane of the returns around it runs through it: then it is occupied too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.placing import PlacedScan
+from vlwm.core.data.recordings.surfaces import complete_surfaces
 from vlwm.core.geometry.carve import carve_cells, to_cells
 from vlwm.core.geometry.frames import to_ego
 from vlwm.core.geometry.grid import VoxelGrid
@@ -34,7 +36,7 @@ class SeenCells:
     """Cells of one frame, each uint8 (X, Y, Z) of 0 and 1.
 
     Attributes:
-        occupied: a return ended in the cell.
+        occupied: a return ended in the cell, or returns around it lie on a plane through it.
         free: rays crossed all parts of the cell and none ended in it.
     """
 
@@ -76,9 +78,12 @@ def accumulate(
     hits = np.zeros(fine.shape, dtype=np.uint8)
     crossed = np.zeros(fine.shape, dtype=np.uint8)
     # One call for all scans: each call walks over the whole grid once.
-    carve_cells(to_cells(fine, ego, starts), to_cells(fine, ego, ends), still, hits, crossed)
+    stops = to_cells(fine, ego, ends)  # (N, 3), in parts of cells
+    carve_cells(to_cells(fine, ego, starts), stops, still, hits, crossed)
     part = tuple(slice(f, f + n) for f, n in zip(first, shape, strict=True))
-    _fold(hits, crossed, np.array(parts), occupied[part], free[part])
+    partly = np.zeros(shape, dtype=np.uint8)
+    _fold(hits, crossed, np.array(parts), occupied[part], free[part], partly)
+    occupied[part] |= complete_surfaces(stops[still] / parts, np.array(grid.cell_m), partly)
     return SeenCells(occupied, free)
 
 
@@ -115,19 +120,30 @@ def _divided(
 
 @compiled
 def _fold(
-    hits: Cells, crossed: Cells, parts: NDArray[np.int64], occupied: Cells, free: Cells
+    hits: Cells,
+    crossed: Cells,
+    parts: NDArray[np.int64],
+    occupied: Cells,
+    free: Cells,
+    partly: Cells,
 ) -> None:
-    """Mark cells with a hit in any part as occupied, and those crossed in every part as free."""
+    """Mark cells with a hit in any part as occupied, and those crossed in every part as free.
+
+    Those crossed in some parts, without a hit, are marked in `partly`.
+    """
     px, py, pz = parts
     for x in range(occupied.shape[0]):
         for y in range(occupied.shape[1]):
             for z in range(occupied.shape[2]):
                 hit = 0
                 whole = 1
+                some = 0
                 for i in range(x * px, (x + 1) * px):
                     for j in range(y * py, (y + 1) * py):
                         for k in range(z * pz, (z + 1) * pz):
                             hit |= hits[i, j, k]
                             whole &= crossed[i, j, k]
+                            some |= crossed[i, j, k]
                 occupied[x, y, z] = hit
                 free[x, y, z] = whole & (1 - hit)
+                partly[x, y, z] = some & (1 - whole) & (1 - hit)
