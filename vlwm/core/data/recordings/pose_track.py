@@ -55,6 +55,8 @@ class PoseTrack:
     ) -> PoseTrack:
         """Return a track of poses in any order; equal times keep the first pose.
 
+        Poses that are not finite or have no orientation are left out, as a gap of the track.
+
         Args:
             quaternions: (N, 4) x, y, z, w of any length but 0.
 
@@ -62,17 +64,27 @@ class PoseTrack:
             DataError: there is no pose, or not one quaternion a time.
         """
         times = np.asarray(times_s, dtype=np.float64)
-        _, first = np.unique(times, return_index=True)
         turns = np.asarray(quaternions, dtype=np.float64)
+        places = np.asarray(positions, dtype=np.float64)
         if not len(times) or turns.shape != (len(times), 4):
             raise DataError(
                 f"{len(times)} times with orientations of shape {turns.shape} are not poses",
                 remedy="check the file of the poses: it may be cut off",
             )
-        turns = turns[first]
-        turns = turns / np.linalg.norm(turns, axis=1, keepdims=True)
+        numbers = np.concatenate([times[:, None], places, turns], axis=1)
+        whole = np.isfinite(numbers).all(axis=1)
+        whole &= np.linalg.norm(turns, axis=1) > 1e-6
+        if not whole.any():
+            raise DataError(
+                f"none of {len(times)} poses is finite and has an orientation",
+                remedy="check the file of the poses",
+            )
+        rows = np.flatnonzero(whole)
+        _, first = np.unique(times[rows], return_index=True)
+        rows = rows[first]
+        turns = turns[rows] / np.linalg.norm(turns[rows], axis=1, keepdims=True)
         jumps = np.zeros(len(times), bool) if breaks is None else np.asarray(breaks, bool)
-        return cls(times[first], np.asarray(positions, np.float64)[first], turns, jumps[first])
+        return cls(times[rows], places[rows], turns, jumps[rows])
 
     def at(self, times_s: ArrayLike) -> tuple[Floats, Floats, NDArray[np.bool_]]:
         """Return positions (M, 3), quaternions (M, 4) and validity (M,) at times (M,).

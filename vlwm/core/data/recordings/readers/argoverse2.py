@@ -44,7 +44,7 @@ def _log(folder: Path) -> Recording:
     poses = _columns(folder / "city_SE3_egovehicle.feather")
     mounts = _columns(folder / "calibration/egovehicle_SE3_sensor.feather")
     try:
-        times = poses["timestamp_ns"].astype(np.int64)
+        times = _whole(poses["timestamp_ns"])
         base = int(times.min())  # whole nanoseconds: float64 seconds lose the last digits
         turns = np.stack([poses[n] for n in ("qx", "qy", "qz", "qw")], axis=-1)
         places = np.stack([poses[n] for n in ("tx_m", "ty_m", "tz_m")], axis=-1)
@@ -59,7 +59,9 @@ def _log(folder: Path) -> Recording:
         ) from error
     track = PoseTrack.of(base * 1e-9 + (times - base) * 1e-9, places, turns)
     damaged: list[tuple[str, str]] = []
-    files = sorted((folder / "sensors/lidar").glob("*.feather"))
+    visible = (folder / "sensors/lidar").glob("[!.]*.feather")
+    # names of other lengths are not in the order of their numbers
+    files = sorted(visible, key=lambda p: (len(p.stem), p.stem))
     return Recording(
         name=f"av2_{folder.name}",
         agent=Agent.ROVER,
@@ -72,6 +74,18 @@ def _log(folder: Path) -> Recording:
         damaged=damaged,
         source=str(folder),
     )
+
+
+def _whole(times: NDArray[Any]) -> NDArray[np.int64]:
+    """Return time stamps (N,) as integers.
+
+    Raises:
+        ValueError: some are missing.
+    """
+    empty = int(np.sum([t is None or t != t for t in times]))
+    if empty:
+        raise ValueError(f"timestamp_ns is empty in {empty} of {len(times)} rows")
+    return times.astype(np.int64)
 
 
 def _columns(path: Path) -> dict[str, NDArray[Any]]:
@@ -104,6 +118,8 @@ def _scans(
     damaged.clear()
     for path in files:
         try:
+            if not path.stem.isdecimal():
+                raise ValueError("its name is not a time in nanoseconds")
             stamp = int(path.stem)
             cloud = _columns(path)
             points = np.stack([cloud[a].astype(np.float32) for a in "xyz"], axis=-1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
+from vlwm.core.data.recordings.readers.depth_camera import DepthCamera, numbered
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.text import plain_reason
@@ -29,7 +29,7 @@ LICENCE = "CC BY-NC-SA 4.0, non-commercial"
 POSE_STEP_S = 0.01
 IMAGE_STEP_S = 0.04
 CAMERA_AHEAD_M = 0.5
-_CAMERA = DepthCamera(512.0, (512.0, 512.0), first_px=0.5, step=5)
+_CAMERA = DepthCamera((1024, 1024), 512.0, (512.0, 512.0), first_px=0.5, step=5)
 _LAYOUT = "give --input the folder that holds <climate>/sensor_records.hdf5 and <climate>/depth"
 
 
@@ -70,12 +70,12 @@ def _trajectory(
     track = to_standard(PoseTrack.of(times, place, turn[:, [1, 2, 3, 0]]), axes)
     mount = np.eye(4)
     mount[0, 3] = CAMERA_AHEAD_M
-    files = sorted(depth.glob("*.[pP][nN][gG]"))
+    files, left_out = numbered(depth.glob("*.[pP][nN][gG]"))
     damaged: list[tuple[str, str]] = []
     return Recording(
         name=f"midair_{path.parent.name}_{depth.name}",
         agent=Agent.DRONE,
-        scans=lambda: _scans(files, damaged),
+        scans=lambda: _scans(files, left_out, damaged),
         poses=track,
         extrinsics={"LIDAR": mount_to_standard(mount, axes)},
         attribution=ATTRIBUTION,
@@ -86,16 +86,19 @@ def _trajectory(
     )
 
 
-def _scans(files: list[Path], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
-    damaged.clear()
-    for path in files:
+def _scans(
+    files: list[tuple[int, Path]],
+    left_out: list[tuple[str, str]],
+    damaged: list[tuple[str, str]],
+) -> Iterator[Scan]:
+    damaged[:] = left_out
+    for number, path in files:
         try:
-            number = int(path.stem)
             pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
                 raise ValueError("not a picture of one 16-bit channel")
+            points = _CAMERA.points(pixels.view(np.float16).astype(np.float32))
         except ValueError as error:
             damaged.append((str(path), plain_reason(error)))
             continue
-        depth = pixels.view(np.float16).astype(np.float32)
-        yield Scan(number * IMAGE_STEP_S, _CAMERA.points(depth))
+        yield Scan(number * IMAGE_STEP_S, points)

@@ -3,16 +3,18 @@
 Poses are lines tx ty tz qx qy qz qw, north-east-down, of a camera that looks along x; 10 Hz
 nominal without time stamps. V1: `depth_left/*_left_depth.npy`, float32 metres, 640 × 480, focal
 length 320. V2: `depth_lcam_front/*_depth.png`, four bytes a pixel that are one little-endian
-float32, 640 × 640, focal length 320, pixel centres at 0.5. Sky is a large number and cut off by
-range.
+float32, 640 × 640, focal length 320, pixel centres at 0.5. Each version is also read from the
+files of the other, and from .npz. Sky is a large number and cut off by range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError  # of a damaged header of .npy
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.readers.depth_camera import DepthCamera
+from vlwm.core.data.recordings.readers.depth_camera import DepthCamera, numbered
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
 from vlwm.core.text import plain_reason
@@ -39,7 +41,6 @@ class _Layout:
     depth: str
     images: str
     camera: DepthCamera
-    read: Callable[[Path], NDArray[np.float32]]
     licence: str
 
 
@@ -57,19 +58,37 @@ def read_depth_png(path: Path) -> NDArray[np.float32]:
 
 def _read_npy(path: Path) -> NDArray[np.float32]:
     depth = np.load(path, allow_pickle=False)
+    if isinstance(depth, np.lib.npyio.NpzFile):
+        with depth as arrays:
+            if len(arrays.files) != 1:
+                raise ValueError(f"{len(arrays.files)} arrays instead of one depth picture")
+            depth = arrays[arrays.files[0]]
     if depth.ndim != 2 or depth.dtype.kind != "f":
         raise ValueError(f"an array {depth.dtype} of shape {depth.shape}, not a depth picture")
     return np.asarray(depth, dtype=np.float32)
 
 
+_READERS: Mapping[str, Callable[[Path], NDArray[np.float32]]] = {
+    ".npy": _read_npy, ".npz": _read_npy, ".png": read_depth_png,
+}  # fmt: skip
+
+
+def _read(path: Path) -> NDArray[np.float32]:
+    """Return the depth (V, U) in metres of a file by the end of its name."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"depth is read from {', '.join(_READERS)}, not from {path.suffix}")
+    return reader(path)
+
+
 _LAYOUTS = (
     _Layout(
         "pose_left.txt", "depth_left", "image_left",
-        DepthCamera(320.0, (320.0, 240.0)), _read_npy, "not stated for V1",
+        DepthCamera((480, 640), 320.0, (320.0, 240.0)), "not stated for V1",
     ),
     _Layout(
         "pose_lcam_front.txt", "depth_lcam_front", "image_lcam_front",
-        DepthCamera(320.0, (320.0, 320.0), first_px=0.5), read_depth_png, "CC BY 4.0",
+        DepthCamera((640, 640), 320.0, (320.0, 320.0), first_px=0.5), "CC BY 4.0",
     ),
 )  # fmt: skip
 
@@ -102,13 +121,15 @@ def _trajectory(folder: Path, layout: _Layout, root: Path) -> Recording:
             remedy=_LAYOUT,
         ) from error
     axes = AXES["ned"]
-    files = sorted((folder / layout.depth).glob("*_depth.*"))
+    files, left_out = numbered(
+        p for p in (folder / layout.depth).glob("*") if "_depth." in p.name.lower()
+    )
     damaged: list[tuple[str, str]] = []
     parts = [p for p in folder.relative_to(root.parent).parts if p not in ("", ".")]
     return Recording(
         name="_".join(parts),
         agent=Agent.DRONE,
-        scans=lambda: _scans(files, layout, damaged),
+        scans=lambda: _scans(files, layout.camera, left_out, damaged),
         poses=to_standard(track, axes),
         extrinsics={"LIDAR": mount_to_standard(np.eye(4), axes)},
         images=[
@@ -126,13 +147,19 @@ def _trajectory(folder: Path, layout: _Layout, root: Path) -> Recording:
     )
 
 
-def _scans(files: list[Path], layout: _Layout, damaged: list[tuple[str, str]]) -> Iterator[Scan]:
-    damaged.clear()
-    for path in files:
+def _scans(
+    files: list[tuple[int, Path]],
+    camera: DepthCamera,
+    left_out: list[tuple[str, str]],
+    damaged: list[tuple[str, str]],
+) -> Iterator[Scan]:
+    damaged[:] = left_out
+    for number, path in files:
         try:
-            number = int(path.stem.split("_")[0])
-            points = layout.camera.points(layout.read(path))
-        except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
+            points = camera.points(_read(path))
+        except (
+            OSError, ValueError, EOFError, SyntaxError, TokenError, zlib.error, BadZipFile,
+        ) as error:  # fmt: skip
             damaged.append((str(path), plain_reason(error)))
             continue
         yield Scan(number * STEP_S, points)

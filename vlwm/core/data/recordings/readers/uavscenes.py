@@ -23,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.formats.archive import AnyPath, ArchivePath
+from vlwm.core.data.recordings.formats.clock import scaled, seconds_of
 from vlwm.core.data.recordings.formats.extrinsic import checked, inverse
+from vlwm.core.data.recordings.formats.pose_files import whole_or_float
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
 from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.errors import DataError
@@ -40,6 +42,7 @@ _LAYOUT = (
     "calibration.json (docs/datasets.md)"
 )
 _NAME = re.compile(r"^image(\d+\.?\d*)_lidar(\d+\.?\d*)$")
+_TOLERANCE = 0.01  # of a camera pose: its rotation and its last row
 _DOWN = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 _AHEAD = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
 """camera axes (right, down, forward) to a body ahead of a camera that looks down, or ahead"""
@@ -62,13 +65,13 @@ def read_uavscenes(root: Path) -> list[Recording]:
 def _run(folder: AnyPath, root: Path) -> Recording:
     run = re.sub(r"^interval\d+_", "", folder.name)
     mount = camera_from_lidar(run, _calibrations(root))
-    times, matrices = _camera_poses(folder / "sampleinfos_interpolated.json")
+    times, unit, matrices = _camera_poses(folder / "sampleinfos_interpolated.json")
     looks_down = float(np.median(matrices[:, 2, 2])) < -0.5  # z of the camera's axis in the world
     level = np.eye(4)
     level[:3, :3] = _DOWN if looks_down else _AHEAD
     poses = matrices @ inverse(level)
     track = PoseTrack.of(times, poses[:, :3, 3], quaternion_of_matrix(poses[:, :3, :3]))
-    scans = _scan_files(folder)
+    scans, others = _scan_files(folder, unit)
     damaged: list[tuple[str, str]] = []
     return Recording(
         name=run,
@@ -76,13 +79,14 @@ def _run(folder: AnyPath, root: Path) -> Recording:
         scans=lambda: _scans(scans, damaged),
         poses=track,
         extrinsics={"LIDAR": level @ mount},
-        images=_images(folder),
+        images=_images(folder, unit),
         attribution=ATTRIBUTION,
         licence=LICENCE,
         notes=[
             f"{len(scans)} scans, {len(times)} camera poses, camera looks "
             f"{'down' if looks_down else 'ahead'}",
             "the world of the poses has no stated datum: splits are by whole run",
+            *([f"{others} other files among the scans are not read"] if others else []),
         ],
         damaged=damaged,
         source=str(folder),
@@ -129,43 +133,66 @@ def _expanded(row: str) -> list[str]:
     return [f"{stem}{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)]
 
 
-def _camera_poses(path: AnyPath) -> tuple[Floats, Floats]:
-    """Return times (N,) and matrices (N, 4, 4) camera → world by the names of the pictures."""
+def _camera_poses(path: AnyPath) -> tuple[Floats, str, Floats]:
+    """Return times (N,) in s, the unit of the names, and matrices (N, 4, 4) camera → world.
+
+    Raises:
+        DataError: the list is damaged, or a matrix is not a pose.
+    """
     try:
-        rows = [
-            (float(Path(str(r["OriginalImageName"])).stem), np.array(r["T4x4"], dtype=np.float64))
-            for r in _json(path)
-        ]
-        matrices = np.stack([m.reshape(4, 4) for _, m in rows])
+        rows = list(_json(path))
+        stamps = whole_or_float([Path(str(r["OriginalImageName"])).stem for r in rows])
+        every = [np.array(r["T4x4"], dtype=np.float64).reshape(4, 4) for r in rows]
+        matrices = np.stack(every)  # (N, 4, 4)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
             f"the list of camera poses is damaged: {plain_reason(error)}",
             where=str(path),
             remedy=_LAYOUT,
         ) from error
-    times = np.array([t for t, _ in rows])
-    kept = np.isfinite(matrices).all(axis=(1, 2))
-    return times[kept], matrices[kept]
+    kept = np.isfinite(matrices).all(axis=(1, 2)) & np.isfinite(stamps)
+    matrices = matrices[kept]
+    turns = matrices[:, :3, :3]
+    error = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0.0)
+    last = np.abs(matrices[:, 3] - [0.0, 0.0, 0.0, 1.0]).max(axis=1)
+    wrong = (error > _TOLERANCE) | (last > _TOLERANCE) | (np.linalg.det(turns) < 0)
+    if wrong.any():
+        raise DataError(
+            f"{int(wrong.sum())} of {len(wrong)} matrices T4x4 are not poses: a rotation, a "
+            "position, and 0 0 0 1 in the last row",
+            where=str(path),
+            remedy="download the file again; a transposed or scaled matrix is not read",
+        )
+    seconds, unit = seconds_of(stamps[kept])
+    return seconds, unit, matrices
 
 
 def _json(path: AnyPath) -> Any:
     return read_json(path) if isinstance(path, Path) else json.loads(path.read_text())
 
 
-def _scan_files(folder: AnyPath) -> list[tuple[float, AnyPath]]:
-    found = []
-    for path in folder.glob("interval*_LIDAR/*.txt"):
-        match = _NAME.match(path.stem)
+def _scan_files(folder: AnyPath, unit: str) -> tuple[list[tuple[float, AnyPath]], int]:
+    """Return the scans by time in s, and the number of other files among them."""
+    found: list[tuple[float, AnyPath]] = []
+    others = 0
+    for path in folder.glob("interval*_LIDAR/*"):
+        match = _NAME.match(path.stem) if path.name.lower().endswith(".txt") else None
         if match:
             # The pose is that of the picture: the scan is its partner.
-            found.append((float(match.group(1)), path))
-    return sorted(found)
+            found.append((_seconds(match.group(1), unit), path))
+        elif not path.name.startswith("."):
+            others += 1
+    return sorted(found), others
 
 
-def _images(folder: AnyPath) -> list[Image]:
+def _seconds(number: str, unit: str) -> float:
+    return float(scaled(whole_or_float([number]), unit)[0])
+
+
+def _images(folder: AnyPath, unit: str) -> list[Image]:
     files: list[AnyPath] = sorted(folder.glob("interval*_CAM/*.jpg"))
     named = [(p.stem, p) for p in files if re.fullmatch(r"\d+\.?\d*", p.stem)]
-    return [Image(float(stem), path) for stem, path in named]
+    return [Image(_seconds(stem, unit), path) for stem, path in named]
 
 
 def _scans(files: list[tuple[float, AnyPath]], damaged: list[tuple[str, str]]) -> Iterator[Scan]:
