@@ -27,7 +27,7 @@ from vlwm.core.data.npz import (
 )
 from vlwm.core.data.recordings.accumulate import accumulate
 from vlwm.core.data.recordings.ground import filled, ground_under
-from vlwm.core.data.recordings.options import ConvertOptions, ConvertReport
+from vlwm.core.data.recordings.options import RECORDING, ConvertOptions, ConvertReport
 from vlwm.core.data.recordings.placing import PlacedScan
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import (
@@ -36,7 +36,7 @@ from vlwm.core.data.recordings.recording import (
     Recording,
 )
 from vlwm.core.data.recordings.scan_window import ScanWindow
-from vlwm.core.data.recordings.session_files import write_images, write_poses
+from vlwm.core.data.recordings.session_files import ProgressFile, write_images, write_poses
 from vlwm.core.data.session import SessionMeta, write_meta
 from vlwm.core.errors import DataError
 from vlwm.core.files import make_folder, read_json, remove_temporaries, write_json
@@ -46,8 +46,6 @@ from vlwm.core.geometry.grid import VoxelGrid
 Floats = NDArray[np.float64]
 OnFrames = Callable[[str, int, int], None]
 """called with (session, frames done, frames in all)"""
-
-_REPORT = "recording.json"
 
 
 def session_name(recording: Recording) -> str:
@@ -80,40 +78,105 @@ def convert(
         return _read_report(folder)
     _begin(folder, plan)
     frames = ScanWindow(recording, poses, options, report)
-    heads = heading_of(turns)
-    levels, ground = np.full(len(times), np.nan), np.zeros(len(times))
-    cells: dict[int, None] = {}
-    occupied = known = 0
-    for number, scans, moving in frames.around(times):
+    work = _Frames(folder, grid, len(times))
+    first = work.resume(frames)
+    for number, scans, moving in frames.around(times, first):
         if not valid[number] or not scans:
             continue
-        levels[number] = ground_under(scans, places[number])
-        # where no terrain was seen yet, z counts from the vehicle
-        ground[number] = filled(levels[: number + 1], float(places[number, 2]))
-        ego = np.array([*places[number, :2], ground[number], heads[number]])
-        file = folder / "occupancy" / f"{number:06d}_occupancy.npz"
-        counts = _counts(file, grid)
-        if counts is None:
+        level = ground_under(scans, places[number])
+        x, y, z = (float(v) for v in places[number])
+        ego = np.array([x, y, work.ground_at(number, level, z), heading_of(turns[number])])
+        if not work.has(number):
             layers = _layers(scans, moving, times[number], ego, grid, 1.0 / options.rate_hz)
-            layers = _labelled(layers, recording, number)
-            write_layers(file, layers)
-            counts = _sums(layers)
-        occupied, known = occupied + counts[0], known + counts[1]
-        cells[number] = None
+            work.write(number, _labelled(layers, recording, number))
+        if number + 1 < len(times):  # the end of the scans is read again by the next start
+            work.note(number, frames)
         on_frames(name, number + 1, len(times))
-    if not cells:
+    if not work.cells:
         raise _nothing(recording, poses, frames)
-    numbers = np.array(sorted(cells))
+    numbers = np.array(sorted(work.cells))
     report.frames, report.without_pose = len(numbers), int(len(times) - len(numbers))
     total = len(numbers) * grid.num_cells
-    report.occupied_share, report.known_share = occupied / total, known / total
-    report.notes = [*report.notes, *frames.remarks(), *_unseen(levels[numbers])]
+    report.occupied_share, report.known_share = work.occupied / total, work.known / total
+    report.notes = [*report.notes, *frames.remarks(), *_unseen(work.levels[numbers])]
+    report.faults, report.cannot_tell = frames.fit.sentences()
     motion = _velocities(poses, times[numbers], limit, report)
-    write_poses(folder, numbers, times, places, turns, motion, ground[numbers])
+    write_poses(folder, numbers, times, places, turns, motion, work.ground[numbers])
     if options.camera:
         write_images(folder, recording, numbers, times)
     _finish(folder, recording, grid, options, report)
+    work.progress.remove()
     return report
+
+
+class _Frames:
+    """The frames of a session that are whole, and the terrain under each.
+
+    Args:
+        folder: of the session.
+        count: number of frames in all.
+    """
+
+    def __init__(self, folder: Path, grid: VoxelGrid, count: int) -> None:
+        self.folder, self.grid = folder, grid
+        self.levels, self.ground = np.full(count, np.nan), np.zeros(count)
+        self.cells: dict[int, None] = {}
+        self.occupied = self.known = 0
+        self.progress = ProgressFile(folder)
+
+    def resume(self, frames: ScanWindow) -> int:
+        """Return the number of the first frame that an earlier start has not finished."""
+        found = self.progress.read()
+        if found is None or len(found["levels"]) >= len(self.levels):
+            return 0
+        counts = [_counts(self._file(n), self.grid) for n in found["cells"]]
+        whole = [c for c in counts if c is not None]
+        if len(whole) < len(counts):  # a frame was lost: make it again, with all that comes after
+            return 0
+        first = len(found["levels"])
+        self.levels[:first] = [np.nan if v is None else v for v in found["levels"]]
+        self.ground[:first] = found["ground"]
+        self.cells = dict.fromkeys(found["cells"])
+        self.occupied, self.known = sum(c[0] for c in whole), sum(c[1] for c in whole)
+        frames.resume(found["scans"])
+        return first
+
+    def ground_at(self, number: int, level: float, vehicle_m: float) -> float:
+        """Return the height of the terrain under a frame; z counts from the vehicle if unseen."""
+        self.levels[number] = level
+        self.ground[number] = filled(self.levels[: number + 1], vehicle_m)
+        return float(self.ground[number])
+
+    def has(self, number: int) -> bool:
+        """Count the cells of a frame that an earlier start wrote; False where it is not whole."""
+        counts = _counts(self._file(number), self.grid)
+        if counts is not None:
+            self._count(number, counts)
+        return counts is not None
+
+    def write(self, number: int, layers: dict[str, NDArray[np.uint8]]) -> None:
+        """Write a frame and count its cells."""
+        write_layers(self._file(number), layers)
+        self._count(number, _sums(layers))
+
+    def _count(self, number: int, counts: tuple[int, int]) -> None:
+        self.occupied, self.known = self.occupied + counts[0], self.known + counts[1]
+        self.cells[number] = None
+
+    def note(self, number: int, frames: ScanWindow) -> None:
+        """Note that all frames up to `number` are done."""
+        levels = self.levels[: number + 1].tolist()
+        self.progress.note(
+            lambda: {
+                "levels": [None if v != v else v for v in levels],
+                "ground": self.ground[: number + 1].tolist(),
+                "cells": list(self.cells),
+                "scans": frames.counts(),
+            }
+        )
+
+    def _file(self, number: int) -> Path:
+        return self.folder / "occupancy" / f"{number:06d}_occupancy.npz"
 
 
 def _unseen(levels: Floats) -> list[str]:
@@ -131,12 +194,12 @@ def _plan(recording: Recording, grid: VoxelGrid, options: ConvertOptions) -> dic
 
 def _is_done(folder: Path, plan: dict[str, Any]) -> bool:
     """Return True where the session is whole and was made with the same options."""
-    files = folder / "session.json", folder / _REPORT
+    files = folder / "session.json", folder / RECORDING
     return all(f.exists() for f in files) and read_json(files[1])["plan"] == plan
 
 
 def _read_report(folder: Path) -> ConvertReport:
-    return ConvertReport(**read_json(folder / _REPORT)["report"])
+    return ConvertReport(**read_json(folder / RECORDING)["report"])
 
 
 def _begin(folder: Path, plan: dict[str, Any]) -> None:
@@ -145,7 +208,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
     Raises:
         DataError: the folder is the session of another recording.
     """
-    started = folder / _REPORT
+    started = folder / RECORDING
     before = read_json(started)["plan"] if started.exists() else None
     if before is not None and before["source"] != plan["source"]:
         raise DataError(
@@ -158,6 +221,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
     (folder / "session.json").unlink(missing_ok=True)
     if before == plan:
         return
+    ProgressFile(folder).remove()
     for part in ("poses", "occupancy", "images", "lidar"):
         for file in (folder / part).glob("*"):
             file.unlink()
@@ -278,7 +342,7 @@ def _finish(
         for name, matrix in recording.extrinsics.items()
     }
     write_json(
-        folder / _REPORT, {"plan": _plan(recording, grid, options), "report": asdict(report)}
+        folder / RECORDING, {"plan": _plan(recording, grid, options), "report": asdict(report)}
     )
     meta = SessionMeta(
         agent=recording.agent,

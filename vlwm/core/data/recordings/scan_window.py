@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from vlwm.core.data.recordings.options import ConvertOptions, ConvertReport
 from vlwm.core.data.recordings.placing import PlacedScan, place_scan
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import Recording, Scan
+from vlwm.core.data.recordings.scan_fit import ScanFit
 
 Floats = NDArray[np.float64]
 
@@ -36,19 +37,44 @@ class ScanWindow:
         self.recording, self.poses = recording, poses
         self.options, self.report = options, report
         self.first_s = self.last_s = float("nan")
+        self.fit = ScanFit(poses, recording.extrinsics)
         self._without_pose = 0
         self._above = 0  # returns above the sensor
+        self._read = 0  # scans that were read
+        self._counted = self._marked = 0  # of these, counted in the report, searched for movers
         self._placed: deque[PlacedScan] = deque()
+        self._numbers: deque[int] = deque()  # of each placed scan, from 1
         self._moving: deque[NDArray[np.bool_] | None] = deque()
 
+    def counts(self) -> dict[str, float]:
+        """Return what was counted so far, for `resume`."""
+        report = self.report
+        return {
+            "counted": self._read, "marked": self._marked, "without_pose": self._without_pose,
+            "above": self._above, "scans": report.scans, "points": report.points,
+            "moving_points": report.moving_points, "deskewed": report.deskewed,
+        }  # fmt: skip
+
+    def resume(self, counts: Mapping[str, float]) -> None:
+        """Continue the counts of an earlier start; scans of its frames are read but not used."""
+        self._counted, self._marked = int(counts["counted"]), int(counts["marked"])
+        self._without_pose, self._above = int(counts["without_pose"]), int(counts["above"])
+        self.report.scans, self.report.points = int(counts["scans"]), int(counts["points"])
+        self.report.moving_points = int(counts["moving_points"])
+        self.report.deskewed = bool(counts["deskewed"])
+
     def around(
-        self, times_s: Floats
+        self, times_s: Floats, first: int = 0
     ) -> Iterator[tuple[int, list[PlacedScan], list[NDArray[np.bool_]]]]:
-        """Yield (frame number, scans within the window of its time, moving points of each)."""
+        """Yield (frame number, scans within the window of its time, moving points of each).
+
+        Args:
+            first: number of the first frame that is handed out.
+        """
         source, ended = self.recording.scans(), False
         window = self.options.window_s
         later = LATER_S[1] if self.options.remove_moving else 0.0
-        for number, now in enumerate(times_s):
+        for number, now in enumerate(times_s[first:], first):
             while not ended and not self._reaches(now + window + later):
                 scan = next(source, None)
                 ended = scan is None
@@ -57,6 +83,7 @@ class ScanWindow:
             while self._placed and self._placed[0].time_s < now - window:
                 self._placed.popleft()
                 self._moving.popleft()
+                self._numbers.popleft()
             count = sum(1 for s in self._placed if s.time_s <= now + window)
             self._find_moving(count)
             chosen = list(self._placed)[:count]
@@ -87,11 +114,14 @@ class ScanWindow:
         if np.isnan(self.first_s):
             self.first_s = scan.time_s + delay
         self.last_s = scan.time_s + delay
+        self._read += 1
+        moved = scan if not delay else _delayed(scan, delay)
+        self.fit.take(moved)
         if self.last_s < oldest_s:
             return
+        new = self._read > self._counted
         late = scan.times_s is not None and self.options.deskew
         self.report.deskewed |= late
-        moved = scan if not delay else _delayed(scan, delay)
         placed = place_scan(
             moved,
             self.poses,
@@ -100,13 +130,15 @@ class ScanWindow:
             deskew=self.options.deskew,
         )
         if placed is None:
-            self._without_pose += 1
-        else:
+            self._without_pose += new
+            return
+        if new:
             self.report.scans += 1
             self.report.points += len(placed.points)
             self._above += int((placed.points[:, 2] > placed.origins[:, 2]).sum())
-            self._placed.append(placed)
-            self._moving.append(None)
+        self._placed.append(placed)
+        self._moving.append(None)
+        self._numbers.append(self._read)
 
     def _find_moving(self, count: int) -> None:
         """Mark the moving points of the first `count` scans that have no mark yet."""
@@ -120,7 +152,9 @@ class ScanWindow:
                 later = later_scans(scans, index)
                 if later:
                     moving = moving_points(scan, later)
-            self.report.moving_points += int(moving.sum())
+            if self._numbers[index] > self._marked:
+                self._marked = self._numbers[index]
+                self.report.moving_points += int(moving.sum())
             self._moving[index] = moving
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,11 +15,42 @@ from numpy.typing import NDArray
 from vlwm.core.data.recordings.formats.archive import AnyPath
 from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.data.session import write_pose
-from vlwm.core.files import atomic_path, make_folder
+from vlwm.core.files import atomic_path, make_folder, write_text
 
 Floats = NDArray[np.float64]
 
+_PROGRESS = "progress.json"
+_SAVE_S = 10.0  # between two notes of the progress
 _IMAGE_NEAR_S = 0.15  # a picture farther in time from a frame is not its picture
+
+
+class ProgressFile:
+    """Note how far a conversion got, so that the next start goes on there.
+
+    Args:
+        folder: of the session.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / _PROGRESS
+        self._last_s = time.monotonic()
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the last note, or None without one that can be read."""
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def note(self, values: Callable[[], dict[str, Any]]) -> None:
+        """Write what `values` returns, at most every few seconds."""
+        if time.monotonic() - self._last_s >= _SAVE_S:
+            self._last_s = time.monotonic()
+            write_text(self.path, json.dumps(values()))
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
 
 
 def write_poses(
