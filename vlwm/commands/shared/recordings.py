@@ -238,6 +238,10 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
             note(f"{recording.name}: {line}")
         for line in report.notes[known:]:
             warn(f"{recording.name}: {line}")
+        for line in report.faults:
+            warn(f"{recording.name}: {line}")
+        for line in report.cannot_tell:
+            note(f"{recording.name}: cannot tell: {line}")
         for file, reason in report.damaged[:5]:
             warn(f"left out: {file}: {reason}")
         if report.damaged and request.strict:
@@ -245,6 +249,12 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
                 f"{len(report.damaged)} files could not be read",
                 where=report.damaged[0][0],
                 remedy="copy them again; without --strict they are left out and counted",
+            )
+        if report.faults and request.strict:
+            raise DataError(
+                f"the scans contradict their mount or their times: {report.faults[0]}",
+                where=recording.name,
+                remedy="correct the extrinsic, or give --lidar-delay SECONDS, and prepare again",
             )
         reports.append(report)
         if not request.json:

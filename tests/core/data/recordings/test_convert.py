@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.core.data.recordings.known_city import GRID
 from tests.core.data.recordings.sessions import CITY, OPTIONS, session_of
+from vlwm.core.data.recordings import scan_window, session_files
 from vlwm.core.data.recordings.convert import convert
 from vlwm.core.data.recordings.movers import later_scans, moving_points
 from vlwm.core.data.recordings.options import ConvertOptions
@@ -39,11 +41,14 @@ def test_frames_are_half_a_second_apart_over_true_terrain(made: tuple[Path, Sess
     assert not (layers["occupancy"] & (1 - layers["known"])).any()
 
 
+@pytest.mark.parametrize("noted", [False, True])
 def test_a_killed_conversion_resumes_to_the_same_bytes(
-    made: tuple[Path, Session], tmp_path: Path
+    made: tuple[Path, Session], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noted: bool
 ) -> None:
+    """Without its note of the progress a start reads all again; with it, only what is left."""
     output, session = made
-    stopped = 2
+    stopped = 3
+    monkeypatch.setattr(session_files, "_SAVE_S", 0.0 if noted else 1e9)
 
     def stop(name: str, done: int, total: int) -> None:
         if done > stopped:
@@ -53,7 +58,17 @@ def test_a_killed_conversion_resumes_to_the_same_bytes(
         convert(CITY.recording, tmp_path, GRID, OPTIONS, stop)
     first = sorted((tmp_path / session.path.name / "occupancy").iterdir())
     stamps = [f.stat().st_mtime_ns for f in first]
+    placed: list[float] = []
+    place_scan = scan_window.place_scan
+
+    def counted(scan: Scan, *rest: Any, **more: Any) -> Any:
+        placed.append(scan.time_s)
+        return place_scan(scan, *rest, **more)
+
+    monkeypatch.setattr(scan_window, "place_scan", counted)
     convert(CITY.recording, tmp_path, GRID, OPTIONS)
+    # frames are half a second apart, the window is half a second: the first scan is not needed
+    assert (placed[0] > CITY.start_s + 0.1) == noted
     assert [f.stat().st_mtime_ns for f in first] == stamps  # kept, not made a second time
     for file in sorted(p for p in session.path.rglob("*") if p.is_file()):
         assert (tmp_path / file.relative_to(output)).read_bytes() == file.read_bytes(), file

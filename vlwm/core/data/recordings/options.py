@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+RECORDING = "recording.json"
+"""file of a session folder with the plan and the report of its conversion"""
+
 
 @dataclass(frozen=True)
 class ConvertOptions:
@@ -32,7 +35,12 @@ class ConvertOptions:
 
 @dataclass
 class ConvertReport:
-    """Counts of one conversion, for the operator and for `recording.json`."""
+    """Counts of one conversion, for the operator and for `recording.json`.
+
+    Attributes:
+        faults: other mounts or times that the scans agree with clearly better, one sentence each.
+        cannot_tell: faults that the motion of the vehicle does not show.
+    """
 
     session: str
     frames: int = 0
@@ -48,3 +56,5 @@ class ConvertReport:
     known_share: float = 0.0
     notes: list[str] = field(default_factory=list)
     damaged: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    cannot_tell: list[str] = field(default_factory=list)

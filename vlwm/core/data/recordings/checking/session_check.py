@@ -20,7 +20,9 @@ from vlwm.core.data.recordings.checking.frame_pairs import MOST_PAIRS, FramePair
 from vlwm.core.data.recordings.checking.mount_fit import fitted_mount
 from vlwm.core.data.recordings.checking.readings import READINGS
 from vlwm.core.data.recordings.formats.extrinsic import TOLERANCE
+from vlwm.core.data.recordings.options import RECORDING
 from vlwm.core.data.session import Session
+from vlwm.core.files import read_json
 from vlwm.core.geometry.frames import (
     LINEAR_VELOCITY,
     ego_of,
@@ -70,6 +72,7 @@ def check_session(session: Session, grid: VoxelGrid) -> SessionCheck:
     check = SessionCheck(session.path.name, len(session.numbers))
     _check_times(session, check)
     _check_mounts(session.meta.sensors, check)
+    _add_scan_fit(session, check)
     ego = ego_of(session.poses, session.ground_z)
     turn = float(np.degrees(np.abs(wrap_angle(np.diff(ego[:, 3]))).sum()))
     way = float(np.linalg.norm(np.diff(ego[:, :2], axis=0), axis=1).sum())
@@ -133,6 +136,25 @@ def _check_mounts(sensors: Mapping[str, Any], found: SessionCheck) -> None:
             continue
         if error > TOLERANCE or mirrors:
             found.faults.append(f"the mount of {name} in session.json is not a rotation")
+
+
+def _add_scan_fit(session: Session, found: SessionCheck) -> None:
+    """Add what the scans of a recording said of their mount before they were added up.
+
+    Scans that are accumulated with a wrong mount agree with each other, so cells alone hide it.
+    """
+    file = session.path / RECORDING
+    if not file.is_file():
+        return
+    report = read_json(file).get("report", {})
+    if "faults" not in report:
+        found.cannot_tell.append(
+            "a wrong mount: this session was accumulated without comparing its scans; prepare it "
+            "again"
+        )
+        return
+    found.faults += [f"by its scans, {sentence}" for sentence in report["faults"]]
+    found.cannot_tell += [f"by its scans, {sentence}" for sentence in report["cannot_tell"]]
 
 
 def _check_readings(session: Session, grid: VoxelGrid, found: SessionCheck, *, turns: bool) -> None:
