@@ -19,6 +19,7 @@ from vlwm.core.data.recordings.pose_track import PoseTrack, matrix_of
 from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.data.recordings.scan_fit import ScanFit, chosen_pairs
 from vlwm.core.data.session import Session
+from vlwm.core.errors import DataError
 from vlwm.core.geometry.frames import quaternion_from_rpy
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -134,8 +135,8 @@ def test_prepare_says_it_and_strict_ends_with_4(tmp_path: Path) -> None:
     free = run(*line)
     assert free.exit_code == 0 and "the mount of the sensor is off" in free.stderr
     strict = run(*line, "--strict")
-    assert strict.exit_code == 4
-    assert "the scans contradict their mount" in strict.stderr
+    assert isinstance(strict.exception, DataError) and strict.exception.exit_code == 4
+    assert "the scans contradict their mount" in strict.exception.what
     (session,) = (p.parent for p in (tmp_path / "out").rglob("session.json"))
     found = check_session(Session(session), GRID)
     assert any(s.startswith("by its scans, the mount of the sensor is off") for s in found.faults)
