@@ -203,11 +203,10 @@ class RecordingRequest:
 
 def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
     """Write the sessions of the recordings into `target` and report each."""
-    from vlwm.commands.shared.output import emit_json, note, warn
+    from vlwm.commands.shared.output import emit_json, warn
     from vlwm.commands.shared.prepare_output import train_command
     from vlwm.core.data.recordings.convert import convert
     from vlwm.core.data.recordings.options import ConvertOptions
-    from vlwm.core.errors import DataError
     from vlwm.core.geometry.grid import VoxelGrid
     from vlwm.core.parallel import each
 
@@ -234,28 +233,7 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
 
     done = each(converted, range(len(recordings)), request.workers)
     for recording, known, report in zip(recordings, before, done, strict=True):
-        for line in recording.notes[:known]:
-            note(f"{recording.name}: {line}")
-        for line in report.notes[known:]:
-            warn(f"{recording.name}: {line}")
-        for line in report.faults:
-            warn(f"{recording.name}: {line}")
-        for line in report.cannot_tell:
-            note(f"{recording.name}: cannot tell: {line}")
-        for file, reason in report.damaged[:5]:
-            warn(f"left out: {file}: {reason}")
-        if report.damaged and request.strict:
-            raise DataError(
-                f"{len(report.damaged)} files could not be read",
-                where=report.damaged[0][0],
-                remedy="copy them again; without --strict they are left out and counted",
-            )
-        if report.faults and request.strict:
-            raise DataError(
-                f"the scans contradict their mount or their times: {report.faults[0]}",
-                where=recording.name,
-                remedy="correct the extrinsic, or give --lidar-delay SECONDS, and prepare again",
-            )
+        _tell(recording, known, report, strict=request.strict)
         reports.append(report)
         if not request.json:
             _show(report, target)
@@ -265,6 +243,39 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
         emit_json({"output": str(target), "sessions": [asdict(r) for r in reports]})
     else:
         print(f"next: {train_command(target, request.config, request.sets)}")
+
+
+def _tell(recording: Recording, known: int, report: ConvertReport, *, strict: bool) -> None:
+    """Print the notes of a recording, `known` of them from before it was converted, and its faults.
+
+    Raises:
+        DataError: with `strict`, files could not be read, or the scans contradict their mount.
+    """
+    from vlwm.commands.shared.output import note, warn
+    from vlwm.core.errors import DataError
+
+    for line in recording.notes[:known]:
+        note(f"{recording.name}: {line}")
+    for line in report.notes[known:]:
+        warn(f"{recording.name}: {line}")
+    for line in report.faults:
+        warn(f"{recording.name}: {line}")
+    for line in report.cannot_tell:
+        note(f"{recording.name}: cannot tell: {line}")
+    for file, reason in report.damaged[:5]:
+        warn(f"left out: {file}: {reason}")
+    if report.damaged and strict:
+        raise DataError(
+            f"{len(report.damaged)} files could not be read",
+            where=report.damaged[0][0],
+            remedy="copy them again; without --strict they are left out and counted",
+        )
+    if report.faults and strict:
+        raise DataError(
+            f"the scans contradict their mount or their times: {report.faults[0]}",
+            where=recording.name,
+            remedy="correct the extrinsic, or give --lidar-delay SECONDS, and prepare again",
+        )
 
 
 def _show_plan(recordings: list[Recording], request: RecordingRequest, target: Path) -> None:
