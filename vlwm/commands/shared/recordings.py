@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -221,8 +222,7 @@ def convert_recordings(request: RecordingRequest, config: Config, target: Path) 
     )
     if request.lidar:
         warn("--lidar has no effect: the scans stay in the recording")
-    reports = []
-    recordings = open_recordings(request)
+    reports, recordings = [], open_recordings(request)
     if request.dry_run:
         _show_plan(recordings, request, target)
         return
@@ -288,7 +288,7 @@ def _show_plan(recordings: list[Recording], request: RecordingRequest, target: P
             note(f"{recording.name}: {line}")
         times = recording.poses.times_s
         seconds = float(times[-1] - times[0]) if len(times) else 0.0
-        frames = int(seconds * request.rate_hz) + 1 if len(times) else 0
+        frames = int(seconds * request.rate_hz) + bool(len(times))
         plan.append({"name": recording.name, "agent": str(recording.agent), "seconds": seconds,
                      "poses": len(times), "frames_at_most": frames})  # fmt: skip
     if request.json:
@@ -368,35 +368,29 @@ def _agent(text: str | None) -> str | None:
 
 
 class _Progress:
-    """Report a session's progress every few seconds."""
+    """Report a session's progress every ten seconds."""
 
-    def __init__(self, every_s: float = 10.0) -> None:
-        import time
-
-        self.every_s, self.last = every_s, time.monotonic()
+    def __init__(self) -> None:
+        self.last = monotonic()
 
     def __call__(self, session: str, done: int, total: int) -> None:
-        import time
-
         from vlwm.commands.shared.output import note
 
-        now = time.monotonic()
-        if now - self.last >= self.every_s:
-            self.last = now
+        if monotonic() - self.last >= 10.0:
+            self.last = monotonic()
             note(f"{session}: {done} of {total} frames")
 
 
 def _show(report: ConvertReport, target: Path) -> None:
     from vlwm.commands.shared.output import print_table
 
-    moving = "0" if not report.moving_points else f"{report.moving_points}"
     share = 100 * report.moving_points / max(1, report.points)
     rows = [
         ["frames", str(report.frames)],
         ["frames without pose or points", str(report.without_pose)],
         ["scans, points", f"{report.scans}, {report.points}"],
         ["deskewed", "by the time of each point" if report.deskewed else "no times of points"],
-        ["moving points left out", f"{moving} ({share:.2f} %)"],
+        ["moving points left out", f"{report.moving_points} ({share:.2f} %)"],
         ["position spikes removed, jumps", f"{report.position_spikes}, {report.jumps}"],
         ["velocities clamped", str(report.clamped_velocities)],
         ["occupied, known", f"{100 * report.occupied_share:.2f} %, "
