@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import cv2
 import numpy as np
@@ -24,6 +24,15 @@ _SAVE_S = 10.0  # between two notes of the progress
 _IMAGE_NEAR_S = 0.15  # a picture farther in time from a frame is not its picture
 
 
+class Progress(TypedDict):
+    """Describe how far a conversion got: terrain of each frame, whole frames, counts of the scans."""
+
+    levels: list[float | None]
+    ground: list[float]
+    cells: list[int]
+    scans: dict[str, float]
+
+
 class ProgressFile:
     """Note how far a conversion got, so that the next start goes on there.
 
@@ -35,15 +44,15 @@ class ProgressFile:
         self.path = folder / _PROGRESS
         self._last_s = time.monotonic()
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> Progress | None:
         """Return the last note, or None without one that can be read."""
         try:
             found = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) else None
+        return cast(Progress, found) if isinstance(found, dict) else None
 
-    def note(self, values: Callable[[], dict[str, Any]]) -> None:
+    def note(self, values: Callable[[], Progress]) -> None:
         """Write what `values` returns, at most every few seconds."""
         if time.monotonic() - self._last_s >= _SAVE_S:
             self._last_s = time.monotonic()

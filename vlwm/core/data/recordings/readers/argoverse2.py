@@ -76,7 +76,7 @@ def _log(folder: Path) -> Recording:
     )
 
 
-def _whole(times: NDArray[Any]) -> NDArray[np.int64]:
+def _whole(times: NDArray[np.generic]) -> NDArray[np.int64]:
     """Return time stamps (N,) as integers.
 
     Raises:
