@@ -25,7 +25,7 @@ _IMAGE_NEAR_S = 0.15  # a picture farther in time from a frame is not its pictur
 
 
 class Progress(TypedDict):
-    """Describe how far a conversion got: terrain of each frame, whole frames, counts of the scans."""
+    """Describe how far a conversion got: terrain by frame, whole frames, counts of the scans."""
 
     levels: list[float | None]
     ground: list[float]
