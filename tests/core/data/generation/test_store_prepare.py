@@ -112,6 +112,27 @@ def test_machines_that_walk_in_step_part_by_pauses_of_their_own(
     assert longest[0] == 0 and len(longest) == 4 and all(0.1 <= s < 10 for s in longest[1:])
 
 
+def test_a_session_with_a_note_comes_last_and_no_note_stays(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note says that some machine makes the session; one that vanished leaves its note."""
+    names, store, made = session_names(SMALL), tmp_path / "s", list[str]()
+    store.mkdir()
+    for name in names[:2]:
+        (store / f"{name}.making").write_bytes(b"1")
+    original = SessionMaker.shard
+
+    def watched(maker: SessionMaker, index: int, on_frames: OnFrames) -> bytes:
+        made.append(names[index])
+        assert (store / f"{names[index]}.making").exists()
+        return original(maker, index, on_frames)
+
+    monkeypatch.setattr(SessionMaker, "shard", watched)
+    assert make(store, order_seed=3).made == 4
+    assert set(made[2:]) == set(names[:2])
+    assert content(store) == content(whole)
+
+
 def test_a_planned_session_depends_on_city_plan_and_index_alone() -> None:
 
     one, other = (plan_session(city(), SMALL, index, grid()) for index in (2, 2))

@@ -6,6 +6,10 @@ session in a folder that it deletes afterwards, looks again, and writes the shar
 machines that make the same session write the same content; the first shard stays, and one that
 differs is reported. The machine that sees the last shard writes `splits.json`, and so does every
 later one, with the same bytes.
+
+While a machine makes a session, a note of it lies in the store. It is a hint and no lock: others
+make the sessions without a note first, then wait as long as a session takes, then make those too,
+since a machine that vanished leaves its note.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ _PATIENCE = 1.5
 _LOOK_S = 5.0
 
 SPLITS_FILE = "splits.json"
+NOTE = ".making"
+"""follows the name of a session that some machine makes, or made when it vanished"""
 
 
 @dataclass
@@ -128,6 +134,7 @@ def prepare_store(
     report.finished = not _missing(store, names, range(len(names)))
     if report.finished:
         store.write(SPLITS_FILE, splits.to_text().encode())
+        _remove_notes(store)  # of machines that vanished
     return report
 
 
@@ -146,17 +153,21 @@ def _walk(
     done, session_s, put_s, met = 0, 0.0, 0.0, False
     at_first = len(_missing(store, maker.names, mine))
     while missing := _missing(store, maker.names, mine):
-        left = [places[index] for index in missing]
+        noted = _noted(store, maker.names)
+        left = [places[index] for index in missing if index not in noted]
         others = at_first - len(missing) > done - report.twice
-        if session_s and others and order.all_in_work(left):
+        if session_s and (not left or (others and order.all_in_work(left))):
             # others are probably about to write these: their machines get the time of one session
-            left = _wait(store, maker.names, mine, _PATIENCE * session_s, left, places)
+            left = _wait(store, maker.names, mine, _PATIENCE * session_s, missing)
             if not left:
                 break
-        index = mine[order.choose(left, met=met)]
+            left = [places[index] for index in left]
+        index = mine[order.choose(left or [places[index] for index in missing], met=met)]
         time.sleep(random.uniform(0.0, longest_pause_s(done, session_s, put_s)))
-        begun = time.monotonic()
+        begun, note = time.monotonic(), maker.names[index] + NOTE
+        store.write(note, b"1")
         outcome = maker.put(store, index, on_frames)
+        store.delete(note)
         session_s, put_s = time.monotonic() - begun, outcome.put_s
         _count(report, outcome)
         met = outcome.twice
@@ -169,15 +180,26 @@ def _wait(
     names: Sequence[str],
     mine: Sequence[int],
     seconds: float,
-    left: list[int],
-    places: dict[int, int],
+    missing: list[int],
 ) -> list[int]:
-    """Wait for other machines to write the last sessions; return the places still missing."""
+    """Wait for other machines to write the last sessions; return those still missing."""
     until = time.monotonic() + seconds
-    while left and time.monotonic() < until:
+    while missing and time.monotonic() < until:
         time.sleep(min(_LOOK_S, seconds / 10))
-        left = [places[index] for index in _missing(store, names, mine)]
-    return left
+        missing = _missing(store, names, mine)
+    return missing
+
+
+def _noted(store: ObjectStore, names: Sequence[str]) -> set[int]:
+    """Return the sessions that other machines say to make."""
+    notes = {name for name in store.list() if name.endswith(NOTE)}
+    return {index for index, name in enumerate(names) if name + NOTE in notes}
+
+
+def _remove_notes(store: ObjectStore) -> None:
+    for name in store.list():
+        if name.endswith(NOTE):
+            store.delete(name)
 
 
 def _count(report: StoreReport, outcome: Outcome) -> None:
