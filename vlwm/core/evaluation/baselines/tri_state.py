@@ -109,7 +109,7 @@ class Evidence:
 
 
 class Filling:
-    """What fills the unknown around the occupied cells of one frame; each part is made once.
+    """Fills the unknown around the occupied cells of one frame; each part is made once.
 
     Args:
         occupied, unknown: bool (X, Y, Z).
