@@ -240,14 +240,14 @@ def chosen_pairs(poses: PoseTrack) -> tuple[list[tuple[float, float]], NDArray[n
     best: dict[int, None] = {}
     for fault in (0, 1):
         taken: dict[float, int] = {}
-        order = [k for k in np.argsort(-size[:, fault], kind="stable") if size[k, fault] > _SHOWN_M]
-        for k in order:
+        largest_first = np.argsort(-size[:, fault], kind="stable").tolist()
+        for k in (row for row in largest_first if size[row, fault] > _SHOWN_M):
             first = round(found[k][0])
             if taken.get(first, 0) < 2 and sum(taken.values()) < _PAIRS // 2:
                 taken[first] = taken.get(first, 0) + 1
-                best[int(k)] = None
-    rows = sorted(best, key=lambda k: found[k])
-    return [found[k] for k in rows], size[rows] > _SHOWN_M
+                best[k] = None
+    chosen = sorted(best, key=lambda k: found[k])
+    return [found[k] for k in chosen], size[chosen] > _SHOWN_M
 
 
 def _moved(points: Floats, matrix: Floats) -> Floats:
@@ -275,7 +275,7 @@ def _on_walls(points: Floats) -> NDArray[np.bool_]:
 
 def _index(points: Floats) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     index = np.floor((points[:, :2] + _REACH_M) / _CELL_M).astype(np.int64)
-    return index, ((index >= 0) & (index < _COUNT)).all(axis=1)
+    return index, np.asarray(((index >= 0) & (index < _COUNT)).all(axis=1))
 
 
 def _in_cells(points: Floats, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:

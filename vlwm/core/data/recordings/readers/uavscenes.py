@@ -153,9 +153,9 @@ def _camera_poses(path: AnyPath) -> tuple[Floats, str, Floats]:
     kept = np.isfinite(matrices).all(axis=(1, 2)) & np.isfinite(stamps)
     matrices = matrices[kept]
     turns = matrices[:, :3, :3]
-    error = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0.0)
+    bent = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2), initial=0.0)
     last = np.abs(matrices[:, 3] - [0.0, 0.0, 0.0, 1.0]).max(axis=1)
-    wrong = (error > _TOLERANCE) | (last > _TOLERANCE) | (np.linalg.det(turns) < 0)
+    wrong = (bent > _TOLERANCE) | (last > _TOLERANCE) | (np.linalg.det(turns) < 0)
     if wrong.any():
         raise DataError(
             f"{int(wrong.sum())} of {len(wrong)} matrices T4x4 are not poses: a rotation, a "
