@@ -28,14 +28,14 @@ _LEVELS = 4
 
 
 def fast_convolutions(device: torch.device) -> AbstractContextManager[object]:
-    """Return bf16 autocast where a processor multiplies tiles of it; else change nothing.
+    """Return bf16 autocast where a processor trains and multiplies tiles of it; else nothing.
 
-    Intel's AMX takes a third of the time of float32; other processors would take longer.
+    Intel's AMX takes a third of the time of float32; other processors would take longer. A forecast
+    stays in float32: its probabilities are those of an exported graph and of other machines.
     """
-    # older versions of torch cannot tell, and stay with float32; so does an exported graph
+    # older versions of torch cannot tell, and stay with float32
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    exported = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    if device.type != "cpu" or exported or not capabilities.get("amx_bf16"):
+    if device.type != "cpu" or not torch.is_grad_enabled() or not capabilities.get("amx_bf16"):
         return nullcontext()
     return torch.autocast("cpu", torch.bfloat16)
 
