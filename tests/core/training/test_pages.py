@@ -39,9 +39,10 @@ ELSEWHERE = (
 REFUSED = {
     "vlwm download --plateau --ward": "cannot reach",
     "vlwm eval release": "no such run",
+    "vlwm eval checkpoints --data s3://BUCKET": "no credentials for the store",
 }
-"""lines that need the network, or a release that the next lines make (test_release.py scores one),
-and what they say without it"""
+"""lines that need the network, a bucket, or a release that the next lines make (test_release.py
+scores one), and what they say without it"""
 SMALL = ("tokyo_small", "TILES", "vlwm eval --split test")
 """words of the README's block for a CPU, whose data are of that config's grid"""
 OTHER = {"--stage world": "alone", "finetune_6dof": "fresh"}

@@ -9,8 +9,8 @@ read ahead is on the disk, or in the store where workers are on other machines.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -108,8 +108,8 @@ class StorePieces:
         for name in store.list():
             store.delete(name)
         if isinstance(store, FolderStore):
-            with suppress(OSError):
-                store.folder.rmdir()
+            # a worker that was killed leaves a file that has no name yet
+            shutil.rmtree(store.folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=4)
