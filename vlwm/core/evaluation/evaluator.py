@@ -6,8 +6,8 @@ arithmetic.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,23 +15,22 @@ import torch
 
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch, collate
-from vlwm.core.data.datasets import KNOWN, WindowDataset, layers_of_task
+from vlwm.core.data.datasets import KNOWN, WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
-from vlwm.core.data.windows import Window, windows_of
+from vlwm.core.data.windows import windows_of
 from vlwm.core.engines import Engine
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation.baselines.fit import OnWindow, fit_baselines
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
-from vlwm.core.evaluation.clusters import cluster_of
 from vlwm.core.evaluation.column_prior import ColumnPrior, evenly, train_prior
 from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.model_forecasts import LEARNED, TrackThresholds
 from vlwm.core.evaluation.scores.score_sheet import score_sheet
 from vlwm.core.evaluation.window_scorer import WindowScorer
-from vlwm.core.evaluation.window_work import Progress, WindowWork, tally_windows
+from vlwm.core.evaluation.window_work import Progress, Subject, WindowWork, tally_windows
 from vlwm.core.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -41,47 +40,6 @@ _FIT_WINDOWS, _FIT_CELLS = 12, 12_000_000  # that the tri-state baselines are fi
 
 Scores = dict[str, Any]
 """The content of scores.json (docs/evaluation.md)."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model or the baselines alone, the windows they are scored on, and the data.
-
-    Attributes:
-        store: packed frames.
-        windows: the windows of the split, evenly thinned where a limit was given.
-        available: windows of the split before thinning.
-        prior: column prior of the train split.
-        scorer: every method on this grid.
-        device: where it computes.
-        observed: the past is what a sensor saw.
-    """
-
-    store: PackedStore
-    windows: list[Window]
-    available: int
-    prior: ColumnPrior
-    scorer: WindowScorer
-    device: torch.device
-    observed: bool = False
-
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Yield the windows in order, on the device, never mirrored."""
-        for start in range(0, len(self.windows), size):
-            yield self.batch(range(start, min(start + size, len(self.windows))))
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Return some windows on the device."""
-        history = self.scorer.history
-        layers = layers_of_task(self.store, semantic=self.scorer.free_class is not None)
-        data = WindowDataset(
-            self.store, self.windows, history, observed=self.observed, layers=layers
-        )
-        return collate([data[0, i] for i in indices]).to(self.device)
-
-    def cluster_of(self, index: int) -> Hashable:
-        """Return the cluster of a window (`clusters.cluster_of`)."""
-        return cluster_of(self.store, self.windows[index], self.scorer.history)
 
 
 def prepare_subject(

@@ -7,26 +7,84 @@ are added up in the order of the windows, so the engine changes no score.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
+from vlwm.core.data.batch import Batch, collate
+from vlwm.core.data.datasets import WindowDataset, layers_of_task
+from vlwm.core.data.packed_store import PackedStore
+from vlwm.core.data.windows import Window
 from vlwm.core.engines import Engine, LocalEngine, in_order
 from vlwm.core.errors import DataError, MachineError
 from vlwm.core.evaluation.accumulators import Tally
+from vlwm.core.evaluation.clusters import cluster_of
+from vlwm.core.evaluation.column_prior import ColumnPrior
+from vlwm.core.evaluation.window_scorer import WindowScorer
 from vlwm.core.files import sha256_file
-
-if TYPE_CHECKING:
-    from vlwm.core.evaluation.evaluator import Subject
-    from vlwm.core.evaluation.load import Opened
 
 Part = tuple[int, int]
 """first window, and the one after the last"""
 Progress = Callable[[int, int], None]
 """Called with (windows scored, windows in all) after every batch; may raise to stop."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model or the baselines alone, the windows they are scored on, and the data.
+
+    Attributes:
+        store: packed frames.
+        windows: the windows of the split, evenly thinned where a limit was given.
+        available: windows of the split before thinning.
+        prior: column prior of the train split.
+        scorer: every method on this grid.
+        device: where it computes.
+        observed: the past is what a sensor saw.
+    """
+
+    store: PackedStore
+    windows: list[Window]
+    available: int
+    prior: ColumnPrior
+    scorer: WindowScorer
+    device: torch.device
+    observed: bool = False
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """Yield the windows in order, on the device, never mirrored."""
+        for start in range(0, len(self.windows), size):
+            yield self.batch(range(start, min(start + size, len(self.windows))))
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return some windows on the device."""
+        history = self.scorer.history
+        layers = layers_of_task(self.store, semantic=self.scorer.free_class is not None)
+        data = WindowDataset(
+            self.store, self.windows, history, observed=self.observed, layers=layers
+        )
+        return collate([data[0, i] for i in indices]).to(self.device)
+
+    def cluster_of(self, index: int) -> Hashable:
+        """Return the cluster of a window (`clusters.cluster_of`)."""
+        return cluster_of(self.store, self.windows[index], self.scorer.history)
+
+
+class OpenedRun(Protocol):
+    """A run that is open with its data (`load.Opened`)."""
+
+    @property
+    def subject(self) -> Subject:
+        """The windows and the model that are scored."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Its file; None for the baselines alone."""
+
 
 _held: dict[str, Subject] = {}
 _holding = threading.Lock()
@@ -76,7 +134,7 @@ class WindowWork:
     """
 
     name: str
-    open: Callable[[], Opened]
+    open: Callable[[], OpenedRun]
     windows: int
     data_hash: str
     checkpoint: str | None
@@ -107,7 +165,7 @@ class WindowWork:
             return _held[key]
 
 
-def fingerprint(opened: Opened) -> tuple[int, str, str | None]:
+def fingerprint(opened: OpenedRun) -> tuple[int, str, str | None]:
     """Return (windows, hash of the data, SHA-256 of the checkpoint), which tell runs apart."""
     file = opened.checkpoint
     subject = opened.subject
