@@ -47,9 +47,19 @@ class Terminal:
         while time.monotonic() < end:
             text = self.screen()
             if good(text):
-                return text
+                return self._whole(text)
             time.sleep(0.1)
         raise AssertionError(f"the screen never showed it:\n{text}")
+
+    def _whole(self, text: str, looks: int = 20) -> str:
+        """Return the first picture that two looks in a row agree on: a single look may meet a
+        picture of which tmux has read only the first lines."""
+        for _ in range(looks):
+            time.sleep(0.05)
+            before, text = text, self.screen()
+            if text == before:
+                break
+        return text
 
 
 @contextlib.contextmanager
