@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -97,9 +98,25 @@ def test_a_worker_with_another_checkpoint_is_refused(run_folder, monkeypatch):
     assert isinstance(error, DataError) and "another run or other data" in str(error)
 
 
-def test_an_engine_does_not_go_with_a_comparison(run_folder):
-    for words in (("--engine", "local", "--compare", run_folder), ("--engine", "spark")):
-        assert isinstance(run(run_folder, *words).exception, UsageError)
+def test_a_comparison_by_workers_elsewhere_is_that_of_one_process(run_folder, monkeypatch):
+    """Each run is opened by the workers under its own name, batches as they are asked for."""
+    other = run_folder.with_name("other")
+    shutil.copytree(run_folder, other)
+    content = load_checkpoint(other / "best.pth")
+    save_checkpoint(other / "best.pth", {**content, "threshold": 0.5})
+    words = ["--compare", run_folder, other, "--split", "all", "--json"]
+    alone = json.loads(run(*words).stdout)
+    monkeypatch.setattr(engines, "open_engine", lambda text, workers: ElsewhereEngine())
+    result = run(*words, "--engine", "dask", "--batch-size", 2)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == alone and alone["windows"] > 1
+    assert alone["scores"][str(run_folder)] != alone["scores"][str(other)]
+
+
+def test_an_unknown_engine_is_refused(run_folder):
+    for words in ((), ("--compare", run_folder)):
+        error = run(run_folder, *words, "--engine", "spark").exception
+        assert isinstance(error, UsageError) and "--engine spark is unknown" in str(error)
 
 
 def test_a_checkpoint_is_refused_data_of_another_grid(run_folder, folder):

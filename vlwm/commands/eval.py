@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vlwm.core.engines import Engine
+    from vlwm.core.evaluation.accumulators import Tally
     from vlwm.core.evaluation.baselines.fitted import FittedBaselines
     from vlwm.core.evaluation.baselines.tri_state import TriState
     from vlwm.core.evaluation.evaluator import Scores
@@ -62,12 +63,17 @@ def evaluate(
     from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
-    runner = _engine(engine, workers, compare=compare)
+    runner = _engine(engine, workers)
     _check_outputs(output, picture, video)
     runs = run or [Path("checkpoints")]
     own = local_data(data, packed_dir)
     if compare:
-        compare_runs(runs, split, own, max_windows, report, json_=json_, on_window=_progress)
+        one = _Request(runs[0], split, data, packed_dir, None, max_windows, None)
+
+        def counted(path: Path, opened: Opened) -> Tally:
+            return _count(opened, replace(one, run=path), batch_size, runner)
+
+        compare_runs(runs, split, own, max_windows, report, json_=json_, count=counted)
         return
     _check_single(runs)
     release = None if baselines_only else release_folder(runs[0])
@@ -152,6 +158,14 @@ def _score(opened: Opened, request: _Request, batch_size: int, engine: Engine | 
     )
 
 
+def _count(opened: Opened, request: _Request, batch_size: int, engine: Engine | None) -> Tally:
+    """Return the counts of all windows of one run of a comparison."""
+    from vlwm.core.evaluation.window_work import tally_windows
+
+    work = None if engine is None or not engine.elsewhere else _work(opened, request)
+    return tally_windows(opened.subject, batch_size, _progress(), engine, work)
+
+
 def _work(opened: Opened, request: _Request) -> WindowWork:
     """Return what the workers of an engine are to do."""
     from vlwm.core.evaluation.window_work import WindowWork, fingerprint
@@ -174,20 +188,17 @@ def _absolute(name: str | None) -> str | None:
     return name if name is None or not Path(name).exists() else str(Path(name).resolve())
 
 
-def _engine(text: str | None, workers: int, *, compare: bool) -> Engine | None:
+def _engine(text: str | None, workers: int) -> Engine | None:
     """Return the engine of --engine; None without the option.
 
     Raises:
-        UsageError: it is unknown, or given with --compare.
+        UsageError: it is unknown.
     """
     from vlwm.core.engines import open_engine
-    from vlwm.core.errors import UsageError
     from vlwm.core.hardware.host import usable_workers
 
     if text is None:
         return None
-    if compare:
-        raise UsageError("--engine does not go with --compare", remedy="leave out one of the two")
     if text == "local":
         return open_engine(text, 1)  # torch uses the cores of this machine by itself
     return open_engine(text, workers or usable_workers())

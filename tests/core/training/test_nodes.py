@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.training.cable import HERE, Cable, cannot_lay
 from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.core.run_folder import RunFolder
 
@@ -161,45 +162,33 @@ def test_other_data_on_one_machine_are_one_sentence(
 
 
 @pytest.fixture
-def namespace() -> Iterator[str]:
-    """A network namespace with a veth pair to this one: out 10.77.0.1 here, in 10.77.0.2 there."""
-    name = f"vlwm{os.getpid()}"
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("needs root and ip netns")
-    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
-        pytest.skip("needs ip netns")
-    inside = ["ip", "netns", "exec", name, "ip"]
-    try:
-        for words in (
-            ["ip", "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", name],
-            ["ip", "addr", "add", "10.77.0.1/24", "dev", "out"], ["ip", "link", "set", "out", "up"],
-            [*inside, "addr", "add", "10.77.0.2/24", "dev", "in"],
-            [*inside, "link", "set", "in", "up"], [*inside, "link", "set", "lo", "up"],
-        ):  # fmt: skip
-            if subprocess.run(words, capture_output=True).returncode:
-                pytest.skip("needs veth pairs")
-        yield name
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False)
-        subprocess.run(["ip", "link", "del", "out"], check=False, capture_output=True)
+def cable() -> Iterator[Cable]:
+    """A cable to a network namespace, the second machine."""
+    reason = cannot_lay()
+    if reason:
+        pytest.skip(reason)
+    with Cable() as laid:
+        yield laid
 
 
 @pytest.mark.ci
+@pytest.mark.parametrize("cut", [Cable.drop_packets, Cable.take_down], ids=["dropped", "down"])
 def test_a_cut_network_is_noticed_on_both_sides(
-    tiny: Any, nodes: Any, tmp_path: Path, tiny_data: Path, namespace: str
+    tiny: Any, nodes: Any, tmp_path: Path, tiny_data: Path, cable: Cable, cut: Any
 ) -> None:
     prefixes = (
-        ("env", "GLOO_SOCKET_IFNAME=out"),
-        ("ip", "netns", "exec", namespace, "env", "GLOO_SOCKET_IFNAME=in"),
+        ("env", f"GLOO_SOCKET_IFNAME={cable.here}"),
+        (*cable.inside, "env", f"GLOO_SOCKET_IFNAME={cable.there}"),
     )
-    run = nodes([tiny_data, tiny_data], address="10.77.0.1", prefixes=prefixes)
+    run = nodes([tiny_data, tiny_data], address=HERE, prefixes=prefixes)
     tiny.wait_for(run.folders[0], "world", 3, run.agents[0])
-    inside = ["ip", "netns", "exec", namespace]
-    subprocess.run([*inside, "ip", "link", "set", "in", "down"], check=True)
+    cut(cable)
     began = time.monotonic()
     for node in range(2):
         run.ended(node, TIMEOUT_S + 60)
-        print(f"node {node} ended {time.monotonic() - began:.1f} s after the cut")
+        took = time.monotonic() - began
+        print(f"node {node} ended within {took:.1f} s of the cut, load {os.getloadavg()[0]:.1f}")
         status = RunFolder(run.folders[node]).read_status()
         assert status is not None and (status["state"], status["exit_code"]) == ("stopped", 75)
         assert load_checkpoint(run.folders[node] / "last.pth")["step"] >= 3
+    assert cable.carried > 100 and cable.dropped > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlwm.core.evaluation.evaluator import Progress
+    from vlwm.core.evaluation.accumulators import Tally
     from vlwm.core.evaluation.load import Opened
 
 
@@ -19,9 +19,12 @@ def compare_runs(
     report: Path | None,
     *,
     json_: bool,
-    on_window: Callable[[], Progress],
+    count: Callable[[Path, Opened], Tally],
 ) -> None:
     """Evaluate each run on the windows of the first and print the differences.
+
+    Args:
+        count: returns the counts of all windows of a run that is open.
 
     Raises:
         UsageError: fewer than two runs.
@@ -30,7 +33,6 @@ def compare_runs(
     from vlwm.commands.shared.output import emit_json, note, print_table
     from vlwm.core.errors import UsageError
     from vlwm.core.evaluation.load import EvalData, open_run
-    from vlwm.core.evaluation.window_work import tally_windows
     from vlwm.core.report.comparison import (
         Compared,
         check_same_windows,
@@ -43,15 +45,15 @@ def compare_runs(
         raise UsageError("--compare needs two runs", remedy="such as vlwm eval --compare A B")
     found: list[Compared] = []
     horizons: list[float] = []
-    every = [(str(run), open_run(run, EvalData(split, data, max_windows))) for run in runs]
-    check_same_windows([(name, opened.subject) for name, opened in every])
+    every = [(run, open_run(run, EvalData(split, data, max_windows))) for run in runs]
+    check_same_windows([(str(run), opened.subject) for run, opened in every])
     for run, opened in every:
         subject = opened.subject
         note(f"evaluating {run} on {len(subject.windows)} windows of split {split}")
         model = subject.scorer.model
         config = {} if model is None else model.config.to_dict() | _training(opened)
-        tally = tally_windows(subject, progress=on_window())
-        found.append(Compared(run, tally, config, subject.store.data_hash))
+        tally = count(run, opened)
+        found.append(Compared(str(run), tally, config, subject.store.data_hash))
         horizons = [float(s) for s in subject.scorer.horizons_s]
     result = comparison(found, horizons)
     if json_:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from vlwm.core.text import plain_reason
 POSE, GROUND, TIME, BELIEVED, BELIEVED_GROUND = slice(0, 13), 13, 14, slice(15, 28), 28
 """places in the row that `read_pose` returns"""
 REMEDY = "write it as in docs/data_format.md, or remove the frame"
+_SHORTEST, _LONGEST = 1e-6, 1e100
+"""lengths of a quaternion that has a direction"""
+_SPLITTER = 2.0**27 + 1.0
 _KEYS = (
     ("position", "xyz"),
     ("orientation", "xyzw"),
@@ -55,7 +59,7 @@ def read_pose(path: Path, crc: int | None) -> list[float]:
             f"a pose lacks what it should have: {plain_reason(error)}", where=path, remedy=REMEDY
         ) from error
     for numbers in (row, other):
-        if not np.isfinite(numbers).all() or np.linalg.norm(numbers[3:7]) < 1e-6:
+        if not np.isfinite(numbers).all() or not _has_direction(numbers[3:7]):
             raise DataError(
                 "a pose holds numbers that are not finite or no orientation",
                 where=path,
@@ -75,10 +79,31 @@ def _pose_numbers(value: Any, ground_z: float) -> list[float]:
     return [*row, float(value.get("ground_z", ground_z))]
 
 
+def _has_direction(quaternion: list[float]) -> bool:
+    return max(map(abs, quaternion)) < _LONGEST and _length(quaternion) >= _SHORTEST
+
+
 def _unit(row: list[float]) -> list[float]:
     """Return the row with its quaternion normalised."""
-    length = float(np.linalg.norm(row[3:7]))
+    length = _length(row[3:7])
     return [*row[:3], *(v / length for v in row[3:7]), *row[7:]]
+
+
+def _length(quaternion: list[float]) -> float:
+    """Return the length of a quaternion, with the same bits on every CPU.
+
+    The squares are added in order, and each product and sum is rounded once. That is what the BLAS
+    of NumPy does on a CPU with AVX-512, and on others not: `np.linalg.norm` differs by a bit.
+    """
+    total = 0.0
+    for v in quaternion:
+        # Dekker's product: v * v is exactly square + error
+        square = v * v
+        high = _SPLITTER * v - (_SPLITTER * v - v)
+        low = v - high
+        error = ((high * high - square) + 2.0 * high * low) + low * low
+        total = math.fsum((total, square, error))  # fsum rounds the exact sum once
+    return math.sqrt(total)
 
 
 def write_pose(
