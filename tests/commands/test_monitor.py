@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from tests import fake_run
 from vlwm.commands.monitor import monitor
 from vlwm.core.errors import DataError
+from vlwm.core.store.objects import open_store
+from vlwm.core.store.progress import session_name
 
 app = typer.Typer()
 app.command()(monitor)
@@ -58,3 +60,22 @@ def test_a_pipe_gets_lines(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [str(folder.path)])
     assert done.exit_code == 0
     assert "  done" in done.stdout and "next: vlwm eval" in done.stdout
+
+
+def test_a_store_tells_what_is_done_and_what_is_missing(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    done = CliRunner().invoke(app, [store.url])
+    assert isinstance(done.exception, DataError) and "nobody has prepared" in str(done.exception)
+    plan = {"sessions": 9, "agents": ["drone"], "city": "Niiza"}
+    store.write("prepare.json", json.dumps(plan).encode())
+    names = [session_name("drone", index) for index in range(9)]
+    store.write(f"{names[0]}.shard", b"12345")
+    line = CliRunner().invoke(app, [store.url, "--once"]).stdout
+    assert line.startswith("Niiza: 1 of 9 sessions, ")
+    assert f"missing: {', '.join(names[1:6])} and 3 more (--json names all)" in line
+    assert json.loads(CliRunner().invoke(app, [store.url, "--json"]).stdout)["missing"] == names[1:]
+    for name in names:
+        store.write(f"{name}.shard", b"12345")
+    store.write("splits.json", b"{}")
+    line = CliRunner().invoke(app, [store.url]).stdout  # ends by itself
+    assert line.startswith("Niiza: 9 of 9 sessions, ") and line.endswith("finished\n")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -64,33 +65,45 @@ def test_addresses_of_a_scheduler() -> None:
     for word, address in (
         ("dask", None),
         ("dask://box:8786", "tcp://box:8786"),
-        ("dask+tls://box:8786/", "tls://box:8786"),
     ):
         engine = open_engine(word, 1)
         assert isinstance(engine, DaskEngine) and engine.address == address
 
 
 class Cluster:
-    """A scheduler and two workers as processes of their own."""
+    """A scheduler and two workers as processes of their own.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for files of the workers.
+        protocol: of all connections.
+        settings: of the environment of all processes.
+    """
+
+    def __init__(
+        self, folder: Path, protocol: str = "tcp", settings: Mapping[str, str] | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.folder = folder
-        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self.port),
-                                     "--no-dashboard")  # fmt: skip
+        self.protocol = protocol
+        self.environment = {**os.environ, **(settings or {})}
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--protocol", protocol,
+            "--no-dashboard",
+        )  # fmt: skip
         self.workers = [self.worker() for _ in range(2)]
 
     def worker(self) -> subprocess.Popen[bytes]:
         return self._start(
-            "worker", f"tcp://127.0.0.1:{self.port}", "--nthreads", "1", "--no-dashboard",
+            "worker", f"{self.protocol}://127.0.0.1:{self.port}", "--nthreads", "1", "--no-dashboard",
             "--no-nanny", "--local-directory", str(self.folder),
         )  # fmt: skip
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "distributed.cli.dask_" + words[0], *words[1:]]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=self.environment)
 
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):
@@ -158,6 +171,72 @@ def test_a_killed_worker_and_a_lost_scheduler_cost_no_session(
     assert contents[0] == contents[1]
     print(f"run {number}: {kept} sessions when the scheduler was lost, {report['made']} after it, "
           f"load {os.getloadavg()[0]:.0f}", flush=True)  # fmt: skip
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """Return the settings of docs/machines.md, with a new certificate that signs itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    folder.mkdir()
+    key, cert = folder / "key.pem", folder / "cert.pem"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    words += ["-subj", "/CN=vlwm", "-addext", "subjectAltName=IP:127.0.0.1"]
+    words += ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run(words, check=True, capture_output=True)
+    settings = {"CA_FILE": str(cert)}
+    for role in ("CLIENT", "SCHEDULER", "WORKER"):
+        settings |= {f"{role}__CERT": str(cert), f"{role}__KEY": str(key)}
+    tls = {f"DASK_DISTRIBUTED__COMM__TLS__{name}": value for name, value in settings.items()}
+    return {**tls, "DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}
+
+
+def test_tls_needs_certificates_that_can_be_read(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="pip install 'vlwm[dask]'")
+    import dask
+
+    word = "dask+tls://box:8786/"
+    with pytest.raises(UsageError, match="needs certificates"):
+        open_engine(word, 1)
+    certificates(tmp_path / "mine")
+    settings = {
+        f"distributed.comm.tls.{name}": str(tmp_path / "mine" / file)
+        for name, file in (
+            ("ca-file", "cert.pem"), ("client.cert", "cert.pem"), ("client.key", "key.pem"),
+        )
+    }  # fmt: skip
+    with dask.config.set(settings):
+        engine = open_engine(word, 1)
+        (tmp_path / "mine" / "cert.pem").unlink()
+        with pytest.raises(UsageError, match="certificates of Dask cannot be read"):
+            open_engine(word, 1)
+    assert isinstance(engine, DaskEngine) and engine.address == "tls://box:8786"
+
+
+@pytest.mark.ci
+def test_a_store_is_filled_over_tls_and_not_by_a_stranger(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="pip install 'vlwm[dask]'")
+    url = (tmp_path / "store").as_uri()
+    ours, foreign = (certificates(tmp_path / name) for name in ("ours", "foreign"))
+    cluster = Cluster(tmp_path, "tls", ours)
+    words = [w.replace("dask://", "dask+tls://") for w in command(url, cluster.port)]
+
+    def tried(settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, capture_output=True, text=True, timeout=_PATIENCE_S,
+            env={**os.environ, **settings},
+        )  # fmt: skip
+
+    try:
+        stranger = tried(foreign)
+        assert stranger.returncode == MachineError.exit_code, stranger.stderr
+        assert "cannot be reached" in stranger.stderr and "Traceback" not in stranger.stderr
+        assert not any(name.endswith(".shard") for name in open_store(url).list())
+        done = tried(ours)
+    finally:
+        cluster.close()
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["finished"] and report["made"] == 8
 
 
 def many_files(folder: Path) -> Path:

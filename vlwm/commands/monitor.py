@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _FETCH_S = 10.0
 """seconds between two looks at a backup"""
+_NAMES = 5
+"""missing sessions that a line names"""
 
 
 def monitor(
@@ -103,7 +105,7 @@ def _follow_store(store: ObjectStore, once: bool, json_: bool, interval: float) 
         else:
             rate = "" if now.per_hour is None else f", {now.per_hour:.1f} an hour"
             left = "" if now.remaining_s is None else f", {now.remaining_s / 60:.0f} min left"
-            few = f", missing: {', '.join(now.missing)}" if 0 < len(now.missing) <= 5 else ""
+            few = _missing_names(now.missing) if once or len(now.missing) <= _NAMES else ""
             done = ", finished" if now.finished else rate + left
             print(
                 f"{now.city}: {now.present} of {now.sessions} sessions, "
@@ -113,6 +115,15 @@ def _follow_store(store: ObjectStore, once: bool, json_: bool, interval: float) 
         if once or json_ or now.finished:
             return
         time.sleep(interval)
+
+
+def _missing_names(missing: list[str]) -> str:
+    """Return the first names of missing sessions as a part of a sentence."""
+    if not missing:
+        return ""
+    more = len(missing) - _NAMES
+    rest = f" and {more} more (--json names all)" if more > 0 else ""
+    return f", missing: {', '.join(missing[:_NAMES])}{rest}"
 
 
 def _find(paths: list[Path], wait: bool) -> list[RunFolder]:

@@ -165,7 +165,7 @@ def open_engine(text: str | None, workers: int) -> Engine:
         workers: processes of this machine, where the engine starts them.
 
     Raises:
-        UsageError: another word, or Dask is not installed.
+        UsageError: another word, Dask is not installed, or TLS lacks its certificates.
     """
     word = text or "local"
     if word == "local":
@@ -184,7 +184,33 @@ def open_engine(text: str | None, workers: int) -> Engine:
         ) from error
     if word == "dask":
         return DaskEngine(None, workers)
+    if scheme == "dask+tls":
+        _check_certificates()
     return DaskEngine(f"{'tls' if scheme == 'dask+tls' else 'tcp'}://{host.rstrip('/')}")
+
+
+def _check_certificates() -> None:
+    """Raise where Dask has no certificates to speak TLS with.
+
+    Raises:
+        UsageError: they are not set, or cannot be read.
+    """
+    from distributed.security import Security
+
+    try:
+        context = Security().get_connection_args("client")["ssl_context"]
+    except OSError as error:  # a file is missing, or is no certificate
+        raise UsageError(
+            f"the certificates of Dask cannot be read ({error})", remedy=_CERTIFICATES
+        ) from error
+    if context is None:
+        raise UsageError("--engine dask+tls needs certificates", remedy=_CERTIFICATES)
+
+
+_CERTIFICATES = (
+    "set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and "
+    "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to their files"
+)
 
 
 def _quiet(*packages: str) -> None:
