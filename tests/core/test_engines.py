@@ -96,8 +96,8 @@ class Cluster:
 
     def worker(self) -> subprocess.Popen[bytes]:
         return self._start(
-            "worker", f"{self.protocol}://127.0.0.1:{self.port}", "--nthreads", "1", "--no-dashboard",
-            "--no-nanny", "--local-directory", str(self.folder),
+            "worker", f"{self.protocol}://127.0.0.1:{self.port}", "--nthreads", "1",
+            "--no-dashboard", "--no-nanny", "--local-directory", str(self.folder),
         )  # fmt: skip
 
     def _start(self, *words: str) -> subprocess.Popen[bytes]:
