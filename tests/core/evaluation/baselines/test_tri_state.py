@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +22,15 @@ from vlwm.core.evaluation.baselines.tri_state import (
     extruded,
     ground_height,
 )
-from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
+from vlwm.core.evaluation.baselines.tri_state_fit import (
+    RADII,
+    RATIOS,
+    REACHES,
+    THRESHOLDS,
+    ValidationWindow,
+    fit_tri_state,
+)
+from vlwm.core.evaluation.metrics import structure_mask
 from vlwm.core.evaluation.zones import SeenPast
 from vlwm.core.geometry.carve import carve
 from vlwm.core.geometry.grid import VoxelGrid
@@ -127,6 +138,55 @@ def test_validation_chooses_odds_that_suit_the_data() -> None:
     plane = fitted.plane("tri_state", evidence, 0)
     assert torch.equal(plane, truth[0] > 0)
     assert TriStateParameters.of(fitted.of("tri_state").content()) == fitted.of("tri_state")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_other_parameters_have_a_higher_sum_of_iou_and_structure_iou(seed: int) -> None:
+    """Against every choice tried by itself; the truth is a ground and a few houses."""
+    rng = np.random.default_rng(seed)
+    truth = torch.zeros((2, *GRID.shape), dtype=torch.uint8)
+    truth[..., GRID.ground_slice] = 1
+    truth[:, 4:9, 5:12, GRID.ground_slice : GRID.ground_slice + 3] = 1
+    # hits below the ground are false and no structure; without them a lower threshold is better
+    share = torch.where(truth[0] > 0, 0.5, 0.02)
+    share[..., GRID.ground_slice] = 1.0
+    share[..., : GRID.ground_slice] = 0.4
+    noise = torch.from_numpy(rng.random((2, 3, *GRID.shape)))
+    occupied = (noise[0] < share).to(torch.uint8)
+    free = ((noise[1] < 0.5) & (occupied == 0)).to(torch.uint8)
+    ego = straight_ego(3)
+    seen, future = SeenPast(occupied, free, ego, ego), ego[-1:].repeat(2, axis=0)
+    layers = np.arange(GRID.shape[2]) == GRID.ground_slice
+    found = fit_tri_state([ValidationWindow(seen, truth, future)], layers, GRID, 3, 2)
+    evidence = list(evidence_of(seen, future, GRID))
+
+    def merit(variant: str, parameters: TriStateParameters, h: int) -> float:
+        plane = TriState(layers, GRID, {variant: parameters}).plane(variant, evidence[h], h)
+        total = 0.0
+        for part in (torch.ones_like(plane), structure_mask(truth[h]) > 0):
+            true = truth[h] > 0
+            total += float((plane & true & part).sum() / ((plane | true) & part).sum())
+        return total
+
+    for variant in ("tri_state", "tri_state_prior"):
+        chosen = found.of(variant)
+        # the odds hold for all horizons, the threshold for one
+        best = sum(merit(variant, chosen, h) for h in range(2))
+        for ratio in RATIOS:
+            tried = [
+                max(
+                    merit(variant, replace(chosen, miss=chosen.hit * ratio, threshold=(t,)), h)
+                    for t in THRESHOLDS
+                )
+                for h in range(2)
+            ]
+            assert best >= sum(tried) - 1e-9
+    bare = found.of("tri_state_prior")
+    for variant, radii in (("tri_state_edges", (1,)), ("tri_state_walls", RADII)):
+        chosen = found.of(variant)
+        for reach, radius in itertools.product(REACHES, radii):
+            other = replace(bare, reach=reach, radius=radius)
+            assert merit(variant, chosen, 0) >= merit(variant, other, 0) - 1e-9
 
 
 def test_names_are_those_of_both_tracks() -> None:

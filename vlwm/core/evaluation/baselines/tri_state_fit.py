@@ -1,8 +1,9 @@
 """Choose the parameters of the tri-state baselines on validation windows.
 
-Hit and miss odds and the threshold of each horizon are exact: the number of frames that saw a cell
-occupied and free takes few values, so one table of counts holds the IoU of every choice. Reach and
-radius are then swept with these.
+The best are those of the highest sum of IoU and structure IoU over the horizons, by which a model
+chooses its own and by which the strongest baseline is chosen. Hit and miss odds and the threshold
+of each horizon are exact: the number of frames that saw a cell occupied and free takes few values,
+so one table of counts holds the scores of every choice. Reach and radius are then swept with these.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from vlwm.core.evaluation.baselines.tri_state import (
     TriStateParameters,
     evidence_of,
 )
+from vlwm.core.evaluation.metrics import ratio, structure_mask
 from vlwm.core.evaluation.zones import SeenPast
 from vlwm.core.geometry.grid import VoxelGrid
 
@@ -60,7 +62,7 @@ def fit_tri_state(
     frames: int,
     horizons: int,
 ) -> TriState:
-    """Return the variants with the parameters of highest IoU on validation windows.
+    """Return the variants with the best parameters on validation windows.
 
     Args:
         windows: validation windows; without any, the parameters are OctoMap's.
@@ -88,41 +90,42 @@ def _evidence_table(
     frames: int,
     horizons: int,
 ) -> np.ndarray:
-    """Return int64 (H, F + 1, F + 1, 2, 2): cells by frames that saw them occupied and free, by
-    whether the prior fills their layer, and by truth."""
+    """Return int64 (H, F + 1, F + 1, 2, 2, 2): cells by frames that saw them occupied and free, by
+    whether the prior fills their layer, whether they are structure, and by truth."""
     size = frames + 1
-    table = np.zeros((horizons, size * size * 4), np.int64)
+    table = np.zeros((horizons, size * size * 8), np.int64)
     prior = torch.as_tensor(layers, dtype=torch.int64)
     for window in windows:
         fill = prior.to(window.truth.device)
         evidence = evidence_of(window.seen, window.future_ego, grid)
         for h, found in enumerate(evidence):
             code = (found.occupied.long() * size + found.free.long()) * 2 + fill
-            code = code * 2 + window.truth[h].long()
-            table[h] += torch.bincount(code.flatten(), minlength=size * size * 4).cpu().numpy()
-    return table.reshape(horizons, size, size, 2, 2)
+            code = (code * 2 + structure_mask(window.truth[h])) * 2 + window.truth[h]
+            table[h] += torch.bincount(code.flatten(), minlength=size * size * 8).cpu().numpy()
+    return table.reshape(horizons, size, size, 2, 2, 2)
 
 
 def _best_odds(table: np.ndarray, *, fill_prior: bool) -> TriStateParameters:
-    """Return odds and thresholds with the highest sum of IoU over the horizons."""
+    """Return the best odds and thresholds for a table of `_evidence_table`."""
     horizons, size = table.shape[:2]
     hits, misses = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     unknown = (hits + misses == 0)[..., None]  # (F + 1, F + 1, 1)
     filled = unknown & np.array([False, True]) & fill_prior  # (F + 1, F + 1, 2)
-    total = table[..., 1].sum(axis=(1, 2, 3))  # (H,)
     best_merit, parameters = -1.0, TriStateParameters()
-    for ratio in RATIOS:
-        odds = _HIT * (hits - ratio * misses)
+    for share in RATIOS:
+        odds = _HIT * (hits - share * misses)
         scores = np.zeros((len(THRESHOLDS), horizons))
         for k, threshold in enumerate(THRESHOLDS):
             occupied = ((odds > threshold)[..., None] & ~unknown) | filled
-            hit = (table[..., 1] * occupied).sum(axis=(1, 2, 3))
-            false = (table[..., 0] * occupied).sum(axis=(1, 2, 3))
-            scores[k] = hit / np.maximum(false + total, 1)
+            said = table * occupied[..., None, None]
+            for part in (slice(None), slice(1, 2)):  # all cells, structure alone
+                empty, hit = said[..., part, :].sum(axis=(1, 2, 3, 4)).T  # (H,) each
+                true = table[..., part, 1].sum(axis=(1, 2, 3, 4))
+                scores[k] += np.nan_to_num(ratio(hit, empty + true))
         merit = float(scores.max(axis=0).sum())
         if merit > best_merit + 1e-12:
             chosen = tuple(THRESHOLDS[k] for k in scores.argmax(axis=0))
-            best_merit, parameters = merit, TriStateParameters(_HIT, _HIT * ratio, chosen)
+            best_merit, parameters = merit, TriStateParameters(_HIT, _HIT * share, chosen)
     return parameters
 
 
@@ -131,9 +134,12 @@ def _best_of(
     windows: Sequence[ValidationWindow],
     chosen: TriState,
 ) -> dict[str, TriStateParameters]:
-    """Return the option of each variant with the highest sum of pooled IoU over the horizons."""
+    """Return the best option of each variant, by counts pooled over the windows."""
     horizons = len(windows[0].truth)
-    counts = {name: np.zeros((len(some), horizons, 2), np.int64) for name, some in options.items()}
+    # (options, horizons, all cells and structure alone, intersection and union)
+    counts = {
+        name: np.zeros((len(some), horizons, 2, 2), np.int64) for name, some in options.items()
+    }
     methods = {
         name: [TriState(chosen.layers, chosen.grid, {name: option}) for option in some]
         for name, some in options.items()
@@ -144,10 +150,17 @@ def _best_of(
             if h % _EVERY:
                 continue
             fillings: Fillings = {}  # all options share what they have in common
-            true = window.truth[h] > 0
+            true, structure = window.truth[h] > 0, structure_mask(window.truth[h]) > 0
             for name, some in methods.items():
                 for k, method in enumerate(some):
                     plane = method.plane(name, found, h, fillings)
-                    counts[name][k, h] += int((plane & true).sum()), int((plane | true).sum())
-    best = {name: (c[..., 0] / np.maximum(c[..., 1], 1)).sum(axis=1) for name, c in counts.items()}
-    return {name: some[int(best[name].argmax())] for name, some in options.items()}
+                    both, either = plane & true, plane | true
+                    counts[name][k, h] += [
+                        [int(both.sum()), int(either.sum())],
+                        [int((both & structure).sum()), int((either & structure).sum())],
+                    ]
+    merits = {
+        name: np.nan_to_num(ratio(c[..., 0], c[..., 1])).sum(axis=(1, 2))
+        for name, c in counts.items()
+    }
+    return {name: some[int(merits[name].argmax())] for name, some in options.items()}
