@@ -20,8 +20,12 @@ from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
 from vlwm.core.data.windows import windows_of
 from vlwm.core.engines import Engine
-from vlwm.core.errors import DataError
-from vlwm.core.evaluation.baselines.fit import OnWindow, fit_baselines
+from vlwm.core.evaluation.baselines.fit import (
+    OnWindow,
+    fit_baselines,
+    fit_motions,
+    split_windows,
+)
 from vlwm.core.evaluation.baselines.fitted import FittedBaselines
 from vlwm.core.evaluation.baselines.tri_state import TriState
 from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow, fit_tri_state
@@ -70,10 +74,9 @@ def prepare_subject(
     chosen = [windows[i] for i in evenly(len(windows), max_windows)]
     prior = train_prior(store, splits)
     if fitted is None and not config.data.observed:  # an observed past has tri-state baselines
-        shape = WindowShape(
-            config.history_frames, config.future_frames, config.frame_dt_s, config.data.observed
+        fitted = fit_baselines(
+            store, splits, _shape(config), torch.device(device), on_window=on_fit
         )
-        fitted = fit_baselines(store, splits, shape, torch.device(device), on_window=on_fit)
     tri_state = tri_state or _tri_state(store, splits, config, prior)
     scorer = WindowScorer(
         store.grid, prior.layers, config.history_frames, config.future_frames,
@@ -87,13 +90,19 @@ def prepare_subject(
 def _tri_state(
     store: PackedStore, splits: Splits, config: Config, prior: ColumnPrior
 ) -> TriState | None:
-    """Return the baselines of an observed past, fitted to validation windows; None without one."""
+    """Return the baselines of an observed past, fitted to validation windows; None without one.
+
+    The motion of their predicted track is the strongest one without learning, as everywhere.
+    """
     if not config.data.observed:
         return None
-    try:
-        windows = windows_of(store, splits, Split.VAL, config.window_frames)
-    except DataError:  # no validation split: the parameters of OctoMap
-        return TriState(prior.layers, store.grid)
+    shape = _shape(config)
+    train, windows = (
+        split_windows(store, splits, name, shape) for name in (Split.TRAIN, Split.VAL)
+    )
+    motions, best = fit_motions(store, train, windows, shape)
+    if not windows:  # the parameters of OctoMap
+        return TriState(prior.layers, store.grid, motion_name=best, motion=motions[best])
     history, grid = config.history_frames, store.grid
     # Several variants are swept over whole frames: fewer windows of large grids.
     most = max(4, min(_FIT_WINDOWS, _FIT_CELLS // grid.num_cells))
@@ -106,7 +115,14 @@ def _tri_state(
         assert window.seen is not None
         inputs.append(ValidationWindow(window.seen, window.truth, window.future_ego))
     fitted = fit_tri_state(inputs, prior.layers, grid, history, config.future_frames)
+    fitted = replace(fitted, motion_name=best, motion=motions[best])
     return replace(fitted, merits=validation_merits(fitted, batches, config))
+
+
+def _shape(config: Config) -> WindowShape:
+    return WindowShape(
+        config.history_frames, config.future_frames, config.frame_dt_s, config.data.observed
+    )
 
 
 def validation_merits(
@@ -194,7 +210,10 @@ def score_subject(
     if scorer.tri_state is not None:
         chosen = scorer.tri_state.parameters
         sheet["tri_state"] = {name: values.content() for name, values in chosen.items()}
-        sheet["baseline_parameters"] = {"validation_merit": dict(scorer.tri_state.merits)}
+        sheet["baseline_parameters"] = {
+            "validation_merit": dict(scorer.tri_state.merits),
+            "motion": scorer.tri_state.motion_name,
+        }
     if scorer.fitted is not None:
         sheet["baseline_parameters"] = scorer.fitted.summary()
     if scorer.model is not None:

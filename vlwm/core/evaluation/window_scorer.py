@@ -197,6 +197,9 @@ class WindowScorer:
             motion = None if learned is None else learned.motion(b)
             twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
             fitted, motions = None, {"constant_twist": twist}
+            if (tri_state := self.tri_state) is not None:
+                ego = tri_state.predicted_ego(window.past, self.dt_s, self.horizons_s)
+                motions[tri_state.motion_name] = ego
             if self.fitted is not None:
                 fitted = BaselineForecasts(window.past, self.fitted, self.grid, self.dt_s)
                 motions |= fitted.ego
@@ -214,8 +217,8 @@ class WindowScorer:
         by_plan = plan_track(window.past, window.future_ego, self.prior, self.grid)
         extra = None
         if self.tri_state is not None and window.seen is not None:
-            twist = predicted_ego(window.past.ego, self.dt_s, self.horizons_s)
-            extra = observed_frames(window, twist, self.tri_state)
+            ego = self.tri_state.predicted_ego(window.past, self.dt_s, self.horizons_s)
+            extra = observed_frames(window, ego, self.tri_state)
         for h, (predicted, (planned, seen)) in enumerate(zip(by_twist, by_plan, strict=True)):
             truth, planes, probability = window.truth[h], {**predicted, **planned}, None
             free = dict[str, Tensor]()

@@ -15,13 +15,15 @@ from vlwm.core.data.batch import collate
 from vlwm.core.data.datasets import WindowDataset
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.splits import Splits
-from vlwm.core.data.windows import windows_of
+from vlwm.core.data.windows import Window, windows_of
 from vlwm.core.errors import DataError
 from vlwm.core.evaluation import evaluator
+from vlwm.core.evaluation.baselines.fit import fit_motions, split_windows
 from vlwm.core.evaluation.baselines.fitted import MEMORY, track_of
-from vlwm.core.evaluation.baselines.tri_state import METHODS, TriState
+from vlwm.core.evaluation.baselines.motions import ConstantTwist, PastMotion
+from vlwm.core.evaluation.baselines.tri_state import METHODS, TriState, evidence_of
 from vlwm.core.evaluation.baselines.tri_state_fit import ValidationWindow
-from vlwm.core.evaluation.eval_windows import windows_in
+from vlwm.core.evaluation.eval_windows import WindowShape, windows_in
 from vlwm.core.evaluation.evaluator import evaluate, validation_merits
 from vlwm.core.evaluation.window_scorer import WindowScorer
 from vlwm.core.geometry.frames import ego_of
@@ -36,6 +38,13 @@ GRID = VoxelGrid.from_range(CONFIG.point_cloud_range, CONFIG.voxel_size)
 def store(tmp_path_factory: pytest.TempPathFactory) -> PackedStore:
     root = make_in(tmp_path_factory.mktemp("noisy"), OBSERVED, frames=12, pose_noise="15cm")
     return PackedStore.open(root, GRID)
+
+
+class Stands(ConstantTwist):
+    """Stays at the last past frame."""
+
+    def expected(self, past: PastMotion) -> np.ndarray:
+        return np.tile(past.ego[:, -1:], (1, len(self.horizons_s), 1))
 
 
 def windows(store: PackedStore) -> WindowDataset:
@@ -111,17 +120,47 @@ def test_tri_state_parameters_are_chosen_on_the_validation_split_alone(
     """Fault: chosen on the windows that are scored."""
     splits = Splits.read(store.root / "splits.json")
     every = windows_of(store, splits, "all", CONFIG.window_frames)
-    of_split = {Split.VAL: every[:1], Split.TEST: every[1:3]}
+    of_split = {Split.TRAIN: every[3:], Split.VAL: every[:1], Split.TEST: every[1:3]}
     fitted_to: list[int] = []
 
     def fit(inputs: list[ValidationWindow], layers: np.ndarray, *more: object) -> TriState:
         fitted_to.append(len(inputs))
         return TriState(layers, GRID)
 
-    monkeypatch.setattr(evaluator, "windows_of", lambda own, splits, split, frames: of_split[split])
+    def of(own: PackedStore, splits: Splits, split: str, *more: object) -> list[Window]:
+        return of_split[Split(split)]
+
+    monkeypatch.setattr(evaluator, "windows_of", of)
+    monkeypatch.setattr(evaluator, "split_windows", of)
     monkeypatch.setattr(evaluator, "fit_tri_state", fit)
     subject = evaluator.prepare_subject(None, store, splits, Split.TEST, CONFIG)
     assert fitted_to == [1] and len(subject.windows) == 2
+
+
+def test_the_predicted_track_moves_by_the_strongest_motion_without_learning(
+    store: PackedStore,
+) -> None:
+    """Fault: constant twist, which any forecast of the motion is above."""
+    splits = Splits.read(store.root / "splits.json")
+    subject = evaluator.prepare_subject(None, store, splits, "all", CONFIG, max_windows=1)
+    shape = WindowShape(CONFIG.history_frames, CONFIG.future_frames, CONFIG.frame_dt_s, True)
+    train, val = (split_windows(store, splits, s, shape) for s in (Split.TRAIN, Split.VAL))
+    _, best = fit_motions(store, train, val, shape)
+    chosen = subject.scorer.tri_state
+    assert chosen is not None and chosen.motion_name == best
+    # a motion that stands still: the evidence is then that of the last past frame's place
+    batch = collate([windows(store)[0, 0]])
+    methods = dataclasses.replace(chosen, motion=Stands(shape.horizons_s))
+    scorer = WindowScorer(
+        GRID, methods.layers, shape.history, shape.future, shape.dt_s, tri_state=methods
+    )
+    (forecast,) = scorer.forecasts(batch)
+    assert forecast.window.seen is not None
+    here = np.tile(forecast.window.past.ego[-1:], (shape.future, 1))
+    evidence = evidence_of(forecast.window.seen, here, GRID)
+    for frame, found in zip(forecast.frames, evidence, strict=True):
+        expected = methods.plane("tri_state", found, frame.horizon)
+        assert torch.equal(frame.planes["tri_state"] > 0, expected)
 
 
 def test_the_baseline_of_an_observed_past_is_the_strongest_of_all_methods(

@@ -67,7 +67,7 @@ def fit_baselines(
         max_windows: validation windows that thresholds come from.
         on_window: called with (windows done, all) after each of them.
     """
-    train, val = (_windows(store, splits, name, shape) for name in (Split.TRAIN, Split.VAL))
+    train, val = (split_windows(store, splits, name, shape) for name in (Split.TRAIN, Split.VAL))
     rows = frame_rows(store, splits, Split.TRAIN)
     rows = rows[evenly(len(rows), MOST_FRAMES)]
     column = store.column_prior(rows)
@@ -91,10 +91,13 @@ def _frames_of(store: PackedStore, windows: Sequence[Window], shape: WindowShape
     return WindowDataset(store, windows, shape.history, observed=shape.observed, layers=KNOWN)
 
 
-def _windows(store: PackedStore, splits: Splits, split: str, shape: WindowShape) -> list[Window]:
+def split_windows(
+    store: PackedStore, splits: Splits, split: str, shape: WindowShape
+) -> list[Window]:
+    """Return the windows of a split; none of an empty one."""
     try:
         return windows_of(store, splits, split, shape.history + shape.future)
-    except DataError:  # an empty split
+    except DataError:
         return []
 
 

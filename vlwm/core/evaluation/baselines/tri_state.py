@@ -6,10 +6,10 @@
     tri_state_walls      and seen walls extruded between ground and the roof height seen near them
     tri_state_ground     and the ground plane through the seen ground, in place of the prior's
 
-Each exists in both tracks: under the predicted motion by these names, under the true motion with
-the prefix `true_pose_`. Evidence is read at the nearest cell of each frame. The sum is that of
-OctoMap (Hornung et al., Autonomous Robots 2013) while it stays inside OctoMap's clamping bounds,
-which four frames of evidence do.
+Each exists in both tracks: under the strongest motion without learning by these names, under the
+true motion with the prefix `true_pose_`. Evidence is read at the nearest cell of each frame. The
+sum is that of OctoMap (Hornung et al., Autonomous Robots 2013) while it stays inside OctoMap's
+clamping bounds, which four frames of evidence do.
 
 Axes: F past and H future frames, X, Y, Z cells.
 """
@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlwm.core.evaluation.baselines.motions import MotionBaseline
+from vlwm.core.evaluation.baselines.warps import PastFrames, predicted_ego
 from vlwm.core.evaluation.zones import SeenPast
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.warp import ego_memory
@@ -169,12 +171,22 @@ class TriState:
         parameters: of each variant; what a variant does not use is ignored.
         merits: method without learning -> sum of IoU and structure IoU over the horizons, on
             validation; empty without validation windows.
+        motion_name, motion: the motion of the predicted track; None: constant twist, unfitted.
     """
 
     layers: np.ndarray
     grid: VoxelGrid
     parameters: dict[str, TriStateParameters] = field(default_factory=dict)
     merits: dict[str, float] = field(default_factory=dict)
+    motion_name: str = "constant_twist"
+    motion: MotionBaseline | None = None
+
+    def predicted_ego(self, past: PastFrames, dt_s: float, horizons_s: np.ndarray) -> np.ndarray:
+        """Return future ego frames float64 (H, 4) of a window by the motion."""
+        if self.motion is None:
+            return predicted_ego(past.ego, dt_s, horizons_s)
+        moved: np.ndarray = self.motion.expected(past.motion(dt_s))[0]
+        return moved
 
     def of(self, variant: str) -> TriStateParameters:
         """Return the parameters of a variant."""

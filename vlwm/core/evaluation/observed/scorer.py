@@ -48,7 +48,7 @@ def observed_frames(
 
     Args:
         window: with an observed past.
-        predicted_ego: float64 (H, 4), future ego frames by constant twist, for the predicted track.
+        predicted_ego: float64 (H, 4), future ego frames by the methods' motion.
         methods: the tri-state baselines.
     """
     seen, grid = window.seen, methods.grid
