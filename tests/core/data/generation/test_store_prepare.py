@@ -133,6 +133,28 @@ def test_a_session_with_a_note_comes_last_and_no_note_stays(
     assert content(store) == content(whole)
 
 
+def test_a_session_that_another_machine_begins_during_a_pause_comes_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, store, made, noted = session_names(SMALL), tmp_path / "s", list[int](), list[int]()
+    original = SessionMaker.shard
+
+    def watched(maker: SessionMaker, index: int, on_frames: OnFrames) -> bytes:
+        made.append(index)
+        return original(maker, index, on_frames)
+
+    def pause(low: float, high: float) -> float:
+        if made and not noted:  # the session that this machine would walk to
+            noted.append((made[0] + 1) % len(names))
+            (store / f"{names[noted[0]]}.making").write_bytes(b"1")
+        return low
+
+    monkeypatch.setattr(SessionMaker, "shard", watched)
+    monkeypatch.setattr("random.uniform", pause)
+    assert make(store, order_seed=0).made == 4
+    assert made[-1] == noted[0]
+
+
 def test_a_planned_session_depends_on_city_plan_and_index_alone() -> None:
 
     one, other = (plan_session(city(), SMALL, index, grid()) for index in (2, 2))

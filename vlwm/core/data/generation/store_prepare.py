@@ -152,7 +152,12 @@ def _walk(
     places = {index: place for place, index in enumerate(mine)}
     done, session_s, put_s, met = 0, 0.0, 0.0, False
     at_first = len(_missing(store, maker.names, mine))
-    while missing := _missing(store, maker.names, mine):
+    while _missing(store, maker.names, mine):
+        # before the look: what others began meanwhile is seen
+        time.sleep(random.uniform(0.0, longest_pause_s(done, session_s, put_s)))
+        missing = _missing(store, maker.names, mine)
+        if not missing:
+            break
         noted = _noted(store, maker.names)
         left = [places[index] for index in missing if index not in noted]
         others = at_first - len(missing) > done - report.twice
@@ -163,7 +168,6 @@ def _walk(
                 break
             left = [places[index] for index in left]
         index = mine[order.choose(left or [places[index] for index in missing], met=met)]
-        time.sleep(random.uniform(0.0, longest_pause_s(done, session_s, put_s)))
         begun, note = time.monotonic(), maker.names[index] + NOTE
         store.write(note, b"1")
         outcome = maker.put(store, index, on_frames)
