@@ -44,6 +44,14 @@ FAULTS = [
     ("--dataset kitti --input nowhere", "no such folder"),
     ("--points .", "--points needs the poses of the vehicle"),
     ("--points . --poses . --agents both", "a recording is made by one vehicle, not by both"),
+    ("--poses slam.txt", "--poses needs the points of a recording"),
+    ("--poses-of sensor", "--poses-of needs the points of a recording"),
+    ("--topic-pose /odom --input .", "--topic-pose needs the points of a recording"),
+    ("--points . --dataset kitti --input .", "--points and --dataset exclude each other"),
+    ("--dataset kitti --input . --poses a.txt", "--poses does not go with --dataset kitti"),
+    ("--points . --poses . --topic-pose /odom", "--topic-pose belongs to a ROS bag"),
+    ("--points b.bag --poses-of lidar", "--poses-of lidar is unknown"),
+    ("--points b.bag --axes nwu", "--axes nwu is unknown"),
 ]
 
 

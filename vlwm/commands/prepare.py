@@ -110,6 +110,7 @@ def prepare(
     if check is not None:
         rec.check_sessions(check, resolved, strict=strict, json=json_)
         return
+    rec.refuse_strays(request)
     if request.asked:
         rec.convert_recordings(request, resolved, target)
         return

@@ -14,6 +14,7 @@ from vlwm.core.vocabulary import Agent
 if TYPE_CHECKING:
     from vlwm.core.config.schema import Config
     from vlwm.core.data.recordings.options import ConvertReport
+    from vlwm.core.data.recordings.readers.bags import BagSource
     from vlwm.core.data.recordings.recording import Recording
 
 _PANEL = "Recordings"
@@ -201,6 +202,47 @@ class RecordingRequest:
         """Return True where a recording, not a city model, is to be read."""
         return self.points is not None or self.dataset is not None
 
+    @property
+    def bag_parts(self) -> list[str]:
+        """Return the options given that describe parts of a bag alone."""
+        values = {"--topic-points": self.topic_points, "--topic-pose": self.topic_pose,
+                  "--body-frame": self.body_frame}  # fmt: skip
+        return [name for name, value in values.items() if value is not None]
+
+    @property
+    def parts(self) -> list[str]:
+        """Return the options given that describe parts of any recording."""
+        values = {"--poses": self.poses, "--extrinsic": self.extrinsic, "--axes": self.axes}
+        found = [name for name, value in values.items() if value is not None]
+        return [*found, *([] if self.poses_of == "body" else ["--poses-of"]), *self.bag_parts]
+
+
+def refuse_strays(request: RecordingRequest) -> None:
+    """Raise UsageError where an option would have no effect."""
+    from vlwm.core.data.recordings.readers.bags import is_bag
+    from vlwm.core.errors import UsageError
+
+    if not request.asked and request.parts:
+        raise UsageError(
+            f"{request.parts[0]} needs the points of a recording",
+            remedy="give --points DIR|CSV|BAG, or --dataset rosbag --input DIR",
+        )
+    if request.points is not None and request.dataset is not None:
+        raise UsageError(
+            "--points and --dataset exclude each other",
+            remedy="give --dataset NAME --input DIR, or --points with --poses",
+        )
+    if request.dataset not in (None, "rosbag") and request.parts:
+        raise UsageError(
+            f"{request.parts[0]} does not go with --dataset {request.dataset}, which has its own",
+            remedy="leave it out, or read the parts with --points and --poses",
+        )
+    if request.points is not None and not is_bag(request.points) and request.bag_parts:
+        raise UsageError(
+            f"{request.bag_parts[0]} belongs to a ROS bag, and --points names none",
+            remedy="leave it out",
+        )
+
 
 def convert_recordings(request: RecordingRequest, config: Config, target: Path) -> None:
     """Write the sessions of the recordings into `target` and report each."""
@@ -309,24 +351,14 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
         UsageError: an option is missing or contradicts another.
         DataError: a source is missing or damaged.
     """
-    from vlwm.core.data.recordings.readers.bags import BagSource, is_bag, read_bag
+    from vlwm.core.data.recordings.readers.bags import is_bag, read_bag
     from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
     from vlwm.core.errors import UsageError
 
     if request.dataset is not None:
         return _dataset(request, request.dataset)
     if request.points is not None and is_bag(request.points):
-        bag = BagSource(
-            path=request.points,
-            topic_points=request.topic_points,
-            topic_pose=request.topic_pose,
-            body_frame=request.body_frame,
-            poses=request.poses,
-            extrinsic=request.extrinsic,
-            axes=request.axes,
-            agent=_agent(request.agent) or Agent.DRONE,
-        )
-        return [read_bag(bag)]
+        return [read_bag(_bag(request, request.points))]
     if request.points is None or request.poses is None:
         raise UsageError(
             "--points needs the poses of the vehicle",
@@ -343,15 +375,35 @@ def open_recordings(request: RecordingRequest) -> list[Recording]:
     return [read_folder(source)]
 
 
+def _bag(request: RecordingRequest, path: Path) -> BagSource:
+    """Return what a request takes from a bag."""
+    from vlwm.core.data.recordings.readers.bags import BagSource
+
+    return BagSource(
+        path=path,
+        topic_points=request.topic_points,
+        topic_pose=request.topic_pose,
+        body_frame=request.body_frame,
+        poses=request.poses,
+        extrinsic=request.extrinsic,
+        axes=request.axes,
+        agent=_agent(request.agent) or Agent.DRONE,
+        poses_of=request.poses_of,
+    )
+
+
 def _dataset(request: RecordingRequest, name: str) -> list[Recording]:
     """Return the recordings of all --input folders of a named data set."""
     from dataclasses import replace
 
+    from vlwm.core.data.recordings.readers.bags import read_bags
     from vlwm.core.data.recordings.readers.registry import read_dataset
     from vlwm.core.errors import UsageError
 
     if not request.inputs:
         raise UsageError(f"--dataset {name} needs its folder", remedy="give --input DIR")
+    if name == "rosbag" and request.parts:
+        return [r for root in request.inputs for r in read_bags(root, _bag(request, root))]
     found = [r for root in request.inputs for r in read_dataset(name, root)]
     agent = _agent(request.agent)
     return found if agent is None else [replace(r, agent=agent) for r in found]

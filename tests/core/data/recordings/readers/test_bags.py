@@ -316,8 +316,9 @@ def test_faults_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(VlwmError) as caught:
             read_bag(source)
         assert words in str(caught.value) and "\n" not in str(caught.value), source
-    with pytest.raises(VlwmError, match="no ROS bag here"):
-        read_bags(tmp_path / "empty")
+    for place in ("empty", "nowhere"):
+        with pytest.raises(VlwmError, match="no ROS bag here"):
+            read_bags(tmp_path / place)
     monkeypatch.setitem(__import__("sys").modules, "rosbags.highlevel", None)
     with pytest.raises(VlwmError, match="reading ROS bags needs rosbags"):
         read_bag(BagSource(path))
@@ -352,6 +353,31 @@ def test_simulated_time_begins_at_zero(tmp_path: Path) -> None:
     np.testing.assert_allclose(times, city.scan_times, atol=1e-6)
     assert recording.poses.times_s[0] == 0.0 and recording.poses.times_s[-1] < 2.0
     assert session_of(recording, tmp_path / "out")[1].frames >= 2
+
+
+@pytest.mark.parametrize("axes", ["enu", "ned"])
+def test_a_bag_with_the_poses_of_its_sensor_in_a_file(
+    tmp_path: Path, direct: Session, axes: str
+) -> None:
+    """Of a SLAM that tracks the lidar; the mount is that of the bag's transforms."""
+    from vlwm.core.data.recordings.formats.axes import AXES, Axes, to_standard
+
+    write_rosbags(tmp_path / "b.bag", "ROS1_NOETIC", "", "cloud", "odom")
+    track = RECORDING.poses.moved_by(MOUNT)
+    track = to_standard(track, Axes(AXES[axes].world, np.eye(3)))  # each world is its own inverse
+    rows = np.column_stack([track.times_s, track.positions, track.quaternions])
+    np.savetxt(tmp_path / "slam.txt", rows, fmt="%.9f")
+    wanted = BagSource(
+        tmp_path, poses=tmp_path / "slam.txt", poses_of="sensor",
+        axes=None if axes == "enu" else axes,
+    )  # fmt: skip
+    (recording,) = read_bags(tmp_path, wanted)
+    session, _ = session_of(recording, tmp_path / "out")
+    assert share_of_equal_cells(session, direct) > 0.998
+    np.testing.assert_allclose(session.poses[:, :3], direct.poses[:, :3], atol=2e-3)
+    np.testing.assert_allclose(session.poses[:, 7:], direct.poses[:, 7:], atol=2e-3)
+    same = (session.poses[:, 3:7] * direct.poses[:, 3:7]).sum(axis=1)  # q and -q are one turn
+    np.testing.assert_allclose(np.abs(same), 1.0, atol=1e-5)
 
 
 def test_a_bag_with_the_log_of_its_autopilot(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.data.recordings.pose_track import PoseTrack, quaternion_of_matrix
+from vlwm.core.errors import UsageError
 from vlwm.core.geometry.frames import multiply_quaternions, rotate
 
 Floats = NDArray[np.float64]
@@ -37,6 +38,16 @@ AXES: Mapping[str, Axes] = {
     "camera": Axes(_OPTICAL, _OPTICAL),
 }
 """by name: world z up and body forward-left-up; aviation; those of a camera"""
+
+
+def check_frame(poses_of: str, axes: str | None) -> None:
+    """Raise UsageError where --poses-of or --axes has another value than the known ones."""
+    if poses_of not in ("body", "sensor"):
+        raise UsageError(
+            f"--poses-of {poses_of} is unknown", remedy="use --poses-of body or sensor"
+        )
+    if axes not in (None, *AXES):
+        raise UsageError(f"--axes {axes} is unknown", remedy=f"use one of {', '.join(AXES)}")
 
 
 def to_standard(track: PoseTrack, axes: Axes) -> PoseTrack:

@@ -10,7 +10,7 @@ import sqlite3
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,14 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.formats.axes import AXES, Axes, mount_to_standard, to_standard
-from vlwm.core.data.recordings.formats.extrinsic import read_extrinsic
+from vlwm.core.data.recordings.formats.axes import (
+    AXES,
+    Axes,
+    check_frame,
+    mount_to_standard,
+    to_standard,
+)
+from vlwm.core.data.recordings.formats.extrinsic import inverse, read_extrinsic
 from vlwm.core.data.recordings.formats.pose_files import read_poses
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.readers.ros_messages import (
@@ -73,6 +79,7 @@ class BagSource:
         extrinsic: file of the mount; None: the transforms of the bag.
         axes: of the poses, by name; None: those of the pose file's format, else 'enu', as ROS
             prescribes.
+        poses_of: 'body' or 'sensor', of a pose file.
     """
 
     path: Path
@@ -83,6 +90,7 @@ class BagSource:
     extrinsic: Path | None = None
     axes: str | None = None
     agent: str = Agent.DRONE
+    poses_of: str = "body"
 
 
 def is_bag(path: Path) -> bool:
@@ -90,18 +98,21 @@ def is_bag(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or (path / "metadata.yaml").is_file()
 
 
-def read_bags(root: Path) -> list[Recording]:
+def read_bags(root: Path, wanted: BagSource | None = None) -> list[Recording]:
     """Return the recordings of a bag, or of all bags in a folder.
+
+    Args:
+        wanted: what to take from each bag.
 
     Raises:
         DataError: there is none, or one of them lacks points or poses.
     """
-    paths = [root] if is_bag(root) else sorted(p for p in root.iterdir() if is_bag(p))
+    paths = [root] if is_bag(root) else sorted(p for p in root.glob("*") if is_bag(p))
     if not paths:
         raise DataError(
             "no ROS bag here", where=root, remedy=f"give a folder of {', '.join(SUFFIXES)} files"
         )
-    return [read_bag(BagSource(path)) for path in paths]
+    return [read_bag(replace(wanted or BagSource(path), path=path)) for path in paths]
 
 
 def read_bag(source: BagSource) -> Recording:
@@ -111,7 +122,9 @@ def read_bag(source: BagSource) -> Recording:
         DataError: the bag is damaged, or has no points, poses or mount; topics and frames seen are
             named.
         MachineError: rosbags is missing.
+        UsageError: an option names what does not exist.
     """
+    check_frame(source.poses_of, source.axes)
     with _opened(source.path) as bag:
         points = _choose(source, bag, (POINT_CLOUD, *LIVOX), source.topic_points, "points")
         tree = _transforms(bag)
@@ -124,7 +137,12 @@ def read_bag(source: BagSource) -> Recording:
         mount = _between(tree, body, source.body_frame or body, source.path) @ mount
     # The transforms of a bag have the body of ROS, whatever the axes of poses from a file.
     own_body = source.poses is not None and source.extrinsic is None
-    mount_axes = AXES["enu"] if own_body else axes
+    mount = mount_to_standard(mount, AXES["enu"] if own_body else axes)
+    if source.poses is not None and source.poses_of == "sensor":
+        # World ← sensor needs the world's axes alone; body ← sensor is the mount.
+        track = to_standard(track, Axes(axes.world, np.eye(3))).moved_by(inverse(mount))
+    else:
+        track = to_standard(track, axes)
     notes = [f"points of {points[0].topic}, frame {frame}", *notes]
     damaged: list[tuple[str, str]] = []
     topics = [c.topic for c in points]
@@ -132,8 +150,8 @@ def read_bag(source: BagSource) -> Recording:
         name=source.path.stem,
         agent=source.agent,
         scans=lambda: _scans(source.path, topics, damaged, stamped),
-        poses=to_standard(track, axes),
-        extrinsics={"LIDAR": mount_to_standard(mount, mount_axes)},
+        poses=track,
+        extrinsics={"LIDAR": mount},
         notes=notes,
         damaged=damaged,
         source=str(source.path),

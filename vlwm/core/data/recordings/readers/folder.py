@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.formats.axes import AXES, mount_to_standard, to_standard
+from vlwm.core.data.recordings.formats.axes import AXES, check_frame, mount_to_standard, to_standard
 from vlwm.core.data.recordings.formats.clock import point_times, seconds_of
 from vlwm.core.data.recordings.formats.extrinsic import inverse, read_extrinsic
 from vlwm.core.data.recordings.formats.points import READERS, read_points
 from vlwm.core.data.recordings.formats.pose_files import PoseFile, read_poses, whole_or_float
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.recording import Recording, Scan
-from vlwm.core.errors import DataError, UsageError
+from vlwm.core.errors import DataError
 from vlwm.core.text import plain_reason
 from vlwm.core.vocabulary import Agent
 
@@ -57,11 +57,9 @@ def read_folder(source: FolderSource) -> Recording:
 
     Raises:
         DataError: a part is missing or unreadable, or the files cannot be ordered in time.
+        UsageError: `poses_of` or `axes` is unknown.
     """
-    if source.poses_of not in ("body", "sensor"):
-        raise UsageError(
-            f"--poses-of {source.poses_of} is unknown", remedy="use --poses-of body or sensor"
-        )
+    check_frame(source.poses_of, source.axes)
     files, stamps, note = point_files(source.points)
     found = read_poses(source.poses)
     mount = np.eye(4) if source.extrinsic is None else read_extrinsic(source.extrinsic)
@@ -120,8 +118,6 @@ def _standard(
     track: PoseTrack, mount: Floats, name: str, poses_of: str
 ) -> tuple[PoseTrack, Floats]:
     """Return the track of the body and the mount in the toolkit's axes."""
-    if name not in AXES:
-        raise UsageError(f"--axes {name} is unknown", remedy=f"use one of {', '.join(AXES)}")
     # Poses of the sensor become poses of the body first: world ← sensor ← body.
     body = track.moved_by(inverse(mount)) if poses_of == "sensor" else track
     return to_standard(body, AXES[name]), mount_to_standard(mount, AXES[name])
