@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 
 
-def timed(line: list[str], slice_s: float) -> dict[str, Any]:
+def timed(line: list[str], slice_s: float | None) -> dict[str, Any]:
     """Run a command; return wall and processor seconds, peak memory in MB, and if it ended."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
@@ -66,7 +66,7 @@ def added(one: dict[str, Any] | None, other: dict[str, Any]) -> dict[str, Any]:
     return {**sums, "peak_mb": max(one["peak_mb"], other["peak_mb"]), "ended": other["ended"]}
 
 
-def step(place: Path, name: str, line: list[str], slice_s: float) -> dict[str, Any]:
+def step(place: Path, name: str, line: list[str], slice_s: float | None) -> dict[str, Any]:
     """Run a command unless it has ended, and keep its times in `place`.
 
     Raises:
@@ -83,7 +83,7 @@ def step(place: Path, name: str, line: list[str], slice_s: float) -> dict[str, A
     return found
 
 
-def measure(place: Path, minutes: float, slice_s: float) -> dict[str, Any]:
+def measure(place: Path, minutes: float, slice_s: float | None) -> dict[str, Any]:
     """Return the times of both commands for a bag of that many minutes."""
     sys.path.insert(0, str(ROOT))
     from tests.core.data.recordings.readers.test_bags import write_rosbags
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--place", type=Path, help="folder to keep; a temporary one otherwise")
-    parser.add_argument("--slice-s", type=float, default=1e9)
+    parser.add_argument("--slice-s", type=float, help="end each command after that many seconds")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

@@ -43,6 +43,13 @@ GRID = ("point_cloud_range=[-24,-24,-2,24,24,28]", "voxel_size=[0.8,0.8,2.5]")
 CELLS = VoxelGrid.from_range((-24, -24, -2, 24, 24, 28), (0.8, 0.8, 2.5))
 TURNS_DEG = 30.0
 CLEAN = "clean"
+_STREET = VoxelGrid((-40, -40, -3), (0.4, 0.4, 0.4), (200, 200, 25))
+REAL = {
+    "kitti": ("kitti_odometry", _STREET),
+    "argoverse2": ("argoverse2", _STREET),
+    "tartanair": ("tartanair", VoxelGrid((-8, -8, -3), (0.1, 0.1, 0.1), (160, 160, 60))),
+}
+"""real sample → its folder, and the grid of its session"""
 Change = Callable[[Session], None]
 
 
@@ -143,23 +150,28 @@ def verdict(found: SessionCheck, words: str, fault: str) -> str:
     return "cannot tell" if any(unsure in c for c in found.cannot_tell) else "silent"
 
 
-def real(root: Path) -> dict[str, str]:
-    """What the check says of clean real sessions at 10 Hz, one frame a scan."""
-    grids = {
-        "kitti": ("kitti_odometry", VoxelGrid((-40, -40, -3), (0.4, 0.4, 0.4), (200, 200, 25))),
-        "argoverse2": ("argoverse2", VoxelGrid((-40, -40, -3), (0.4, 0.4, 0.4), (200, 200, 25))),
-        "tartanair": ("tartanair", VoxelGrid((-8, -8, -3), (0.1, 0.1, 0.1), (160, 160, 60))),
-    }  # fmt: skip
-    found = {}
-    for name, (folder, grid) in grids.items():
+def real(root: Path) -> dict[str, dict[str, str]]:
+    """Return what the check says of real sessions at 10 Hz, clean and with each fault.
+
+    One frame is made of each scan. The sessions are short: most faults do not show in their motion.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, (folder, grid) in REAL.items():
         (recording,) = read_dataset(name, root / folder)
         with tempfile.TemporaryDirectory() as out:
             options = ConvertOptions(rate_hz=10.0, window_s=0.04, remove_moving=False)
-            report = convert(recording, Path(out), grid, options)
-            check = check_session(Session(Path(out) / report.session), grid)
-        words = "; ".join(check.faults) or "silent"
-        more = f" (cannot tell: {'; '.join(check.cannot_tell)})" if check.cannot_tell else ""
-        found[name] = f"{check.frames} frames: {words}{more}"
+            path = Path(out) / convert(recording, Path(out), grid, options).session
+            check = check_session(Session(path), grid)
+            words = "; ".join(check.faults) or "silent"
+            more = f" (cannot tell: {'; '.join(check.cannot_tell)})" if check.cannot_tell else ""
+            found[name] = {CLEAN: f"{check.frames} frames: {words}{more}"}
+            for fault, (change, sentence) in FAULTS.items():
+                session = Session(path)
+                change(session)
+                with_fault = check_session(session, grid)
+                word = verdict(with_fault, sentence, fault)
+                unsure = word == "silent" and bool(with_fault.cannot_tell)
+                found[name][fault] = "cannot tell" if unsure else word
     return found
 
 

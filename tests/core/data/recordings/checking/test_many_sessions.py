@@ -1,4 +1,4 @@
-"""The check on twenty made sessions and on the real ones: silent where clean, faults are named."""
+"""The check on twenty made sessions: silent where clean, faults are named."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.check_sessions import CELLS, CLEAN, FAULTS, measure, real, straight, turning
+from benchmarks.check_sessions import CELLS, CLEAN, FAULTS, measure, straight, turning
 
 pytestmark = pytest.mark.endurance
 COUNT = 20
@@ -30,9 +30,3 @@ def test_twenty_clean_sessions_are_silent(paths: list[Path]) -> None:
 def test_a_fault_is_found_in_nineteen_of_twenty_sessions(paths: list[Path], name: str) -> None:
     table = measure(paths, CELLS, [name])
     assert table[name]["found"] >= COUNT - 1, table
-
-
-def test_clean_real_sessions_are_silent(shared_data: Path) -> None:
-    found = real(shared_data)
-    print(found)
-    assert all(": silent" in words for words in found.values()), found

@@ -124,6 +124,19 @@ def test_mounts_and_time_stamps_are_checked(session: Session) -> None:
     assert not any("of B" in f for f in faults)
 
 
+def test_a_vehicle_upside_down_is_named_without_any_motion(tmp_path: Path) -> None:
+    still = write(tmp_path / "drone_a", KnownCity(seed=4, turn_rad_s=0.001), frames=2)
+    written = still.poses[:, 3:7].copy()
+    assert check_session(still, GRID).faults == []
+    still.poses[:, 3:7] = written[:, [3, 0, 1, 2]]  # w, x, y, z
+    (fault,) = check_session(still, GRID).faults
+    assert "written w first" in fault and "upside down as written" in fault
+    half_a_turn = np.array([0.0, 1.0, 0.0, 0.0])  # about y: x and z point the other way
+    still.poses[:, 3:7] = multiply_quaternions(written, half_a_turn)
+    (fault,) = check_session(still, GRID).faults
+    assert "the vehicle is upside down in most frames" in fault
+
+
 def test_a_straight_or_resting_vehicle_cannot_tell(tmp_path: Path) -> None:
     straight = write(tmp_path / "drone_a", KnownCity(seed=4, turn_rad_s=0.001))
     assert "hardly turns" in check_session(straight, GRID).cannot_tell[0]

@@ -27,6 +27,7 @@ from vlwm.core.geometry.frames import (
     LINEAR_VELOCITY,
     ego_of,
     finite_difference_velocity,
+    rotate,
     wrap_angle,
 )
 from vlwm.core.geometry.grid import VoxelGrid
@@ -39,6 +40,7 @@ _SIGMAS = 3.0  # ... and how sure that has to be
 _FREE_FIT = 0.005  # a fitted mount has to meet this much more than a reading without numbers
 _TURN_DEG = 10.0  # a session that turns less cannot show faults of the heading
 _MOVE_M = 2.0
+_UPRIGHT = 0.7  # height of the tip of a unit z axis that is tilted by 45 degrees
 _RATIOS = {"milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 
 
@@ -77,13 +79,44 @@ def check_session(session: Session, grid: VoxelGrid) -> SessionCheck:
     turn = float(np.degrees(np.abs(wrap_angle(np.diff(ego[:, 3]))).sum()))
     way = float(np.linalg.norm(np.diff(ego[:, :2], axis=0), axis=1).sum())
     check.facts |= {"turn_deg": round(turn, 1), "way_m": round(way, 1)}
-    if way < _MOVE_M:
-        check.cannot_tell.append("the vehicle hardly moves: poses and cells cannot be compared")
-        return check
-    if turn < _TURN_DEG:
-        check.cannot_tell.append("the vehicle hardly turns: faults of the heading and the mount")
-    _check_readings(session, grid, check, turns=turn >= _TURN_DEG)
+    _check_motion(session, grid, check)
+    _check_upright(session, check)
     return check
+
+
+def _check_motion(session: Session, grid: VoxelGrid, check: SessionCheck) -> None:
+    """Compare other readings of the poses as far as the motion shows them."""
+    if check.facts["way_m"] < _MOVE_M:
+        check.cannot_tell.append("the vehicle hardly moves: poses and cells cannot be compared")
+        return
+    turns = check.facts["turn_deg"] >= _TURN_DEG
+    if not turns:
+        check.cannot_tell.append("the vehicle hardly turns: faults of the heading and the mount")
+    _check_readings(session, grid, check, turns=turns)
+
+
+def _check_upright(session: Session, check: SessionCheck) -> None:
+    """Report a vehicle that is upside down in most frames; no motion is needed to see it."""
+    quaternions = session.poses[:, 3:7]
+    upright = _rise(quaternions)
+    check.facts["upright"] = round(upright, 2)
+    if not upright < 0.0:  # NaN without frames
+        return
+    w_first = READINGS["w first"][1]
+    if any(w_first in sentence for sentence in check.faults):
+        return
+    if _rise(quaternions[:, [1, 2, 3, 0]]) > _UPRIGHT:
+        check.faults.append(f"{w_first} (the vehicle is upright so, and upside down as written)")
+    else:
+        check.faults.append(
+            "the vehicle is upside down in most frames: z of the body or of the world points down, "
+            "and not of both (--axes)"
+        )
+
+
+def _rise(quaternions: Floats) -> float:
+    """Return the median height of the tip of the body's z axis, 1 upright and -1 upside down."""
+    return float(np.median(rotate(quaternions, [0.0, 0.0, 1.0])[:, 2]))
 
 
 def _check_times(session: Session, found: SessionCheck) -> None:
