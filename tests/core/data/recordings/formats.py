@@ -106,7 +106,7 @@ def write_ply(path: Path, scan: Scan) -> None:
     path.with_suffix(".ply").write_bytes(head.encode() + rows.tobytes())
 
 
-def write_laz(path: Path, scan: Scan) -> None:
+def write_laz(path: Path, scan: Scan, ending: str = ".laz") -> None:
     """With the time of each point as GPS time in seconds, absolute."""
     import laspy
 
@@ -116,7 +116,11 @@ def write_laz(path: Path, scan: Scan) -> None:
     cloud.x, cloud.y, cloud.z = scan.points.astype(float).T
     cloud.intensity = intensity(scan)
     cloud.gps_time = scan.times_s
-    cloud.write(str(path.with_suffix(".laz")))
+    cloud.write(str(path.with_suffix(ending)))
+
+
+def write_las(path: Path, scan: Scan) -> None:
+    write_laz(path, scan, ".las")
 
 
 POINT_WRITERS = {
@@ -126,6 +130,7 @@ POINT_WRITERS = {
     "pcd_ascii": write_pcd_ascii,
     "pcd_compressed": write_pcd_compressed,
     "ply": write_ply,
+    "las": write_las,
     "laz": write_laz,
 }
 

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.core.data.recordings.sessions import session_of
 from vlwm.core.data.recordings.formats.pose_files import read_poses
+from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
 from vlwm.core.errors import VlwmError
+from vlwm.core.geometry.frames import rotate
 
 pytest.importorskip("pyulog", reason="PX4 logs need the extra vlwm[px4]")
 
@@ -22,6 +25,26 @@ def test_a_real_takeoff_climbs_and_is_dated(shared_data: Path) -> None:
     assert any("1 resets of the estimator" in note for note in found.notes)
     _, _, valid = track.at(track.times_s[track.breaks] - 0.05)
     assert not valid.any()  # nothing is interpolated across a reset
+
+
+def test_a_real_log_and_a_folder_of_points_make_a_session(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """The log's clock is UTC, its axes are turned without being asked: up is up, once."""
+    log = shared_data / "px4_ulog/sitl_takeoff.ulg"
+    times = read_poses(log).track.times_s[20:60:2]
+    y, x = (v.ravel() for v in np.mgrid[-6:6:0.3, -6:6:0.3])
+    ground = np.stack([x, y, np.full(len(x), 2.0)], -1)  # below: the body is forward-right-down
+    (tmp_path / "points").mkdir()
+    for now in times:
+        np.save(tmp_path / f"points/{round(now * 1e6)}.npy", ground)
+    recording = read_folder(FolderSource(tmp_path / "points", log))
+    session, report = session_of(recording, tmp_path / "out")
+    assert report.frames >= 4 and not any("upside down" in n for n in report.notes)
+    assert any("UTC by the satellite receiver" in n for n in report.notes)
+    above = session.poses[:, 2] - session.ground_z
+    np.testing.assert_allclose(above, 2.0, atol=0.3)
+    assert rotate(session.poses[:, 3:7], [0.0, 0.0, 1.0])[:, 2].min() > 0.9
 
 
 FAULTS = [

@@ -16,6 +16,8 @@ _LONGEST_S = 5e5
 """simulated time and time since the boot are below six days"""
 _STEP_S = (1e-4, 1.5)
 """plausible time between two measurements; poses farther apart are not interpolated anyway"""
+_SCAN_S = 2.0
+"""longest scan: its points are not farther from its time stamp"""
 
 
 def seconds_of(values: ArrayLike) -> tuple[Floats, str]:
@@ -62,7 +64,8 @@ def point_times(raw: NDArray[np.generic], stamp_s: float) -> Floats | None:
     """Return the times (N,) of the points of one scan, seconds; None where they tell nothing.
 
     The span of the values gives their unit: a scan takes between a millisecond and two seconds.
-    Values near zero count from the time stamp of the scan, others are absolute.
+    Values near zero count from the time stamp of the scan, values near it are absolute. Those of
+    another clock (the sensor's own, the GPS week of .las files) count from their first.
     """
     values = raw.astype(np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -70,11 +73,13 @@ def point_times(raw: NDArray[np.generic], stamp_s: float) -> Floats | None:
     span = float(values.max() - values.min())
     if span == 0.0:
         return None
-    unit = "s" if span <= 2.0 else "ms" if span <= 2e3 else "us" if span <= 2e6 else "ns"
+    unit = next((u for u, scale in _SCALES.items() if span * scale <= _SCAN_S), "ns")
     # Large absolute counts lose digits in float64 unless the first is subtracted as it is.
     first = raw.min()
     offsets = scaled(raw - first, unit)
     start = float(scaled(np.asarray([first]), unit)[0])
-    if start > 1e6 or abs(start - stamp_s) < 1e-3:
+    if abs(start - stamp_s) < 1e-3:
         return start + offsets
-    return stamp_s + start + offsets
+    if abs(start) <= _SCAN_S:
+        return stamp_s + start + offsets
+    return (start if abs(start - stamp_s) <= _SCAN_S else stamp_s) + offsets
