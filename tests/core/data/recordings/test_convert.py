@@ -117,6 +117,19 @@ def test_a_box_that_drove_away_is_found_and_the_wall_stays() -> None:
     assert not moving_points(standing[0], later_scans(standing, 0)).any()
 
 
+def test_what_moves_is_left_out_and_counted_or_called_smeared(tmp_path: Path) -> None:
+    slow = replace(CITY.recording, name="slow", scans=lambda: iter(CITY.scans[::10]))
+    cases = {
+        "": (CITY.recording, OPTIONS),
+        "moving points are kept": (CITY.recording, replace(OPTIONS, remove_moving=False)),
+        "no scan has another 0.2 to 1.6 s after it": (slow, OPTIONS),
+    }
+    for k, (words, (recording, options)) in enumerate(cases.items()):
+        notes = convert(replace(recording, notes=[]), tmp_path / f"{k}", GRID, options).notes
+        smeared = [n for n in notes if "what moves is smeared" in n]
+        assert len(smeared) == bool(words) and all(words in n for n in smeared)
+
+
 def test_a_session_of_another_recording_is_not_overwritten(made: tuple[Path, Session]) -> None:
     output, _ = made
     with pytest.raises(VlwmError, match="this session is already made from"):

@@ -42,6 +42,7 @@ class ScanWindow:
         self._above = 0  # returns above the sensor
         self._read = 0  # scans that were read
         self._counted = self._marked = 0  # of these, counted in the report, searched for movers
+        self._compared = 0  # of these, with a later scan that looks through their points
         self._placed: deque[PlacedScan] = deque()
         self._numbers: deque[int] = deque()  # of each placed scan, from 1
         self._moving: deque[NDArray[np.bool_] | None] = deque()
@@ -50,14 +51,16 @@ class ScanWindow:
         """Return what was counted so far, for `resume`."""
         report = self.report
         return {
-            "counted": self._read, "marked": self._marked, "without_pose": self._without_pose,
-            "above": self._above, "scans": report.scans, "points": report.points,
+            "counted": self._read, "marked": self._marked, "compared": self._compared,
+            "without_pose": self._without_pose, "above": self._above,
+            "scans": report.scans, "points": report.points,
             "moving_points": report.moving_points, "deskewed": report.deskewed,
         }  # fmt: skip
 
     def resume(self, counts: Mapping[str, float]) -> None:
         """Continue the counts of an earlier start; scans of its frames are read but not used."""
         self._counted, self._marked = int(counts["counted"]), int(counts["marked"])
+        self._compared = int(counts.get("compared", 0))
         self._without_pose, self._above = int(counts["without_pose"]), int(counts["above"])
         self.report.scans, self.report.points = int(counts["scans"]), int(counts["points"])
         self.report.moving_points = int(counts["moving_points"])
@@ -92,8 +95,15 @@ class ScanWindow:
                 return
 
     def remarks(self) -> list[str]:
-        """Return sentences about scans that were left out, and clouds that may be upside down."""
+        """Return sentences about scans left out, what moves, and clouds that may be upside down."""
         found = []
+        if not self.options.remove_moving:
+            found.append("moving points are kept: what moves is smeared")
+        elif self.report.scans and not self._compared:
+            found.append(
+                f"no scan has another {LATER_S[0]:g} to {LATER_S[1]:g} s after it: moving points "
+                "cannot be found, and what moves is smeared"
+            )
         read = self.report.scans + self._without_pose
         if self._without_pose:
             found.append(f"{self._without_pose} of {read} scans have no pose at their time")
@@ -148,12 +158,12 @@ class ScanWindow:
                 continue
             scan = scans[index]
             moving = np.zeros(len(scan.points), dtype=bool)
-            if self.options.remove_moving:
-                later = later_scans(scans, index)
-                if later:
-                    moving = moving_points(scan, later)
+            later = later_scans(scans, index) if self.options.remove_moving else []
+            if later:
+                moving = moving_points(scan, later)
             if self._numbers[index] > self._marked:
                 self._marked = self._numbers[index]
+                self._compared += bool(later)
                 self.report.moving_points += int(moving.sum())
             self._moving[index] = moving
 
