@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +19,7 @@ from vlwm.core.data.recordings.movers import later_scans, moving_points
 from vlwm.core.data.recordings.options import ConvertOptions
 from vlwm.core.data.recordings.placing import PlacedScan
 from vlwm.core.data.recordings.pose_track import PoseTrack
-from vlwm.core.data.recordings.recording import Recording, Scan
+from vlwm.core.data.recordings.recording import Image, Recording, Scan
 from vlwm.core.data.session import Session
 from vlwm.core.errors import VlwmError
 
@@ -128,6 +129,31 @@ def test_what_moves_is_left_out_and_counted_or_called_smeared(tmp_path: Path) ->
         notes = convert(replace(recording, notes=[]), tmp_path / f"{k}", GRID, options).notes
         smeared = [n for n in notes if "what moves is smeared" in n]
         assert len(smeared) == bool(words) and all(words in n for n in smeared)
+
+
+def test_pictures_lie_next_to_their_frames_or_are_missed_by_name(tmp_path: Path) -> None:
+    times = CITY.track.times_s[0] + np.array([0.0, 0.5, 1.02])  # frames begin at the first pose
+    pictures = []
+    for k, now in enumerate(times):
+        file = tmp_path / f"{k}.png"
+        cv2.imwrite(str(file), np.full((4, 6, 3), 80 * k, np.uint8))
+        pictures.append(Image(float(now), file))
+    pictures[1].path.write_bytes(b"\x89PNG")
+    seen = replace(CITY.recording, images=pictures, notes=[], damaged=[])
+    report = convert(seen, tmp_path / "out", GRID, replace(OPTIONS, camera=True))
+    folder = tmp_path / "out" / report.session / "images"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "000000_CAM_FRONT.jpg", "000002_CAM_FRONT.jpg"
+    ]  # fmt: skip
+    pixels = cv2.imread(str(folder / "000002_CAM_FRONT.jpg"))
+    assert pixels.shape == (4, 6, 3) and abs(int(pixels.mean()) - 160) < 4
+    assert report.damaged == [(str(pictures[1].path), "not a readable picture")]
+    assert f"{report.frames - 3} of {report.frames} frames have no picture" in " ".join(
+        report.notes
+    )
+    blind = replace(CITY.recording, name="blind", notes=[])
+    notes = convert(blind, tmp_path / "out", GRID, replace(OPTIONS, camera=True)).notes
+    assert "--camera has no effect: the recording has no pictures" in notes
 
 
 def test_a_session_of_another_recording_is_not_overwritten(made: tuple[Path, Session]) -> None:

@@ -103,7 +103,7 @@ def convert(
     motion = _velocities(poses, times[numbers], limit, report)
     write_poses(folder, numbers, times, places, turns, motion, work.ground[numbers])
     if options.camera:
-        write_images(folder, recording, numbers, times)
+        report.notes += write_images(folder, recording, numbers, times)
     _finish(folder, recording, grid, options, report)
     work.progress.remove()
     return report

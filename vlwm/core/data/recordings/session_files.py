@@ -81,16 +81,20 @@ def write_poses(
 
 def write_images(
     folder: Path, recording: Recording, numbers: NDArray[np.int64], times: Floats
-) -> None:
-    """Write the picture next in time to each frame as JPEG."""
+) -> list[str]:
+    """Write the picture next in time to each frame as JPEG; return sentences about what is missing.
+
+    Pictures that cannot be read are named in `recording.damaged`.
+    """
     if not recording.images:
-        recording.notes.append("--camera has no effect: the recording has no pictures")
-        return
+        return ["--camera has no effect: the recording has no pictures"]
     make_folder(folder / "images")
     stamps = np.array([image.time_s for image in recording.images])
+    without = 0
     for number in numbers:
         row = int(np.abs(stamps - times[number]).argmin())
         if abs(stamps[row] - times[number]) > _IMAGE_NEAR_S:
+            without += 1
             continue
         pixels = _read_picture(recording.images[row].path)
         if pixels is None:
@@ -100,6 +104,8 @@ def write_images(
         file = folder / "images" / f"{number:06d}_CAM_FRONT.jpg"
         with atomic_path(file, flush=False) as temporary:
             temporary.write_bytes(encoded.tobytes())
+    words = f"{without} of {len(numbers)} frames have no picture within {_IMAGE_NEAR_S:g} s"
+    return [words] if without else []
 
 
 def _read_picture(path: AnyPath) -> NDArray[np.uint8] | None:

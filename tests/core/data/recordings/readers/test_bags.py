@@ -355,6 +355,19 @@ def test_simulated_time_begins_at_zero(tmp_path: Path) -> None:
     assert session_of(recording, tmp_path / "out")[1].frames >= 2
 
 
+def test_another_body_frame_takes_its_poses_and_mounts(tmp_path: Path) -> None:
+    """The lidar itself as the body: its mount is the identity, its poses are those of the lidar."""
+    path = write_rosbags(tmp_path / "b.bag", "ROS1_NOETIC", "", "cloud", "odom")
+    recording = read_bag(BagSource(path, body_frame="lidar"))
+    np.testing.assert_allclose(recording.extrinsics["LIDAR"], np.eye(4), atol=1e-9)
+    lidar = RECORDING.poses.moved_by(MOUNT)
+    places, turns, valid = recording.poses.at(CITY.scan_times)
+    true, held, _ = lidar.at(CITY.scan_times)
+    assert valid.all()
+    np.testing.assert_allclose(places, true, atol=1e-4)
+    np.testing.assert_allclose(np.abs((turns * held).sum(axis=1)), 1.0, atol=1e-6)
+
+
 @pytest.mark.parametrize("axes", ["enu", "ned"])
 def test_a_bag_with_the_poses_of_its_sensor_in_a_file(
     tmp_path: Path, direct: Session, axes: str
