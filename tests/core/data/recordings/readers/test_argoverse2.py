@@ -58,7 +58,7 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     (found,) = read_argoverse2(write(tmp_path / "in", STILL.recording))
     one, _ = session_of(found, tmp_path / "one")
     other, _ = session_of(replace(STILL.recording, agent="rover"), tmp_path / "other")
-    assert share_of_equal_cells(one, other) > 0.97  # float16
+    assert share_of_equal_cells(one, other) > 0.99  # float16
     assert_same_motion(one, other)
 
 

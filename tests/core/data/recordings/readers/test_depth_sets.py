@@ -90,7 +90,8 @@ def test_a_known_city_comes_back(tmp_path: Path, name: str) -> None:
     one, report = session_of(found, tmp_path / "one")
     other, _ = session_of(direct, tmp_path / "other")
     assert not report.damaged
-    assert share_of_equal_cells(one, other) > 0.97
+    least = 0.998 if name == "midair" else 1.0  # its depth is float16
+    assert share_of_equal_cells(one, other) >= least
     assert_same_motion(one, other)
 
 
