@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -146,3 +148,22 @@ def test_prepare_says_it_and_strict_ends_with_4(tmp_path: Path) -> None:
     file.write_text(json.dumps(report))
     unsure = check_session(Session(session), GRID).cannot_tell
     assert any("without comparing its scans" in u for u in unsure)
+
+
+@pytest.mark.parametrize(("heads", "tosses"), [(0, 0), (0, 5), (5, 5), (12, 16), (3, 16)])
+def test_chance_is_the_tail_of_fair_tosses(heads: int, tosses: int) -> None:
+    from scipy.stats import binom
+
+    from vlwm.core.data.recordings.scan_fit import _at_least
+
+    assert _at_least(heads, tosses) == pytest.approx(binom.sf(heads - 1, tosses, 0.5))
+
+
+def test_a_conversion_loads_no_heavy_library() -> None:
+    """Fault: a fifth of the memory of a conversion, and a second at its start, for one sum."""
+    code = (
+        "import sys, vlwm.core.data.recordings.convert; "
+        "print(sorted({'scipy.stats', 'scipy.optimize', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

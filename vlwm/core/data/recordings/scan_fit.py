@@ -9,12 +9,12 @@ that it was not chosen on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from vlwm.core.data.recordings.formats.extrinsic import inverse
 from vlwm.core.data.recordings.mount import PROBE, Mount, best_mount
@@ -210,8 +210,13 @@ def _is_clear(gain: Floats, before: float) -> bool:
     if gain.mean() > max(_GAIN * max(before, 0.05), _SIGMAS * error):
         return True
     told = gain[np.abs(gain) > _TIE]
-    by_chance = binom.sf(int((told > 0).sum()) - 1, len(told), 0.5) if len(told) else 1.0
+    by_chance = _at_least(int((told > 0).sum()), len(told))
     return bool(gain.mean() > _LARGE_GAIN * before and by_chance < _CHANCE)
+
+
+def _at_least(heads: int, tosses: int) -> float:
+    """Return the probability of at least so many heads (scipy.stats takes 60 MB to import)."""
+    return sum(math.comb(tosses, k) for k in range(heads, tosses + 1)) / 2**tosses
 
 
 def chosen_pairs(poses: PoseTrack) -> tuple[list[tuple[float, float]], NDArray[np.bool_]]:
