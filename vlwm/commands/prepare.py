@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from vlwm.commands.options import prepare as opt
-from vlwm.commands.shared import recordings as rec
+from vlwm.commands.options import recordings as rec
+from vlwm.commands.shared import recordings
 from vlwm.commands.shared.frame_progress import frame_progress
 from vlwm.commands.shared.prepare_output import (
     check_card,
@@ -99,7 +100,7 @@ def prepare(
     resolved = load_config(config, set_ or (), note)
     processes = workers or usable_workers()
     target = output or Path(resolved.data_root)
-    request = rec.RecordingRequest(
+    request = recordings.RecordingRequest(
         points=points, poses=poses, extrinsic=extrinsic, poses_of=poses_of, axes=axes,
         dataset=dataset, inputs=input_ or [], agent=agents, rate_hz=rate, window_s=window,
         lidar_delay_s=lidar_delay, keep_moving=keep_moving, topic_points=topic_points,
@@ -108,11 +109,11 @@ def prepare(
         config=config, sets=tuple(set_ or ()),
     )  # fmt: skip
     if check is not None:
-        rec.check_sessions(check, resolved, strict=strict, json=json_)
+        recordings.check_sessions(check, resolved, strict=strict, json=json_)
         return
-    rec.refuse_strays(request)
+    recordings.refuse_strays(request)
     if request.asked:
-        rec.convert_recordings(request, resolved, target)
+        recordings.convert_recordings(request, resolved, target)
         return
     plan = _plan(
         resolved, frames=frames, sessions=sessions, agents=_agents(agents), fill=_fill(fill),

@@ -153,10 +153,9 @@ def sets(preset: str) -> list[str]:
     return [word for pair in changes for word in ("--set", pair)]
 
 
-def assert_the_licence_travels(work: Path, data: Path) -> None:
-    """The checkpoint, the card of the model and the card of the data restrict their use."""
+def assert_the_weights_are_restricted(work: Path) -> None:
+    """The checkpoint and the card of the model say so."""
     import vlwm
-    from vlwm.core.export.dataset_card import write_dataset_card
     from vlwm.core.training.telemetry.provenance import non_commercial
 
     model = vlwm.load(work)
@@ -164,6 +163,12 @@ def assert_the_licence_travels(work: Path, data: Path) -> None:
     model.export(work.parent / "exported")
     card = (work.parent / "exported/README.md").read_text()
     assert "The weights are for non-commercial use only." in card
+
+
+def assert_the_data_are_restricted(work: Path, data: Path) -> None:
+    """The card of the data says so."""
+    from vlwm.core.export.dataset_card import write_dataset_card
+
     (data / "splits.json").write_text((work / "splits.json").read_text())
     text = write_dataset_card(data).read_text()
     assert "weights that are trained on them, are for non-commercial use only." in text
@@ -190,7 +195,8 @@ def test_a_preset_trains_on_a_known_city(
     assert ("non-commercial use, and so are the weights" in result.stderr) == restricted
     scores = json.loads((work / "scores.json").read_text())
     if restricted:
-        assert_the_licence_travels(work, data)
+        assert_the_weights_are_restricted(work)
+        assert_the_data_are_restricted(work, data)
     assert scores["n_windows"] >= 1
     for row in ROWS:
         assert all(value is not None for value in scores["scores"][row]["iou"])
@@ -200,3 +206,26 @@ def test_a_preset_trains_on_a_known_city(
         assert set(block) == {"model", "model_plan", "copy_last", "constant_velocity_warp"}
         assert block["copy_last"]["classes_left_out"] == [15, 15]
         assert 0.1 < block["copy_last"]["miou"][0] < block["constant_velocity_warp"]["miou"][0]
+
+
+@pytest.mark.endurance
+def test_a_made_city_and_recordings_train_together(tmp_path: Path) -> None:
+    """One grid, splits by folder, and the stricter of two licences on all that is made."""
+    preset = ("--config", "finetune_6dof", *sets("finetune_6dof"))
+    made, recorded, work = (tmp_path / name for name in ("made", "recorded", "run"))
+    city = (*SMALL_GRID, "prepare.procedural_size_m=500")
+    changes = [word for pair in city for word in ("--set", pair)]
+    run("prepare", "--config", "test_local", *changes, "--sessions", 3, "--frames", 8,
+        "--output", made)  # fmt: skip
+    for line in kitti(tmp_path / "in"):
+        run("prepare", *line, *preset, "--output", recorded, "--window", "0.5")
+    sources = f"[{{'root': '{made}', 'weight': 2.0}}, {{'root': '{recorded}'}}]"
+    train = ("--set", f"data.train={sources}", "--work-dir", work, "--from-scratch", "--no-live")
+    result = run("train", *preset, *train)
+    assert "non-commercial use, and so are the weights" in result.stderr
+    splits = json.loads((work / "splits.json").read_text())["sources"]
+    assert splits["made"]["regions"] and not splits["made"]["sessions"]  # by area
+    assert set(splits["recorded"]["sessions"].values()) == {"train", "val", "test"}
+    assert_the_weights_are_restricted(work)
+    scores = json.loads((work / "scores.json").read_text())
+    assert scores["n_windows"] >= 1 and "KITTI" in json.dumps(scores["attribution"])
