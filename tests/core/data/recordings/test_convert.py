@@ -91,10 +91,28 @@ def test_an_impossible_speed_is_clamped_and_counted(tmp_path: Path) -> None:
     assert written["report"]["clamped_velocities"] == report.clamped_velocities
 
 
-def test_a_recording_without_scans_is_one_sentence(tmp_path: Path) -> None:
-    empty = Recording("x", "drone", lambda: iter(()), CITY.track, {})
+def test_a_recording_without_scans_or_points_is_one_sentence(tmp_path: Path) -> None:
+    empty = Recording("x", "drone", lambda: iter(()), CITY.track, {"LIDAR": np.eye(4)})
     with pytest.raises(VlwmError, match="the recording holds no scan that could be read"):
         convert(empty, tmp_path, GRID, OPTIONS)
+    blind = [Scan(float(t), np.empty((0, 3), np.float32)) for t in CITY.scan_times]
+    with pytest.raises(VlwmError, match="the scans of the recording are empty"):
+        convert(replace(empty, scans=lambda: iter(blind)), tmp_path, GRID, OPTIONS)
+
+
+@pytest.mark.parametrize(("scale", "east", "away"), [(1000.0, 0.0, ""), (1.0, 4e5, "400")])
+def test_points_of_a_map_or_in_millimetres_are_one_sentence(
+    tmp_path: Path, scale: float, east: float, away: str
+) -> None:
+    """Fault: the clocks of scans and poses were blamed, which agree."""
+    scans = [replace(s, points=s.points * np.float32(scale) + [east, 0, 0]) for s in CITY.scans]
+    far = replace(CITY.recording, scans=lambda: iter(scans), notes=[])
+    words = rf"no return is between 0\.8 and 120 m from its sensor; they are {away}\S+ m away"
+    with pytest.raises(VlwmError, match=words):
+        convert(far, tmp_path, GRID, OPTIONS)
+    some = replace(far, name="some", scans=lambda: iter([*CITY.scans[:9], *scans[9:]]))
+    notes = convert(some, tmp_path, GRID, OPTIONS).notes
+    assert "3 of 12 scans have no return between 0.8 and 120 m from the sensor" in notes
 
 
 def _wall(time_s: float, box_x: float | None) -> PlacedScan:

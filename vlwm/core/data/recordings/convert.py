@@ -261,6 +261,21 @@ def _nothing(recording: Recording, poses: PoseTrack, frames: ScanWindow) -> Data
             where=recording.source,
             remedy="check the files; the first of them are named above",
         )
+    if frames.out_of_range and np.isnan(frames.distance_m):
+        return DataError(
+            "the scans of the recording are empty",
+            where=recording.source,
+            remedy="check the files, and --topic-points of a bag",
+        )
+    if frames.out_of_range:
+        low, high = frames.options.range_m
+        return DataError(
+            f"no return is between {low:g} and {high:g} m from its sensor; they are "
+            f"{frames.distance_m:.6g} m away",
+            where=recording.source,
+            remedy="give points in metres and in the sensor's frame: not in millimetres, and not "
+            "in the coordinates of a map",
+        )
     return DataError(
         f"scans from {frames.first_s:.3f} to {frames.last_s:.3f} s and poses from "
         f"{poses.times_s[0]:.3f} to {poses.times_s[-1]:.3f} s have no time in common",

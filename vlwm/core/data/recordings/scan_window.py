@@ -25,6 +25,8 @@ class ScanWindow:
 
     Attributes:
         first_s, last_s: times of the first and the last scan that was read; NaN before.
+        out_of_range: scans all of whose returns are too near or too far.
+        distance_m: median distance of the returns of the first of them; NaN before.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ScanWindow:
         self.first_s = self.last_s = float("nan")
         self.fit = ScanFit(poses, recording.extrinsics)
         self._without_pose = 0
+        self.out_of_range, self.distance_m = 0, float("nan")
         self._above = 0  # returns above the sensor
         self._read = 0  # scans that were read
         self._counted = self._marked = 0  # of these, counted in the report, searched for movers
@@ -52,7 +55,8 @@ class ScanWindow:
         report = self.report
         return {
             "counted": self._read, "marked": self._marked, "compared": self._compared,
-            "without_pose": self._without_pose, "above": self._above,
+            "without_pose": self._without_pose, "out_of_range": self.out_of_range,
+            "above": self._above,
             "scans": report.scans, "points": report.points,
             "moving_points": report.moving_points, "deskewed": report.deskewed,
         }  # fmt: skip
@@ -61,6 +65,7 @@ class ScanWindow:
         """Continue the counts of an earlier start; scans of its frames are read but not used."""
         self._counted, self._marked = int(counts["counted"]), int(counts["marked"])
         self._compared = int(counts.get("compared", 0))
+        self.out_of_range = int(counts.get("out_of_range", 0))
         self._without_pose, self._above = int(counts["without_pose"]), int(counts["above"])
         self.report.scans, self.report.points = int(counts["scans"]), int(counts["points"])
         self.report.moving_points = int(counts["moving_points"])
@@ -104,7 +109,13 @@ class ScanWindow:
                 f"no scan has another {LATER_S[0]:g} to {LATER_S[1]:g} s after it: moving points "
                 "cannot be found, and what moves is smeared"
             )
-        read = self.report.scans + self._without_pose
+        read = self.report.scans + self._without_pose + self.out_of_range
+        if self.out_of_range:
+            low, high = self.options.range_m
+            found.append(
+                f"{self.out_of_range} of {read} scans have no return between {low:g} and "
+                f"{high:g} m from the sensor"
+            )
         if self._without_pose:
             found.append(f"{self._without_pose} of {read} scans have no pose at their time")
         if self._above > _UPSIDE_DOWN * max(1, self.report.points):
@@ -140,7 +151,7 @@ class ScanWindow:
             deskew=self.options.deskew,
         )
         if placed is None:
-            self._without_pose += new
+            self._count_unplaced(scan, new)
             return
         if new:
             self.report.scans += 1
@@ -149,6 +160,17 @@ class ScanWindow:
         self._placed.append(placed)
         self._moving.append(None)
         self._numbers.append(self._read)
+
+    def _count_unplaced(self, scan: Scan, new: bool) -> None:
+        """Count a scan without a pose, or without a return that is near enough."""
+        distance = np.linalg.norm(scan.points, axis=1)
+        low, high = self.options.range_m
+        if ((distance >= low) & (distance <= high)).any():
+            self._without_pose += new
+            return
+        self.out_of_range += new
+        if len(distance) and np.isnan(self.distance_m):
+            self.distance_m = float(np.median(distance))
 
     def _find_moving(self, count: int) -> None:
         """Mark the moving points of the first `count` scans that have no mark yet."""
