@@ -9,7 +9,7 @@
                      and last 5 ms; all points between are placed by constant twist
     nuScenes         points in each annotated box, against the number that the annotation names
     Argoverse 2      flow labels of the points that the filter of moving points takes out
-    Occ3D            classes of a label frame after a way through a session
+    Occ3D            classes of a label frame after a way through a session and the packed store
 
 Sources that are absent are left out by name.
 """
@@ -166,22 +166,32 @@ def argoverse2(root: Path) -> Facts:
 
 
 def occ3d(root: Path) -> Facts:
-    """Return whether a label frame comes out of a session as it went in."""
-    from vlwm.core.data.npz import read_layers, write_layers
+    """Return whether a label frame comes out of a session and of the packed store as it went in."""
+    from vlwm.core.data.npz import write_layers
+    from vlwm.core.data.packed_store import PackedStore
+    from vlwm.core.data.session import Session, write_pose
+    from vlwm.core.geometry.grid import VoxelGrid
 
     (file,) = (root / "occ3d").rglob("labels.npz")
     classes = read_occ3d(file)
     assert classes is not None
     occupied = (classes != FREE).astype(np.uint8)
+    grid = VoxelGrid.from_range((-40, -40, -1, 40, 40, 5.4), (0.4, 0.4, 0.4))
     with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "000000_occupancy.npz"
-        write_layers(path, {"occupancy": occupied, "classes": classes})
-        back = read_layers(path)
+        folder = Path(place) / "rover_scene"
+        for name in ("occupancy", "poses"):
+            (folder / name).mkdir(parents=True)
+        layers = {"occupancy": occupied, "classes": classes}
+        write_layers(folder / "occupancy/000000_occupancy.npz", layers)
+        write_pose(folder / "poses/000000.json", np.eye(13)[6], 0.0, 0.0)
+        back = Session(folder).read_layers(0)["classes"]
+        packed = PackedStore.open(Path(place), grid).read_layer("classes", np.array([0]))[0]
     return {
         "cells": int(classes.size),
         "occupied": int(occupied.sum()),
         "classes present": len(np.unique(classes)) - 1,
-        "equal after a way through a session": bool((back["classes"] == classes).all()),
+        "equal after a way through a session": bool((back == classes).all()),
+        "equal after a way through the packed store": bool((packed == classes).all()),
     }
 
 

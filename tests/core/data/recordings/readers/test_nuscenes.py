@@ -17,6 +17,7 @@ from tests.core.data.recordings.sessions import (
     session_of,
     share_of_equal_cells,
 )
+from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.recordings.convert import convert
 from vlwm.core.data.recordings.pose_track import PoseTrack
 from vlwm.core.data.recordings.readers.nuscenes import (
@@ -124,7 +125,7 @@ def test_a_real_key_frame_fills_its_boxes(shared_data: Path) -> None:
     assert len(counts) > 30 and np.mean(close) > 0.95
 
 
-def test_the_real_occ3d_frame_goes_through_a_session_exactly(
+def test_the_real_occ3d_frame_goes_through_session_and_store_exactly(
     shared_data: Path, tmp_path: Path
 ) -> None:
     (file,) = (shared_data / "occ3d").rglob("labels.npz")
@@ -137,6 +138,12 @@ def test_the_real_occ3d_frame_goes_through_a_session_exactly(
     np.testing.assert_array_equal(layers["classes"], classes)
     np.testing.assert_array_equal(layers["occupancy"], classes != FREE)
     assert "known" not in layers and report.known_share == 1.0
+    store = PackedStore.open(tmp_path, grid)
+    rows = np.arange(len(store))
+    assert not store.has_unknown and len(store) == report.frames
+    for packed, bits in zip(store.read_layer("classes", rows), store.read_bits(rows), strict=True):
+        np.testing.assert_array_equal(packed, classes)
+        np.testing.assert_array_equal(grid.unpack(bits), classes != FREE)
     other = convert(recording, tmp_path / "other", GRID, replace(OPTIONS, rate_hz=0.5))
     assert "another grid" in other.damaged[0][1]
 
