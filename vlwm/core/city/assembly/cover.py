@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlwm.core.city.assembly.feature_table import Features
-from vlwm.core.geometry.mapped_arrays import let_go, pieces
+from vlwm.core.geometry.mapped_arrays import Scratch, let_go, pieces
 from vlwm.core.geometry.plan_grid import Hits, PlanGrid, nodes_under
 
 COVERED_SHARE = 0.8
@@ -71,12 +71,17 @@ class Overlap:
 
 
 class Cover:
-    """Nodes of the plan under the features that were added, with their heights."""
+    """Nodes of the plan under the features that were added, with their heights.
 
-    def __init__(self, extent: tuple[float, float, float, float]) -> None:
+    Args:
+        extent: x from, y from, x to, y to, metres.
+        scratch: makes the files of the two maps: four bytes a square metre are too much for memory.
+    """
+
+    def __init__(self, extent: tuple[float, float, float, float], scratch: Scratch) -> None:
         self._grid = PlanGrid.over(extent, _COVER_M)
-        self._depth = np.zeros(self._grid.shape, dtype=np.uint16)
-        self._height = np.zeros(self._grid.shape, dtype=np.uint16)
+        self._depth = scratch.zeros(self._grid.shape, np.uint16)
+        self._height = scratch.zeros(self._grid.shape, np.uint16)
 
     def add(self, features: Features, chosen: Mask) -> None:
         """Mark the plan of chosen features (G,)."""
@@ -89,6 +94,7 @@ class Cover:
             deep = np.clip(_DEEPEST - low[owner], 1, _DEEPEST).astype(np.uint16)
             np.maximum.at(self._depth, at, deep)
             np.maximum.at(self._height, at, np.clip(high[owner], 1, _DEEPEST).astype(np.uint16))
+            let_go(self._depth, self._height)
 
     def overlap(self, features: Features, chosen: Mask) -> Overlap:
         """Return how the chosen features (G,) cover what was added; zeros for the others."""
@@ -107,6 +113,7 @@ class Cover:
                     there * np.abs(b - high))  # fmt: skip
             for row, values in enumerate(rows):
                 sums[row] += np.bincount(owner, values, minlength=len(chosen))
+            let_go(self._depth, self._height)
         nodes, covered = np.maximum(sums[0], 1), np.maximum(sums[1], 1)
         return Overlap(
             sums[1] / nodes, sums[2] / nodes, sums[3] / covered, sums[4] / covered,

@@ -269,7 +269,7 @@ def _leave_out_covered(
     extent = features.extent(solid)
     if len(present) < 2 or extent is None:
         return
-    cover = Cover(extent)
+    cover = Cover(extent, features.scratch)
     for code in present:
         mine = solid & (codes == code)
         if code != present[0]:
