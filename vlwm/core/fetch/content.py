@@ -13,18 +13,33 @@ import zipfile
 import zlib
 from pathlib import Path
 
+_GZIP = b"\x1f\x8b"
+_TILE = (b"b3dm", b"i3dm", b"pnts", b"cmpt", b"glTF")
+_TILES = (".b3dm", ".i3dm", ".pnts", ".cmpt", ".glb")
 _MAGIC: dict[str, tuple[bytes, ...]] = {
     ".zip": (b"PK\x03\x04", b"PK\x05\x06"),
-    ".tgz": (b"\x1f\x8b",),
-    ".gz": (b"\x1f\x8b",),
+    ".npz": (b"PK\x03\x04", b"PK\x05\x06"),
+    ".npy": (b"\x93NUMPY",),
+    ".tgz": (_GZIP,),
+    ".gz": (_GZIP,),
+    ".7z": (b"7z\xbc\xaf\x27\x1c",),
     ".pth": (b"PK\x03\x04", b"\x80"),
     ".pt": (b"PK\x03\x04", b"\x80"),
+    ".bag": (b"#ROSBAG V",),
+    ".db3": (b"SQLite format 3\0",),
+    ".mcap": (b"\x89MCAP",),
+    ".h5": (b"\x89HDF",),
+    ".hdf5": (b"\x89HDF",),
+    ".png": (b"\x89PNG",),
+    **dict.fromkeys(_TILES, (*_TILE, _GZIP)),  # some servers keep their tiles packed
 }
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _PAGE = re.compile(
     rb"\s*(<\?xml[^>]*\?>|<!--.*?-->|\s)*<(!doctype\s+html|html|head|body|script)\b", re.S
 )
+_ROOT = re.compile(rb"\s*(?:<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>]*>|\s)*<([\w.:-]+)", re.S)
 _LOOKED_AT = 4096
+_TAR_BLOCK = 512
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ABOUT = 2.0
 """a file may be this many times smaller or larger than the approximate size in a catalogue"""
@@ -50,16 +65,37 @@ def is_page(head: bytes, suffix: str, content_type: str = "") -> bool:
 
 
 def is_wrong_kind(head: bytes, suffix: str) -> bool:
-    """Return whether a file's first bytes contradict its name."""
-    magic = _MAGIC.get(suffix)
-    if magic is None or not head:
+    """Return whether a file's first bytes contradict its name.
+
+    Formats of text have no first bytes of their own; what servers send in place of a file, a
+    message in JSON or XML, is told from them all the same.
+    """
+    if not head:
         return False
-    return not any(head.startswith(m[: len(head)]) for m in magic)
+    text = head.removeprefix(_BOMS[0]).lstrip()[:1]
+    if suffix in (".gml", ".xml"):
+        return text in (b"{", b"[") or _root_of(head) == b"Error"
+    if suffix == ".obj":
+        return text in (b"{", b"[", b"<")
+    magic = _MAGIC.get(suffix)
+    return magic is not None and not any(head.startswith(m[: len(head)]) for m in magic)
 
 
-def proves_itself(name: str) -> bool:
-    """Return whether a file of this name shows by itself that it is whole."""
-    return name.endswith((".zip", ".tgz", ".gz", ".tar", ".pth", ".pt", ".json"))
+def proves_itself(path: Path, name: str) -> bool:
+    """Return whether a file shows by itself that it is whole: `damage` finds any end cut off.
+
+    Args:
+        path: the file under any name.
+        name: the name it is to have.
+    """
+    name = name.lower()
+    if name.endswith((".zip", ".npz", ".tgz", ".gz", ".tar", ".json", ".gltf", *_TILES)):
+        return True
+    with open(path, "rb") as file:
+        head = file.read(_LOOKED_AT)
+    if name.endswith((".pth", ".pt")):
+        return head[:2] == b"PK"  # the old format of torch.save has no end
+    return name.endswith((".gml", ".xml")) and _root_of(head) is not None
 
 
 def damage(path: Path, name: str) -> str | None:
@@ -86,20 +122,55 @@ def damage(path: Path, name: str) -> str | None:
 
 
 def _damage_inside(path: Path, name: str, head: bytes) -> str | None:
-    if name.endswith(".zip") or (name.endswith((".pth", ".pt")) and head.startswith(b"PK")):
+    if name.endswith((".zip", ".npz")) or (name.endswith((".pth", ".pt")) and head[:2] == b"PK"):
         return _damage_of_zip(path)
     if name.endswith((".pth", ".pt")):
         return None if head.startswith(_TORCH_LEGACY) else "it is not a file of torch.save"
-    if name.endswith((".tgz", ".tar.gz", ".tar")):
+    if name.endswith(".tar"):
+        return _damage_of_tar(path)
+    if name.endswith((".tgz", ".tar.gz")):
         with tarfile.open(path) as opened:
             opened.next()
-    if name.endswith((".tgz", ".gz")):
+    if name.endswith((".tgz", ".gz")) or head.startswith(_GZIP):
         with gzip.open(path) as unpacked:  # its last bytes are a checksum
             while unpacked.read(1 << 20):
                 pass
-    if name.endswith(".json"):
+    elif name.endswith(_TILES):  # bytes 8 to 12 of every format of tiles: its length
+        size = path.stat().st_size
+        if len(head) < 12 or size < int.from_bytes(head[8:12], "little"):
+            return "it is cut short"
+    elif name.endswith((".gml", ".xml")):
+        return _damage_of_xml(path, head)
+    if name.endswith((".json", ".gltf")):
         json.loads(path.read_bytes())
     return None
+
+
+def _damage_of_tar(path: Path) -> str | None:
+    """Walk the members up to the empty block that ends every archive."""
+    with tarfile.open(path) as opened, open(path, "rb") as file:
+        while opened.next() is not None:
+            opened.members = []  # not kept: there may be millions
+        file.seek(opened.offset)
+        return None if file.read(_TAR_BLOCK) == bytes(_TAR_BLOCK) else "it is cut short"
+
+
+def _root_of(head: bytes) -> bytes | None:
+    """Return the name of the first element of an XML file; None in encodings other than ASCII's."""
+    root = _ROOT.match(head.removeprefix(_BOMS[0]))
+    return None if root is None else root[1]
+
+
+def _damage_of_xml(path: Path, head: bytes) -> str | None:
+    """Look for the end of the first element; encodings that are not of bytes are left alone."""
+    root = _root_of(head)
+    if root is None:
+        return None
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOOKED_AT))
+        tail = file.read()
+    ends = rb"</%s\s*>\s*(<!--.*?-->\s*|\0)*\Z" % re.escape(root)
+    return None if re.search(ends, tail, re.S) else "it is cut short"
 
 
 def _damage_of_zip(path: Path) -> str | None:

@@ -202,7 +202,7 @@ def _by_hand(entry: Entry) -> DataError:
 
 def _is_sure(entry: Entry, path: Path) -> bool:
     """Return whether size, hash or the file itself shows that it is whole."""
-    return entry.bytes is not None or proves_itself(path.name.lower())
+    return entry.bytes is not None or proves_itself(path, path.name)
 
 
 def _size_in(marker: Path) -> int | None:

@@ -37,8 +37,9 @@ def fetch_tile_set(
     sets, seen, tiles = [(url, path)], {path.resolve()}, dict[Path, str]()
     while sets:
         set_url, set_path = sets.pop()
+        was_there = set_path.exists()
         take(set_url, set_path)
-        for content in _contents(set_path):
+        for content in _contents(set_path, keep=was_there):
             target = _target(content, set_path, folder)
             if target.resolve() in seen:
                 continue
@@ -57,14 +58,17 @@ def fetch_tile_set(
     return len(tiles)
 
 
-def _contents(path: Path) -> list[Content]:
+def _contents(path: Path, *, keep: bool) -> list[Content]:
+    """Return the contents of a tile set; what came in its place does not stay under its name."""
     try:
         return read_tree(path.read_bytes()).contents
     except NotATileSet as error:
+        if not keep:
+            path.unlink(missing_ok=True)
         raise DataError(
             f"not a 3D Tiles tileset: {error}",
             where=path,
-            remedy="delete it and check the address in the catalogue",
+            remedy=f"{'delete it and ' if keep else ''}check the address in the catalogue",
         ) from error
 
 

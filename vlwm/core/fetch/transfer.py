@@ -385,7 +385,7 @@ class Transfer:
                 f"{self._have()} bytes came where the catalogue has about {self.about}"
             )
         known = self._end_is_known or self.size is not None
-        if not known and not proves_itself(self.path.name.lower()):
+        if not known and not proves_itself(self.part, self.path.name):
             raise _StartOver("the server does not state the file's length, so it may be cut short")
 
     def _finish(self) -> None:
