@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import fake_run
+
 _READ = """
 import sys
 from pathlib import Path
@@ -52,3 +54,39 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
         assert "permission denied" in line and name in line, line
     assert "the checkpoint cannot be read: permission denied" in lines[0] and "ls -l" in lines[0]
     assert "the config cannot be read: permission denied" in lines[1]
+
+
+@pytest.mark.parametrize(
+    "name", ["status.json", "metrics.jsonl", "tokenizer/metrics.jsonl", "config.json", "tokenizer"]
+)
+def test_the_dashboard_says_which_file_it_may_not_read(tmp_path: Path, name: str) -> None:
+    """The rest is shown; no picture calls a run healthy whose numbers it could not see."""
+    folder = fake_run.write_run(tmp_path / "run", steps=20)
+    path = folder.path / name
+    path.parent.mkdir(exist_ok=True)
+    if name == "tokenizer":
+        path.mkdir(exist_ok=True)
+    else:
+        path.touch()
+    path.chmod(0)
+    shown = subprocess.run(
+        [*_unprivileged(), sys.executable, "-m", "vlwm", "monitor", str(folder.path), "--once"],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "120"},
+    ).stdout  # fmt: skip
+    path.chmod(0o700)
+    named = "tokenizer/metrics.jsonl" if name == "tokenizer" else name
+    assert f"{named} cannot be read: permission denied" in shown
+    assert "healthy" not in shown and "no measurements yet" not in shown
+
+
+def test_a_run_folder_that_may_not_be_entered_is_one_sentence(tmp_path: Path) -> None:
+    folder = fake_run.write_run(tmp_path / "run", steps=20)
+    folder.path.chmod(0)
+    shown = subprocess.run(
+        [*_unprivileged(), sys.executable, "-m", "vlwm", "monitor", str(folder.path), "--once"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    folder.path.chmod(0o700)
+    assert shown.returncode == 4 and shown.stdout == ""
+    assert shown.stderr.startswith("vlwm: cannot read: permission denied")
+    assert len(shown.stderr.splitlines()) == 1

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ class RunReader:
         damaged = sum(metrics.damaged for metrics in self._metrics.values())
         if damaged:
             notes.append(f"{damaged} damaged metric lines were skipped")
+        notes += self._refused()
         return replace(self._look(notes), stages=stages, log=self._log.read(), machine=machine)
 
     def glance(self) -> Snapshot:
@@ -165,6 +167,16 @@ class RunReader:
             return ["status.json holds no status"]
         self._status = Status.of(values) if values is not None else Status()
         return []
+
+    def _refused(self) -> list[str]:
+        """Return a note for each file of the run that this user may not read."""
+        run, first = self.folder, self.folder.tokenizer
+        files = (run.metrics_jsonl, first.metrics_jsonl, run.scores_json, run.config_json)
+        return [
+            f"{path.relative_to(run.path)} cannot be read: permission denied"
+            for path in files
+            if _may_not_read(path)
+        ]
 
     def _liveness(self, now: float, beat_seen: float | None) -> str:
         status = self._status
@@ -246,10 +258,23 @@ class _LogTail:
         return self._lines
 
 
+def _may_not_read(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _checkpoints(folder: RunFolder, now: float) -> tuple[CheckpointFile, ...]:
     """Return checkpoints of both stages, newest first."""
-    found = []
-    for path in folder.tokenizer.checkpoints() + folder.checkpoints():
+    found, paths = [], []
+    for part in (folder.tokenizer, folder):
+        with suppress(PermissionError):  # `RunReader` notes what may not be read
+            paths += part.checkpoints()
+    for path in paths:
         try:
             entry = path.stat()
         except OSError:  # pruned meanwhile
