@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tests import fake_run
 from vlwm.commands.monitor import monitor
 from vlwm.core.errors import DataError
+from vlwm.core.monitoring.screens.find import find_runs
 from vlwm.core.store.objects import open_store
 from vlwm.core.store.progress import session_name
 
@@ -79,3 +80,12 @@ def test_a_store_tells_what_is_done_and_what_is_missing(tmp_path: Path) -> None:
     store.write("splits.json", b"{}")
     line = CliRunner().invoke(app, [store.url]).stdout  # ends by itself
     assert line.startswith("Niiza: 9 of 9 sessions, ") and line.endswith("finished\n")
+
+
+def test_a_folder_of_runs_shows_the_newest_and_lists_all(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        fake_run.write_run(tmp_path / name, steps=20)
+    done = CliRunner().invoke(app, [str(tmp_path), "--json"])
+    assert done.exit_code == 0, done.exception
+    assert json.loads(done.stdout)["run"] in {str(tmp_path / n) for n in ("first", "second")}
+    assert {run.path.name for run in find_runs([tmp_path])} == {"first", "second"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -154,6 +155,18 @@ def test_the_checklist_for_people(rented: Rented) -> None:
     plain = rented.setup("--offline").stdout
     assert "vlwm train --auto --gpu-ids 0,1" in plain
     assert plain.isascii() and "ok   gpu" in plain and "warn storage" in plain
+
+
+def test_it_speaks_while_it_works_and_counts_at_the_end(rented: Rented) -> None:
+    """A command to type is one line, however long; a fix shows what it changed, not all again."""
+    rented.gpus = fake.RTX_4090
+    done = rented.setup("--offline", "--work-dir", "/workspace/run", "--fix", "--yes")
+    assert done.stderr.startswith("checking this machine (a few seconds) ...")
+    counts = re.findall(r"^(\d+) ok, (\d+) warnings?, (\d+) failed$", done.stdout, re.M)
+    assert len(counts) == 2 and all(int(passed) > 10 for passed, _, _ in counts)
+    assert done.stdout.count("✔ cpu") == 1 and max(map(len, done.stdout.splitlines())) < 200
+    (following,) = [line for line in done.stdout.splitlines() if line.startswith("next: ")]
+    assert "vlwm train --auto" in following
 
 
 def test_fix_makes_the_folder_that_lasts(rented: Rented) -> None:

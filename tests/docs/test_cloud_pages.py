@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from vlwm.cli import app
+from vlwm.core.cloud.software_checks import _SCREENS, _TOOLS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ["vastai_deployment.md", "lambda_cloud_deployment.md", "runpod_deployment.md"]
@@ -41,3 +42,21 @@ def test_every_page_answers_the_operators_questions(page: str) -> None:
         assert heading in text, heading
     for word in ("screen -S training", "6006", "--resume", "scp ", "best.pth"):
         assert word in text, word
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_counts_disk_time_and_what_is_downloaded_twice(page: str) -> None:
+    """What the environment takes, which torch an older driver needs, what the hours leave out."""
+    text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+    assert "environment takes about 2 GB with CPU wheels and several GB more with CUDA" in text
+    assert "--index-url https://download.pytorch.org/whl/cu128" in text
+    assert "the predecessor's numbers" in text and "vlwm setup` prints the row" in text
+    assert "Stage 1, the tokenizer, comes on top, and `--epochs` does not count it" in text
+    assert "--price" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_setup_looks_for_the_tools_that_a_page_uses(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for tool in ("rsync", "screen", "git"):
+        assert f"{tool} " not in text or tool in _SCREENS + _TOOLS, tool

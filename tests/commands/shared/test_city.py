@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,23 @@ def test_changed_files_options_and_damage_are_read_again(
 def test_a_city_that_is_read_in_seconds_leaves_no_tiles(inputs: Path, tmp_path: Path) -> None:
     read_it(inputs, tmp_path / "derived/city")
     assert not (tmp_path / "derived").exists()
+
+
+def test_a_file_that_takes_long_is_named_again_and_a_quick_one_never(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with shared._Steps(quiet_s=0.05) as steps:
+        steps("reading a.gml", 0, 3)
+        until = time.monotonic() + 5
+        told = ""
+        while told.count("\n") < 2 and time.monotonic() < until:
+            time.sleep(0.02)
+            told += capsys.readouterr().err
+    for line in told.splitlines()[:2]:
+        assert re.fullmatch(r"reading a\.gml \(0 of 3 files done\), \d+ s so far", line), line
+    time.sleep(0.2)
+    capsys.readouterr()
+    with shared._Steps() as steps:
+        steps("reading b.gml", 0, 1)
+    time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import re
 import shlex
 import time
 from dataclasses import replace
@@ -25,7 +27,7 @@ from vlwm.core.monitoring.layout import frame
 from vlwm.core.monitoring.panels import Room
 from vlwm.core.monitoring.plots import curve
 from vlwm.core.monitoring.reader import RunReader
-from vlwm.core.monitoring.screens.pages import links_page
+from vlwm.core.monitoring.screens.pages import LABELS, links_page
 from vlwm.core.monitoring.snapshot import MachineSample, Series, Snapshot
 from vlwm.core.run_folder import RunFolder
 
@@ -192,6 +194,42 @@ def test_what_to_type_next_works_in_any_folder(
         assert next_step(gone) == told
         monkeypatch.chdir(there)
         assert next_step(gone) == "vlwm train --work-dir x --resume"
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_an_ended_run_shows_its_test_scores_under_whole_names(run: RunFolder, width: int) -> None:
+    name = "mean_constant_twist"
+    sheet = {
+        "horizons_s": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
+        "baseline": {"predicted": name},
+        "scores": {"model": {"iou": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4321]},
+                   name: {"iou": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4123]}},
+    }  # fmt: skip
+    run.scores_json.write_text(json.dumps(sheet))
+    text = "\n".join(draw(snapshot_of(run, sample(), state="done", phase="done"), width, 40))
+    rows = [line for line in text.splitlines() if "model  " in line or name in line]
+    assert "test IoU" in text and len(rows) == 2, text
+    assert "0.432" in rows[0] and f"{name} " in rows[1] and "0.412" in rows[1]
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "world"])
+def test_labels_are_words_of_an_operator(run: RunFolder, stage: str) -> None:
+    """What the picture names, the help explains; what only an author understands is gone."""
+    text = "\n".join(draw(snapshot_of(run, sample(CARD), stage=stage), 200, 60))
+    for word in (
+        r"pose -",
+        r"loader \d",
+        r"with the plan",
+        r"threshold \d",
+        r"max \d",
+        r"min \d.*e-",
+    ):
+        assert re.search(rf"\b{word}", text) is None, word
+    explained = " ".join(label for label, _ in LABELS)
+    for label in ("prediction", "waits for data", "tokens", "motion", "codebook", "occupied from",
+                  "round trip IoU", "IoU (true motion given)", "perplexity", "gradient norm",
+                  "highest prediction", "predicted occupied", "peak memory"):  # fmt: skip
+        assert label in explained or label not in text, label
 
 
 def test_tokenizer_shows_its_codebook(run: RunFolder) -> None:

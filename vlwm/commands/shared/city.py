@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from vlwm.core.geometry.mapped_arrays import Scratch
 
 _EVERY_S = 5.0
+_QUIET_S = 10.0
+"""longest time without a line"""
 _LARGE_BYTES = 50_000_000
 """of city files: smaller ones are read in seconds"""
 _INPUTS = "inputs.json"
@@ -66,18 +69,19 @@ def read_input(
     kept = None if keep is None or wanted is None else _kept_city(keep, wanted, scratch)
     if kept is not None:
         return kept
-    city = read_city(
-        paths,
-        strict=strict,
-        area=None if area is None else Area.parse(area),
-        on_source=_Steps(),
-        scratch=scratch,
-        up=None if up is None else up.lower(),
-        scale=scale,
-        workers=workers,
-        engine=engine,
-        pieces_url=pieces_url,
-    )
+    with _Steps() as steps:
+        city = read_city(
+            paths,
+            strict=strict,
+            area=None if area is None else Area.parse(area),
+            on_source=steps,
+            scratch=scratch,
+            up=None if up is None else up.lower(),
+            scale=scale,
+            workers=workers,
+            engine=engine,
+            pieces_url=pieces_url,
+        )
     if keep is not None and wanted is not None:
         _keep(city, keep, wanted)
     return city
@@ -144,18 +148,42 @@ def _keep(city: City, keep: Path, wanted: dict[str, object]) -> None:
 
 
 class _Steps:
-    """A line every few seconds while files are read, and none for a city that is read at once."""
+    """Lines every few seconds while files are read, and none for a city that is read at once.
 
-    def __init__(self) -> None:
-        self.last = time.monotonic()
+    A file that takes long, or one that a worker reads, tells nothing itself: a thread repeats what
+    is being done then.
+    """
+
+    def __init__(self, quiet_s: float = _QUIET_S) -> None:
+        self.quiet_s = quiet_s
+        self.started = self.last = time.monotonic()
+        self.name = "reading the city"
+        self._end = threading.Event()
+
+    def __enter__(self) -> _Steps:
+        threading.Thread(target=self._repeat, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
 
     def __call__(self, name: str, done: int, total: int) -> None:
         from vlwm.commands.shared.output import note
 
         now = time.monotonic()
+        self.name = f"{name} ({done} of {total} files done)"
         if now - self.last >= _EVERY_S or name.endswith(" MB)"):
             self.last = now
-            note(f"{name} ({done} of {total} files done)")
+            note(self.name)
+
+    def _repeat(self) -> None:
+        from vlwm.commands.shared.output import note
+
+        while not self._end.wait(min(1.0, self.quiet_s)):
+            now = time.monotonic()
+            if now - self.last >= self.quiet_s:
+                self.last = now
+                note(f"{self.name}, {now - self.started:.0f} s so far")
 
 
 def tell_city(city: City | TiledCity) -> None:

@@ -57,14 +57,18 @@ class LineProgress:
     def __init__(self, total: int, every_s: float = 10.0) -> None:
         self.total, self.every_s = total, every_s
         self.started = self.last = time.monotonic()
-        self.first: int | None = None
+        self.first: int | None = None  # frames from which the rate counts
+        self.warm = False
         self.there: dict[str, int] = {}
         note("planning routes ...")
 
     def __call__(self, session: str, done: int, frames: int) -> None:
         self.there[session] = done
         now, made = time.monotonic(), sum(self.there.values())
-        if self.first is None:  # frames of an earlier process do not count towards the rate
+        if self.first is None or (made > self.first and not self.warm):
+            # Neither frames of an earlier process count towards the rate nor the first one of
+            # this process, which compiles.
+            self.warm = self.first is not None
             self.first, self.started = made, now
         if made == self.total:
             note(f"{made} of {self.total} frames; packing and checking ...")

@@ -216,9 +216,10 @@ def horizons(snapshot: Snapshot, room: Room) -> list[Text]:
     chosen = sheet.get("baseline")
     baseline = chosen.get("predicted") if isinstance(chosen, dict) else None
     names = [Track.PREDICTED.value, baseline if isinstance(baseline, str) else "memory_baseline"]
-    label = min(18, max(8, room.width - 7 * len(times)))
+    label = max(map(len, names)) + 1
     # every second or third horizon where not all fit; the last one always
     stride = next((n for n in (1, 2, 3) if label + 7 * -(-len(times) // n) <= room.width), 3)
+    label = min(label, max(8, room.width - 7 * -(-len(times) // stride)))
     kept = range(len(times) - 1, -1, -stride)[::-1]
     head = "".join(f"{times[i]:>6.1f}s" for i in kept if isinstance(times[i], (int, float)))
     lines = [line((f"{'test IoU':<{label}}{head}", LABEL))]
