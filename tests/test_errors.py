@@ -85,6 +85,7 @@ COMMANDS = [
     ("prepare --up w", "--up w is unknown"),
     ("prepare --scale 0", "--scale 0 is out of range"),
     ("prepare --set optimizer.lrr=1", "unknown config key optimizer.lrr"),
+    ("prepare --set optimizer.rl=1", "did you mean optimizer.lr?"),
     ("prepare --set max_epochs=x", "max_epochs = 'x' should be a whole number"),
     ("prepare --set foo", "--set foo has no '='"),
     ("prepare --set dist_params=1", "--set dist_params has no effect in vlwm"),

@@ -60,11 +60,12 @@ def evaluate(
     from vlwm.commands.shared.compare import compare_runs
     from vlwm.commands.shared.output import emit_json, note
     from vlwm.commands.shared.release import release_folder, results_folder, tell_reproduction
-    from vlwm.core.figures.eval_figures import write_results
 
     _check(split, baselines_only, config)
     runner = _engine(engine, workers)
     _check_outputs(output, picture, video)
+    from vlwm.core.figures.eval_figures import write_results  # torch: after all checks
+
     runs = run or [Path("checkpoints")]
     own = local_data(data, packed_dir)
     if compare:

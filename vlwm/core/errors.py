@@ -91,5 +91,7 @@ class InterruptedRunError(VlwmError):
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word most like `word`, or None where nothing is near."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    words = list(known)
+    matches = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    turned = [w for w in words if sorted(w) == sorted(word)]  # `rl` for `lr`: too short to be near
+    return next(iter(matches or turned), None)

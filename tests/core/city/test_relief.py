@@ -76,6 +76,16 @@ def test_beyond_the_relief_the_bases_take_over(tmp_path: Path) -> None:
     assert city.terrain.heights.min() > 19.9 and city.terrain.heights.max() < 20.6
 
 
+@pytest.mark.parametrize(("reach", "share"), [(0.0006, 100), (0.00025, 25)])
+def test_its_share_is_of_the_place_not_of_the_margin_around_it(
+    tmp_path: Path, reach: float, share: int
+) -> None:
+    """The houses reach 0.0005 degrees to the north and the east; the ground 150 m further."""
+    city = read_city([tree_of(tmp_path, relief_member(20.0, reach=reach))])
+    told = float(city.report.ground.split()[1])
+    assert abs(told - share) <= 10 * (share < 100), city.report.ground
+
+
 def test_nodes_of_real_relief_lie_on_its_triangles(plateau: Path) -> None:
     path = plateau / "citygml/dem_veg/523965_dem_6697_05_op.gml"
     degrees = np.concatenate(list(read_relief(Source(Folder(path.parent), path.name))))

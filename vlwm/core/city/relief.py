@@ -57,6 +57,15 @@ class Relief:
         known = sum(int(np.isfinite(some).sum()) for _, some in pieces(self.heights, _COLUMNS))
         return known / self.heights.size
 
+    def share_of(self, bounds: Bounds) -> float:
+        """Return the share of the nodes within `bounds`, or next to them, that have a height."""
+        grid, last = self.grid, np.array(self.heights.shape) - 1
+        place = np.reshape(bounds, (2, 2)) - (grid.x0, grid.y0)  # lower and upper corner, metres
+        at = np.clip(np.round(place / grid.spacing_m), 0, last).astype(np.int64)
+        within = self.heights[at[0, 0] : at[1, 0] + 1, at[0, 1] : at[1, 1] + 1]
+        known = sum(int(np.isfinite(some).sum()) for _, some in pieces(within, _COLUMNS))
+        return known / within.size
+
 
 def lay_ground(
     bases: NDArray[np.float64],

@@ -46,13 +46,14 @@ def inches(point: Point) -> Sequence[float]:
     return [v / 0.0254 for v in (point[0], point[2], -point[1])]
 
 
-def surfaces() -> str:
+def surfaces(mark: str = "o b{k}_{name}Surface\n", *, floors: bool = True) -> str:
     """An object for the walls, the roof and the floor of each building, as FME writes them."""
     lines = ["# EPSG:6677\n"]
     for k, block in enumerate(TOWN):
         lines += ["v {:.3f} {:.3f} {:.3f}\n".format(*point) for point in corners(block)]
-        for name, quads in (("Wall", QUADS[2:]), ("Roof", QUADS[1:2]), ("Ground", QUADS[:1])):
-            lines.append(f"o b{k}_{name}Surface\n")
+        parts = (("Wall", QUADS[2:]), ("Roof", QUADS[1:2]), ("Ground", QUADS[:1]))
+        for name, quads in parts if floors else parts[:2]:
+            lines.append(mark.format(k=k, name=name))
             lines += ["f " + " ".join(str(8 * k + c + 1) for c in q) + "\n" for q in quads]
     return "".join(lines)
 
@@ -62,6 +63,8 @@ OBJS: dict[str, tuple[str, str, str]] = {
     "SketchUp": (obj_text(head=SKETCHUP, turned=inches), "EPSG:6677", "a unit is taken as 0.0254"),
     "decimal commas": (re.sub(r"(\d)\.(\d)", r"\1,\2", obj_text()), "EPSG:6677", ""),
     "a surface an object": (surfaces(), "EPSG:6677", ""),
+    "surfaces without floors": (surfaces(floors=False), "EPSG:6677", ""),
+    "groups without floors": (surfaces("g {name}\n", floors=False), "EPSG:6677", ""),
     "degrees": (obj_text(head="", turned=lon_lat, digits=8), "EPSG:6677", "longitude, latitude"),
     "EPSG:4326": (obj_text(head="# EPSG:4326\n", turned=lon_lat, digits=8), "EPSG:6677", "degrees"),
     "UTM by name": (

@@ -132,11 +132,12 @@ class Gathered:
                 )
             terrain = lay_ground(bases, grown(local), None, self.scratch)
             return terrain, "flat" if np.ptp(terrain.heights) == 0.0 else "bases"
+        share = relief.share_of(bounds)  # of the place: the margin around it may be without relief
         relief.move(-origin[0], -origin[1])
         terrain = lay_ground(bases, grown(local), relief, self.scratch)
         note = stand_note(bases, terrain, self.scratch)
         self.collector.notes += [note] if note else []
-        return terrain, f"relief, {100 * relief.covered:.0f} % of the area"
+        return terrain, f"relief, {100 * share:.0f} % of the area"
 
     def _relief(self, bounds: Bounds) -> Relief:
         """Return the relief of all files over the whole place."""

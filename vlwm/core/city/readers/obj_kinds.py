@@ -38,6 +38,8 @@ _UP_SHARE = 0.7
 """of the area that faces up or down: a sheet, not a body"""
 _OPEN_SHARE, _CLOSED_SHARE = 0.2, 0.02
 _MANY_OPEN, _MOST = 0.25, 0.8
+_WALLED_SHARE = 0.2
+"""of the area of a building without a floor that is walls"""
 _MUCH = 0.5
 """of the town: the ground is at least as large"""
 _TOWN_M = 100.0
@@ -60,7 +62,8 @@ def joined_parts(
     """Return owners (F,) and names in which a building's walls, roof and floor are one feature.
 
     Some writers make an object of each surface (`b1_RoofSurface`). Such parts are open, and close
-    to bodies with others that they touch; a row of houses that touch is closed house by house.
+    to bodies with others that they touch, with a floor or without one; a row of houses that touch
+    is closed house by house.
 
     Args:
         shells_of_faces: returns the shell (F,) of each face, and how many there are.
@@ -73,7 +76,7 @@ def joined_parts(
     label, count = shells_of_faces()
     pairs = np.unique(np.column_stack([owners, label]), axis=0)  # (P, 2) owner and its shells
     is_whole = len(pairs) <= len(used) / _MOST
-    is_body = _openness(vertices, faces, label) < _CLOSED_SHARE
+    is_body = _bodies(vertices, faces, label)
     if count > _MOST * len(used) or not is_whole or is_body.mean() < _MOST:
         return owners, names
     return label, [_common(parts) for parts in _names_of(pairs, names, count)]
@@ -95,12 +98,32 @@ def _openness(
     vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the share (G,) of the area of each owner that no other of its faces looks against."""
+    left, _ = _left_over(vertices, faces, owners)
+    return np.asarray(np.linalg.norm(left, axis=1))
+
+
+def _bodies(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether each owner (G,) is closed, or has walls and a roof and is open below only."""
+    left, walls = _left_over(vertices, faces, owners)
+    closed = np.linalg.norm(left, axis=1) < _CLOSED_SHARE
+    aside = np.linalg.norm(left[:, :2], axis=1) < _CLOSED_SHARE
+    without_floor = aside & (left[:, 2] > 0) & (walls > _WALLED_SHARE)
+    return np.asarray(closed | without_floor)
+
+
+def _left_over(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], owners: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of the normals (G, 3) and the walls (G,) as shares of each owner's area."""
     owner = np.unique(owners, return_inverse=True)[1].reshape(-1)
     corners = vertices[faces]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.bincount(owner, np.linalg.norm(normals, axis=1))
-    left = np.linalg.norm([np.bincount(owner, normals[:, k]) for k in range(3)], axis=0)
-    return np.asarray(left / np.maximum(total, 1e-300))
+    total = np.maximum(np.bincount(owner, np.linalg.norm(normals, axis=1)), 1e-300)
+    left = np.column_stack([np.bincount(owner, normals[:, k]) for k in range(3)])
+    walls = np.bincount(owner, np.linalg.norm(normals[:, :2], axis=1))
+    return left / total[:, None], walls / total
 
 
 def kinds_of(
