@@ -3,8 +3,9 @@
     python benchmarks/captures.py --out DIR [--sizes 40x12 80x24] [--only screen/C tmux/none]
 
 The terminal in front is pyte, which knows UTF-8; `vlwm monitor` runs in it directly, inside tmux
-or inside screen, and `train`'s live view too, under every locale and TERM below. For each place
-and size it presses the keys of every page and writes what a person would see to DIR/PLACE/SIZE.txt.
+or inside screen, and `train`'s live view and what `eval` prints too, under every locale and TERM
+below. For each place and size it presses the keys of every page and writes what a person would see
+to DIR/PLACE/SIZE.txt.
 
 Checked on each picture: plain characters where the locale is not UTF-8; every framed line whole
 (nothing torn); the command to type complete, whichever lines it takes.
@@ -56,6 +57,20 @@ PAGES = {
 }
 NEXT = "vlwm train --config finetune_tokyo --work-dir '/data/my runs/tokyo 1' --epochs 30 --resume"
 AFTER = "vlwm eval /data/runs/tokyo --video /data/runs/tokyo/forecast.webm"
+EVALUATED = {
+    "split": "test", "n_windows": 40, "n_clusters": 31, "too_few_clusters": False,
+    "procedural": False,
+    "horizons_s": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0], "differences": {},
+    "zones": {"all": {"frames_without_occupied_cells": []}},
+    "attribution": "3D都市モデル（Project PLATEAU）（国土交通省）, CC BY 4.0",
+    "scores": {
+        name: {key: [value - 0.02 * h for h in range(6)]
+               for key in ("iou", "iou_structure", "iou_seen", "iou_new")}
+        for name, value in (("model", 0.6), ("memory_baseline", 0.5), ("model_plan", 0.7),
+                            ("true_pose_memory", 0.65))
+    },
+}  # fmt: skip
+"""a score sheet as `vlwm eval` prints it"""
 SCORES = {
     "horizons_s": [0.5, 1.0, 1.5, 2.0, 2.5, 3.0],
     "baseline": {"predicted": "planes_analogs"},
@@ -84,7 +99,7 @@ class Place:
         locale: a name of `LOCALES`.
         term: TERM of the terminal in front.
         ascii: whether plain characters are asked of it.
-        program: "monitor" or "train".
+        program: "monitor", "train" or "eval".
     """
 
     inside: str
@@ -109,7 +124,7 @@ PLACES = (
     Place("", "utf8", "vt100", True),
     *(
         Place(inside, locale, "screen-256color", locale != "utf8", program)
-        for program in ("monitor", "train")
+        for program in ("monitor", "train", "eval")
         for inside in ("tmux", "screen")
         for locale in LOCALES
     ),
@@ -126,6 +141,21 @@ with live_view(Path({run!r}), drawn=True):
     print("a line that was printed")
     time.sleep(600)
 """
+
+EVAL = """
+import json, sys, time
+sys.path.insert(0, {root!r})
+from vlwm import cli
+from vlwm.commands.eval import _print
+from vlwm.commands.shared.output import note
+cli._replace_what_cannot_be_shown()
+note("scoring {run} on 40 windows of split test, cpu")
+note("12 of 40 windows, about 31 s left")
+_print(json.load(open({run!r} + "/../sheet.json")))
+note("written: {run}/scores.json")
+time.sleep(600)
+"""
+"""what `vlwm eval` prints, without its windows"""
 
 
 @dataclass
@@ -267,7 +297,8 @@ def commands(place: Place, run: list[Path], folder: Path) -> tuple[list[str], di
     if place.program == "monitor":
         words = [sys.executable, "-m", "vlwm", "monitor", *map(str, run), "--interval", "0.5"]
     else:
-        words = [sys.executable, "-c", LIVE.format(root=str(ROOT), run=str(run[0]))]
+        text = LIVE if place.program == "train" else EVAL
+        words = [sys.executable, "-c", text.format(root=str(ROOT), run=str(run[0]))]
     if place.inside == "tmux":
         (folder / "tmux.conf").write_text("set -g status off\n")
         words = ["tmux", "-S", str(folder / f"{time.time_ns()}"), "-f", str(folder / "tmux.conf"),
@@ -293,6 +324,8 @@ def faults(place: Place, page: str, lines: list[str], sent: bytes) -> list[str]:
         framed = line[:1] in "|│" and line[:1]
         if framed and line[-1:] not in "|│":
             found.append(f"torn line: {line}")
+    if place.program == "eval" and not re.search(r"^ *tokenizer_round_trip|^ *model ", text, re.M):
+        found.append("no table of scores")
     wanted = {"killed": NEXT, "ended": AFTER}.get(page)
     if wanted is not None:
         typed = text.partition("next: ")[2].split("? help")[0].replace("\\\n", "")
@@ -313,7 +346,7 @@ def capture(place: Place, sizes: list[str], runs: list[Path], folder: Path, out:
     command, environ = commands(place, runs, folder)
     columns, rows = (int(n) for n in sizes[0].split("x"))
     with window(command, environ, columns, rows) as terminal, ended(place, command, environ):
-        _settle(terminal)
+        _settle(terminal, "written:" if place.program == "eval" else "")
         for size in sizes:
             columns, rows = (int(n) for n in size.split("x"))
             terminal.resize(columns, rows)
@@ -337,19 +370,20 @@ def capture(place: Place, sizes: list[str], runs: list[Path], folder: Path, out:
     return found
 
 
-def _settle(terminal: Window) -> None:
-    """Wait until the first picture is there."""
-    until = time.monotonic() + 30
+def _settle(terminal: Window, word: str) -> None:
+    """Wait until the first picture is there, and `word` in it."""
+    until = time.monotonic() + 60
     while time.monotonic() < until:
-        if any(line for line in terminal.wait(0.7)):
+        text = "".join(terminal.wait(0.7))
+        if text and word in text:
             return
-    raise SystemExit("no picture came within 30 s")
+    raise SystemExit("no picture came within 60 s")
 
 
 def _pages(terminal: Window, place: Place) -> dict[str, list[str]]:
     """Return the pages that the program has."""
-    if place.program == "train":
-        return {"live": terminal.wait(0.8)}
+    if place.program != "monitor":
+        return {"live" if place.program == "train" else "table": terminal.wait(0.8)}
     pictures = {}
     terminal.press("1")
     for page, key in PAGES.items():
@@ -375,6 +409,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="vc"))
     runs = write_runs(folder)
+    (runs[0].parent / "sheet.json").write_text(json.dumps(EVALUATED))
     found: list[str] = []
     for number, place in enumerate(PLACES):
         if options.only and not any(part in place.name for part in options.only):
