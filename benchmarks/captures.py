@@ -318,7 +318,8 @@ def faults(place: Place, page: str, lines: list[str], sent: bytes) -> list[str]:
     found = []
     if place.ascii and not text.isascii():
         found.append(f"characters that are not plain: {sorted(set(re.findall('[^ -~]', text)))}")
-    if "\ufffd" in text or "???" in text:
+    lacking = place.ascii and place.program == "eval"  # Japanese of an attribution becomes ?
+    if "\ufffd" in text or ("???" in text and not lacking):
         found.append("broken characters")
     for line in lines:
         framed = line[:1] in "|│" and line[:1]
@@ -372,12 +373,12 @@ def capture(place: Place, sizes: list[str], runs: list[Path], folder: Path, out:
 
 def _settle(terminal: Window, word: str) -> None:
     """Wait until the first picture is there, and `word` in it."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         text = "".join(terminal.wait(0.7))
         if text and word in text:
             return
-    raise SystemExit("no picture came within 60 s")
+    raise SystemExit("no picture came within 3 minutes")
 
 
 def _pages(terminal: Window, place: Place) -> dict[str, list[str]]:
@@ -422,7 +423,9 @@ def main() -> None:
         )
         own = [SIZES[(2 * number + n) % len(SIZES)] for n in (0, 1)]
         sizes = options.sizes or list(dict.fromkeys(["80x24", *own]))
-        wrong = capture(place, sizes, runs, folder, options.out)
+        # what was printed is not drawn again at another size: each has a window of its own
+        windows = [[size] for size in sizes] if place.program == "eval" else [sizes]
+        wrong = [f for some in windows for f in capture(place, some, runs, folder, options.out)]
         print(f"{place.name}: {' '.join(sizes)}: {len(wrong)} faults", flush=True)
         found += wrong
     shutil.rmtree(folder, ignore_errors=True)
