@@ -77,6 +77,8 @@ OBJS: dict[str, tuple[str, str, str]] = {
     ),
     "a scene": (obj_text() + PLANE.format("Terrain") + STREET, "EPSG:6677", "taken as the ground"),
     "a plane below": (obj_text() + PLANE.format("Plane.001"), "EPSG:6677", "taken as the ground"),
+    "curves": (obj_text() + "curv 0 1 1 2 3\nsurf 0 1 0 1 1 2 3 4\n", "EPSG:6677",
+               "not read: 2 free-form curves or surfaces"),
     "a lake": (obj_text() + STREET.replace("Road", "Water"), "EPSG:6677", "flat and not read"),
 }  # fmt: skip
 

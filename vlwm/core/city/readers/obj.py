@@ -27,7 +27,7 @@ from vlwm.core.city.readers.obj_kinds import (
     notes_of,
     share_inward,
 )
-from vlwm.core.city.readers.obj_lines import BadLine, ObjLines, lines_of, read_careful
+from vlwm.core.city.readers.obj_lines import FREE_FORM, BadLine, ObjLines, lines_of, read_careful
 from vlwm.core.city.readers.obj_lines import read_plain as _read_plain
 from vlwm.core.city.readers.obj_place import (
     are_degrees,
@@ -129,7 +129,9 @@ def read_obj(
     notes += more
     skipped, keep = _without_broken(found, owners, names, named, notes)
     notes += [
-        f"{{file}}: {count} lines that begin with {key!r} are not understood"
+        f"{{file}}: not read: {count} {key}"
+        if key == FREE_FORM
+        else f"{{file}}: {count} lines that begin with {key!r} are not understood"
         for key, count in found.others.most_common(3)
     ]
     stated = _COPYRIGHT.search(head)

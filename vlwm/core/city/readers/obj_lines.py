@@ -29,6 +29,7 @@ _IGNORED = frozenset(
     b"vt vn vp s usemtl mtllib l p usemap maplib lod bevel c_interp d_interp shadow_obj trace_obj "
     b"mg ctech stech csh call end parm trim hole scrv sp con deg step bmat cstype".split()
 )
+FREE_FORM = "free-form curves or surfaces"
 _FREE_FORM = frozenset([b"curv", b"curv2", b"surf"])
 _BOMS = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
@@ -184,7 +185,7 @@ class _Reading:
         elif key == b"g":
             self.group_names.append(_name(line.strip()))
         elif key in _FREE_FORM:
-            self.others["free-form curves or surfaces"] += 1
+            self.others[FREE_FORM] += 1
         elif key not in _IGNORED:
             self.others[safe_text(key[:20].decode("utf-8", "replace"))] += 1
 
