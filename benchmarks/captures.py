@@ -65,9 +65,14 @@ EVALUATED = {
     "attribution": "3D都市モデル（Project PLATEAU）（国土交通省）, CC BY 4.0",
     "scores": {
         name: {key: [value - 0.02 * h for h in range(6)]
-               for key in ("iou", "iou_structure", "iou_seen", "iou_new")}
+               for key in ("iou", "iou_structure", "iou_seen", "iou_new", "precision", "recall",
+                           "mean_ratio")}
         for name, value in (("model", 0.6), ("memory_baseline", 0.5), ("model_plan", 0.7),
                             ("true_pose_memory", 0.65))
+    },
+    "intervals": {
+        name: {"iou": [[0.4, 0.7]] * 6}
+        for name in ("model", "memory_baseline", "model_plan", "true_pose_memory")
     },
 }  # fmt: skip
 """a score sheet as `vlwm eval` prints it"""
