@@ -150,7 +150,7 @@ def _damage_of_tar(path: Path) -> str | None:
     """Walk the members up to the empty block that ends every archive."""
     with tarfile.open(path) as opened, open(path, "rb") as file:
         while opened.next() is not None:
-            opened.members = []  # not kept: there may be millions
+            opened.members = []  # type: ignore[attr-defined]  # not kept: there may be millions
         file.seek(opened.offset)
         return None if file.read(_TAR_BLOCK) == bytes(_TAR_BLOCK) else "it is cut short"
 
