@@ -206,7 +206,7 @@ def trained_tokenizer(config: Config, data: TrainData, name: str, steps: int) ->
     """A tokenizer with a codebook of that name after `steps` steps."""
     seed_everything(config.seed)
     model = Tokenizer(config.tokenizer, data.grid.shape)
-    model.vqvae = CODEBOOKS[name](config.tokenizer.embed_dim)  # type: ignore[assignment]
+    model.vqvae = CODEBOOKS[name](config.tokenizer.embed_dim)
     model.init_output_rate(torch.from_numpy(data.column))
     frames = FrameDataset(data.store, data.train_rows, symmetries=8, seed=config.seed)
     size = config.tokenizer.samples_per_gpu

@@ -191,7 +191,7 @@ def measure_stage(
 
 
 def _our_loader(task: Any) -> Callable[[], None]:
-    return lambda: next(iter(task.batches(0, 0)))  # type: ignore[return-value]
+    return lambda: next(iter(task.batches(0, 0)))
 
 
 def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callable[[], None]:
@@ -218,7 +218,7 @@ def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callabl
 
     if stage == 1:
         tokenizer_task.occupancy_loss = unfused
-        tokenizer_task.unpack_bits = voxels  # type: ignore[assignment]
+        tokenizer_task.unpack_bits = voxels
     else:
         world_loss.occupancy_loss = unfused
         task.module.transformer.next_logits = partial(_next_of_all, task.module.transformer)

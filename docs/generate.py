@@ -46,7 +46,7 @@ def meanings(cls: type) -> dict[str, str]:
         named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
         if named and told:
-            found[field.target.id] = str(text.value.value)  # type: ignore[attr-defined]
+            found[field.target.id] = str(text.value.value)
     return found
 
 
@@ -78,7 +78,7 @@ def option_tables() -> str:
     """One table per command; the command line's own description is the source."""
     group = typer.main.get_command(app)
     parts = []
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in group.commands.items():
         help_text = (command.help or "").split("\n\n")[0].replace("\n", " ").strip()
         rows = [_option(p) for p in command.params if not getattr(p, "hidden", False)]
         table = ["| option | default | meaning |", "|---|---|---|", *rows]

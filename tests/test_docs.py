@@ -55,7 +55,7 @@ def _known_options() -> dict[str, set[str]]:
 
     group = typer.main.get_command(app)
     found = {"--help": {"--help"}, "--version": set()}
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    for name, command in group.commands.items():
         options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
         found[name] = options | {"--help"}
     return found

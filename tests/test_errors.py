@@ -23,7 +23,7 @@ from vlwm.core.errors import VlwmError
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "docs"))
 
-from error_table import GAP, Raised, every_error  # type: ignore[import-not-found]  # noqa: E402
+from error_table import GAP, Raised, every_error  # noqa: E402
 
 NEEDS_PROCESSES = ("the first process of the run has failed",)
 """what only several processes can meet; tests/core/training kills one of two"""

@@ -238,7 +238,7 @@ def serve(site: Any, bodies: dict[str, bytes]) -> None:
 
     site.handler = do_GET
     original = Handler.do_GET
-    Handler.do_GET = do_GET  # type: ignore[method-assign]
+    Handler.do_GET = do_GET
     site.restore = lambda: setattr(Handler, "do_GET", original)
 
 

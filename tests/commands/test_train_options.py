@@ -13,7 +13,7 @@ from vlwm.cli import app
 from vlwm.core.config.load import load_config
 from vlwm.core.training.options import WandbOptions
 
-COMMAND = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+COMMAND = typer.main.get_command(app).commands["train"]
 PRESET = load_config("finetune_tokyo")
 GUIDE: dict[str, Any] = {
     "--config": "finetune_tokyo", "--work-dir": "./checkpoints", "--batch-size": 3, "--lr": 1e-4,

@@ -30,7 +30,7 @@ def test_every_command_exists_as_written(page: str) -> None:
     found = commands(page)
     assert {words[0] for words in found} >= {"setup", "download", "prepare", "train"}
     for name, *words in found:
-        command = group.commands[name]  # type: ignore[attr-defined]
+        command = group.commands[name]
         known = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
         assert {word for word in words if word.startswith("-")} <= known, (name, words)
 

@@ -14,7 +14,7 @@ import typer
 from vlwm.cli import app
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = typer.main.get_command(app).commands
 
 
 def shown() -> list[str]:

@@ -25,7 +25,7 @@ def inputs(tmp_path: Path) -> Path:
 
 def read_it(inputs: Path, keep: Path, **more: str) -> City:
     config = load_config("tokyo_small")
-    return shared.read_input(config, [inputs], 42, False, None, keep=keep, **more)  # type: ignore[arg-type]
+    return shared.read_input(config, [inputs], 42, False, None, keep=keep, **more)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def times_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(*args: object, **more: object) -> City:
         found.append(1)
-        return real(*args, **more)  # type: ignore[arg-type]
+        return real(*args, **more)
 
     monkeypatch.setattr(read, "read_city", counted)
     monkeypatch.setattr(shared, "_LARGE_BYTES", 0)

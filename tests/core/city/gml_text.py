@@ -33,7 +33,7 @@ def polygon(height: float, *, hole: bool = False, low: float = 0, high: float = 
 
 def solid(height: float, **shape: float) -> str:
     """An LOD1 block that is its roof alone."""
-    return f"<bldg:lod1Solid>{polygon(height, **shape)}</bldg:lod1Solid>"  # type: ignore[arg-type]
+    return f"<bldg:lod1Solid>{polygon(height, **shape)}</bldg:lod1Solid>"
 
 
 def wall(height: float) -> str:

@@ -82,7 +82,7 @@ def test_a_file_written_to_a_stream_loads(tmp_path: Path) -> None:
             return True
 
     layers = some_layers()
-    with zipfile.ZipFile(Stream(), "w", zipfile.ZIP_DEFLATED) as out:  # type: ignore[arg-type]
+    with zipfile.ZipFile(Stream(), "w", zipfile.ZIP_DEFLATED) as out:
         for name, layer in layers.items():
             with out.open(f"{name}.npy", "w") as member:
                 np.save(member, layer)

@@ -63,4 +63,4 @@ def test_mistakes_name_the_fix() -> None:
     with pytest.raises(UsageError, match="with a radius of 0 m"):
         wall().along(np.zeros((6, 3)), 0.0)
     with pytest.raises(FrozenInstanceError):
-        wall().grid = GRID  # type: ignore[misc]
+        wall().grid = GRID

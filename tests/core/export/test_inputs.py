@@ -19,8 +19,8 @@ CELLS, POSES, PLAN = window_of(CONFIG)
 
 
 def check(cells: object = CELLS, poses: object = POSES, **more: object) -> ForecastInput:
-    conventions = Conventions(more.pop("quaternion", None), more.pop("velocity_frame", None))  # type: ignore[arg-type]
-    return check_inputs(cells, poses, GRID, (4, 6), 0.5, conventions=conventions, **more)  # type: ignore[arg-type]
+    conventions = Conventions(more.pop("quaternion", None), more.pop("velocity_frame", None))
+    return check_inputs(cells, poses, GRID, (4, 6), 0.5, conventions=conventions, **more)
 
 
 def w_first(poses: np.ndarray) -> np.ndarray:

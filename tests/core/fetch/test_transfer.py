@@ -26,7 +26,7 @@ def behaviour(kind: str, at: int = 0, value: str = "") -> Any:
         pass
 
     fault = Fault()
-    fault.kind, fault.at, fault.value = kind, at, value  # type: ignore[attr-defined]
+    fault.kind, fault.at, fault.value = kind, at, value
     return fault
 
 

@@ -12,7 +12,7 @@ from vlwm.core.figures.lettering import _characters, text_width, writable
 
 def ink(words: str, **more: object) -> np.ndarray:
     image = blank(40, 900)
-    text(image, words, (10, 28), size=0.6, **more)  # type: ignore[arg-type]
+    text(image, words, (10, 28), size=0.6, **more)
     return image < 128
 
 

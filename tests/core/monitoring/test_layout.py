@@ -58,7 +58,7 @@ def draw(
 ) -> list[str]:
     out = Console(width=width, height=height, file=io.StringIO(), **console)
     out.print(frame(snapshot, width, height, glyphs))
-    return out.file.getvalue().rstrip("\n").split("\n")  # type: ignore[attr-defined]
+    return out.file.getvalue().rstrip("\n").split("\n")
 
 
 @pytest.mark.parametrize(("width", "height"), [(140, 40), (80, 24), (110, 32), (60, 16), (40, 10),
@@ -175,7 +175,7 @@ def test_links_are_whole_or_a_key_away(run: RunFolder) -> None:
     assert url in text and "http://localhost:6006" in text and "w all links" in text
     page = Console(width=40, height=20, file=io.StringIO())
     page.print(links_page(snapshot, Room(40, 20, UNICODE)))
-    shown = "".join(page.file.getvalue().split())  # type: ignore[attr-defined]
+    shown = "".join(page.file.getvalue().split())
     for value in links.values():
         assert "".join(value.split()) in shown
 

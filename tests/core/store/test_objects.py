@@ -62,7 +62,7 @@ class Flaky:
 def remote(files: Flaky, scheme: str = "s3") -> tuple[RemoteStore, list[float]]:
     waits: list[float] = []
     store = RemoteStore(f"{scheme}://b/f", scheme, "b/f", sleep=waits.append)
-    store._files = lambda: files  # type: ignore[method-assign]
+    store._files = lambda: files
     return store, waits
 
 

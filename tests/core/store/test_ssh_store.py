@@ -103,7 +103,7 @@ def test_a_cut_file_is_sent_again(far: Path, tmp_path: Path) -> None:
         faults.write_text("x\n")
         real(source, target)
 
-    store._rsync = cut  # type: ignore[method-assign]
+    store._rsync = cut
     store.write_file("big", tmp_path / "big")
     assert store.read("big") == (tmp_path / "big").read_bytes()
 

@@ -143,7 +143,7 @@ def _serve() -> dict[str, Any] | None:
         if "words" in question:
             pid = os.fork()
             if pid == 0:
-                return question  # type: ignore[no-any-return]
+                return question
             answer: int | None = pid
         else:
             pid = question["poll"]

@@ -27,7 +27,7 @@ def test_a_sign_is_in_log_metrics_tensorboard_status_and_sinks(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    class Ill(toy.ToyTask):  # type: ignore[name-defined,misc]
+    class Ill(toy.ToyTask):
         def numbers(self) -> dict[str, float]:
             well = {"pred/mean": 0.011, "target/mean": 0.009}
             return {**super().numbers(), **well, **(NUMBERS[sign] if 6 <= self.step < 12 else {})}

@@ -7,7 +7,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from isal import isal_zlib
 
@@ -70,12 +69,9 @@ class ShardFiles:
             os.close(self._handles.popitem(last=False)[1])
         return handle
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_limit": self._limit, "_bring": self._bring}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __reduce__(self) -> tuple[type[ShardFiles], tuple[object, ...]]:
         # a copy opens its own files: it is made as a new object is
-        self.__init__(state["_limit"], state["_bring"])  # type: ignore[misc]
+        return type(self), (self._limit, self._bring)
 
     def __del__(self) -> None:
         self.close()

@@ -154,7 +154,7 @@ def test_a_worker_that_lacks_a_file_says_so(tmp_path: Path) -> None:
     store.mkdir()
 
     class OnAnotherMachine(ElsewhereEngine):
-        def run(self, function: object, items: object) -> object:  # type: ignore[override]
+        def run(self, function: object, items: object) -> object:
             folder.rename(tmp_path / "not here")
             yield from super().run(function, items)
 
@@ -170,7 +170,7 @@ def test_a_killed_worker_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monke
     def dies(*args: object) -> object:
         if os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args)
 
     monkeypatch.setattr(source_work, "read_source", dies)
     with pytest.raises(MachineError, match="worker processes was killed"):

@@ -33,7 +33,7 @@ def city() -> City:
 
 def make(folder: Path, **options: object) -> StoreReport:
 
-    return prepare_store(city(), config(), folder.as_uri(), SMALL, **options)  # type: ignore[arg-type]
+    return prepare_store(city(), config(), folder.as_uri(), SMALL, **options)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -28,7 +28,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 def text_of(page: RenderableType, room: Room) -> list[str]:
     out = Console(width=room.width, height=room.height, file=io.StringIO())
     out.print(page, crop=True, no_wrap=True, overflow="crop")
-    return [line.rstrip() for line in out.file.getvalue().split("\n")]  # type: ignore[attr-defined]
+    return [line.rstrip() for line in out.file.getvalue().split("\n")]
 
 
 @pytest.mark.parametrize(("width", "height"), [(40, 12), (80, 24), (200, 60)])

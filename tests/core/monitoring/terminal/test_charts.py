@@ -15,7 +15,7 @@ FLOATS = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
 def drawn(chart: object) -> list[str]:
-    return ["".join(cell.char for cell in row) for row in chart.rows]  # type: ignore[attr-defined]
+    return ["".join(cell.char for cell in row) for row in chart.rows]
 
 
 def test_sparkline_goes_from_lowest_to_highest() -> None:

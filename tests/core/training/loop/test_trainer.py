@@ -237,7 +237,7 @@ def test_a_poisoned_step_is_skipped_counted_and_named(
     content = load_checkpoint(tmp_path / "last.pth")
     assert content["health"]["skipped"] == 1
     assert all(torch.isfinite(v).all() for v in content["model"].values())
-    assert RunFolder(tmp_path).read_status()["skipped_steps"] == 1  # type: ignore[index]
+    assert RunFolder(tmp_path).read_status()["skipped_steps"] == 1
 
 
 def test_bad_steps_in_a_row_go_back_at_a_lower_rate(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_when_going_back_does_not_help_the_run_ends_with_a_remedy(tmp_path: Path
 def test_a_slow_loader_and_a_filling_disk_are_told_everywhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Slow(toy.ToyTask):  # type: ignore[name-defined,misc]
+    class Slow(toy.ToyTask):
         def batches(self, epoch: int, first_sample: int) -> Any:
             for batch in super().batches(epoch, first_sample):
                 time.sleep(0.02)
@@ -285,7 +285,7 @@ def test_a_slow_loader_and_a_filling_disk_are_told_everywhere(
 
 
 def test_a_loss_that_runs_away_goes_back_too(tmp_path: Path) -> None:
-    class Runaway(toy.ToyTask):  # type: ignore[name-defined,misc]
+    class Runaway(toy.ToyTask):
         def loss_terms(self, batch: Any, step: int) -> Any:
             for term in super().loss_terms(batch, step):
                 factor = 1000.0 if self.step > 8 else 1.0

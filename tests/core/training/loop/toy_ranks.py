@@ -39,7 +39,7 @@ class Shared(ToyTask):
             self.short = None
             raise torch.OutOfMemoryError("injected in one process")
 
-    def batches(self, epoch: int, first_sample: int) -> Iterator[ToyBatch | None]:  # type: ignore[override]
+    def batches(self, epoch: int, first_sample: int) -> Iterator[ToyBatch | None]:
         for batch in super().batches(epoch, first_sample):
             if epoch == 999:  # every process validates all of it
                 yield batch
@@ -71,7 +71,7 @@ def run(folder: Path, ranks: Ranks, short: tuple[str, int] | None, shrink_at: in
         shrunk.append(trainer.state.at.step)
         plain_shrink(samples)
 
-    task.begin_step, stepper.shrink = begin_step, shrink  # type: ignore[method-assign]
+    task.begin_step, stepper.shrink = begin_step, shrink
     trainer.begin()
     trainer.fit()
     content = {k: v for k, v in trainer.state.content().items() if k in ("model", "optimizer")}

@@ -35,7 +35,7 @@ def windows(count: int = WINDOWS) -> WindowDataset:
             return count
 
     few = Few()
-    few.motion = motion  # type: ignore[attr-defined]
+    few.motion = motion
     return cast(WindowDataset, few)
 
 

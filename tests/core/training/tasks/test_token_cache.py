@@ -30,7 +30,7 @@ def test_what_is_put_comes_back_and_nothing_else(tmp_path: Path) -> None:
     assert file.get(3, 1) is None
     file.put(3, 1, codes(0))
     again = TokenFile(tmp_path, "k", 6, (5, 4))  # another process
-    assert np.array_equal(again.get(3, 1), codes(0))  # type: ignore[arg-type]
+    assert np.array_equal(again.get(3, 1), codes(0))
     assert again.get(3, 0) is None and again.get(4, 0) is None
     file.close()
     again.close()

@@ -12,7 +12,7 @@ from vlwm.core.geometry.mapped_arrays import PIECE_ROWS, Rows, Scratch
 
 
 class _Texts(Sequence[str]):
-    """A sequence that equals every sequence of the same strings."""
+    """A sequence that equals every sequence of the same strings; it has no hash, as lists."""
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -32,9 +32,6 @@ class _Texts(Sequence[str]):
         if not isinstance(other, Sequence):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
-
-    # equal to lists, so it has no hash, as they have none
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         shown = ", ".join(map(repr, self[:5]))

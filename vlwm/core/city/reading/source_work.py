@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,7 +57,8 @@ class FolderPieces:
 
     def put(self, name: str, arrays: Arrays) -> None:
         try:
-            np.savez(self.folder / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+            # `Any`: for mypy a name might be `allow_pickle`, which is no array
+            np.savez(self.folder / f"{name}.npz", **dict[str, Any](arrays))
         except OSError as refused:
             raise explain_os_error(refused, self.folder) from refused
 

@@ -92,8 +92,7 @@ def guarded_step(optimizer: AdamW, bad: Tensor) -> None:
 
     A skipped step leaves weights, moments and step counts as they were.
     """
-    # fused AdamW reads the flag on the device, as it does for a loss scaler; torch's types know
-    # neither attribute
-    optimizer.grad_scale = None  # type: ignore[attr-defined]
-    optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]
+    # fused AdamW reads the flag on the device, as it does for a loss scaler
+    optimizer.grad_scale = None  # type: ignore[attr-defined]  # torch's types do not have it
+    optimizer.found_inf = bad.to(torch.float32)  # type: ignore[attr-defined]  # nor this one
     optimizer.step()
