@@ -51,6 +51,20 @@ def test_untrained_the_map_stays_as_it_was() -> None:
     )
 
 
+def test_a_forecast_is_as_precise_as_float32_allows() -> None:
+    """Fault: torch sums a whole group of a channels-last map in one float32."""
+    torch.manual_seed(0)
+    net = CompletionNet(6, 16)
+    torch.nn.init.normal_(net.out.weight)
+    logits = torch.full((1, 6, 120, 120), -3.0)  # nothing is known of most of the map
+    logits[..., 40:80, 40:80] = 3 * torch.randn(1, 6, 40, 40)
+    evidence = (logits > 0).float()
+    with torch.no_grad():
+        found = net(logits, evidence)
+        exact = net.double()._residual(torch.cat([torch.tanh(logits / 4), evidence], 1).double())
+    assert (found - exact).abs().max() < 1e-4 * exact.std()  # 3e-3 with the fault
+
+
 def test_it_learns_what_stands_behind_a_wall() -> None:
     torch.manual_seed(0)
     branch = ObservedBranch(1, 8, GRID, completion=16)

@@ -6,9 +6,10 @@
     FrameGraph   the same cells, what PastGraph gave, places ─► probability of one frame
 
 Every shape is fixed. Nothing depends on data but values: masks take the place of `nonzero`, maps
-are 4-D for `grid_sample`. Which cell is read is never decided in float32, whose last bits differ
-between libraries: places, and what is within a grid, come from `runtime` in float64, and so does
-the motion, from a graph of its own. All else is float32, since TensorRT knows no float64.
+are 4-D for `grid_sample`, group norms are written out. Which cell is read is never decided in
+float32, whose last bits differ between libraries: places, and what is within a grid, come from
+`runtime` in float64, and so does the motion, from a graph of its own. All else is float32, since
+TensorRT knows no float64.
 
 Axes: P past and H future frames, X, Y, Z cells, C = X · Y columns, E columns of an edge, N draws,
 D components of a state, U, V cells of the plane with `MARGIN`; a leading 1 is the batch that layers
@@ -199,12 +200,14 @@ class FrameGraph(nn.Module):
         self,
         edges: Tensor,
         unseen: Tensor,
-        corners: Tensor,
-        within: Tensor,
         mixing: Tensor,
         reached: Tensor,
         condition: Tensor,
         past: Tensor,
+        corners: Tensor | None = None,
+        within: Tensor | None = None,
+        rows: Tensor | None = None,
+        shares: Tensor | None = None,
         draws: Tensor | None = None,
         free: Tensor | None = None,
         tokens: Tensor | None = None,
@@ -216,22 +219,25 @@ class FrameGraph(nn.Module):
         Args:
             edges: (P, E, Z) of `PastGraph`.
             unseen: int32 (4, X, Y) of `runtime.unseen_columns`.
-            corners, within, mixing, reached: the future frame in each past one, of an observed past
-                with `MARGIN`, as `resampled` takes them.
+            mixing, reached: layers of the future frame in those of each past one.
             condition: (F,), of the refinement net.
             past: uint8 (P, X, Y, Z), occupied cells of the past.
+            corners, within: the future frame in each past one, as `resampled` takes it.
+            rows, shares: the same with `MARGIN`, of an observed past, as `read_columns` takes it.
             draws: (N, 6), affine factors of the drawn frames in the expected one; not of a plan.
             free: uint8 (P, X, Y, Z), free cells of an observed past.
             tokens: (T, h, w), of a model with tokens.
             planes, explained: uint8 (X, Y, Z) and (P, X, Y, Z), cells that the walls meet in the
                 future frame and in the past ones, of a model that reads walls as planes.
         """
-        reading = (corners, within, mixing, reached)
         if free is None:
+            assert corners is not None and within is not None
             maps = past.permute(0, 3, 1, 2).float()  # (P, Z, X, Y)
-            logits, reach = self._read(maps, reading, planes, explained)
+            logits, reach = self._read(maps, (corners, within, mixing, reached), planes, explained)
         else:
-            logits, reach = self._completed(past, free, reading)
+            assert rows is not None and shares is not None
+            both = torch.stack([past, free], dim=3).float()  # (P, X, Y, 2, Z)
+            logits, reach = self._completed(read_columns(both, rows, shares, mixing, reached))
         if not self.model.completes:
             beyond = self._extrapolated(edges, unseen)  # (Z, X, Y)
             logits = torch.where(unseen[0] > 0, beyond, logits)
@@ -279,18 +285,15 @@ class FrameGraph(nn.Module):
             x = x + functional.relu(layer(x))
         return net.conv_out(x)
 
-    def _completed(self, occupied: Tensor, free: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
+    def _completed(self, read: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and evidence (Z, X, Y) of an observed past, as `ObservedBranch.completed`.
 
         Args:
-            occupied, free: uint8 (P, X, Y, Z).
+            read: (2, P, Z, U, V), evidence of surfaces and of free space.
         """
         branch = self.model.observed_branch()
-        both = torch.cat([occupied, free]).permute(0, 3, 1, 2).float()  # (2P, Z, X, Y)
-        both = functional.pad(both, (MARGIN, MARGIN, MARGIN, MARGIN))
-        read, _ = resampled(both, *(torch.cat([part, part]) for part in reading))  # (2P, Z, U, V)
-        seen = Seen(read[None, : len(occupied)], read[None, len(occupied) :])
-        depth = read.shape[1]
+        seen = Seen(read[:1], read[1:])  # (1, P, Z, U, V) each
+        depth = read.shape[2]
         below = [0, *range(depth - 1)]
         above = [*range(1, depth), depth - 1]
         near = [Seen(seen.occupied[:, :, at], seen.free[:, :, at]) for at in (below, above)]
@@ -355,6 +358,31 @@ def resampled(
     lifted = torch.bmm(mixing, flat.flatten(2)).reshape(flat.shape)
     inside = within[:, None] * reached[:, :, None, None]
     return lifted * inside, inside
+
+
+def read_columns(
+    values: Tensor, rows: Tensor, shares: Tensor, mixing: Tensor, reached: Tensor
+) -> Tensor:
+    """Return values (P, X, Y, 2, Z) read at the cells of a wider frame: (2, P, Z, U, V).
+
+    As `observed_kernels.evidence_columns`: four columns around a place, none outside of a frame.
+    Their shares come from float64, where a place in float32 of `grid_sample` is 4e-6 cells off.
+    `runtime.column_reading` makes the other arguments.
+
+    Args:
+        rows: int32 (4, P, U, V), columns among those of all past frames.
+        shares: (4, P, U, V), of each column in the place, 0 outside of its frame.
+        mixing: (P, Z, Z), share of each layer of a past frame in each layer of the frame.
+        reached: (P, Z), 1 where a layer of the frame is within the past one.
+    """
+    past, z = values.shape[0], values.shape[-1]
+    table = values.flatten(0, 2).flatten(1)  # (P · X · Y, 2 · Z)
+    flat = torch.zeros(())
+    for row, share in zip(rows.flatten(2), shares.flatten(2), strict=True):  # (P, C) each
+        flat = flat + functional.embedding(row, table) * share[..., None]  # (P, C, 2 · Z)
+    kinds = flat.unflatten(2, (2, z)).permute(2, 0, 3, 1)  # (2, P, Z, C)
+    lifted = torch.matmul(mixing, kinds) * reached[..., None]
+    return lifted.reshape(2, past, z, *rows.shape[2:])
 
 
 def edge_states(frames: Tensor) -> Tensor:

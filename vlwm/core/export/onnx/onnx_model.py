@@ -210,10 +210,12 @@ class OnnxModel:
         """
         about = self.about
         away = frames.relative_ego(track.ego, ego)
-        margin = _MARGIN if about["observed"] else 0
+        reading = runtime.reading(away, about)
+        if about["observed"]:
+            reading = runtime.column_reading(away, about, _MARGIN)
         (frame,) = self._run(
             "frame" if track.plan is None else "plan_frame", **arrays, edges=shared["edges"],
-            **runtime.reading(away, about, margin),
+            **reading,
             unseen=runtime.unseen_columns(away, about, about["distances"]),
             tokens=shared["maps"][h] if about["tokens"] else None,
         )  # fmt: skip

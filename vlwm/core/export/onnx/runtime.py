@@ -45,19 +45,50 @@ def places(factors: np.ndarray, cells: Sequence[int]) -> tuple[np.ndarray, np.nd
     return (a * i + c) + b * j, (d * i + f) + e * j
 
 
-def reading(
-    seen: np.ndarray, grid: dict[str, Sequence[Any]], margin: int = 0
-) -> dict[str, np.ndarray]:
+def reading(seen: np.ndarray, grid: dict[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     """Return how maps are read at the cells of another frame, as `graphs.resampled` takes it.
 
     Args:
         seen: (P, 4), the ego frame as seen from those of the maps.
         grid: lower_m, cell_m and shape of a frame.
-        margin: cells by which both grids are wider on each side.
     """
-    x, y, z = (n + 2 * m for n, m in zip(grid["shape"], (margin, margin, 0), strict=True))
+    x, y, _ = grid["shape"]
+    at_x, at_y = places(affine_factors(seen, grid["lower_m"], grid["cell_m"]), (x, y))
+    return {
+        "corners": np.stack([2 * at_y / y - 1, 2 * at_x / x - 1], axis=-1),
+        "within": (at_x >= 0) & (at_x < x) & (at_y >= 0) & (at_y < y),
+        **_layers(seen, grid),
+    }
+
+
+def column_reading(
+    seen: np.ndarray, grid: dict[str, Sequence[Any]], margin: int
+) -> dict[str, np.ndarray]:
+    """Return how columns of an observed past are read, as `graphs.read_columns` takes it.
+
+    Args:
+        seen: (P, 4), the ego frame as seen from the past ones.
+        grid: lower_m, cell_m and shape of a past frame.
+        margin: cells by which the frame is wider than that on each side.
+    """
+    x, y, _ = grid["shape"]
     lower = [v - margin * c for v, c in zip(grid["lower_m"], grid["cell_m"], strict=True)]
-    at_x, at_y = places(affine_factors(seen, lower, grid["cell_m"]), (x, y))
+    wide = places(affine_factors(seen, lower, grid["cell_m"]), (x + 2 * margin, y + 2 * margin))
+    # (P, U, V), places from the centre of a past frame's first cell
+    u, v = (place - margin - 0.5 for place in wide)
+    first = np.arange(len(seen))[:, None, None] * x * y
+    rows, shares = [], []
+    for at_u in (np.floor(u), np.floor(u) + 1):
+        for at_v in (np.floor(v), np.floor(v) + 1):
+            known = (at_u >= 0) & (at_u < x) & (at_v >= 0) & (at_v < y)
+            rows.append(first + at_u.clip(0, x - 1) * y + at_v.clip(0, y - 1))
+            shares.append((1 - abs(u - at_u)) * (1 - abs(v - at_v)) * known)
+    return {"rows": np.stack(rows), "shares": np.stack(shares), **_layers(seen, grid)}
+
+
+def _layers(seen: np.ndarray, grid: dict[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+    """Return how layers of past frames are mixed in a frame, and which of it are within them."""
+    z = grid["shape"][2]
     height = np.arange(z) + seen[:, 2:3] / grid["cell_m"][2]  # (P, Z), layers of the map
     below = np.floor(height)
     mixing = np.zeros((len(seen), z, z))
@@ -65,12 +96,7 @@ def reading(
     # two neighbours share a layer, at the ends both are the outermost one
     for layer, share in ((below, 1 - (height - below)), (below + 1, height - below)):
         mixing[rows, to, layer.clip(0, z - 1).astype(int)] += share
-    return {
-        "corners": np.stack([2 * at_y / y - 1, 2 * at_x / x - 1], axis=-1),
-        "within": (at_x >= 0) & (at_x < x) & (at_y >= 0) & (at_y < y),
-        "mixing": mixing,
-        "reached": (height >= -0.5) & (height < z - 0.5),
-    }
+    return {"mixing": mixing, "reached": (height >= -0.5) & (height < z - 0.5)}
 
 
 def unseen_columns(

@@ -35,9 +35,9 @@ from vlwm.core.export.onnx.graphs import (
     TokensGraph,
     check_exportable,
 )
+from vlwm.core.export.onnx.group_norm import with_steady_norms
 from vlwm.core.export.trained_model import TrainedModel
 from vlwm.core.files import atomic_path, make_folder, write_json
-from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.forward import condition_width
 from vlwm.core.model.memory.extrapolation import DISTANCES
 from vlwm.core.model.memory.observed_fusion import MARGIN
@@ -72,7 +72,7 @@ def export_onnx(trained: TrainedModel, out: Path) -> list[Path]:
     if find_spec("onnx") is None:
         raise MachineError("writing ONNX needs the package onnx", remedy="pip install 'vlwm[onnx]'")
     make_folder(out)
-    model = trained.model.cpu().eval()
+    model = with_steady_norms(trained.model.cpu()).eval()
     graphs = graphs_of(trained.config)
     frame = _frame_inputs(trained)
     _write(MotionGraph(model), _motion_inputs(trained), _MOTION, out / "motion.onnx")
@@ -192,7 +192,11 @@ def _frame_inputs(trained: TrainedModel) -> dict[str, Tensor]:
     found["past"] = torch.zeros(past, x, y, z, dtype=torch.uint8)
     if config.data.observed:
         found["free"] = found["past"].clone()
-    found |= _reading(trained.grid, past, MARGIN if config.data.observed else 0)
+        wide = (4, past, x + 2 * MARGIN, y + 2 * MARGIN)
+        found |= {"rows": torch.zeros(wide, dtype=torch.int32), "shares": torch.zeros(wide)}
+    else:
+        found |= {"corners": torch.zeros(past, x, y, 2), "within": torch.zeros(past, x, y)}
+    found |= {"mixing": torch.zeros(past, z, z), "reached": torch.zeros(past, z)}
     if model.memory.fusion.planes:
         found |= {
             "planes": torch.zeros(x, y, z, dtype=torch.uint8),
@@ -201,17 +205,6 @@ def _frame_inputs(trained: TrainedModel) -> dict[str, Tensor]:
     if config.model.use_tokens:
         found["tokens"] = torch.zeros(model.vae.latent_shape)
     return found
-
-
-def _reading(grid: VoxelGrid, maps: int, margin: int = 0) -> dict[str, Tensor]:
-    """Return the shapes of `runtime.reading`."""
-    (x, y, z), wider = grid.shape, 2 * margin
-    return {
-        "corners": torch.zeros(maps, x + wider, y + wider, 2),
-        "within": torch.zeros(maps, x + wider, y + wider),
-        "mixing": torch.zeros(maps, z, z),
-        "reached": torch.zeros(maps, z),
-    }
 
 
 def _write(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:

@@ -94,13 +94,28 @@ class CompletionNet(nn.Module):
         return residual.contiguous()
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Group norm; without a gradient its sums are precise on a CPU too.
+
+    torch sums a group of a channels-last map in one float32: with 100,000 values it is 5e-5 of a
+    deviation off, in place of 1e-6.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, C, X, Y), normalised."""
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        precise = super().forward(x.contiguous())
+        return precise.contiguous(memory_format=torch.channels_last)
+
+
 def _block(channels_in: int, channels_out: int) -> nn.Sequential:
     """Return two 3×3 convolutions, each with group norm and SiLU."""
     layers: list[nn.Module] = []
     for source in (channels_in, channels_out):
         layers += [
             nn.Conv2d(source, channels_out, 3, padding=1),
-            nn.GroupNorm(_GROUPS, channels_out),
+            _GroupNorm(_GROUPS, channels_out),
             nn.SiLU(inplace=True),
         ]
     return nn.Sequential(*layers)
