@@ -1,6 +1,6 @@
 """Every error that the code can raise, read from the code itself: docs/errors.md and its test.
 
-An error is a call of a class of the `VlwmError` family. Its words are what the sentence says at
+An error is a call of a class of the `VlwmError` family. Its words are what the sentence has at
 that place, with … for what is known only when it happens.
 """
 
@@ -31,7 +31,7 @@ class Raised:
     words: str
     """what happened"""
     remedy: str | None
-    """what to do; None where nothing is told"""
+    """what to do; None where none is given"""
 
     @property
     def pieces(self) -> list[str]:
@@ -54,8 +54,8 @@ def _of_file(path: Path) -> Iterator[Raised]:
             continue
         if node.func.id in FAMILY and node.args:
             remedy = next((k.value for k in node.keywords if k.arg == "remedy"), None)
-            told = None if remedy is None else _words(remedy, texts)
-            yield Raised(module, node.func.id, _words(node.args[0], texts), told)
+            advice = None if remedy is None else _words(remedy, texts)
+            yield Raised(module, node.func.id, _words(node.args[0], texts), advice)
 
 
 def _named_texts(tree: ast.Module) -> dict[str, str]:
@@ -71,7 +71,7 @@ def _named_texts(tree: ast.Module) -> dict[str, str]:
 
 
 def _words(node: ast.expr, texts: dict[str, str]) -> str:
-    """A literal or named text as it stands, an f-string with gaps, everything else a gap."""
+    """A literal or named text as it is, an f-string with gaps, everything else a gap."""
     if isinstance(node, ast.Name) and node.id in texts:
         return texts[node.id]
     if isinstance(node, ast.Constant) and isinstance(node.value, str):

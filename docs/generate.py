@@ -44,8 +44,8 @@ def meanings(cls: type) -> dict[str, str]:
     found = {}
     for field, text in itertools.pairwise(body):
         named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        told = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
-        if named and told:
+        described = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+        if named and described:
             found[field.target.id] = str(text.value.value)
     return found
 

@@ -5,7 +5,7 @@
 
 Kept are Latin, Greek, kana, punctuation and the 2,965 kanji of JIS X 0208 level 1, which write the
 attributions of PLATEAU and most names of its cities. OFL 1.1 allows subsets under another name than
-the reserved one ("Source"); the licence is beside the font.
+the reserved one ("Source"); the licence is next to the font.
 """
 
 from __future__ import annotations

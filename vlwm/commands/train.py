@@ -194,8 +194,8 @@ def _run(plan: Config, options: TrainOptions, after: After, live: bool | None, j
 def _refuse_what_is_missing(plan: Config, options: TrainOptions) -> None:
     """End at once without data, before torch is imported and a picture is drawn.
 
-    The run looks again: it knows where a run that is resumed has its data, and speaks once for all
-    processes.
+    The run looks again: it knows where a run that is resumed has its data, and ends all processes
+    with one sentence.
     """
     from vlwm.core.training.startup.data_on_demand import refuse_what_is_missing
 

@@ -127,7 +127,7 @@ class SignalListener:
             self.again(number)
 
     def leave_with(self, code: int) -> None:
-        """Let a further signal end the process with `code`: its last word is said already.
+        """Let a further signal end the process with `code`: its last line is already printed.
 
         In place of the system's own handlers, which would end it with another code or a traceback.
         """

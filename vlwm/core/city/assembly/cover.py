@@ -1,7 +1,7 @@
-"""Marks where buildings are in plan, and between which heights, to find those that are there twice.
+"""Marks where buildings are in plan, and between which heights, to find duplicates.
 
-A building is there already where four fifths of its plan are covered at its own heights. One that
-stands on another (a tower on a podium, a storey on a storey) or is covered in part stays: losing an
+A building is a duplicate where four fifths of its plan are covered at its own heights. One that is
+on top of another (a tower on a podium, a storey on a storey) or covered in part is kept: losing an
 obstacle is worse than having it twice.
 """
 

@@ -143,7 +143,7 @@ def from_degrees(vertices: NDArray[np.float64]) -> tuple[NDArray[np.float64], st
 def is_north_first(
     vertices: NDArray[np.float64], crs: str, mesh: str | None, *, is_outward: bool
 ) -> str | None:
-    """Return why x is north and y is east in a file, or None where nothing says so.
+    """Return why x is north and y is east in a file, or None where nothing shows it.
 
     A plane of Japan is defined with x to the north, and OBJ writers turn it or do not. The mesh in
     the file's name tells; without one, the area where the system is used does, where only the

@@ -115,7 +115,7 @@ class Source:
             except self.damage as error:
                 raise self.broken(0, f"the file cannot be read: {error}") from error
             if packed:
-                # a GzipFile is no IO for mypy, and has all of it that readers use
+                # mypy does not count GzipFile as IO, though it has all that readers use
                 stream = cast("IO[bytes]", stack.enter_context(gzip.open(stream)))
             yield stream
 

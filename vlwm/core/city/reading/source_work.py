@@ -57,7 +57,7 @@ class FolderPieces:
 
     def put(self, name: str, arrays: Arrays) -> None:
         try:
-            # `Any`: for mypy a name might be `allow_pickle`, which is no array
+            # `Any`: for mypy a name might be `allow_pickle`, which is not an array
             np.savez(self.folder / f"{name}.npz", **dict[str, Any](arrays))
         except OSError as refused:
             raise explain_os_error(refused, self.folder) from refused

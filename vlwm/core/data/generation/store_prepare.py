@@ -7,7 +7,7 @@ machines that make the same session write the same content; the first shard stay
 differs is reported. The machine that sees the last shard writes `splits.json`, and so does every
 later one, with the same bytes.
 
-While a machine makes a session, a note of it lies in the store. It is a hint and no lock: others
+While a machine makes a session, the store holds a note of it: a hint, not a lock. Others
 make the sessions without a note first, then wait as long as a session takes, then make those too,
 since a machine that vanished leaves its note.
 """

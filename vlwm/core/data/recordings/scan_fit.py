@@ -41,7 +41,7 @@ _DELAYS_S = (-0.5, -0.25, -0.1, 0.1, 0.25, 0.5)
 _TURNS_DEG = (90.0, 180.0, -90.0)
 _GAIN, _SIGMAS = 0.04, 3.0  # as in the check of a session
 _LARGE_GAIN, _TIE = 0.2, 0.01  # of the fit as written; a gain that counts for neither
-_CHANCE = 1e-3  # that so many of the pairs gain by chance
+_CHANCE = 1e-3  # probability that this many pairs gain by chance
 _FREE_FIT = 0.005  # a mount of three fitted numbers has to fit this much better than one delay
 
 

@@ -34,7 +34,7 @@ class Progress(TypedDict):
 
 
 class ProgressFile:
-    """Note how far a conversion got, so that the next start goes on there.
+    """Note how far a conversion got, so that the next start resumes there.
 
     Args:
         folder: of the session.

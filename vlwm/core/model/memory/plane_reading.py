@@ -1,7 +1,7 @@
 """Read the past in any ego frame as walls that are planes, and the mean of the frames elsewhere.
 
-A cell of a past frame that the planes of `walls` reproduce is explained: the planes alone speak for
-it. What is left of the frames is averaged.
+A cell of a past frame that the planes of `walls` reproduce is explained: the planes alone
+decide it. What is left of the frames is averaged.
 
 Axes: P past frames, R ego frames, L layers, X, Y, Z cells.
 """

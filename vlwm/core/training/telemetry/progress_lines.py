@@ -40,7 +40,7 @@ class ProgressLines:
         """
         now = float(status["heartbeat"])
         if self._last_s is None:
-            self._last_s = now  # the first minute of a part without an estimate says nothing
+            self._last_s = now  # no line in the first minute of a part without an estimate
         if status["phase"] == Phase.DONE:
             return None if self._part is None else _ended(status, now)
         part = next((p for p in status["plan"] if p["state"] == "now"), None)

@@ -281,7 +281,7 @@ class RunPlan:
         """Return how much slower this run is than expected, by what it has measured.
 
         The mean of the logarithms over the kinds of work, by the root of their expected seconds:
-        one kind whose expectation is wrong says little about the others. Preparing data is left
+        a wrong expectation of one kind is weak evidence about the others. Preparing data is left
         out: it does not run on the GPU.
         """
         logs, weights = 0.0, math.sqrt(_START_S) if self._absolute else 0.0

@@ -172,7 +172,7 @@ def _check_mounts(sensors: Mapping[str, Any], found: SessionCheck) -> None:
 
 
 def _add_scan_fit(session: Session, found: SessionCheck) -> None:
-    """Add what the scans of a recording said of their mount before they were added up.
+    """Add what the scans of a recording showed of their mount before they were accumulated.
 
     Scans that are accumulated with a wrong mount agree with each other, so cells alone hide it.
     """

@@ -52,7 +52,7 @@ class DepthCamera:
 def numbered(files: Iterable[Path]) -> tuple[list[tuple[int, Path]], list[tuple[str, str]]]:
     """Return pictures by the number that their names begin with, and the files left out.
 
-    Numbers need no zeros in front. Hidden files, such as those of macOS, are no pictures.
+    Leading zeros are optional. Hidden files, such as those of macOS, are ignored.
 
     Returns:
         (number, file) in the order of the numbers, and (file, reason) of what has no number or the
