@@ -48,6 +48,20 @@ def test_commands_and_options_exist(page: Path) -> None:
                     assert option in known[words[0]], f"{page.name}: {line}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_benchmarks_and_their_options_exist(page: Path) -> None:
+    """Fault: a page names a benchmark, or an option of one, that was renamed or removed."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+    shared = (ROOT / "benchmarks" / "of_a_run.py").read_text(encoding="utf-8")
+    for name, rest in re.findall(r"(?:python|-m) benchmarks[/.](\w+)(?:\.py)?([^`\n·]*)", text):
+        script = ROOT / "benchmarks" / f"{name}.py"
+        assert script.is_file(), f"{page.name}: {name}"
+        source = script.read_text(encoding="utf-8")
+        source += shared if "of_a_run" in source else ""
+        for option in re.findall(r"(?<=\s)--[a-z-]+", rest):
+            assert f'"{option}"' in source, f"{page.name}: {name} {option}"
+
+
 def _known_options() -> dict[str, set[str]]:
     import typer
 
