@@ -183,11 +183,11 @@ class OnnxModel:
     def _track(self, poses: ArrayLike, plan: ArrayLike | None, ground_z: ArrayLike) -> _Track:
         """Move poses and plan from the world into the frame of the last past pose."""
         past, future = self.about["history"], self.about["future"]
-        own = np.asarray(poses, np.float64)[:past]
+        own = _unit(poses)[:past]
         heights = np.broadcast_to(np.asarray(ground_z, np.float64), np.shape(ground_z) or (past,))
         later = heights[past:] if len(heights) > past else np.repeat(heights[past - 1], future)
         anchor = frames.ego_of(own[-1], heights[past - 1])
-        flown = own[past:] if plan is None else np.asarray(plan, np.float64)
+        flown = own[past:] if plan is None else _unit(plan)
         every, above = np.concatenate([own, flown]), np.concatenate([heights[:past], later])
         moved, above = frames.anchor_poses(every, above[: len(every)], past - 1)
         here, ground = _rounded(moved[:past]), _rounded(above[:past])
@@ -251,6 +251,13 @@ class OnnxModel:
         above = np.arange(probability.shape[-1]) > ground
         limits = np.float32(cut["above"][horizon]), np.float32(cut["ground"][horizon])
         return probability >= np.where(above, *limits)
+
+
+def _unit(poses: ArrayLike) -> np.ndarray:
+    """Return a copy of poses (F, 13) in float64 whose quaternions have length 1, as vlwm's have."""
+    copied = np.array(poses, np.float64)
+    copied[:, 3:7] /= np.linalg.norm(copied[:, 3:7], axis=-1, keepdims=True)
+    return copied
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:

@@ -45,8 +45,13 @@ def _linear(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Return the layer's output, in float64 for an input in float64."""
+    """Return the layer's output, in float64 for an input in float64.
+
+    In float64 written out: ONNX has a layer norm whose epsilon is a float32, which moves motions of
+    an export by 1e-10 and, where a draw then meets the next cell, a probability by 1 / 256.
+    """
     if x.dtype != torch.float64:
         return cast("Tensor", layer(x))
-    scale, shift = layer.weight.double(), layer.bias.double()
-    return functional.layer_norm(x, layer.normalized_shape, scale, shift, layer.eps)
+    centred = x - x.mean(dim=-1, keepdim=True)
+    deviation = ((centred * centred).mean(dim=-1, keepdim=True) + layer.eps).sqrt()
+    return centred / deviation * layer.weight.double() + layer.bias.double()
