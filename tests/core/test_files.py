@@ -85,3 +85,16 @@ def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_file(path) == known
+
+
+def test_a_path_of_the_wrong_kind_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, words in (("folder", "a folder is where a file should be"),
+                        ("file/x", "a file is where a folder should be"),
+                        ("loop", "lead around in a circle"), ("x" * 300, "too long")):  # fmt: skip
+        with pytest.raises(OSError) as caught:
+            (tmp_path / path).read_bytes()
+        found = explain_os_error(caught.value, tmp_path / path)
+        assert isinstance(found, DataError) and words in str(found), found

@@ -112,6 +112,14 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
+_WRONG_KIND = {
+    errno.EISDIR: "a folder is where a file should be",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.ELOOP: "its links lead around in a circle",
+    errno.ENAMETOOLONG: "the name is too long for this disk",
+}
+
+
 def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataError:
     """Return an operating-system error on `path` as one sentence with its remedy."""
     if error.errno in _FULL:
@@ -130,6 +138,10 @@ def explain_os_error(error: OSError, path: str | Path) -> MachineError | DataErr
     if isinstance(error, FileNotFoundError):
         return DataError(
             "no such file or folder", where=error.filename or path, remedy="check the path"
+        )
+    if error.errno in _WRONG_KIND:
+        return DataError(
+            _WRONG_KIND[error.errno], where=error.filename or path, remedy="check the path"
         )
     return MachineError(
         f"disk error ({error.strerror or error})",

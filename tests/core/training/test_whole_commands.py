@@ -110,6 +110,8 @@ def faults(ended: Ended, folder: Path) -> list[str]:
     if set(text) & {chr(c) for c in (*range(9), *range(11, 32), 127, *range(128, 160))} - {"\r"}:
         found.append("control characters")
     sentences = [line for line in ended.err.splitlines() if line.startswith("vlwm: ")]
+    if "disk error" in text:
+        found.append("a fault of the disk that is none")
     if ended.code and len(sentences) != 1:
         found.append(f"{len(sentences)} sentences")
     left = [path for path in folder.rglob("*") if path.suffix in (".tmp", ".part")]
