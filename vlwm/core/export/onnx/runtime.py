@@ -18,6 +18,9 @@ from numpy.typing import ArrayLike
 
 from vlwm.core.geometry import frames
 
+Grid = dict[str, Sequence[Any]]
+"""lower_m, cell_m and shape of a frame"""
+
 
 def affine_factors(
     seen: np.ndarray, lower_m: Sequence[float], cell_m: Sequence[float]
@@ -45,8 +48,8 @@ def places(factors: np.ndarray, cells: Sequence[int]) -> tuple[np.ndarray, np.nd
     return (a * i + c) + b * j, (d * i + f) + e * j
 
 
-def reading(seen: np.ndarray, grid: dict[str, Sequence[Any]]) -> dict[str, np.ndarray]:
-    """Return how maps are read at the cells of another frame, as `graphs.resampled` takes it.
+def reading(seen: np.ndarray, grid: Grid) -> dict[str, np.ndarray]:
+    """Return how maps are read at the cells of another frame, as `resampling.resampled` takes it.
 
     Args:
         seen: (P, 4), the ego frame as seen from those of the maps.
@@ -61,10 +64,8 @@ def reading(seen: np.ndarray, grid: dict[str, Sequence[Any]]) -> dict[str, np.nd
     }
 
 
-def column_reading(
-    seen: np.ndarray, grid: dict[str, Sequence[Any]], margin: int
-) -> dict[str, np.ndarray]:
-    """Return how columns of an observed past are read, as `graphs.read_columns` takes it.
+def column_reading(seen: np.ndarray, grid: Grid, margin: int) -> dict[str, np.ndarray]:
+    """Return how columns of an observed past are read, as `resampling.read_columns` takes it.
 
     Args:
         seen: (P, 4), the ego frame as seen from the past ones.
@@ -86,7 +87,7 @@ def column_reading(
     return {"rows": np.stack(rows), "shares": np.stack(shares), **_layers(seen, grid)}
 
 
-def _layers(seen: np.ndarray, grid: dict[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+def _layers(seen: np.ndarray, grid: Grid) -> dict[str, np.ndarray]:
     """Return how layers of past frames are mixed in a frame, and which of it are within them."""
     z = grid["shape"][2]
     height = np.arange(z) + seen[:, 2:3] / grid["cell_m"][2]  # (P, Z), layers of the map
@@ -99,9 +100,7 @@ def _layers(seen: np.ndarray, grid: dict[str, Sequence[Any]]) -> dict[str, np.nd
     return {"mixing": mixing, "reached": (height >= -0.5) & (height < z - 0.5)}
 
 
-def unseen_columns(
-    seen: np.ndarray, grid: dict[str, Sequence[Any]], distances: Sequence[float]
-) -> np.ndarray:
+def unseen_columns(seen: np.ndarray, grid: Grid, distances: Sequence[float]) -> np.ndarray:
     """Return what is known of columns by the closest past frame, (4, X, Y), as `extrapolation`.
 
     1 where no past frame reaches; row of the nearest edge column among those of all past frames;
