@@ -57,24 +57,17 @@ def evaluate(
 
       [cyan]vlwm eval --compare checkpoints test_out[/]
     """
-    from vlwm.commands.shared.compare import compare_runs
     from vlwm.commands.shared.output import emit_json, note
     from vlwm.commands.shared.release import release_folder, results_folder, tell_reproduction
 
     _check(split, baselines_only, config)
     runner = _engine(engine, workers)
     _check_outputs(output, picture, video)
-    from vlwm.core.figures.eval_figures import write_results  # torch: after all checks
-
     runs = run or [Path("checkpoints")]
     own = local_data(data, packed_dir)
     if compare:
         one = _Request(runs[0], split, data, packed_dir, None, max_windows, None)
-
-        def counted(path: Path, opened: Opened) -> Tally:
-            return _count(opened, replace(one, run=path), batch_size, runner)
-
-        compare_runs(runs, split, own, max_windows, report, json_=json_, count=counted)
+        _compare(runs, one, own, batch_size, runner, report, json_=json_)
         return
     _check_single(runs)
     release = None if baselines_only else release_folder(runs[0])
@@ -84,7 +77,7 @@ def evaluate(
     if not json_:
         _print(scores)  # before anything is drawn, which takes minutes
     target = output or (opened.folder if release is None else results_folder(runs[0]))
-    written = write_results(scores, opened.subject, target, picture=picture, video=video)
+    written = _draw(scores, opened, target, picture, video)
     if release is not None:
         tell_reproduction(release, scores)
     written += _further_files(scores, opened, mcap, report, video)
@@ -159,6 +152,30 @@ def _score(opened: Opened, request: _Request, batch_size: int, engine: Engine | 
     )
 
 
+def _compare(
+    runs: list[Path],
+    one: _Request,
+    own: Path | None,
+    batch_size: int,
+    engine: Engine | None,
+    report: Path | None,
+    *,
+    json_: bool,
+) -> None:
+    """Evaluate several runs on the same windows and print the differences.
+
+    Args:
+        one: what holds for each of them, but for the run.
+        own: the data folder on this machine; None: that of each run.
+    """
+    from vlwm.commands.shared.compare import compare_runs
+
+    def count(path: Path, opened: Opened) -> Tally:
+        return _count(opened, replace(one, run=path), batch_size, engine)
+
+    compare_runs(runs, one.split, own, one.max_windows, report, json_=json_, count=count)
+
+
 def _count(opened: Opened, request: _Request, batch_size: int, engine: Engine | None) -> Tally:
     """Return the counts of all windows of one run of a comparison."""
     from vlwm.core.evaluation.window_work import tally_windows
@@ -203,6 +220,15 @@ def _engine(text: str | None, workers: int) -> Engine | None:
     if text == "local":
         return open_engine(text, 1)  # torch uses the cores of this machine by itself
     return open_engine(text, workers or usable_workers())
+
+
+def _draw(
+    scores: Scores, opened: Opened, target: Path | None, picture: Path | None, video: Path | None
+) -> list[Path]:
+    """Write scores, charts, picture and film."""
+    from vlwm.core.figures.eval_figures import write_results  # torch: after all checks
+
+    return write_results(scores, opened.subject, target, picture=picture, video=video)
 
 
 def _further_files(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.training.cable import HERE, Cable, cannot_lay
+from tests.core.training.runtime.cable import HERE, Cable, cannot_lay
 from vlwm.core.model.checkpoint import load_checkpoint
 from vlwm.core.run_folder import RunFolder
 
