@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from vlwm.core.fetch.download import Fetched
 
 app = typer.Typer(pretty_exceptions_enable=False)
 app.command()(download)
+TILE = b"b3dm" + struct.pack("<6I", 1, 28, 0, 0, 0, 0)
+"""a header that states its own length"""
 
 
 def vlwm(*args: str | Path) -> Any:
@@ -192,13 +195,17 @@ def test_tiles_take_the_leaves_only(site: Any, tmp_path: Path) -> None:
     tileset = {"root": {"content": {"uri": "parent.b3dm"}, "children": [
         {"content": {"uri": "data/a.b3dm"}}, {"children": [{"content": {"url": "data/b.b3dm"}}]},
     ]}}  # fmt: skip
-    site.body = json.dumps(tileset).encode()
+    bodies = dict.fromkeys(("/t/parent.b3dm", "/t/data/a.b3dm", "/t/data/b.b3dm"), TILE)
+    serve(site, bodies | {"/t/tileset.json": json.dumps(tileset).encode()})
     entry = {"name": "tiles", "group": "plateau", "url": f"{site.url}/t/tileset.json",
              "file": "plateau/3dtiles/x/tileset.json", "bytes": None, "sha256": None,
              "licence": "CC BY", "format": "3dtiles"}  # fmt: skip
     (tmp_path / "c.json").write_text(json.dumps([entry]))
     args = ("--plateau", "--format", "3dtiles", "--catalog", tmp_path / "c.json")
-    vlwm(*args, "--data-dir", tmp_path / "d")
+    try:
+        vlwm(*args, "--data-dir", tmp_path / "d")
+    finally:
+        site.restore()
     folder = tmp_path / "d/plateau/3dtiles/x"
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == {"tileset.json", "data/a.b3dm", "data/b.b3dm", ".tileset.json.done.json"}
@@ -253,7 +260,7 @@ def test_nested_tile_sets_come_with_their_tiles(site: Any, tmp_path: Path) -> No
         {"content": {"uri": "b.b3dm"}}]}}  # fmt: skip
     bodies = {"/t/tileset.json": json.dumps(outer).encode(),
               "/t/inner/tileset.json": json.dumps(inner).encode(),
-              "/t/inner/a.b3dm": b"b3dm1"}  # fmt: skip
+              "/t/inner/a.b3dm": TILE}  # fmt: skip
     serve(site, bodies)
     try:
         entry = entry_of(
@@ -266,7 +273,7 @@ def test_nested_tile_sets_come_with_their_tiles(site: Any, tmp_path: Path) -> No
         with pytest.raises(DataError, match="404"):
             vlwm(*args)
         assert not (folder / ".tileset.json.done.json").exists()
-        bodies["/t/inner/b.b3dm"] = b"b3dm2"
+        bodies["/t/inner/b.b3dm"] = TILE
         vlwm(*args)
         assert (folder / "inner/b.b3dm").exists() and (folder / ".tileset.json.done.json").exists()
     finally:
