@@ -1,7 +1,7 @@
 """Forecast with the files of `vlwm export --onnx`: NumPy and onnxruntime, no torch.
 
-`vlwm export --onnx` copies this file, `runtime.py` and `frames.py` next to the graphs, where they
-need nothing of vlwm:
+`vlwm export --onnx` copies this file, `runtime.py`, `vehicle_motion.py` and `frames.py` next to the
+graphs, where they need nothing of vlwm:
 
     from onnx_model import OnnxModel
 
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlwm.core.export.onnx import runtime
+from vlwm.core.export.onnx import runtime, vehicle_motion
 from vlwm.core.geometry import frames
 
 _PLANNED_LOG_SIGMA = -5.0
@@ -160,7 +160,7 @@ class OnnxModel:
         return OnnxForecast(
             probability=np.stack(cells),
             occupied=np.stack([self._cut(p, name, h) for h, p in enumerate(cells)]),
-            poses=frames.poses_from_ego(runtime.poses_of(state), track.anchor),
+            poses=frames.poses_from_ego(vehicle_motion.poses_of(state), track.anchor),
             ego=frames.compose_ego(track.anchor, ego),
             sigma=sigma,
         )
@@ -227,18 +227,18 @@ class OnnxModel:
         """Return state, log-sigma, sigma (H, D) and moves (H, N, 3) in the last ego frame."""
         about, fitted = self.about, self.constants
         future, dt_s = about["future"], about["dt_s"]
-        features = runtime.pose_features(poses, ground, dt_s).reshape(-1) - fitted["mean"]
+        features = vehicle_motion.pose_features(poses, ground, dt_s).reshape(-1) - fitted["mean"]
         features = _FAR * np.tanh(features @ fitted["matrix"] / _FAR)
-        constant = runtime.constant_motion(poses, future, about["size"])
+        constant = vehicle_motion.constant_motion(poses, future, about["size"])
         ridge = None
         if about["ridge"]:
-            ridge = runtime.ridge_motion(poses, ground, fitted, dt_s, future)[None]
+            ridge = vehicle_motion.ridge_motion(poses, ground, fitted, dt_s, future)[None]
         return self._run("motion", features=features[None], constant=constant[None],
                          ridge=ridge, context=context)  # fmt: skip
 
     def _drawn(self, moves: np.ndarray, ego: np.ndarray) -> np.ndarray:
         """Return affine factors (N, 6) of drawn frames in the expected one."""
-        x, y = runtime.turn_plane(moves[:, 0], moves[:, 1], -ego[3])
+        x, y = vehicle_motion.turn_plane(moves[:, 0], moves[:, 1], -ego[3])
         drawn = np.stack([x, y, 0 * x, moves[:, 2]], -1)
         return runtime.affine_factors(drawn, self.about["lower_m"], self.about["cell_m"])
 

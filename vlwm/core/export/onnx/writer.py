@@ -7,7 +7,8 @@ frame.onnx        one future frame, averaged over the predicted motion
 plan_frame.onnx   one future frame along a plan
 onnx.json         frames, grid, thresholds, attribution
 constants.npz     scale of the motion's features
-onnx_model.py, runtime.py, frames.py   Python that runs them without torch and without vlwm
+onnx_model.py     Python that runs them without torch and without vlwm, with its files: runtime.py,
+                  vehicle_motion.py, frames.py
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _RIDGE = ("decay_s", "centre", "scale", "weights")
 _COPIED = {
     "onnx_model.py": "vlwm.core.export.onnx",
     "runtime.py": "vlwm.core.export.onnx",
+    "vehicle_motion.py": "vlwm.core.export.onnx",
     "frames.py": "vlwm.core.geometry",
 }
 """files that run the graphs, with the packages that they are copied from"""
