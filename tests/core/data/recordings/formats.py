@@ -142,7 +142,7 @@ def write_folder(root: Path, recording: Recording, kind: str = "pcd") -> Path:
         POINT_WRITERS[kind](root / f"points/{round(scan.time_s * 1e9)}", scan)
     track = recording.poses
     lines = [
-        " ".join(f"{v:.12g}" for v in (t, *p, *q))
+        " ".join(f"{v:.17g}" for v in (t, *p, *q))
         for t, p, q in zip(track.times_s, track.positions, track.quaternions, strict=True)
     ]
     (root / "poses.txt").write_text("# t x y z qx qy qz qw\n" + "\n".join(lines) + "\n")

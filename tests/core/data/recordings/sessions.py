@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.core.data.recordings.formats import write_folder
 from tests.core.data.recordings.known_city import GRID, SMALL, KnownCity
 from vlwm.core.data.recordings.convert import convert
 from vlwm.core.data.recordings.options import ConvertOptions, ConvertReport
+from vlwm.core.data.recordings.readers.folder import FolderSource, read_folder
 from vlwm.core.data.recordings.recording import Recording
 from vlwm.core.data.session import Session
 
@@ -35,6 +37,20 @@ def share_of_equal_cells(one: Session, other: Session) -> float:
     known = [float((a["known"] != b["known"]).mean()) for a, b in pairs]
     assert max(known) < 0.02, known
     return hit / union
+
+
+def assert_equals_the_generic_door(session: Session, found: Recording, folder: Path) -> None:
+    """What a reader found, written as a plain folder of points and poses, gives equal cells.
+
+    So a session differs from that of the known city by the numbers of its format alone, such as
+    text and float16.
+    """
+    root = write_folder(folder, found)
+    parts = root / "points", root / "poses.txt", root / "extrinsic.yaml"
+    read = read_folder(FolderSource(*parts, agent=found.agent))
+    read = replace(read, frame_times_s=found.frame_times_s)
+    other, _ = session_of(read, folder / "out")
+    assert share_of_equal_cells(session, other) == 1.0
 
 
 def assert_same_motion(one: Session, other: Session, metres: float = 1e-3) -> None:

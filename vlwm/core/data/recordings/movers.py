@@ -27,6 +27,8 @@ _MARGIN_M = 0.5  # least distance behind a point that counts as seen through ...
 _MARGIN_SHARE = 0.03  # ... and that share of its distance
 LATER_S = (0.2, 1.6)
 """how much later a scan has to be to look through a point"""
+TICK_S = 1e-6
+"""added to every limit of time: a scan on the limit counts, whatever the last bit of its time is"""
 _VIEWS = 6  # later scans that are asked
 _FEWEST_VIEWS = 2  # that have to see through a point, where at least that many see its direction
 
@@ -54,7 +56,8 @@ def moving_points(
 def later_scans(scans: Sequence[PlacedScan], index: int) -> list[PlacedScan]:
     """Return the scans that come late enough after scan `index`, and not too late."""
     now = scans[index].time_s
-    return [s for s in scans[index + 1 :] if LATER_S[0] <= s.time_s - now <= LATER_S[1]]
+    low, high = LATER_S[0] - TICK_S, LATER_S[1] + TICK_S
+    return [s for s in scans[index + 1 :] if low <= s.time_s - now <= high]
 
 
 @compiled

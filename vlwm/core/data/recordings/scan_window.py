@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vlwm.core.data.recordings.movers import LATER_S, later_scans, moving_points
+from vlwm.core.data.recordings.movers import LATER_S, TICK_S, later_scans, moving_points
 from vlwm.core.data.recordings.options import ConvertOptions, ConvertReport
 from vlwm.core.data.recordings.placing import PlacedScan, place_scan
 from vlwm.core.data.recordings.pose_track import PoseTrack
@@ -80,8 +80,8 @@ class ScanWindow:
             first: number of the first frame that is handed out.
         """
         source, ended = self.recording.scans(), False
-        window = self.options.window_s
-        later = LATER_S[1] if self.options.remove_moving else 0.0
+        window = self.options.window_s + TICK_S
+        later = LATER_S[1] + TICK_S if self.options.remove_moving else 0.0
         for number, now in enumerate(times_s[first:], first):
             while not ended and not self._reaches(now + window + later):
                 scan = next(source, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from tests.core.data.recordings.sessions import (
 from vlwm.core.data.recordings.movers import moving_points
 from vlwm.core.data.recordings.placing import place_scan
 from vlwm.core.data.recordings.readers.argoverse2 import read_argoverse2
-from vlwm.core.data.recordings.recording import Recording
+from vlwm.core.data.recordings.recording import Recording, Scan
 from vlwm.core.errors import VlwmError
 
 feather = pytest.importorskip("pyarrow.feather", reason="needs the extra vlwm[argoverse2]")
@@ -59,6 +60,16 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     one, _ = session_of(found, tmp_path / "one")
     other, _ = session_of(replace(STILL.recording, agent="rover"), tmp_path / "other")
     assert share_of_equal_cells(one, other) > 0.99  # float16
+
+    def rounded() -> Iterator[Scan]:
+        for scan in STILL.recording.scans():
+            body = (scan.points @ MOUNT[:3, :3].T + MOUNT[:3, 3]).astype(np.float16)
+            origins = np.tile(MOUNT[:3, 3].astype(np.float32), (len(body), 1))
+            yield replace(scan, points=body.astype(np.float32), origins=origins)
+
+    plain = replace(STILL.recording, agent="rover", scans=rounded, extrinsics={"LIDAR": np.eye(4)})
+    same, _ = session_of(plain, tmp_path / "same")
+    assert share_of_equal_cells(one, same) == 1.0  # the float16 points as a plain recording
     assert_same_motion(one, other)
 
 

@@ -13,7 +13,12 @@ import pytest
 
 from tests.core.data.recordings.formats import offsets
 from tests.core.data.recordings.known_city import MOUNT, KnownCity
-from tests.core.data.recordings.sessions import CITY, session_of, share_of_equal_cells
+from tests.core.data.recordings.sessions import (
+    CITY,
+    assert_equals_the_generic_door,
+    session_of,
+    share_of_equal_cells,
+)
 from vlwm.core.data.recordings.readers.bags import BagSource, read_bag, read_bags
 from vlwm.core.data.recordings.readers.ros_messages import livox_points, point_cloud
 from vlwm.core.data.session import Session
@@ -218,7 +223,8 @@ def test_a_bag_gives_the_session_of_the_recording(
     path = write_rosbags(tmp_path / name, distro, plugin, points, poses)
     (recording,) = read_bags(path)
     session, report = session_of(recording, tmp_path / "out")
-    assert share_of_equal_cells(session, direct) > 0.998
+    assert share_of_equal_cells(session, direct) == 1.0
+    assert_equals_the_generic_door(session, recording, tmp_path / "plain")
     np.testing.assert_allclose(session.poses, direct.poses, atol=2e-3)
     assert report.deskewed and report.points == len(np.concatenate([s.points for s in CITY.scans]))
 
@@ -268,7 +274,7 @@ def test_an_mcap_by_its_own_library(tmp_path: Path, direct: Session) -> None:
         np.savetxt(out, MOUNT)
     source = BagSource(tmp_path / "own.mcap", extrinsic=tmp_path / "mount.txt")
     session, _ = session_of(read_bag(source), tmp_path / "out")
-    assert share_of_equal_cells(session, direct) > 0.998
+    assert share_of_equal_cells(session, direct) == 1.0
 
 
 def test_real_bags_without_points_name_their_topics(shared_data: Path) -> None:
@@ -386,7 +392,7 @@ def test_a_bag_with_the_poses_of_its_sensor_in_a_file(
     )  # fmt: skip
     (recording,) = read_bags(tmp_path, wanted)
     session, _ = session_of(recording, tmp_path / "out")
-    assert share_of_equal_cells(session, direct) > 0.998
+    assert share_of_equal_cells(session, direct) == 1.0
     np.testing.assert_allclose(session.poses[:, :3], direct.poses[:, :3], atol=2e-3)
     np.testing.assert_allclose(session.poses[:, 7:], direct.poses[:, 7:], atol=2e-3)
     same = (session.poses[:, 3:7] * direct.poses[:, 3:7]).sum(axis=1)  # q and -q are one turn
@@ -408,7 +414,8 @@ def test_a_bag_with_the_log_of_its_autopilot(
     recording = read_bag(BagSource(path, poses=tmp_path / "log.ulg"))
     assert "axes of the poses: ned" in recording.notes
     session, _ = session_of(recording, tmp_path / "out")
-    assert share_of_equal_cells(session, direct) > 0.998
+    assert share_of_equal_cells(session, direct) == 1.0
+    assert_equals_the_generic_door(session, recording, tmp_path / "plain")
     np.testing.assert_allclose(session.poses, direct.poses, atol=2e-3)
     monkeypatch.setattr(bags, "read_poses", lambda _: PoseFile(down, False, []))
     with pytest.raises(VlwmError, match="the pose file has no times"):

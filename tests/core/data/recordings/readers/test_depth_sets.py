@@ -14,6 +14,7 @@ from tests.core.data.recordings.known_city import KnownCity
 from tests.core.data.recordings.readers.depth_city import DepthCity, ned_poses
 from tests.core.data.recordings.sessions import (
     CITY,
+    assert_equals_the_generic_door,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -92,6 +93,7 @@ def test_a_known_city_comes_back(tmp_path: Path, name: str) -> None:
     assert not report.damaged
     least = 0.998 if name == "midair" else 1.0  # its depth is float16
     assert share_of_equal_cells(one, other) >= least
+    assert_equals_the_generic_door(one, found, tmp_path / "plain")
     assert_same_motion(one, other)
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.core.data.recordings.sessions import (
     CITY,
     STILL,
+    assert_equals_the_generic_door,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -65,7 +66,8 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
                      poses=lidar, extrinsics={"LIDAR": np.eye(4)})  # fmt: skip
     one, _ = session_of(found, tmp_path / "one")
     other, _ = session_of(direct, tmp_path / "other")
-    assert share_of_equal_cells(one, other) > 0.999
+    assert share_of_equal_cells(one, other) == 1.0
+    assert_equals_the_generic_door(one, found, tmp_path / "plain")
     assert_same_motion(one, other)
 
 

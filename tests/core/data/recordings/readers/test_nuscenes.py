@@ -13,6 +13,7 @@ from tests.core.data.recordings.known_city import GRID, MOUNT
 from tests.core.data.recordings.sessions import (
     OPTIONS,
     STILL,
+    assert_equals_the_generic_door,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -87,7 +88,8 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     direct = replace(city.recording, agent="rover", poses=track, frame_times_s=found.frame_times_s)
     one, _ = session_of(found, tmp_path / "one")
     other, _ = session_of(direct, tmp_path / "other")
-    assert share_of_equal_cells(one, other) > 0.99  # returns of the vehicle's roof are left out
+    assert share_of_equal_cells(one, other) == 1.0
+    assert_equals_the_generic_door(one, found, tmp_path / "plain")
     assert_same_motion(one, other)
     assert one.meta.split == "test"
 

@@ -13,6 +13,7 @@ import pytest
 from tests.core.data.recordings.sessions import (
     CITY,
     STILL,
+    assert_equals_the_generic_door,
     assert_same_motion,
     session_of,
     share_of_equal_cells,
@@ -71,6 +72,7 @@ def test_a_known_city_comes_back(tmp_path: Path) -> None:
     one, _ = session_of(found, tmp_path / "one")
     other, _ = session_of(seen_from_the_lidar_of_the_files(STILL.recording), tmp_path / "other")
     assert share_of_equal_cells(one, other) > 0.999
+    assert_equals_the_generic_door(one, found, tmp_path / "plain")
     assert_same_motion(one, other)
 
 
