@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -87,7 +88,6 @@ def prepare(
     from vlwm.commands.shared.city import read_input, tell_city
     from vlwm.commands.shared.output import note
     from vlwm.core.config.load import load_config
-    from vlwm.core.data.generation.prepare import outline
     from vlwm.core.data.generation.store_prepare import parse_share
     from vlwm.core.data.shards.packing import derived_folder
     from vlwm.core.geometry.mapped_arrays import Scratch
@@ -120,39 +120,75 @@ def prepare(
         patterns=_patterns(pattern), seed=seed, lidar=lidar, camera=camera, observe=observe,
         pose_noise=pose_noise, workers=processes,
     )  # fmt: skip
-    as_npz = store is None and _as_npz(npz, target, resolved, plan)
-    scratch = Scratch(None if dry_run or store else target)
-    stored = _stored_city(store, input_, area)
-    if stored is not None:
-        tell_city(stored)
-        if dry_run:
-            show_plan(outline(stored, resolved, target, plan, npz=as_npz), target, json_)
-        else:
-            done = _into_store(stored, resolved, plan, str(store), share, runner, card)
-            show_store(done, json_, config, set_ or ())
-        return
-    city = read_input(
-        resolved, input_, plan.seed, strict, area, scratch, up, scale, plan.workers, runner,
-        store if engine is not None and "://" in engine else None,
-        None if store or dry_run else derived_folder(target) / "city",
-    )  # fmt: skip
     drawn = preview_file or target / "preview.png" if preview or preview_file else None
+    work = _Work(
+        resolved, plan, target, store, share, runner, card, drawn, dry_run, json_, config,
+        tuple(set_ or ()), store is None and _as_npz(npz, target, resolved, plan),
+    )  # fmt: skip
+    city: City | TiledCity | None = _stored_city(store, input_, area)
+    if city is None:
+        city = read_input(
+            resolved, input_, plan.seed, strict, area,
+            Scratch(None if dry_run or store else target), up, scale, plan.workers, runner,
+            store if engine is not None and "://" in engine else None,
+            None if store or dry_run else derived_folder(target) / "city",
+        )  # fmt: skip
     tell_city(city)
-    if dry_run:
-        show_plan(outline(city, resolved, target, plan, npz=as_npz), target, json_)
-    elif store is not None:
-        _keep_tiles(store, city)
-        done = _into_store(city, resolved, plan, store, share, runner, card)
-        show_store(done, json_, config, set_ or ())
-    elif not as_npz:
-        place = target.resolve().as_uri()
-        done = _into_store(city, resolved, plan, place, share, runner, card)
-        if drawn is not None:
-            _draw_preview(city, resolved, target, drawn)
-        show_store(done, json_, config, set_ or ())
-    else:
-        prepared = _into_folder(city, resolved, plan, target, card, drawn)
-        show_prepared(prepared, target, json_, config, set_ or ())
+    work.make(city)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Makes the data of one command from a city.
+
+    Attributes:
+        config, plan: of the sessions.
+        target: the folder, where no store takes its place.
+        store: URL; None: the folder.
+        share: sessions that this machine makes, part i of n; None: all.
+        engine: runs them; None: the workers share frames.
+        card: write a card of the data.
+        preview: picture to draw; None: none.
+        dry_run: show what would be made.
+        json: report for machines.
+        name, sets: the config and its changed keys as they were given.
+        as_npz: write npz files into the folder.
+    """
+
+    config: Config
+    plan: PreparePlan
+    target: Path
+    store: str | None
+    share: tuple[int, int] | None
+    engine: Engine | None
+    card: bool
+    preview: Path | None
+    dry_run: bool
+    json: bool
+    name: str
+    sets: tuple[str, ...]
+    as_npz: bool
+
+    def make(self, city: City | TiledCity) -> None:
+        """Make the sessions that are missing, and report them."""
+        from vlwm.core.city.city import City
+        from vlwm.core.data.generation.prepare import outline
+
+        config, plan, target = self.config, self.plan, self.target
+        if self.dry_run:
+            show_plan(outline(city, config, target, plan, npz=self.as_npz), target, self.json)
+            return
+        if self.as_npz and isinstance(city, City):
+            prepared = _into_folder(city, config, plan, target, self.card, self.preview)
+            show_prepared(prepared, target, self.json, self.name, self.sets)
+            return
+        if self.store is not None and isinstance(city, City):
+            _keep_tiles(self.store, city)
+        place = self.store or target.resolve().as_uri()
+        done = _into_store(city, config, plan, place, self.share, self.engine, self.card)
+        if self.preview is not None and isinstance(city, City):
+            _draw_preview(city, config, target, self.preview)
+        show_store(done, self.json, self.name, self.sets)
 
 
 def _plan(
