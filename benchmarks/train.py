@@ -133,8 +133,11 @@ def stepper_of(task: Any, config: Config, device: torch.device, batch: int) -> S
     return Stepper(task, optimizer, config.grad_clip, device, precision, batch)
 
 
-def unfused(logits: Tensor, target: Tensor, config: LossConfig) -> OccupancyLoss:
+def unfused(
+    logits: Tensor, target: Tensor, config: LossConfig, known: Tensor | None = None
+) -> OccupancyLoss:
     """The composite as it is usually written: each operation keeps its result."""
+    assert known is None, "the procedural city is known everywhere"
     x, t = logits.float().flatten(1), target.flatten(1).float()
     p, entropy = x.sigmoid(), functional.binary_cross_entropy_with_logits(x, t, reduction="none")
     alpha = config.focal_alpha * t + (1 - config.focal_alpha) * (1 - t)
@@ -222,7 +225,7 @@ def _plain_loader(task: Any, data: TrainData, batch: Any, stage: int) -> Callabl
     else:
         world_loss.occupancy_loss = unfused
         task.module.transformer.next_logits = partial(_next_of_all, task.module.transformer)
-        task.module.voxels = voxels
+        task.module.reader.voxels = voxels
         task.codes = None
     return load
 
