@@ -9,6 +9,7 @@ in vlwm/, docs/ and the README (docs/decisions.md left out), own-line comments p
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -170,8 +171,9 @@ def measure(tree: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    trees = [Path(word) for word in sys.argv[1:]] or [Path(__file__).parents[1]]
-    columns = [measure(tree.resolve()) for tree in trees]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("trees", nargs="*", type=Path, default=[Path(__file__).parents[1]])
+    columns = [measure(tree.resolve()) for tree in parser.parse_args().trees]
     for name in columns[0]:
         print(f"{name:<60}" + "".join(f"{column[name]:>36}" for column in columns))
 
