@@ -374,18 +374,24 @@ def _signed(values: Any) -> str:
     return " ".join(f"{v:+.4f}" for v in values)
 
 
+def parser() -> argparse.ArgumentParser:
+    """Return the options of the command."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--data", type=Path, help="prepared session folders")
+    options.add_argument("--train", type=Path, help="folder to learn from, all of it")
+    options.add_argument("--out", type=Path, required=True, help="JSON lines")
+    options.add_argument("--config", default="tokyo_small")
+    options.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
+    options.add_argument("--parts", nargs="+", default=[*PLAIN, *LEARNED], metavar="NAME")
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--minutes", type=float, default=6.0, help="processor minutes a part")
+    options.add_argument("--windows", type=int, default=84, help="of the test split")
+    options.add_argument("--table", action="store_true", help="print the table of the file")
+    return options
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="prepared session folders")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines")
-    parser.add_argument("--config", default="tokyo_small")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--parts", nargs="+", default=[*PLAIN, *LEARNED], metavar="NAME")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=6.0, help="processor minutes a part")
-    parser.add_argument("--windows", type=int, default=84, help="of the test split")
-    parser.add_argument("--table", action="store_true", help="print the table of the file")
-    given = parser.parse_args()
+    given = parser().parse_args()
     if given.table:
         print(table(read_lines(given.out)))
         return

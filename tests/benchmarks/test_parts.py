@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.core.training.conftest import TINY
 from vlwm.core.config.load import load_config
@@ -15,6 +17,17 @@ from vlwm.core.training.startup.train_data import open_data
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import parts
+
+
+def given(*words: object) -> argparse.Namespace:
+    """Read a command line as the command does."""
+    return parts.parser().parse_args([str(word) for word in words])
+
+
+def small(root: Path, settings: list[str], out: Path) -> list[object]:
+    """Return the options of a small run."""
+    head = ["--data", root, "--out", out, "--config", "test_local", "--windows", 2]
+    return [*head, "--set", *settings]
 
 
 def row(part: str, seed: int, hits: int, clusters: int = 30) -> dict:
@@ -57,8 +70,7 @@ def test_a_part_is_on_in_its_own_row_and_what_it_replaces_is_a_row(name: str) ->
 def test_a_finished_file_is_not_made_again(tmp_path: Path) -> None:
     out = tmp_path / "parts.jsonl"
     parts.write_line(out, row("votes", 0, 50))
-    given = argparse.Namespace(parts=["votes"], seeds=[0], out=out, data=Path("nowhere"))
-    parts.run(given)
+    parts.run(given("--data", "nowhere", "--out", out, "--parts", "votes", "--seeds", 0))
     assert len(out.read_text().splitlines()) == 1
 
 
@@ -75,12 +87,9 @@ def test_every_part_learns_and_is_scored(
 ) -> None:
     monkeypatch.setattr(parts, "MOTION", ())
     root, settings = city
-    given = argparse.Namespace(
-        data=root, train=None, set=settings, config="test_local", windows=2, minutes=0.003,
-        out=tmp_path / "parts.jsonl", parts=[*parts.PLAIN, *parts.LEARNED], seeds=[0],
-    )  # fmt: skip
-    parts.run(given)
-    rows = {row["part"]: row for row in parts.read_lines(given.out)}
+    out = tmp_path / "parts.jsonl"
+    parts.run(given(*small(root, settings, out), "--minutes", 0.003, "--seeds", 0))
+    rows = {row["part"]: row for row in parts.read_lines(out)}
     assert set(rows) == {*parts.PLAIN, *parts.LEARNED}
     assert set(rows["tokens"]["steps"]) == {"tokenizer", "fusion", "world"}
     assert set(rows["residual"]["steps"]) == {"fusion", "world"}
@@ -89,11 +98,44 @@ def test_every_part_learns_and_is_scored(
     assert all((truth == truths[0]).all() for truth in truths)
 
 
-def test_planes_learned_for_no_time_are_the_planes(city: tuple[Path, list[str]]) -> None:
+@pytest.mark.parametrize("learned_from", ["the data", "another folder"])
+def test_the_command_scores_a_part(
+    learned_from: str,
+    city: tuple[Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every option that the code reads is one that the command knows."""
+    root, settings = city
+    monkeypatch.setattr(parts, "MOTION", ())
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    out = tmp_path / "parts.jsonl"
+    words = [*small(root, settings, out), "--parts", "mean"]
+    if learned_from == "another folder":
+        other = shutil.copytree(root, tmp_path / "train")
+        words += ["--train", other]
+    monkeypatch.setattr(sys, "argv", ["parts.py", *map(str, words)])
+    parts.main()
+    (line,) = parts.read_lines(out)
+    assert line["part"] == "mean"
+    assert line["clusters"]
+
+
+def test_with_train_the_data_are_only_scored(city: tuple[Path, list[str]], tmp_path: Path) -> None:
+    root, settings = city
+    other = shutil.copytree(root, tmp_path / "train")
+    words = small(root, settings, tmp_path / "parts.jsonl")
+    bench = parts.Bench(given(*words, "--train", other))
+    assert bench.folder.store.root == root
+    assert bench.source.store.root == other
+
+
+def test_planes_learned_for_no_time_are_the_planes(
+    city: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     """The network on top of the planes begins at them: both forecasts agree to rounding."""
     root, settings = city
-    given = argparse.Namespace(data=root, train=None, set=settings, config="test_local", windows=2)
-    bench = parts.Bench(given)
+    bench = parts.Bench(given(*small(root, settings, tmp_path / "parts.jsonl")))
     plain = parts.Plain("planes_edges", bench)
     model, _ = parts.trained("fusion_planes", bench, 0, 0.0)
     learned = parts.Learned(model)
