@@ -1,4 +1,5 @@
-"""What no weights covered is trained, whatever the config freezes; what they covered stands still.
+"""What no weights covered is trained, whatever the config freezes; what they covered stands still,
+and so does what a phase before the first step has trained.
 
 `load_from` is a run's own checkpoint here, less a few tensors: as OccWorld's weights come, which
 hold time embeddings of another length and nothing of our pose module.
@@ -51,3 +52,23 @@ def test_what_is_fresh_is_trained_before_it_is_frozen_also_after_a_resume(
         assert torch.equal(states[0][name], given[name]), name
     moved = {name for name in states[0] if not torch.equal(states[0][name], states[1][name])}
     assert moved == FRESH
+
+
+def test_a_frozen_motion_head_learns_in_its_phase_and_stands_still_afterwards(
+    tiny: Any, tiny_data: Path, tmp_path: Path
+) -> None:
+    states = []
+    for epochs in (1, 2):
+        sets = (
+            *tiny.overrides, f"data_root={str(tiny_data)!r}", f"max_epochs={epochs}",
+            "model.freeze_pose=True",
+        )  # fmt: skip
+        options = TrainOptions(tmp_path / "run", resume=epochs > 1)
+        train(load_config("test_local", sets), options)
+        found = load_checkpoint(tmp_path / "run" / "last.pth")
+        states.append((model_after(tmp_path / "run"), found["fresh"]))
+    (first, fresh), (second, _) = states
+    motion = [name for name in first if name.startswith("motion_head.members.")]
+    assert not [name for name in fresh if name.startswith("motion_head.")]
+    assert bool(first["motion_head.members.0.out.weight"].any())  # zero at the start
+    assert all(torch.equal(first[name], second[name]) for name in motion)

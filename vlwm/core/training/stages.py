@@ -108,13 +108,14 @@ def train_world(run: Run, data: TrainData) -> Path:
     if source is None:
         initial = _initial(run, model, Stage.WORLD)
         begun = _begun_from(run, initial)
-        _pretrain(run, data, task, initial)
+        learned = _pretrain(run, data, task, initial)
         if not initial.covers("vae."):
             # loaded weights without a tokenizer: take the one that stage 1 trained
             threshold, tokenizer_begun = _take_tokenizer(run, model)
             task.thresholds["tokenizer_round_trip"] = threshold
             begun = begun or tokenizer_begun
-        task.train_fresh(initial.fresh)
+        # what a phase has just trained may be frozen as loaded weights are
+        task.train_fresh([name for name in initial.fresh if not name.startswith(learned)])
     else:
         task.train_fresh(source.content.get("fresh", ()))
     if task.fresh:
@@ -128,9 +129,16 @@ def _begun_from(run: Run, initial: LoadedWeights) -> str:
     return "" if initial.none else str(run.config.load_from)
 
 
-def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: LoadedWeights) -> None:
-    """Run the phases before the first step, but for those that loaded weights replace."""
+def _pretrain(
+    run: Run, data: TrainData, task: WorldTask, weights: LoadedWeights
+) -> tuple[str, ...]:
+    """Run the phases before the first step, but for those that loaded weights replace.
+
+    Returns:
+        how the names of the parameters begin that the phases trained by steps.
+    """
     progress = PretrainingProgress(run, data)
+    learned = []
     for phase in task.phases():
         if phase.is_covered_by(weights):
             continue
@@ -138,6 +146,8 @@ def _pretrain(run: Run, data: TrainData, task: WorldTask, weights: LoadedWeights
         run_phase(phase, run.config, run.device, progress)
         if phase.steps:  # rounding may differ between GPUs
             run.ranks.follow_lead(phase.module)
+            learned.append(phase.prefix)
+    return tuple(learned)
 
 
 def _take_tokenizer(run: Run, model: WorldModel) -> tuple[Thresholds, str]:
