@@ -7,9 +7,10 @@
 
 Methods: the tri-state baselines; peers (`peers/`): unet, simvp, convlstm, ff4d; this project's
 model: memory (the count of evidence alone), completion (and the network that completes it: the
-default), tokens (tokenizer and transformer, OccWorld's recipe), all. Each learns on the train split
-of its city for the given *processor* minutes, gets its thresholds on validation windows, and is
-scored on test windows, along the true plan. Lines that are in the file are not made again, and a
+default), tokens (tokenizer and transformer, OccWorld's recipe), all; tokens of the fused evidence
+(`token_designs/`): masked_tokens, continuous_latents, completion_tokens. Each learns on the train
+split of its city for the given *processor* minutes, gets its thresholds on validation windows, and
+is scored on test windows, along the true plan. Lines that are in the file are not made again, and a
 method that was stopped resumes from a state file next to it that is written every minute: run the
 same command again.
 
@@ -105,10 +106,10 @@ def train(learner: Learner, city: City, seed: int, minutes: float, state: Path) 
     begun, saved = time.process_time() - spent, spent
     learner.module.train()
     while spent < budget:
-        # Cosine over the budget: the rate is a function of the time that is gone.
-        rate = LR * 0.5 * (1 + np.cos(np.pi * spent / budget))
+        # The rate is a function of the time that is gone.
+        learner.progress = spent / budget
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = LR * learner.rate()
         rng = np.random.default_rng([seed, step])
         chosen = rng.integers(len(city.train), size=BATCH)
         batch = collate([city.train[epoch_of(step, city), int(i)] for i in chosen])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from peers import PEERS, PeerShape
 from peers.interface import PeerInput
+from token_designs import DESIGNS
+from token_designs.interface import fused_frame
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch, apply_symmetry
 from vlwm.core.geometry.grid import VoxelGrid
@@ -22,11 +24,12 @@ from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.tasks.prior_pretraining import count_unseen
 
 OURS = ("memory", "completion", "tokens", "all")
-LEARNERS = (*PEERS, *OURS)
+LEARNERS = (*PEERS, *OURS, *DESIGNS)
 _FEW = 2  # future frames of a window that a step learns from, where a method makes each by itself
 _SEQUENCES = ("simvp", "convlstm")
 _REFINEMENT = 32  # channels of the refinement net where a learner has one
 _COUNTED = 8  # train windows that count what stands beyond the edge
+_WARM_UP = 0.03  # share of a stage in which the rate of a token design rises
 
 
 class Learner:
@@ -34,12 +37,18 @@ class Learner:
 
     Attributes:
         module: its parameters.
+        progress: share of its training time that is spent.
     """
 
     module: nn.Module
+    progress: float = 0.0
 
     def prepare(self, column: np.ndarray) -> None:
         """Take the share of occupied cells by height (Z,) of the train split."""
+
+    def rate(self) -> float:
+        """Return the factor of the learning rate: a cosine over the time."""
+        return 0.5 * (1 + float(np.cos(np.pi * self.progress)))
 
     def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
         """Return the loss of a step."""
@@ -55,6 +64,8 @@ def learner_of(name: str, config: Config, grid: VoxelGrid) -> Learner:
     if name in PEERS:
         shape = PeerShape(grid, config.history_frames, config.future_frames)
         return PeerLearner(name, PEERS[name](shape), config, grid)
+    if name in DESIGNS:
+        return DesignLearner(name, config, grid)
     return OwnLearner(name, config, grid)
 
 
@@ -148,3 +159,26 @@ class OwnLearner(Learner):
         forecast = self.model.forecast(batch.past(history), batch.plan(history))
         logits = forecast.memory_logits if self.name == "memory" else forecast.logits
         return torch.sigmoid(logits.float())
+
+
+class DesignLearner(OwnLearner):
+    """The model of `completion` with a design of `token_designs/` in the network's place."""
+
+    def __init__(self, name: str, config: Config, grid: VoxelGrid) -> None:
+        super().__init__("completion", config, grid)
+        self.name = name
+        self.module = self.design = DESIGNS[name](config, grid)
+        self.model.observed_branch().completion = self.design
+
+    def prepare(self, column: np.ndarray) -> None:
+        super().prepare(column)
+        self.design.prepare(column)
+
+    def rate(self) -> float:
+        """Return the factor of the learning rate: a short rise and a cosine in each stage."""
+        _, spent = self.design.stage(min(self.progress, 1.0))
+        return min(1.0, spent / _WARM_UP) * 0.5 * (1 + float(np.cos(np.pi * spent)))
+
+    def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
+        horizons = torch.from_numpy(rng.integers(self.config.future_frames, size=len(batch.index)))
+        return self.design.loss(fused_frame(self.model, batch, horizons), self.progress, rng)

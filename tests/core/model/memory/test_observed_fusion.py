@@ -72,7 +72,7 @@ def test_the_margin_keeps_what_the_target_frame_does_not_contain() -> None:
     past_ego = torch.zeros(1, 2, 4)
     past_ego[0, 0, 0] = -3.0
     prior = torch.full((branch.grid.shape[2],), -2.0)
-    _, evidence = branch._fused(occupied, free, past_ego, past_ego[:, -1], prior)
+    _, evidence = branch.fused(occupied, free, past_ego, past_ego[:, -1], prior)
     assert evidence[0, 2, MARGIN - 3, MARGIN + 4] == 1.0
 
 

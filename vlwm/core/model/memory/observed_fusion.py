@@ -182,13 +182,13 @@ class ObservedBranch(MemoryBranch):
             ego: (B, 4).
             prior: logits (Z,) of the column prior.
         """
-        logits, evidence = self._fused(occupied, free, past_ego, ego, prior)
+        logits, evidence = self.fused(occupied, free, past_ego, ego, prior)
         if self.completion is not None:
             logits = logits + self.completion(logits, evidence)
         return _inner(logits).contiguous(), _inner(evidence).contiguous()
 
     @torch.no_grad()
-    def _fused(
+    def fused(
         self, occupied: Tensor, free: Tensor, past_ego: Tensor, ego: Tensor, prior: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return logits and evidence float32 (B, Z, X, Y) at `ego` (B, 4), not yet completed."""
