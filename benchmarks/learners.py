@@ -124,6 +124,9 @@ class OwnLearner(Learner):
     completion   and the network that completes it: the default of the lidar presets
     tokens       tokenizer and transformer, OccWorld's recipe
     all          completion, tokens, and a refinement net that reads both
+
+    Codes are trained by gradient, as OccWorld's are: moving means are kept by stage 1 alone, which
+    no learner has.
     """
 
     def __init__(self, name: str, config: Config, grid: VoxelGrid) -> None:
@@ -136,13 +139,16 @@ class OwnLearner(Learner):
             completion_channels=config.model.completion_channels if completes else 0,
             memory_channels=0 if name == "completion" else _REFINEMENT,
         )
-        self.name, self.config = name, replace(config, model=model)
+        tokenizer = replace(config.tokenizer, ema_decay=0.0)
+        self.name, self.config = name, replace(config, model=model, tokenizer=tokenizer)
         self.module = self.model = WorldModel(self.config, grid)
         self.objective = WorldLoss(self.model)
         self.counted = 0
 
     def prepare(self, column: np.ndarray) -> None:
         self.model.set_prior(column)
+        if self.config.model.use_tokens:
+            self.model.vae.init_output_rate(torch.as_tensor(column))
 
     def loss(self, batch: Batch, step: int, rng: np.random.Generator) -> Tensor:
         if self.name == "completion":

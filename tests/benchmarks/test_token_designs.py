@@ -176,3 +176,12 @@ def test_at_first_evidence_outweighs_tokens_where_there_is_some() -> None:
 def test_untrained_attention_changes_nothing_on_a_map_of_any_size(size: tuple[int, int]) -> None:
     tokens = torch.randn(2, 12, *size)
     torch.testing.assert_close(TokenBlocks(12, 2)(tokens), tokens)
+
+
+def test_the_codes_of_occworld_s_recipe_learn() -> None:
+    """Fault: moving means were configured, and nothing in the ladder moved them."""
+    learner = learner_of("tokens", CONFIG, grid_of(CONFIG))
+    learner.prepare(np.full(grid_of(CONFIG).shape[2], 0.1))
+    learner.loss(observed_batch(CONFIG), 0, np.random.default_rng(0)).backward()
+    gradient = learner.model.vae.vqvae.embedding.weight.grad
+    assert gradient is not None and gradient.any()
