@@ -73,12 +73,14 @@ def test_a_residual_has_the_shape_of_the_map_and_every_parameter_a_gradient(name
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [*((n, 60) for n in CONTINUOUS), ("masked_tokens", 150)]
+    ("name", "steps"),
+    [("masked_tokens", 150), ("continuous_latents", 120), ("completion_tokens", 60)],
 )
 def test_it_learns_what_stands_behind_a_wall(name: str, steps: int) -> None:
     design = design_of(name)
     losses = train(design, steps)
-    assert losses[-1] < 0.5 * losses[int(steps * design.stages[0]) % steps]
+    first = int(steps * sum(design.stages[:-1]))  # step of the last stage
+    assert losses[-1] < 0.5 * losses[first]
     frame = some_frame(4, 1000)
     with torch.no_grad():
         logits = frame.logits + design.eval()(frame.logits, frame.evidence)
