@@ -11,7 +11,10 @@ and predicts the masked ones all at once.
 
 It departs from MaskGIT where the scores ask for the probability of each cell and not for one sharp
 picture: the decoder gets the mean code under the predicted probabilities, it learns on with such
-means, and the occupancy loss reaches the transformer through them.
+means, and the occupancy loss reaches the transformer through them. And where minutes are few: a
+codebook has many codes that mean the same, ground without a house for one, so that a target is
+shared by all codes that are near the encoder's output, and the transformer reads and answers codes
+by their vectors, starting at how often each one is chosen.
 
 Axes: B windows, Z height layers, X, Y cells of a frame, X', Y' with a margin, h, w the token map,
 K codes, C channels.
@@ -42,8 +45,6 @@ _WIDTH = 3
 _BLOCKS = 3
 _TOKENIZER_SHARE = 1 / 3
 """of the training time"""
-_SMOOTHING = 0.1
-"""of the labels, as in MaskGIT"""
 _PASSES = 1
 """of the prediction; more of them keep the most certain codes of the pass before"""
 
@@ -103,12 +104,12 @@ class MaskedTokens(TokenDesign):
         self.margin = MARGIN >> (len(shape.channel_mult) - 1)  # tokens
         sizes = (shape.base_channels, shape.channel_mult, shape.num_res_blocks, width)
         self.encoder = Encoder(2 * layers, *sizes)
-        self.code_in = nn.Embedding(self.codes + 1, width)  # the last one is the mask
+        self.code_in = nn.Linear(shape.embed_dim, width)
+        self.mask = nn.Parameter(torch.zeros(width))
         self.blocks = TokenBlocks(width, _BLOCKS)
         self.norm = nn.LayerNorm(width)
-        self.code_out = nn.Linear(width, self.codes)
+        self.code_out = nn.Linear(width, shape.embed_dim)
         self.mix = EvidenceMix(layers)
-        nn.init.normal_(self.code_in.weight, std=0.02)
 
     def prepare(self, column: np.ndarray) -> None:
         self.tokenizer.init_output_rate(torch.as_tensor(column))
@@ -130,42 +131,39 @@ class MaskedTokens(TokenDesign):
 
     def prediction_loss(self, frame: FusedFrame, rng: np.random.Generator) -> Tensor:
         """Return the cross-entropy of masked codes plus the loss of the occupancy."""
-        with torch.no_grad():
-            codes = self.tokenizer.tokenise(frame.truth)  # (B, h, w)
+        targets = self._targets(frame.truth)  # (B, K, h, w)
+        codes = targets.argmax(dim=1)  # (B, h, w)
         # a row with all codes masked, as a forecast begins, and one with a share by the cosine
         share = np.cos(rng.random(len(codes)) * np.pi / 2)  # (B,)
         drawn = rng.random(tuple(codes.shape)) < share[:, None, None]
         hidden = torch.from_numpy(drawn).to(codes.device)
         masks = torch.cat([torch.ones_like(hidden), hidden])  # (2B, h, w)
-        twice = codes.repeat(2, 1, 1)
         features = self._features(frame.logits, frame.evidence)
-        logits = self._predicted(features.repeat(2, 1, 1, 1), twice.masked_fill(masks, self.codes))
-        each = functional.cross_entropy(
-            logits.float(), twice, reduction="none", label_smoothing=_SMOOTHING
-        )
+        logits = self._predicted(features.repeat(2, 1, 1, 1), codes.repeat(2, 1, 1), masks).float()
+        each = functional.cross_entropy(logits, targets.repeat(2, 1, 1, 1), reduction="none")
         weight = masks.float()
         if frame.known is not None:
             known = token_weight(frame.known[:, None], (codes.shape[1], codes.shape[2]))[:, 0]
             weight = weight * known.repeat(2, 1, 1)
         tokens = (each * weight).sum() / weight.sum().clamp(min=1e-6)
         # the occupancy is learned from rows that no true code was shown to
-        probabilities = logits[: len(codes)].float().softmax(dim=1)
+        probabilities = logits[: len(codes)].softmax(dim=1)
         return tokens + frame.loss(self._residual(frame.logits, frame.evidence, probabilities))
 
     def forward(self, logits: Tensor, evidence: Tensor) -> Tensor:
         features = self._features(logits, evidence)
         h, w = self.tokenizer.map_sizes[-1]
-        codes = torch.full((len(logits), h, w), self.codes, device=logits.device)
-        probabilities = self._predicted(features, codes).float().softmax(dim=1)
+        codes = torch.zeros(len(logits), h, w, dtype=torch.int64, device=logits.device)
+        masks = torch.ones_like(codes, dtype=torch.bool)
+        probabilities = self._predicted(features, codes, masks).float().softmax(dim=1)
         for done in range(1, self.passes):
-            sure, best = probabilities.flatten(2).max(dim=1)  # (B, h · w)
-            count = sure.shape[1] * done // self.passes
-            kept = torch.zeros_like(sure, dtype=torch.bool)
-            kept.scatter_(1, sure.topk(count, dim=1).indices, True)
-            given = best.masked_fill(~kept, self.codes).view(codes.shape)
-            again = self._predicted(features, given).float().softmax(dim=1)
+            sure, best = probabilities.max(dim=1)  # (B, h, w)
+            count = h * w * done // self.passes
+            least = sure.flatten(1).topk(count, dim=1).values[:, -1]  # (B,)
+            masks = sure < least[:, None, None]
+            again = self._predicted(features, best, masks).float().softmax(dim=1)
             # what was kept keeps the probabilities it was kept by
-            probabilities = torch.where(kept.view(codes.shape)[:, None], probabilities, again)
+            probabilities = torch.where(masks[:, None], again, probabilities)
         return self._residual(logits, evidence, probabilities)
 
     def _features(self, logits: Tensor, evidence: Tensor) -> Tensor:
@@ -174,10 +172,35 @@ class MaskedTokens(TokenDesign):
         features = self.encoder(self.encoder.conv_in(planes))
         return features[..., self.margin : -self.margin, self.margin : -self.margin]
 
-    def _predicted(self, features: Tensor, codes: Tensor) -> Tensor:
-        """Return code logits (B, K, h, w) of codes (B, h, w), K where masked."""
-        x = self.blocks(features + self.code_in(codes).permute(0, 3, 1, 2))
-        logits: Tensor = self.code_out(self.norm(x.permute(0, 2, 3, 1)))
+    @torch.no_grad()
+    def _targets(self, truth: Tensor) -> Tensor:
+        """Return the share (B, K, h, w) of each code in the tokens of true frames.
+
+        Codes share a token by their squared distance to the encoder's output, in units of the mean
+        one of the nearest code: codes that differ by less than the quantisation does are one.
+        """
+        z = self.tokenizer.encode(truth).float()  # (B, C, h, w)
+        flat = z.movedim(1, -1).flatten(0, 2)  # (B · h · w, C)
+        distance = torch.cdist(flat, self.tokenizer.vqvae.embedding.weight.float()).square()
+        unit = distance.amin(dim=1).mean().clamp(min=1e-9)
+        share = (-distance / unit).softmax(dim=1)  # (B · h · w, K)
+        return share.unflatten(0, (len(z), *z.shape[2:])).permute(0, 3, 1, 2)
+
+    def _book(self) -> Tensor:
+        """Return the code vectors (K, C), moved and scaled to a mean of 0 and a deviation of 1."""
+        book = self.tokenizer.vqvae.embedding.weight.detach()
+        centred = book - book.mean(dim=0)
+        return centred / centred.std().clamp(min=1e-9)
+
+    def _predicted(self, features: Tensor, codes: Tensor, masks: Tensor) -> Tensor:
+        """Return code logits (B, K, h, w) of codes int64 and masks bool (B, h, w)."""
+        book = self._book()
+        given = torch.where(masks[..., None], self.mask, self.code_in(book[codes]))
+        x = self.blocks(features + given.permute(0, 3, 1, 2))
+        answer = self.code_out(self.norm(x.permute(0, 2, 3, 1)))  # (B, h, w, C)
+        # untrained, about as likely as each code is in the train split
+        often = self.codebook.health.counts.clamp(min=1e-3).log()
+        logits: Tensor = answer @ book.T / book.shape[1] ** 0.5 + often
         return logits.permute(0, 3, 1, 2)
 
     def _residual(self, logits: Tensor, evidence: Tensor, probabilities: Tensor) -> Tensor:
