@@ -201,6 +201,9 @@ def frames_of(chunks: list[Tensor], windows: int) -> Tensor:
     """Return logits float32 (B, H, X, Y, Z) of chunks (B · chunk, Z, X, Y)."""
     # each (B, chunk, Z, X, Y): the rows of a chunk are window by window
     frames = [chunk.unflatten(0, (windows, -1)) for chunk in chunks]
+    if all(chunk.stride(1) == 1 for chunk in chunks):  # columns in one piece stay so
+        columns = [chunk.permute(0, 1, 3, 4, 2) for chunk in frames]
+        return (torch.cat(columns, dim=1) if len(columns) > 1 else columns[0]).float()
     whole = torch.cat(frames, dim=1) if len(frames) > 1 else frames[0]
     return whole.permute(0, 1, 3, 4, 2).float()
 

@@ -216,7 +216,11 @@ class WorldModel(nn.Module):
         device = scene.voxels.device
         planned = torch.full((windows,), plan is not None, device=device)
         every = torch.arange(self.future, device=device).expand(windows, -1)  # (B, H)
-        out = self(scene, plan, planned, every, frames_at_once(windows, device))
+        chunk = frames_at_once(windows, device)
+        if self.completes and device.type == "cpu":
+            # its target frames are made side by side, one for each thread
+            chunk = max(chunk, min(self.future, torch.get_num_threads() // windows))
+        out = self(scene, plan, planned, every, chunk)
         memory: list[Tensor] = []
         refined: list[Tensor] = []
         classes: list[Tensor] = []

@@ -29,10 +29,11 @@ from vlwm.core.model.memory.branch import (
     TargetFrames,
 )
 from vlwm.core.model.memory.completion_net import CompletionNet
+from vlwm.core.model.memory.cpu.evidence import evidence_columns
+from vlwm.core.model.memory.cpu.forecast import ColumnForecast
 from vlwm.core.model.memory.extrapolation import unseen_columns
 from vlwm.core.model.memory.fusion import fusion_loss
-from vlwm.core.model.memory.observed_kernels import evidence_columns
-from vlwm.core.model.memory.warp import resampled_memory
+from vlwm.core.model.memory.warp import draw_places, resampled_memory
 from vlwm.core.model.tokenizer.conv_blocks import bias_of
 
 MARGIN = 8
@@ -159,6 +160,8 @@ class ObservedBranch(MemoryBranch):
             spread: of the predicted motions; None where every target frame is planned.
         """
         past = voxels[:, : target.past_ego.shape[1]]
+        if self.completion is not None and self._by_columns(past):
+            return self._column_forecast(self.completion, past, free, target, prior, spread)
         rows = (past[target.window], free[target.window], target.past_ego, target.ego)
         logits, evidence = self.completed(*rows, prior)
         if self.completion is None:
@@ -167,6 +170,31 @@ class ObservedBranch(MemoryBranch):
             unseen.put(logits, self.extrapolation(unseen, prior))
         if spread is not None:
             logits = self._averaged(logits, target.ego, spread)
+        return MemoryForecast(logits, evidence)
+
+    def _by_columns(self, voxels: Tensor) -> bool:
+        """Return True if a CPU counts the evidence column by column."""
+        return voxels.device.type == "cpu" and not self.fusion.channels
+
+    def _column_forecast(
+        self,
+        net: CompletionNet,
+        past: Tensor,
+        free: Tensor,
+        target: TargetFrames,
+        prior: Tensor,
+        spread: MotionSpread | None,
+    ) -> MemoryForecast:
+        """Return what `read` does, made column by column."""
+        hit, miss = self.fusion.odds.tolist()
+        maker = ColumnForecast(net, self.grid, MARGIN, (hit, miss), prior)
+        draws: dict[int, Tensor] = {}
+        if spread is not None:
+            places = draw_places(target.ego[spread.rows], spread.moves, self.grid)
+            draws = dict(zip(spread.rows.tolist(), places, strict=True))
+        logits, evidence = maker.frames(
+            (past, free), target.window, target.past_ego, target.ego, draws
+        )
         return MemoryForecast(logits, evidence)
 
     def completed(
@@ -192,7 +220,7 @@ class ObservedBranch(MemoryBranch):
         self, occupied: Tensor, free: Tensor, past_ego: Tensor, ego: Tensor, prior: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return logits and evidence float32 (B, Z, X, Y) at `ego` (B, 4), not yet completed."""
-        if not self.fusion.channels and occupied.device.type == "cpu":
+        if self._by_columns(occupied):
             hit, miss = self.fusion.odds.tolist()
             columns = torch.stack(
                 [

@@ -25,10 +25,8 @@ from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory import kernels
+from vlwm.core.model.memory.cpu.draws import average_columns, padded_columns
 from vlwm.core.model.torch_frames import relative_ego, turn_plane
-
-_ROWS_AT_ONCE = 4
-"""rows of columns whose places fit into the cache of a CPU"""
 
 
 @dataclass(frozen=True)
@@ -189,10 +187,14 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
             of `ego`.
         grid: the grid of all frames.
     """
-    # the draws as seen from the expected frame
-    ahead, left = turn_plane(moves[..., 0], moves[..., 1], -ego[:, 3:])
-    here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
-    places = affine_places(here, grid).float()
+    places = draw_places(ego, moves, grid)
+    if probability.device.type == "cpu":
+        # (B, X, Y, Z), each column in one piece
+        columns = probability.float().permute(0, 2, 3, 1)
+        mean = torch.empty(columns.shape)
+        for one, draws, out in zip(columns, places, mean, strict=True):
+            average_columns(padded_columns(one), draws, out)
+        return mean.permute(0, 3, 1, 2)
     if kernels.usable(probability.device):
         return kernels.mean_over_draws(probability, places)
     sums = []
@@ -202,6 +204,14 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
         rows = _rows_at(draws, grid)
         sums.append(functional.embedding_bag(rows, table, mode="sum").t())
     return torch.stack(sums).div_(places.shape[1]).view_as(probability)
+
+
+def draw_places(ego: Tensor, moves: Tensor, grid: VoxelGrid) -> Tensor:
+    """Return the factors of `affine_places`, float32 (B, N, 6), of draws as `under_spread` takes."""
+    # the draws as seen from the expected frame
+    ahead, left = turn_plane(moves[..., 0], moves[..., 1], -ego[:, 3:])
+    here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)
+    return affine_places(here, grid).float()
 
 
 def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
@@ -219,14 +229,9 @@ def _rows_at(places: Tensor, grid: VoxelGrid) -> Tensor:
     # the affine map in parts: what depends on the row, and what on the column
     from_x, from_y = (a * i + c)[:, None], (d * i + f)[:, None]
     more_x, more_y = b * j, e * j
-    rows = torch.empty(x, y, len(places), dtype=torch.int32, device=places.device)
-    step = _ROWS_AT_ONCE if places.device.type == "cpu" else x
-    for first in range(0, x, step):
-        part = slice(first, first + step)
-        at_x = (from_x[part] + more_x).floor_().clamp_(0, x - 1)
-        at_y = (from_y[part] + more_y).floor_().clamp_(0, y - 1)
-        rows[part] = at_x.mul_(y).add_(at_y)
-    return rows.flatten(0, 1)
+    at_x = (from_x + more_x).floor_().clamp_(0, x - 1)
+    at_y = (from_y + more_y).floor_().clamp_(0, y - 1)
+    return at_x.mul_(y).add_(at_y).int().flatten(0, 1)
 
 
 def affine_places(relative: Tensor, grid: VoxelGrid) -> Tensor:
