@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory import kernels
-from vlwm.core.model.memory.cpu.draws import average_columns, padded_columns
+from vlwm.core.model.memory.cpu.draws import averaged_rows
 from vlwm.core.model.torch_frames import relative_ego, turn_plane
 
 
@@ -190,11 +190,9 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
     places = draw_places(ego, moves, grid)
     if probability.device.type == "cpu":
         # (B, X, Y, Z), each column in one piece
-        columns = probability.float().permute(0, 2, 3, 1)
-        mean = torch.empty(columns.shape)
-        for one, draws, out in zip(columns, places, mean, strict=True):
-            average_columns(padded_columns(one), draws, out)
-        return mean.permute(0, 3, 1, 2)
+        columns = probability.float().permute(0, 2, 3, 1).contiguous()
+        means = [torch.cat(list(averaged_rows(*pair))) for pair in zip(columns, places, strict=True)]
+        return torch.stack(means).permute(0, 3, 1, 2)
     if kernels.usable(probability.device):
         return kernels.mean_over_draws(probability, places)
     sums = []

@@ -4,7 +4,7 @@ Height is the innermost axis of a frame, so a column is contiguous and a turn in
 whole columns. The general path makes a float map of every past frame and mixes its layers by a
 matrix; here each target column reads four source columns of each frame and adds up its evidence,
 without a gradient and without anything of the size of a frame in between. Columns are padded to
-whole vectors (`draws.padded`), so that no loop has a remainder.
+whole vectors (`padded`), so that no loop has a remainder.
 
 Axes: P past frames, X, Y, Z cells of a source, D layers with padding, U, V columns of a target, N
 of its rows.
@@ -21,10 +21,17 @@ from torch import Tensor
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.jit import compiled
-from vlwm.core.model.memory.cpu.draws import padded
 from vlwm.core.model.memory.cpu.threads import by_rows
 from vlwm.core.model.memory.warp import affine_places
 from vlwm.core.model.torch_frames import relative_ego
+
+_VECTOR = 64
+"""numbers of one step of a vectorised loop: four vectors of 512 bits"""
+
+
+def padded(layers: int) -> int:
+    """Return the layers of a column with padding, a whole number of steps of a vectorised loop."""
+    return -(-layers // _VECTOR) * _VECTOR
 
 
 @dataclass(frozen=True)

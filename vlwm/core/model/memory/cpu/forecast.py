@@ -21,8 +21,8 @@ from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.jit import compiled
 from vlwm.core.model.memory.completion_net import CompletionNet
 from vlwm.core.model.memory.cpu.completion import ROWS, CompletionOnCpu
-from vlwm.core.model.memory.cpu.draws import average_columns, padded
-from vlwm.core.model.memory.cpu.evidence import EvidenceReader, SeenColumns
+from vlwm.core.model.memory.cpu.draws import averaged_rows
+from vlwm.core.model.memory.cpu.evidence import EvidenceReader, SeenColumns, padded
 from vlwm.core.model.memory.cpu.threads import in_threads
 
 
@@ -71,25 +71,27 @@ class ColumnForecast:
             reader = EvidenceReader.at(
                 seen[rows[r]], past_ego[r], ego[r], self.grid, self.margin, self.odds
             )
-            table = self._completed(net, reader, evidence[r])  # (X, Y, D)
             if r not in draws:
-                logits[r] = table[..., : self.grid.shape[2]]
+                self._complete(net, reader, logits[r], evidence[r])
                 return
+            table = torch.empty(self.grid.shape)
+            self._complete(net, reader, table, evidence[r])
             # the mean is over probabilities: a wall of uncertain place is improbable everywhere
-            average_columns(table.sigmoid_(), draws[r], logits[r])
-            # a mean of 0 or 1 is bounded: its logit would be infinite
-            torch.logit(logits[r], eps=1e-4, out=logits[r])
+            first = 0
+            for mean in averaged_rows(table.sigmoid_(), draws[r]):
+                # a mean of 0 or 1 is bounded: its logit would be infinite
+                torch.logit(mean, eps=1e-4, out=logits[r, first : first + len(mean)])
+                first += len(mean)
 
         in_threads(make, len(rows))
         return logits.permute(0, 3, 1, 2), evidence.permute(0, 3, 1, 2)
 
-    def _completed(
-        self, net: CompletionOnCpu, reader: EvidenceReader, evidence: Tensor
-    ) -> Tensor:
-        """Return logits float32 (X, Y, D) of a completed frame, and write its evidence (X, Y, Z)."""
+    def _complete(
+        self, net: CompletionOnCpu, reader: EvidenceReader, logits: Tensor, evidence: Tensor
+    ) -> None:
+        """Write the logits and the evidence of a completed frame, float32 (X, Y, Z) each."""
         (x, y, z), margin = self.grid.shape, self.margin
         width, depth = y + 2 * margin, padded(z)
-        table = torch.zeros(x, y, depth)
         prior = np.ascontiguousarray(self.prior.float().numpy())
         block = torch.empty(ROWS, width, 2, depth)
         first_map: Tensor | None = None
@@ -98,7 +100,7 @@ class ColumnForecast:
             last = min(first + ROWS, x + 2 * margin)
             rows = block[: last - first]
             reader.rows(first, last, rows.numpy())
-            _enter(rows.numpy(), prior, first - margin, margin, table.numpy(), evidence.numpy())
+            _enter(rows.numpy(), prior, first - margin, margin, logits.numpy(), evidence.numpy())
             rows[:, :, 0].sigmoid_()
             entered = net.entered(rows.flatten(2))  # (N, V, C)
             if first_map is None:
@@ -106,9 +108,8 @@ class ColumnForecast:
             first_map[first:last] = entered
         assert first_map is not None
         final = net.map_of(first_map)[margin:-margin]  # (X, V, C)
-        for rows, of_map in zip(table.split(ROWS), final.split(ROWS), strict=True):
-            rows[..., :z] += net.residual(of_map)[:, margin:-margin]
-        return table
+        for rows, of_map in zip(logits.split(ROWS), final.split(ROWS), strict=True):
+            rows += net.residual(of_map)[:, margin:-margin]
 
 
 @compiled
@@ -117,13 +118,12 @@ def _enter(
     prior: NDArray[np.float32],
     first: int,
     margin: int,
-    table: NDArray[np.float32],
+    logits: NDArray[np.float32],
     evidence: NDArray[np.float32],
 ) -> None:
     """Turn the weighted counts of rows (N, V, 2, D) into half the logits of the fused map.
 
-    Cells within the frame also go, as logits, into `table` (X, Y, D), and their evidence into
-    `evidence` (X, Y, Z). Row 0 of the block is row `first` of the frame.
+    Cells within the frame also go, into `logits` (X, Y, Z), and their evidence into `evidence` (X, Y, Z). Row 0 of the block is row `first` of the frame.
     """
     x, y, layers = evidence.shape
     half = np.float32(0.5)
@@ -134,12 +134,12 @@ def _enter(
             inside = 0 <= i < x and 0 <= j < y
             count, known = block[n, v, 0], block[n, v, 1]
             if inside:
-                logits, seen = table[i, j], evidence[i, j]
+                logit, seen = logits[i, j], evidence[i, j]
                 for k in range(layers):
                     seen[k] = known[k]
-                    logits[k] = count[k] + (np.float32(1.0) - known[k]) * prior[k]
+                    logit[k] = count[k] + (np.float32(1.0) - known[k]) * prior[k]
                 for k in range(layers):
-                    count[k] = half * logits[k]
+                    count[k] = half * logit[k]
             else:
                 for k in range(layers):
                     count[k] = half * (count[k] + (np.float32(1.0) - known[k]) * prior[k])
