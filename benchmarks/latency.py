@@ -1,19 +1,24 @@
 """How long one forecast of six frames takes, beside what needs no learning.
 
     python benchmarks/latency.py [--config finetune_tokyo] [--set key=value …] [--run RUN]
-                                 [--windows 1] [--repeats 20] [--profile] [--json]
+                                 [--windows 1] [--repeats 20] [--threads N] [--profile]
+                                 [--stages] [--json]
 
 A world model (of `--run`, or untrained: the numbers in it cost nothing) foresees windows of random
-boxes over a ground, in turn with the memory baseline, on the GPU where there is one, else on the
-CPU's threads. Told are medians in milliseconds of all `--windows` together, forecasts a second, and
-the ratio to the baseline in the same run; on a GPU also with mixed precision, and one future frame
-at a time. `--profile` prints where a GPU's time goes.
+boxes over a ground, in turn with the memory baseline of either track and, where the past is
+observed, with the tri-state fusion and pyoctomap, on the GPU where there is one, else on the CPU's
+threads. It prints medians in milliseconds of all `--windows` together, of the clock and of the
+processor, forecasts a second, and the ratio to the predicted baseline in the same run; on a GPU
+also with mixed precision, and one future frame at a time. `--profile` prints where a GPU's time
+goes, `--stages` where a CPU's goes, by function.
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import pstats
 import statistics
 import time
 from collections.abc import Callable
@@ -29,7 +34,7 @@ from vlwm.core.config.load import load_config
 from vlwm.core.data.batch import Batch
 from vlwm.core.data.sensors.rig import LIDARS
 from vlwm.core.evaluation.baselines.tri_state import TriState, evidence_of
-from vlwm.core.evaluation.baselines.warps import predicted_ego, predicted_track
+from vlwm.core.evaluation.baselines.warps import plan_track, predicted_ego, predicted_track
 from vlwm.core.evaluation.eval_windows import windows_in
 from vlwm.core.evaluation.load import find_checkpoint
 from vlwm.core.geometry.frames import quaternion_from_heading
@@ -44,6 +49,8 @@ BOXES = 40
 
 def main() -> None:
     given = _arguments()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(given, device)
     batch = windows_of_boxes(model, given.windows).to(device)
@@ -58,12 +65,21 @@ def main() -> None:
             ):
                 pass
 
+    def true_pose_memory() -> None:
+        for window in windows_in(batch, model.history, model.grid):
+            for _ in plan_track(window.past, window.future_ego, prior, model.grid):
+                pass
+
     def forecast(half: bool = False) -> None:
         kind = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
         with kind:
             model.forecast(past)
 
-    ways: dict[str, Callable[[], None]] = {"memory_baseline": baseline, "model": forecast}
+    ways: dict[str, Callable[[], None]] = {
+        "memory_baseline": baseline,
+        "true_pose_memory": true_pose_memory,
+        "model": forecast,
+    }
     if model.config.data.observed:
         ways["tri_state"] = lambda: _tri_state(batch, model, horizons)
         if (octomap := _octomap(model)) is not None:
@@ -75,6 +91,8 @@ def main() -> None:
         times = _in_turn(ways, given.repeats, device)
         if given.profile:
             _profile(lambda: forecast(half=True), device)
+        if given.stages:
+            _stages(forecast)
     told = _told(times, model, given.windows, device)
     print(json.dumps(told)) if given.json else _show(told)
 
@@ -86,7 +104,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="run folder or checkpoint, in place of --config")
     parser.add_argument("--windows", type=int, default=1, help="foreseen together")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--threads", type=int, help="of torch on a CPU")
     parser.add_argument("--profile", action="store_true", help="where a GPU's time goes")
+    parser.add_argument(
+        "--stages", action="store_true", help="where a CPU's time goes, by function"
+    )
     parser.add_argument("--json", action="store_true", help="one object on stdout")
     return parser.parse_args()
 
@@ -176,17 +198,17 @@ def _one_by_one(forecast: Callable[[], None]) -> None:
 
 def _in_turn(
     ways: dict[str, Callable[[], None]], repeats: int, device: torch.device
-) -> dict[str, list[float]]:
-    """Seconds of each way, the ways in turn."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+) -> dict[str, list[tuple[float, float]]]:
+    """Return seconds of the clock and of the processor of each way, the ways in turn."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(WARM_UP + repeats):
         for name, way in ways.items():
             _wait(device)
-            begun = time.perf_counter()
+            begun, worked = time.perf_counter(), time.process_time()
             way()
             _wait(device)
             if turn >= WARM_UP:
-                times[name].append(time.perf_counter() - begun)
+                times[name].append((time.perf_counter() - begun, time.process_time() - worked))
     return times
 
 
@@ -204,10 +226,24 @@ def _profile(way: Callable[[], None], device: torch.device) -> None:
     print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=30))
 
 
+def _stages(way: Callable[[], None]) -> None:
+    """Print the functions that take most of a forecast's processor time, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    profile = cProfile.Profile(time.process_time)
+    profile.runcall(way)
+    torch.set_num_threads(threads)
+    pstats.Stats(profile).sort_stats("tottime").print_stats(15)
+
+
 def _told(
-    times: dict[str, list[float]], model: WorldModel, windows: int, device: torch.device
+    times: dict[str, list[tuple[float, float]]],
+    model: WorldModel,
+    windows: int,
+    device: torch.device,
 ) -> dict[str, Any]:
-    middle = {name: statistics.median(some) for name, some in times.items()}
+    middle = {name: statistics.median(t for t, _ in some) for name, some in times.items()}
+    worked = {name: statistics.median(t for _, t in some) for name, some in times.items()}
     gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if gpu else "cpu",
@@ -215,6 +251,7 @@ def _told(
         "grid": list(model.grid.shape),
         "windows": windows,
         "ms": {name: round(1000 * s, 2) for name, s in middle.items()},
+        "processor_ms": {name: round(1000 * s, 2) for name, s in worked.items()},
         "forecasts_per_s": {name: round(windows / s, 1) for name, s in middle.items()},
         "ratio": {name: round(s / middle["memory_baseline"], 2) for name, s in middle.items()},
         "peak_gb": round(torch.cuda.max_memory_allocated(device) / 1e9, 2) if gpu else None,
@@ -225,8 +262,11 @@ def _show(told: dict[str, Any]) -> None:
     print(f"{told['device']}, {told['threads']} threads, grid {told['grid']}, "
           f"windows {told['windows']}")  # fmt: skip
     for name, ms in told["ms"].items():
-        rate, ratio = told["forecasts_per_s"][name], told["ratio"][name]
-        print(f"{name:28} {ms:9.2f} ms {rate:8.1f} /s {ratio:7.2f} times the baseline's time")
+        rate, ratio, worked = (
+            told[key][name] for key in ("forecasts_per_s", "ratio", "processor_ms")
+        )
+        print(f"{name:28} {ms:9.2f} ms {worked:9.2f} ms of processor {rate:8.1f} /s "
+              f"{ratio:7.2f} times the baseline's time")  # fmt: skip
     if told["peak_gb"]:
         print(f"peak memory {told['peak_gb']} GB")
 

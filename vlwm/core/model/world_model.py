@@ -219,7 +219,7 @@ class WorldModel(nn.Module):
         chunk = frames_at_once(windows, device)
         if self.completes and device.type == "cpu":
             # its target frames are made side by side, one for each thread
-            chunk = max(chunk, min(self.future, torch.get_num_threads() // windows))
+            chunk = max(chunk, min(self.future, max(2, torch.get_num_threads()) // windows))
         out = self(scene, plan, planned, every, chunk)
         memory: list[Tensor] = []
         refined: list[Tensor] = []

@@ -191,7 +191,9 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
     if probability.device.type == "cpu":
         # (B, X, Y, Z), each column in one piece
         columns = probability.float().permute(0, 2, 3, 1).contiguous()
-        means = [torch.cat(list(averaged_rows(*pair))) for pair in zip(columns, places, strict=True)]
+        means = [
+            torch.cat(list(averaged_rows(*pair))) for pair in zip(columns, places, strict=True)
+        ]
         return torch.stack(means).permute(0, 3, 1, 2)
     if kernels.usable(probability.device):
         return kernels.mean_over_draws(probability, places)
@@ -205,7 +207,7 @@ def under_spread(probability: Tensor, ego: Tensor, moves: Tensor, grid: VoxelGri
 
 
 def draw_places(ego: Tensor, moves: Tensor, grid: VoxelGrid) -> Tensor:
-    """Return the factors of `affine_places`, float32 (B, N, 6), of draws as `under_spread` takes."""
+    """Return factors of `affine_places`, float32 (B, N, 6), of draws as `under_spread` has them."""
     # the draws as seen from the expected frame
     ahead, left = turn_plane(moves[..., 0], moves[..., 1], -ego[:, 3:])
     here = torch.stack([ahead, left, torch.zeros_like(left), moves[..., 2]], dim=-1)

@@ -3,8 +3,8 @@
 It computes what `CompletionNet` does, within the rounding of float32, in less time:
 
 - A finer map is met by a coarser one that repeats each cell 2 × 2 times. A 3 × 3 convolution of it
-  reads at most 2 × 2 different cells, so each of the four places of a cell has a 2 × 2 convolution of
-  the coarse map, with summed weights: four ninths of the products.
+  reads at most 2 × 2 different cells, so each of the four places of a cell has a 2 × 2 convolution
+  of the coarse map, with summed weights: four ninths of the products.
 - Group norm is two passes over a map, with sums in float64.
 - The map enters and leaves in rows of columns, so that nothing of the size of a frame is copied.
 
@@ -103,10 +103,12 @@ class CompletionOnCpu:
         return functional.conv2d(images, self.out, self.out_bias)[:, :, 0].permute(0, 2, 1)
 
 
-def _layers_of(block: nn.Sequential, own: int | None = None) -> list[_Layer]:
+def _layers_of(block: nn.Module, own: int | None = None) -> list[_Layer]:
     """Return the layers of a block whose first convolution reads `own` channels of a finer map."""
     layers = []
-    for conv, norm in zip(block[0::3], block[1::3], strict=True):
+    modules = list(block.children())
+    for conv, norm in zip(modules[0::3], modules[1::3], strict=True):
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.GroupNorm)
         weight = conv.weight if own is None else conv.weight[:, :own]
         coarse = repeated = None
         if own is not None:
@@ -136,12 +138,12 @@ def _applied(layer: _Layer, x: Tensor, coarse: Tensor | None = None) -> Tensor:
     """Return a layer's output (1, C, U, V) of a map, and of a coarser one where there is one."""
     y = functional.conv2d(x, layer.weight, layer.bias, padding=1)
     cells = y[0].permute(1, 2, 0).numpy()  # (U, V, C)
-    places = cells[:0]
+    places: NDArray[np.float32] = cells[:0]
     if coarse is not None:
         assert layer.coarse is not None and layer.repeated is not None
         if cells.shape[0] == 2 * coarse.shape[2] and cells.shape[1] == 2 * coarse.shape[3]:
-            places = functional.conv2d(coarse, layer.coarse, padding=1)
-            places = places[0].permute(1, 2, 0).numpy()  # (U / 2 + 1, V / 2 + 1, 4 C)
+            made = functional.conv2d(coarse, layer.coarse, padding=1)
+            places = made[0].permute(1, 2, 0).numpy()  # (U / 2 + 1, V / 2 + 1, 4 C)
         else:  # an odd border cuts a cell in half
             repeated = functional.interpolate(coarse, size=y.shape[-2:], mode="nearest")
             y += functional.conv2d(repeated, layer.repeated, padding=1)
@@ -190,4 +192,3 @@ def _add_and_sum(
                 value = np.float64(cell[k])
                 sums[0, k] += value
                 sums[1, k] += value * value
-

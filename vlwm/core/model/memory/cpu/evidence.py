@@ -13,6 +13,7 @@ of its rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,7 @@ class EvidenceReader:
         """Write the target (U, V, 2, D), its rows shared among the threads."""
         by_rows(_add_evidence, len(out), 0, *self._arguments(out))
 
-    def _arguments(self, out: NDArray[np.float32]) -> tuple[object, ...]:
+    def _arguments(self, out: NDArray[np.float32]) -> tuple[Any, ...]:
         cells, known, layers = self.seen.cells, self.seen.known, self.seen.layers
         return (cells.reshape(-1), known, layers, cells.shape[-1], self.factors, self.lift,
                 self.odds, out.shape[1], out.reshape(-1))  # fmt: skip
@@ -179,7 +180,7 @@ def _mix(
     out: NDArray[np.float32],
     first: int,
 ) -> None:
-    """Fill out[first … first + D − 1] with the weighted sum of four columns, which begin `at` (4,)."""
+    """Fill out[first … first + D − 1] with the weighted sum of the columns that begin `at` (4,)."""
     at_0, at_1, at_2, at_3 = at[0], at[1], at[2], at[3]
     share_0, share_1, share_2, share_3 = share[0], share[1], share[2], share[3]
     to = np.uint64(first)

@@ -1,8 +1,8 @@
 """Forecast from an observed past on a CPU: whole columns from the evidence to the mean over draws.
 
-The general path (`ObservedBranch.completed`, `under_spread`) keeps height layers apart, as a GPU and
-a gradient need it; here a column of cells stays in one piece, and target frames are made side by
-side, one for each thread. Both compute the same, within the rounding of float32.
+The general path (`ObservedBranch.completed`, `under_spread`) keeps height layers apart, as a GPU
+and a gradient need it; here a column of cells stays in one piece, and target frames are made side
+by side, one for each thread. Both compute the same, within the rounding of float32.
 
 Axes: B windows, P past frames, R target frames, X, Y, Z cells, U, V columns of the wide raster, N
 rows of it, D layers with padding.
@@ -123,7 +123,8 @@ def _enter(
 ) -> None:
     """Turn the weighted counts of rows (N, V, 2, D) into half the logits of the fused map.
 
-    Cells within the frame also go, into `logits` (X, Y, Z), and their evidence into `evidence` (X, Y, Z). Row 0 of the block is row `first` of the frame.
+    Cells within the frame also go into `logits` and their evidence into `evidence`, (X, Y, Z) each.
+    Row 0 of the block is row `first` of the frame.
     """
     x, y, layers = evidence.shape
     half = np.float32(0.5)

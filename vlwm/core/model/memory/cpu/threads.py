@@ -45,7 +45,7 @@ def in_threads(work: Callable[[int], None], count: int) -> None:
 
     def one(index: int) -> None:
         # modes belong to a thread, and a new one begins with gradients
-        with torch.no_grad(), torch.inference_mode(inference):
+        with torch.inference_mode(inference), torch.no_grad():
             work(index)
 
     try:

@@ -7,8 +7,8 @@ import torch
 
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.memory.branch import TargetFrames
-from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
 from vlwm.core.model.memory.cpu.evidence import evidence_columns
+from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
 
 GRID = VoxelGrid((-6.0, -5.0, -2.0), (0.5, 0.5, 1.0), (24, 20, 7))
 EGO = torch.tensor(
