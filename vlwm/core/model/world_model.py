@@ -217,8 +217,7 @@ class WorldModel(nn.Module):
         planned = torch.full((windows,), plan is not None, device=device)
         every = torch.arange(self.future, device=device).expand(windows, -1)  # (B, H)
         chunk = frames_at_once(windows, device)
-        if self.completes and device.type == "cpu":
-            # its target frames are made side by side, one for each thread
+        if self.completes and device.type == "cpu":  # frames side by side, one for each thread
             chunk = max(chunk, min(self.future, max(2, torch.get_num_threads()) // windows))
         out = self(scene, plan, planned, every, chunk)
         memory: list[Tensor] = []

@@ -37,7 +37,7 @@ def read_columns(
 ) -> Tensor:
     """Return values (P, X, Y, 2, Z) read at the cells of a wider frame: (2, P, Z, U, V).
 
-    As `observed_kernels.evidence_columns`: four columns around a place, none outside of a frame.
+    As `memory.cpu.evidence.evidence_columns`: four columns around a place, none outside of a frame.
     Their shares come from float64, where a place in float32 of `grid_sample` is 4e-6 cells off.
     `runtime.column_reading` makes the other arguments.
 

@@ -1,0 +1,1 @@
+"""Forecast from an observed past on a CPU, without a gradient, column by column."""
