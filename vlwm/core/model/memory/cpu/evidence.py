@@ -13,7 +13,6 @@ of its rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -102,16 +101,18 @@ class EvidenceReader:
 
     def rows(self, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Write rows first … last − 1 of the target into `out` (N, V, 2, D): count, evidence."""
-        _add_evidence(first, last, first, *self._arguments(out))
+        self._add(first, last, first, out)
 
     def whole(self, out: NDArray[np.float32]) -> None:
         """Write the target (U, V, 2, D), its rows shared among the threads."""
-        by_rows(_add_evidence, len(out), 0, *self._arguments(out))
+        by_rows(lambda first, last: self._add(first, last, 0, out), len(out))
 
-    def _arguments(self, out: NDArray[np.float32]) -> tuple[Any, ...]:
+    def _add(self, first: int, last: int, origin: int, out: NDArray[np.float32]) -> None:
         cells, known, layers = self.seen.cells, self.seen.known, self.seen.layers
-        return (cells.reshape(-1), known, layers, cells.shape[-1], self.factors, self.lift,
-                self.odds, out.shape[1], out.reshape(-1))  # fmt: skip
+        _add_evidence(
+            first, last, origin, cells.reshape(-1), known, layers, cells.shape[-1], self.factors,
+            self.lift, self.odds, out.shape[1], out.reshape(-1),
+        )  # fmt: skip
 
 
 def evidence_columns(
@@ -254,6 +255,52 @@ def _corners(
 
 
 @compiled
+def _add_frame(
+    cells: NDArray[np.uint8],
+    frame: np.uint64,
+    at: NDArray[np.uint64],
+    share: NDArray[np.float32],
+    lift: float,
+    layers: int,
+    odds: NDArray[np.float32],
+    mixed: NDArray[np.float32],
+    out: NDArray[np.float32],
+    to: int,
+) -> None:
+    """Add a column of one past frame, whose first column is `frame`, to out[to …].
+
+    `mixed` (6 D + 1,) is scratch: hits and misses, each with D empty layers below and above.
+    """
+    depth = len(mixed) // 6
+    whole = int(np.floor(lift))
+    part = np.float32(lift - whole)
+    lower = lift - whole < 0.5
+    for corner in range(4):
+        column = frame + at[corner]
+        at[corner] = np.uint64(2 * depth) * column
+    for kind in range(2):
+        start = (3 * kind + 1) * depth
+        _mix(cells, at, share, depth, mixed, start)
+        # the outermost layer is repeated where a centre is inside and its neighbour not
+        mixed[start - 1] = 0.0 if lower else mixed[start]
+        mixed[start + layers] = mixed[start + layers - 1] if lower else 0.0
+        for corner in range(4):
+            at[corner] += np.uint64(depth)
+    # linear in height; the next layers have their centre outside: they stay as they are
+    below = -1 - whole if lower else -2 - whole
+    above = layers - whole if lower else layers - 1 - whole
+    if 0 <= below < layers:
+        old_below = out[to + below], out[to + depth + below]
+    if 0 <= above < layers:
+        old_above = out[to + above], out[to + depth + above]
+    _count(mixed, depth + whole, part, odds, out, to, depth)
+    if 0 <= below < layers:
+        out[to + below], out[to + depth + below] = old_below
+    if 0 <= above < layers:
+        out[to + above], out[to + depth + above] = old_above
+
+
+@compiled
 def _add_evidence(
     first: int,
     last: int,
@@ -274,7 +321,6 @@ def _add_evidence(
     frames are flat too; `layers` is Z and `depth` is D. Layers after Z are meaningless.
     """
     frames, x, y = known.shape
-    # hits and misses of a column, each with D empty layers below and above
     mixed = np.zeros(6 * depth + 1, np.float32)
     share = np.zeros(4, np.float32)
     at = np.zeros(4, np.uint64)
@@ -291,28 +337,6 @@ def _add_evidence(
                     continue
                 if not _corners(known[p], u, v, at, share):
                     continue
-                part = np.float32(lift[p] - whole)
-                lower = lift[p] - whole < 0.5
-                for corner in range(4):
-                    column = np.uint64(p * x * y) + at[corner]
-                    at[corner] = np.uint64(2 * depth) * column
-                for kind in range(2):
-                    start = (3 * kind + 1) * depth
-                    _mix(cells, at, share, depth, mixed, start)
-                    # the outermost layer is repeated where a centre is inside and its neighbour not
-                    mixed[start - 1] = 0.0 if lower else mixed[start]
-                    mixed[start + layers] = mixed[start + layers - 1] if lower else 0.0
-                    for corner in range(4):
-                        at[corner] += np.uint64(depth)
-                # linear in height; the next layers have their centre outside: they stay as they are
-                below = -1 - whole if lower else -2 - whole
-                above = layers - whole if lower else layers - 1 - whole
-                if 0 <= below < layers:
-                    old_below = out[to + below], out[to + depth + below]
-                if 0 <= above < layers:
-                    old_above = out[to + above], out[to + depth + above]
-                _count(mixed, depth + whole, part, odds, out, to, depth)
-                if 0 <= below < layers:
-                    out[to + below], out[to + depth + below] = old_below
-                if 0 <= above < layers:
-                    out[to + above], out[to + depth + above] = old_above
+                _add_frame(
+                    cells, np.uint64(p * x * y), at, share, lift[p], layers, odds, mixed, out, to
+                )
