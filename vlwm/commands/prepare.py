@@ -217,6 +217,7 @@ def _plan(
         agents=agents or defaults.agents,
         patterns=patterns or defaults.patterns,
         seed=defaults.seed if seed is None else seed,
+        held_out=defaults.held_out,
         fill=fill or defaults.fill,
         workers=workers,
         dt_s=config.frame_dt_s,

@@ -60,6 +60,20 @@ def test_shares_are_about_70_15_15() -> None:
     assert areas["val"] == pytest.approx(areas["test"]) == pytest.approx(0.15, abs=0.02)
 
 
+@pytest.mark.parametrize("held_out", [0.2, 0.3, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_validation_and_test_take_half_each_of_what_is_held_out(seed: int, held_out: float) -> None:
+    """Of the built points, from either end of the place."""
+    built = np.random.default_rng(0).uniform(0, (2500, 2400), (4000, 2))
+    regions = plan_regions((0, 0, 2500, 2400), MARGIN, seed, built, held_out)
+    share = {r.split: float(r.inside(built, 0.0).mean()) for r in regions}
+    assert share["train"] == pytest.approx(1 - held_out, abs=0.02)
+    assert share["val"] == pytest.approx(held_out / 2, abs=0.02)
+    assert share["test"] == pytest.approx(held_out / 2, abs=0.02)
+    if held_out == 0.3:
+        assert regions == plan_regions((0, 0, 2500, 2400), MARGIN, seed, built)
+
+
 def test_a_gap_does_not_become_the_test_region() -> None:
     rng = np.random.default_rng(0)
     built = np.concatenate([rng.uniform(0, 900, (300, 2)), rng.uniform(2400, 3300, (300, 2))])

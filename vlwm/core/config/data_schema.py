@@ -101,6 +101,8 @@ class PrepareConfig:
     """where they go, taken in turn: random, survey, orbit, canyon, patrol, revisit; 'mix' is all"""
     seed: int = 42
     """seed of city, regions and trajectories"""
+    held_out: float = 0.3
+    """share of the built area for validation and test, half each; for cities up to 20 km²"""
     fill: str = "surface"
     """'surface': cells met by a surface; 'solid': the inside of closed buildings too"""
     procedural_size_m: float = 800.0
@@ -125,6 +127,8 @@ class PrepareConfig:
         require(good, "prepare.observe", self.observe, f"use one of {', '.join(OBSERVE)}")
         good = self.pose_noise in ("none", "5cm", "15cm")
         require(good, "prepare.pose_noise", self.pose_noise, "use 'none', '5cm' or '15cm'")
+        good = 0.1 <= self.held_out <= 0.6
+        require(good, "prepare.held_out", self.held_out, "use a share from 0.1 to 0.6")
         good = self.source in ("tiles", "procedural")
         require(good, "prepare.source", self.source, "use 'tiles' or 'procedural'")
         good = self.fill in ("surface", "solid")

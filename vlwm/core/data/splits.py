@@ -1,9 +1,10 @@
 """Splits by area: no world cell of the test split is in the train split.
 
-The plan of a city is cut into three contiguous regions, 70/15/15 of the area: a strip of 30 % along
-the long side is halved across. A frame shows the world out to half the grid's diagonal, so a pose
-counts for a region only where it is that far inside; poses of different splits are then at least a
-whole diagonal apart (114 m at full size) and no world cell is seen by two.
+The plan of a city is cut into three contiguous regions, 70/15/15 of the area: a strip of 30 %
+(`prepare.held_out`) along the long side is halved across. A frame shows the world out to half the
+grid's diagonal, so a pose counts for a region only where it is that far inside; poses of different
+splits are then at least a whole diagonal apart (114 m at full size) and no world cell is seen by
+two.
 
 Sessions that `prepare` makes are planned inside one region. Recorded ones are cut: a frame that is
 in no region's inside belongs to no split and is counted. Without a place, or where the place is too
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 NAMES: tuple[str, ...] = tuple(Split)
 SHARES: dict[str, float] = {Split.TRAIN: 0.70, Split.VAL: 0.15, Split.TEST: 0.15}
+HELD_OUT = SHARES[Split.VAL] + SHARES[Split.TEST]
+"""share of the built area that is not trained on"""
 BY_TIME = "by time"
 """in place of a split: the session begins with train, then val, then test"""
 PLAN_FILE = "prepare.json"
@@ -193,6 +196,7 @@ def plan_regions(
     margin_m: float,
     seed: int,
     built: NDArray[np.float64] | None = None,
+    held_out: float = HELD_OUT,
 ) -> tuple[Region, ...]:
     """Cut a rectangle (x from, y from, x to, y to), metres, into three regions.
 
@@ -200,6 +204,7 @@ def plan_regions(
         margin_m: distance that poses keep from a region's border.
         built: (N, 2) points spread evenly over what is built, metres; the shares are then of the
             built area, so that a gap in the city does not become the test region.
+        held_out: share of validation and test together, half each.
 
     Raises:
         DataError: a region would have no inside; the sentence names the size that is needed.
@@ -211,14 +216,13 @@ def plan_regions(
     size, need = high - low, 2 * margin_m + _LEAST_INSIDE_M
     _check_room(0.5 * size[long], 0.5 * size[short], need)
     points = np.empty((0, 2)) if built is None else np.asarray(built)
-    share = SHARES[Split.VAL] + SHARES[Split.TEST]
-    least = max(need, 0.5 * share * size[long])
+    least = max(need, 0.5 * held_out * size[long])
     if from_low:
-        cut = _cut(points[:, long], share, low[long], high[long], least, 0.5 * size[long])
+        cut = _cut(points[:, long], held_out, low[long], high[long], least, 0.5 * size[long])
         strip, rest = (low[long], cut), (cut, high[long])
         inside = points[points[:, long] < cut]
     else:
-        cut = _cut(points[:, long], 1 - share, low[long], high[long], 0.5 * size[long], least)
+        cut = _cut(points[:, long], 1 - held_out, low[long], high[long], 0.5 * size[long], least)
         strip, rest = (cut, high[long]), (low[long], cut)
         inside = points[points[:, long] >= cut]
     middle = _cut(inside[:, short], 0.5, low[short], high[short], need, need)

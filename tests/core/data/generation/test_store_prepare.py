@@ -166,6 +166,9 @@ def test_another_plan_or_scans_in_a_store_are_refused(whole: Path, tmp_path: Pat
     other = dataclasses.replace(SMALL, seed=4)
     with pytest.raises(DataError, match="was prepared with another seed"):
         prepare_store(city(), config(), whole.as_uri(), other)
+    more = dataclasses.replace(SMALL, held_out=0.5)
+    with pytest.raises(DataError, match="was prepared with another held_out"):
+        prepare_store(city(), config(), whole.as_uri(), more)
     with pytest.raises(UsageError, match="a store keeps no scans and pictures"):
         prepare_store(city(), config(), whole.as_uri(), dataclasses.replace(SMALL, camera=True))
     (tmp_path / "prepare.json").write_text("{")

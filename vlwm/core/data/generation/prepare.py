@@ -34,7 +34,7 @@ from vlwm.core.data.generation.session_writer import OnFrames, make_sessions
 from vlwm.core.data.packed_store import FOLDER as PACKED
 from vlwm.core.data.packed_store import PackedStore
 from vlwm.core.data.sensors.rig import LIDARS
-from vlwm.core.data.splits import NAMES, PLAN_FILE, Region, Splits, deal_sessions
+from vlwm.core.data.splits import HELD_OUT, NAMES, PLAN_FILE, Region, Splits, deal_sessions
 from vlwm.core.errors import DataError, MachineError, UsageError
 from vlwm.core.files import free_bytes, make_folder, read_json, remove_temporaries, write_json
 from vlwm.core.geometry.frames import from_ego
@@ -54,6 +54,7 @@ _BYTES_PER_FRAME = 2000.0  # pose file, ends of blocks
 _BYTES_PER_PICTURE = 80_000.0  # measured in Marunouchi
 _EARLIER = {
     "lidar": None, "camera": False, "patterns": ["random"], "observe": None, "pose_noise": "none",
+    "held_out": HELD_OUT,
 }  # fmt: skip
 """values of a folder that does not name them"""
 
@@ -275,9 +276,10 @@ def _claim(output: Path, city: City, grid: VoxelGrid, plan: PreparePlan) -> None
 
 
 def _kept_values(plan: PreparePlan) -> dict[str, Any]:
-    """Return what a folder remembers of its plan: frames that nobody observes need no new keys."""
+    """Return what a folder remembers of its plan: later options at their defaults have no keys."""
     values = asdict(plan)
-    plain = {"workers"} | {k for k in ("observe", "pose_noise") if values[k] == _EARLIER[k]}
+    later = ("observe", "pose_noise", "held_out")
+    plain = {"workers"} | {k for k in later if values[k] == _EARLIER[k]}
     return {k: v for k, v in values.items() if k not in plain}
 
 

@@ -24,7 +24,7 @@ from vlwm.core.data.generation.frame_jobs import Scene
 from vlwm.core.data.generation.many_regions import is_large, plan_many_regions
 from vlwm.core.data.generation.scenes import AnyCity, Scenes, reach_of
 from vlwm.core.data.session import SessionMeta
-from vlwm.core.data.splits import Region, Splits, deal_sessions, plan_regions
+from vlwm.core.data.splits import HELD_OUT, Region, Splits, deal_sessions, plan_regions
 from vlwm.core.data.trajectories.obstacle_map import Obstacles, obstacles_in
 from vlwm.core.data.trajectories.patterns import MIX, RANDOM, pattern_of
 from vlwm.core.data.trajectories.planner import Trajectory, plan_trajectory
@@ -60,6 +60,7 @@ class PreparePlan:
         observe: name of the sensor whose view is written as layers of each frame, of
             `ray_patterns.RAY_PATTERNS`; None: the frames are the truth alone.
         pose_noise: level of the believed poses, of `observe.POSE_NOISE`.
+        held_out: share of the built area of validation and test together.
     """
 
     frames: int
@@ -74,6 +75,7 @@ class PreparePlan:
     patterns: tuple[str, ...] = (MIX,)
     observe: str | None = None
     pose_noise: str = "none"
+    held_out: float = HELD_OUT
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +117,7 @@ def regions_of(city: AnyCity, grid: VoxelGrid, plan: PreparePlan) -> tuple[Insid
         many = plan_many_regions(bounds, wide, plan.seed, built, city.built_heights)
     if many is not None:
         margin = wide
-    regions = many or plan_regions(bounds, margin, plan.seed, built)
+    regions = many or plan_regions(bounds, margin, plan.seed, built, plan.held_out)
     east, north = city.origin.easting, city.origin.northing
     placed = tuple(
         dataclasses.replace(r, x0=r.x0 + east, y0=r.y0 + north, x1=r.x1 + east, y1=r.y1 + north)

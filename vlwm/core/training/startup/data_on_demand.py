@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vlwm.core.config.load import list_presets
 from vlwm.core.config.schema import Config
 from vlwm.core.data.packed_store import list_shards
-from vlwm.core.data.splits import PLAN_FILE
+from vlwm.core.data.splits import HELD_OUT, PLAN_FILE
 from vlwm.core.errors import DataError
 from vlwm.core.files import read_json
 from vlwm.core.folder_lock import folder_lock
@@ -195,4 +195,5 @@ def _plan(config: Config, root: Path) -> PreparePlan:
         camera=begun.get("camera", wanted.camera),
         observe=begun.get("observe", None if begun else wanted.observed_by),
         pose_noise=begun.get("pose_noise", "none" if begun else wanted.pose_noise),
+        held_out=begun.get("held_out", HELD_OUT if begun else wanted.held_out),
     )
