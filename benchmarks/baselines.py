@@ -12,6 +12,10 @@ sessions instead of few long ones):
 
     vlwm prepare --input CITY --output DIR --config tokyo_small --frames 20 --sessions 400
 
+In a city of two tiles, such as Matsumoto, the regions are too small for that; these are not:
+
+    vlwm prepare … --seed 0 --set prepare.held_out=0.6
+
 With --out the fitted parameters are kept, and another call with the same folder scores at once.
 """
 
