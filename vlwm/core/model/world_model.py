@@ -218,7 +218,7 @@ class WorldModel(nn.Module):
         every = torch.arange(self.future, device=device).expand(windows, -1)  # (B, H)
         chunk = frames_at_once(windows, device)
         if self.completes and device.type == "cpu":  # frames side by side, one for each thread
-            chunk = max(chunk, min(self.future, max(2, torch.get_num_threads()) // windows))
+            chunk = max(chunk, self.future // windows)
         out = self(scene, plan, planned, every, chunk)
         memory: list[Tensor] = []
         refined: list[Tensor] = []
