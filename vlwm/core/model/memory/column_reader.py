@@ -50,6 +50,7 @@ class ColumnReader:
             parts = table.split(z, dim=2)
             moved = [torch.bmm(part, lift.transpose(1, 2)) * reached[:, None] for part in parts]
             table = torch.cat(moved, dim=2)
+        # a bag a target column: the four columns around it in each frame, weighted
         total = functional.embedding_bag(
             rows, table.flatten(0, 1), mode="sum", per_sample_weights=weights
         )
@@ -81,6 +82,7 @@ def _bilinear(here: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tensor]:
     inside = within(place_x, place_y, grid)
     low_x, part_x = _below(place_x, x)
     low_y, part_y = _below(place_y, y)
+    # columns of all frames are numbered one frame after the other
     first = (torch.arange(len(here), device=here.device) * x * y)[:, None, None]
     rows, weights = [], []
     for at_x, share_x in ((low_x, 1 - part_x), ((low_x + 1).clamp(max=x - 1), part_x)):
@@ -94,6 +96,7 @@ def _bilinear(here: Tensor, grid: VoxelGrid) -> tuple[Tensor, Tensor, Tensor]:
 
 def _below(place: Tensor, cells: int) -> tuple[Tensor, Tensor]:
     """Return the cell whose centre is at or below a place, and how far the place is beyond it."""
+    # beyond the outermost centres its value is repeated
     centre = (place - 0.5).clamp(0, cells - 1)
     low = centre.floor()
     return low.long(), centre - low

@@ -211,6 +211,7 @@ class ObservedBranch(MemoryBranch):
             prior: logits (Z,) of the column prior.
         """
         logits, evidence = self.fused(occupied, free, past_ego, ego, prior)
+        # the margin goes last: the network reads beyond the border of the frame
         if self.completion is not None:
             logits = logits + self.completion(logits, evidence)
         return _inner(logits).contiguous(), _inner(evidence).contiguous()
@@ -260,9 +261,11 @@ class ObservedBranch(MemoryBranch):
             known: uint8 of the same shape, cells whose truth is known; None: all of them.
         """
         depth, count = occupied.shape[-1], layers.shape[1]
+        # the wanted layers with both neighbours are read at once: (B, 3 L)
         stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
         seen = self._read(occupied, free, past_ego, ego, torch.cat(stacked, dim=1), margin=False)
         below, here, above = (seen.layers(k * count, (k + 1) * count) for k in range(3))
+        # without evidence the answer is the prior's, and there is nothing to learn
         counted = here.evidence() > 0.5
         if known is not None:
             counted = counted & (known > 0)
@@ -281,6 +284,7 @@ class ObservedBranch(MemoryBranch):
     ) -> Seen:
         """Read both kinds of evidence of the past frames at the cells of a frame at `ego`."""
         frames, grid = occupied.shape[1], self.grid
+        # both kinds move alike: they are frames of one memory
         both = torch.cat([occupied, free], dim=1)  # (B, 2P, X, Y, Z)
         if margin:
             grid = self.wide_grid

@@ -74,8 +74,10 @@ class PlaneReading:
         self.grid = grid
         self.triangles = fit_planes(past.cpu().numpy(), ego, grid)
         marked = np.stack([plane_voxels(self.triangles, own, grid) for own in ego])
+        # a cell that a wall explains is not averaged again: it would blur the wall
         explained = torch.from_numpy(marked).to(past.device) & past
         valid = 1 - explained if known is None else known & (1 - explained)
+        # what is occupied and what is valid are read together, as two stacks of layers
         both = torch.cat([valid & past, valid], dim=-1).float()  # (P, X, Y, 2 Z)
         self._reader = ColumnReader(both, ego, grid)
 
@@ -85,6 +87,7 @@ class PlaneReading:
         total, count = self._reader.read(ego)  # (2 Z, X, Y) each
         left, valid = total.chunk(2)
         planes = torch.from_numpy(plane_voxels(self.triangles, ego, self.grid)).to(left)
+        # a mean of hardly any evidence is damped instead of divided by next to nothing
         rest = (left / valid.clamp(min=REST)).clamp_(max=1.0)
         seen = count.chunk(2)[0] > 0
         return PlaneFrames(planes.permute(2, 0, 1)[None], rest[None], seen[None])

@@ -48,6 +48,7 @@ class PriorPretraining(PretrainingPhase):
         self.module.set_prior(self.data.column)
         if not self.module.config.model.use_memory:
             return
+        # epoch 0: windows as they were driven or mirrored, the same in each run
         for index in evenly(len(self.windows), _WINDOWS):
             count_unseen(self.module, collate([self.windows[0, index]]).to(self.device))
 
@@ -64,6 +65,7 @@ def count_unseen(model: WorldModel, batch: Batch) -> None:
     known = None
     if batch.known is not None:
         known = reader.voxels(batch.known, batch.symmetry)[:, history:]
+    # 1, 2 and 3 s ahead
     horizons = range(1, model.future, 2)
     model.memory.count_unseen(
         voxels[:, :history], past_ego, voxels[:, history:], batch.plan(history).ego, horizons, known

@@ -156,6 +156,7 @@ def _applied(layer: _Layer, x: Tensor, coarse: Tensor | None = None) -> Tensor:
 
 def _affine(norm: nn.GroupNorm, sums: NDArray[np.float64], cells: int) -> tuple[Tensor, Tensor]:
     """Return scale and shift (1, C, 1, 1) of a group norm from sums and squares (2, C)."""
+    # channels of a group are next to each other
     groups = sums.reshape(2, norm.num_groups, -1)
     mean, square = groups.mean(axis=2) / cells  # (G,)
     spread = 1.0 / np.sqrt(np.maximum(square - mean**2, 0.0) + norm.eps)
@@ -188,6 +189,7 @@ def _add_and_sum(
                 more = places[i // 2 + a, j // 2 + b, first : first + channels]
                 for k in range(channels):
                     cell[k] += more[k]
+            # of a whole map, sums in float32 would lose the last digits of a small variance
             for k in range(channels):
                 value = np.float64(cell[k])
                 sums[0, k] += value

@@ -93,6 +93,7 @@ def _count_draws(
                 at_x = min(max(np.floor(from_x[n] + step_x[n] * column), zero), top_x)
                 at_y = min(max(np.floor(from_y[n] + step_y[n] * column), zero), top_y)
                 rows[n] = np.int32(at_x) * np.int32(y) + np.int32(at_y)
+            # the first draw that meets a cell opens its entry, the others count it up
             start = found
             starts[(i - first) * y + j] = start
             for n in range(draws):

@@ -62,6 +62,7 @@ class ColumnForecast:
             draws: places float32 (N, 6) of the draws of the target frames that are averaged.
         """
         rows = window.tolist()
+        # the frames of one window share their past
         seen = {b: SeenColumns.of(*(kind[b] for kind in past)) for b in dict.fromkeys(rows)}
         net = CompletionOnCpu(self.net, self.grid.shape[2], padded(self.grid.shape[2]))
         logits = torch.empty(len(rows), *self.grid.shape)
@@ -133,6 +134,7 @@ def _enter(
         for v in range(block.shape[1]):
             j = v - margin
             inside = 0 <= i < x and 0 <= j < y
+            # where the evidence is weak, the column prior fills up
             count, known = block[n, v, 0], block[n, v, 1]
             if inside:
                 logit, seen = logits[i, j], evidence[i, j]
