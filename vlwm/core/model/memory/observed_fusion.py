@@ -160,7 +160,8 @@ class ObservedBranch(MemoryBranch):
             spread: of the predicted motions; None where every target frame is planned.
         """
         past = voxels[:, : target.past_ego.shape[1]]
-        if self.completion is not None and self._by_columns(past):
+        # a network of another design takes the general path
+        if isinstance(self.completion, CompletionNet) and self._by_columns(past):
             return self._column_forecast(self.completion, past, free, target, prior, spread)
         rows = (past[target.window], free[target.window], target.past_ego, target.ego)
         logits, evidence = self.completed(*rows, prior)
