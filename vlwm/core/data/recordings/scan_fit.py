@@ -215,7 +215,7 @@ def _is_clear(gain: Floats, before: float) -> bool:
 
 
 def _at_least(heads: int, tosses: int) -> float:
-    """Return the probability of at least so many heads (scipy.stats takes 60 MB to import)."""
+    """Return the probability of at least `heads` heads (scipy.stats takes 60 MB to import)."""
     return sum(math.comb(tosses, k) for k in range(heads, tosses + 1)) / 2**tosses
 
 
