@@ -7,9 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from tests.small_world import batch_of, grid_of, model_of, small
+from tests.small_world import OVERRIDES, batch_of, grid_of, model_of, small
+from vlwm.core.config.load import load_config
 from vlwm.core.config.schema import Config
 from vlwm.core.data.batch import Batch
+from vlwm.core.errors import ConfigError
 from vlwm.core.model.bit_packing import pack_bits, unpack_bits
 from vlwm.core.model.loss_report import LossReport
 from vlwm.core.model.losses import token_loss, token_weight
@@ -32,14 +34,36 @@ def learnt(*more: str) -> tuple[WorldModel, list[LossReport]]:
     return model, reports
 
 
+MEMORY_ALONE = ("model.use_tokens=False", "model.memory_channels=0")
+
+
 @pytest.mark.parametrize("more", [(), ("model.use_tokens=False",), ("model.use_memory=False",),
-                                  ("model.pose_dof=6",)])  # fmt: skip
+                                  ("model.pose_dof=6",), MEMORY_ALONE])  # fmt: skip
 def test_every_variant_learns(more: tuple[str, ...]) -> None:
     model, reports = learnt(*more)
     assert float(reports[-1].total.detach()) < float(reports[0].total.detach())
     names = {f"loss/{name}" for name in ("focal", "dice", "mean", "pose")}
     assert names | {"pred/min", "train/loss"} <= set(reports[-1].numbers())
     assert all(p.grad is None for p in model.vae.parameters())
+
+
+def test_without_a_refinement_net_the_fused_past_is_the_forecast_and_learns() -> None:
+    model, reports = learnt(*MEMORY_ALONE)
+    assert model.refinement_net is None
+    fusion = [float(report.numbers()["loss/fusion"]) for report in reports]
+    assert fusion[-1] < fusion[0]
+    numbers = reports[-1].numbers()
+    assert 0 < numbers["pred/mean"] < 1 and numbers["pred/min"] < numbers["pred/max"]
+    batch = batch_of(model.config, 2)
+    forecast = model.eval().forecast(batch.past(model.history))
+    torch.testing.assert_close(forecast.logits, forecast.memory_logits)
+
+
+@pytest.mark.parametrize("more", [("model.use_tokens=True",), ("model.use_memory=False",),
+                                  ("tokenizer.num_classes=5",)])  # fmt: skip
+def test_what_reads_a_refinement_net_is_not_left_without_one(more: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"model\.(memory_channels|use_tokens)"):
+        load_config("test_local", [*OVERRIDES, *MEMORY_ALONE, *more])
 
 
 @pytest.mark.parametrize("memory", [True, False])

@@ -130,7 +130,8 @@ class ModelConfig:
     layers_per_level: int = 6
     """temporal attention blocks per resolution"""
     memory_channels: int = 64
-    """channels of the refinement net's first resolution; 0, with completion_channels, for none"""
+    """channels of the refinement net's first resolution; 0 for none: what the past frames say,
+    fused or completed, is the forecast then"""
     memory_levels: int = 3
     """resolutions of the memory network"""
     fusion_channels: int = 8
@@ -162,8 +163,8 @@ class ModelConfig:
         good = value >= 0 and value % 16 == 0
         require(good, "model.completion_channels", value, "use 0 or a multiple of 16")
         value = self.memory_channels
-        good = value > 0 or (value == 0 and self.completion_channels > 0 and not self.use_tokens)
-        remedy = "use 1 or more; 0 only with completion_channels and without use_tokens"
+        good = value > 0 or (value == 0 and self.use_memory and not self.use_tokens)
+        remedy = "use 1 or more; 0 only without use_tokens, which nothing else reads"
         require(good, "model.memory_channels", value, remedy)
 
 
@@ -319,6 +320,12 @@ class Config:
         require(good, "dataset", self.dataset, "use tokyo, procedural, nuscenes, uavscenes or any")
         good = bool(self.model.fusion_channels or self.data.observed)
         require(good, "model.fusion_channels", 0, "without data.observed, use 1 or more")
+        good = bool(self.model.memory_channels) or not self.semantic
+        require(good, "model.memory_channels", 0, "with classes, use 1 or more: it trains them")
+        good = bool(self.model.memory_channels or self.model.completion_channels)
+        good = good or not self.data.observed
+        remedy = "with data.observed, use 1 or more, or completion_channels: a count learns nothing"
+        require(good, "model.memory_channels", 0, remedy)
         good = not self.model.completion_channels or self.data.observed
         channels = self.model.completion_channels
         require(good, "model.completion_channels", channels, "without data.observed, use 0")

@@ -107,9 +107,7 @@ class WorldLoss:
                 yield self._occupancy_term(logits, horizon, horizons.shape[1], voxels, known)
         if model.config.model.use_memory:
             if model.config.model.fusion_channels:  # a mere count learns in pre-training alone
-                fusion = self._fusion_loss(voxels, batch, seed, known, walls)
-                yield LossTerm("fusion", fusion, weights.fusion_weight)
-                del fusion
+                yield self._fusion_term(voxels, batch, seed, known, walls, weights.fusion_weight)
             if model.completes:
                 yield self._completion_term(voxels, batch, seed, known)
         if codes is not None and tokens is not None:
@@ -205,7 +203,7 @@ class WorldLoss:
         voxels = self.model.reader.voxels(batch.bits, batch.symmetry)
         seed, known = self._sample_seed(batch, step), self._known(batch)
         walls = self.model.walls(batch.past(self.model.history), voxels)
-        return LossTerm("fusion", self._fusion_loss(voxels, batch, seed, known, walls))
+        return self._fusion_term(voxels, batch, seed, known, walls, weight=1.0)
 
     def completion_term(self, batch: Batch, step: int) -> LossTerm:
         """Return the loss of the completion alone, as pre-training minimises it: unweighted."""
@@ -244,17 +242,20 @@ class WorldLoss:
             numbers |= _numbers(occupancy_loss(forecast, truth, loss, mask))
         return LossTerm("completion", value, weight or loss.fusion_weight, numbers=numbers)
 
-    def _fusion_loss(
+    def _fusion_term(
         self,
         voxels: Tensor,
         batch: Batch,
         seed: Tensor,
         known: Tensor | None,
         walls: Walls | None,
-    ) -> Tensor:
-        """Return the loss of the fusion on some layers of one future frame of each window.
+        weight: float,
+    ) -> LossTerm:
+        """Return the term of the fusion on some layers of one future frame of each window.
 
-        Under the true motion, so that the fusion does not learn to make up for a wrong one.
+        Under the true motion, so that the fusion does not learn to make up for a wrong one. Where
+        nothing refines it, it is the forecast, and its numbers are those of the occupancy of these
+        layers.
         """
         model = self.model
         depth = voxels.shape[-1]
@@ -265,7 +266,8 @@ class WorldLoss:
         spaced = torch.arange(count, device=seed.device) * depth // count
         layers = (((seed >> 17) % depth)[:, None] + spaced) % depth  # (B, L)
         if model.config.data.observed:
-            return self._observed_fusion_loss(voxels, batch, horizon, layers, known)
+            value = self._observed_fusion_loss(voxels, batch, horizon, layers, known)
+            return LossTerm("fusion", value, weight)
         stacked = [(layers + offset).clamp(0, depth - 1) for offset in (-1, 0, 1)]
         past = batch.past(model.history)
         below, memory, above = resampled_memory(
@@ -282,7 +284,12 @@ class WorldLoss:
         counted = memory.seen()
         if known is not None:
             counted = counted & (_layers(_pick(known, model.history + horizon), layers) > 0)
-        return fusion_loss(logits, truth, counted)
+        value = fusion_loss(logits, truth, counted)
+        numbers = {"loss/fusion": value}
+        if model.refinement_net is None and model.training:
+            forecast = occupancy_loss(logits.detach(), truth, model.config.loss, counted)
+            numbers |= _numbers(forecast)
+        return LossTerm("fusion", value, weight, numbers=numbers)
 
     def _observed_fusion_loss(
         self, voxels: Tensor, batch: Batch, horizon: Tensor, layers: Tensor, known: Tensor | None
