@@ -395,21 +395,78 @@ def _outcome(path: list[State], near: int, *, collided: bool) -> dict[str, Any]:
 
 
 def summary_of(rows: list[dict[str, Any]]) -> str:
-    """Return collisions, near misses and mean speed of each map and speed, with 95 % intervals."""
+    """Return collisions, near misses and mean speed of each map and speed, with 95 % intervals.
+
+    Below it, what each rule of the map alone costs at the mean speed of the forecast.
+    """
     lines = [f"{'map':10s} {'cruise':>6s} {'flown':>5s} {'collided':>24s} {'near':>7s} {'m/s':>6s}"]
     flown = [row for row in rows if not row.get("skipped")]
     for kind, speed in dict.fromkeys((r["map"], r["cruise"]) for r in flown):
         some = [r for r in flown if (r["map"], r["cruise"]) == (kind, speed)]
         hits = np.array([r["collided"] for r in some], dtype=float)
-        rng = np.random.default_rng(0)
-        means = hits[rng.integers(len(hits), size=(2000, len(hits)))].mean(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
+        means = hits[_resampled(len(hits))].mean(axis=1)
         near = np.mean([r["near_miss_s"] for r in some])
         pace = np.mean([r["mean_speed"] for r in some])
-        share = f"{int(hits.sum())} = {hits.mean():.2f} [{low:.2f}, {high:.2f}]"
+        share = f"{int(hits.sum())} = {hits.mean():.2f} {_interval(means)}"
         line = f"{kind:10s} {speed:6.1f} {len(some):5d} {share:>24s}"
         lines.append(f"{line} {near:6.2f}s {pace:6.2f}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *equal_speed(flown)])
+
+
+def equal_speed(rows: list[dict[str, Any]]) -> list[str]:
+    """Return what each rule of the map alone costs at the mean speed of each flown forecast.
+
+    A rule's share of collisions at a mean speed is read between its own cruises, over the missions
+    that all of them flew; intervals resample missions. Above its fastest and below its slowest
+    cruise there is nothing to read.
+    """
+    flights: dict[tuple[str, float], dict[int, tuple[float, float]]] = {}
+    for row in rows:
+        found = (row["mean_speed"], float(row["collided"]))
+        flights.setdefault((row["map"], row["cruise"]), {})[row["mission"]] = found
+    lines = []
+    for kind, cruise in sorted(key for key in flights if key[0] == "forecast"):
+        for rule in ("free", "blocked"):
+            keys = [key for key in sorted(flights) if key[0] == rule]
+            curve = [flights[kind, cruise], *(flights[key] for key in keys)]
+            missions = sorted(set(curve[0]).intersection(*curve[1:]))
+            if not keys or not missions:
+                continue
+            table = np.array([[one[mission] for mission in missions] for one in curve])
+            draws = np.concatenate([np.arange(len(missions))[None], _resampled(len(missions))])
+            means = table[:, draws].mean(axis=2)  # (1 + C, draws, speed and share)
+            own, others = means[0], means[1:]
+            shares = np.array(
+                [_read(*pair) for pair in zip(own, others.swapaxes(0, 1), strict=True)]
+            )
+            line = f"forecast at {cruise:g}: {own[0, 0]:.2f} m/s, collided {own[0, 1]:.2f}; {rule}"
+            lines.append(f"{line}, as fast: {_told(shares, own[:, 1])}, {len(missions)} missions")
+    return lines
+
+
+def _read(own: NDArray[np.float64], curve: NDArray[np.float64]) -> float:
+    """Return the share at the speed of `own` (speed, share) on a curve (C, 2); NaN beyond it."""
+    speed, share = curve[np.argsort(curve[:, 0])].T
+    return float(np.interp(own[0], speed, share, np.nan, np.nan))
+
+
+def _told(shares: NDArray[np.float64], own: NDArray[np.float64]) -> str:
+    """Return the first share, as flown, and the interval of how much more it is than `own`."""
+    if np.isnan(shares[0]):
+        return "never"
+    more = (shares - own)[np.isfinite(shares)]
+    low, high = np.quantile(more, [0.025, 0.975])
+    return f"{shares[0]:.2f} ({low:+.2f} ... {high:+.2f} more)"
+
+
+def _resampled(count: int) -> NDArray[np.int64]:
+    """Return rows of `count` missions drawn with replacement (2000, count)."""
+    return np.random.default_rng(0).integers(count, size=(2000, count))
+
+
+def _interval(means: NDArray[np.float64]) -> str:
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"[{low:.2f}, {high:.2f}]"
 
 
 def read_lines(out: Path) -> list[dict[str, Any]]:

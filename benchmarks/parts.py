@@ -80,6 +80,7 @@ REPLACES = {
 TRACKS = ("predicted", "plan")
 MARKS = (1, 3, 5)  # horizons of the table: 1, 2, 3 s
 MOTION = ("model.pose_channels=48", "data.motion_samples=256", "data.motion_steps=400")
+REFINEMENT = 32  # channels of the refinement net, which a part that has none leaves untrained
 VALIDATION = 48  # windows that thresholds come from, or as many as there are clusters
 MANY = 1_000_000  # steps: time ends the phase
 WARM_UP = 20
@@ -261,8 +262,9 @@ def endless(task: Any) -> Iterator[Any]:
 def config_of(name: str, config: Config, seed: int) -> Config:
     """Return the config of a learned part."""
     model = replace(
-        config.model, fusion_planes=name != "fusion", use_tokens=name == "tokens", freeze_vae=True
-    )
+        config.model, fusion_planes=name != "fusion", use_tokens=name == "tokens", freeze_vae=True,
+        memory_channels=REFINEMENT,
+    )  # fmt: skip
     data = replace(config.data, motion_samples=0)  # the motion is frozen
     return replace(config, model=model, data=data, seed=seed)
 

@@ -59,6 +59,21 @@ def test_speeding_up_and_stopping_keep_their_limits() -> None:
     assert stop[-1, 4] == 0.0 and abs(stop[-1, 0] - 3.0) < 0.2  # v² / 2a
 
 
+def flown(kind: str, cruise: float, mission: int, pace: float, *, collided: bool) -> dict:
+    return {"map": kind, "cruise": cruise, "mission": mission, "collided": collided,
+            "near_miss_s": 0.1, "mean_speed": pace}  # fmt: skip
+
+
+def test_at_equal_mean_speed_a_rule_is_read_between_its_cruises() -> None:
+    rows = [flown("forecast", 9.0, k, 5.0, collided=False) for k in range(10)]
+    for cruise, pace, hits in ((6.0, 4.0, 2), (9.0, 6.0, 6)):
+        rows += [flown("free", cruise, k, pace, collided=k < hits) for k in range(10)]
+    rows += [flown("blocked", 9.0, k, 4.0, collided=False) for k in range(10)]
+    free, never = summary_of(rows).splitlines()[-2:]
+    assert "forecast at 9: 5.00 m/s, collided 0.00; free, as fast: 0.40" in free
+    assert "10 missions" in free and "blocked, as fast: never" in never
+
+
 def test_a_box_meets_a_surface_and_the_summary_counts_collisions() -> None:
     solid = np.zeros(GRID.shape, bool)
     solid[25] = True
@@ -66,8 +81,5 @@ def test_a_box_meets_a_surface_and_the_summary_counts_collisions() -> None:
     world = World(solid, GRID, nothing, np.zeros((1, 3, 3)))
     assert world.meets(np.array([4.8, 0.0, 0.0]), 0.5)
     assert not world.meets(np.array([4.0, 0.0, 0.0]), 0.5)
-    rows = [
-        {"map": "free", "cruise": 9.0, "collided": k < 3, "near_miss_s": 0.1, "mean_speed": 5.0}
-        for k in range(6)
-    ]
+    rows = [flown("free", 9.0, k, 5.0, collided=k < 3) for k in range(6)]
     assert "3 = 0.50" in summary_of([*rows, {"map": "free", "cruise": 9.0, "skipped": True}])
