@@ -46,7 +46,8 @@ def meanings(cls: type) -> dict[str, str]:
         named = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         described = isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
         if named and described:
-            found[field.target.id] = str(text.value.value)
+            # a line break would end the row of a table
+            found[field.target.id] = " ".join(str(text.value.value).split())
     return found
 
 
