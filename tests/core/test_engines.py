@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ import pytest
 from tests.core.city.gml_text import member, solid, write_members
 from tests.core.city.tiling.test_tiled_city import same
 from tests.core.evaluation.tiny_run import tiny_config, write_tiny_data, write_tiny_run
+from vlwm.core import engines
 from vlwm.core.city.city import City
 from vlwm.core.city.procedural import procedural_city
 from vlwm.core.city.read import read_city
@@ -308,6 +310,29 @@ def test_windows_scored_by_dask_have_the_scores_of_one_process(
     assert cluster.workers[0].wait(10) == -signal.SIGKILL
     assert seen == list(range(1, len(opened.subject.windows) + 1)) and len(seen) > 30
     assert json.dumps(sheet) == json.dumps(alone)
+
+
+class Late:
+    """A future of Dask whose result arrives after some looks."""
+
+    def __init__(self, looks: int, status: str) -> None:
+        self.looks, self.client = looks, SimpleNamespace(status=status)
+
+    def result(self, timeout: float) -> str:
+        from distributed import TimeoutError as LateError
+
+        self.looks -= 1
+        if self.looks > 0:
+            raise LateError(f"timed out after {timeout} s.")
+        return "here"
+
+
+def test_a_late_result_is_waited_for_while_the_scheduler_is_there() -> None:
+    pytest.importorskip("distributed", reason="needs the extra vlwm[dask]")
+    assert engines._result(Late(4, "running"), None) == "here"
+    for lost in (Late(4, "connecting"), Late(1000, "running")):
+        with pytest.raises(MachineError, match="the scheduler of Dask was lost"):
+            engines._result(lost, None)
 
 
 def test_results_are_put_in_order() -> None:

@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 _RETRIES = 3
 """times that Dask runs a task again after a fault, or on another worker after one was lost"""
 _CONNECT_S = 30.0
+_LOOKS = 10
+"""times `_CONNECT_S` that a result may take to arrive while the scheduler is there"""
 
 
 class Engine(Protocol):
@@ -118,11 +120,23 @@ class DaskEngine:
 
 
 def _result(future: Any, where: str | None) -> Any:
+    """Return the result of a future that is done.
+
+    Raises:
+        MachineError: workers were lost again and again, or the scheduler was.
+    """
     from concurrent.futures import CancelledError
 
+    from distributed import TimeoutError as LateError
     from distributed.scheduler import KilledWorker
 
     try:
+        for _ in range(_LOOKS - 1):
+            with suppress(LateError):
+                return future.result(timeout=_CONNECT_S)
+            # a busy machine is slow to send; a scheduler that is gone sends nothing
+            if future.client.status != "running":
+                break
         return future.result(timeout=_CONNECT_S)
     except VlwmError:
         raise
@@ -133,7 +147,7 @@ def _result(future: Any, where: str | None) -> Any:
             remedy="give them more memory, or raise distributed.scheduler.allowed-failures; the "
             "same command continues",
         ) from error
-    except (CancelledError, OSError, TimeoutError) as error:
+    except (CancelledError, OSError, LateError) as error:
         raise _lost(where, "was lost") from error
 
 
