@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from token_designs.attention import TokenBlocks
 from token_designs.interface import TokenDesign, evidence_planes
 from vlwm.core.config.schema import Config
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.model.tokenizer.conv_blocks import Decoder, Encoder, bias_of, map_sizes
+from vlwm.core.model.transformer.map_attention import MapAttention
 
 _BLOCKS = 4
 
@@ -39,7 +39,7 @@ class ContinuousLatents(TokenDesign):
         )
         self.levels = len(shape.channel_mult)
         self.encoder = Encoder(2 * layers, *sizes)
-        self.blocks = TokenBlocks(shape.embed_dim, _BLOCKS)
+        self.blocks = MapAttention(shape.embed_dim, _BLOCKS)
         self.decoder = Decoder(layers, *sizes)
         nn.init.zeros_(self.decoder.conv_out.weight)
         nn.init.zeros_(bias_of(self.decoder.conv_out))

@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from token_designs.attention import TokenBlocks
 from token_designs.interface import FusedFrame, TokenDesign, evidence_planes, inner
 from vlwm.core.config.schema import Config, TokenizerConfig
 from vlwm.core.geometry.grid import VoxelGrid
@@ -39,6 +38,7 @@ from vlwm.core.model.memory.observed_fusion import MARGIN
 from vlwm.core.model.tokenizer.conv_blocks import Encoder
 from vlwm.core.model.tokenizer.quantizer import CodebookHealth, VectorQuantizer
 from vlwm.core.model.tokenizer.vqvae import Tokenizer
+from vlwm.core.model.transformer.map_attention import MapAttention
 
 _WIDTH = 3
 """channels of the transformer for one of the tokenizer's at full resolution"""
@@ -106,7 +106,7 @@ class MaskedTokens(TokenDesign):
         self.encoder = Encoder(2 * layers, *sizes)
         self.code_in = nn.Linear(shape.embed_dim, width)
         self.mask = nn.Parameter(torch.zeros(width))
-        self.blocks = TokenBlocks(width, _BLOCKS)
+        self.blocks = MapAttention(width, _BLOCKS)
         self.norm = nn.LayerNorm(width)
         self.code_out = nn.Linear(width, shape.embed_dim)
         self.mix = EvidenceMix(layers)

@@ -19,7 +19,6 @@ from vlwm.core.model.memory.observed_fusion import MARGIN, ObservedBranch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from learners import learner_of
 from token_designs import DESIGNS, FusedFrame, TokenDesign
-from token_designs.attention import TokenBlocks
 from token_designs.masked_tokens import EvidenceMix, MaskedTokens
 
 STAGES = (0.0, 0.9)  # of the training: the tokenizer's, where there is one, and the last
@@ -172,12 +171,6 @@ def test_at_first_evidence_outweighs_tokens_where_there_is_some() -> None:
     mixed = EvidenceMix(3)(fused, decoded, evidence)
     torch.testing.assert_close(mixed[:, 1], fused[:, 1])
     torch.testing.assert_close(mixed[:, [0, 2]], decoded[:, [0, 2]])
-
-
-@pytest.mark.parametrize("size", [(5, 7), (9, 4)])
-def test_untrained_attention_changes_nothing_on_a_map_of_any_size(size: tuple[int, int]) -> None:
-    tokens = torch.randn(2, 12, *size)
-    torch.testing.assert_close(TokenBlocks(12, 2)(tokens), tokens)
 
 
 def test_the_codes_of_occworld_s_recipe_learn() -> None:

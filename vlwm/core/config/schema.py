@@ -141,6 +141,8 @@ class ModelConfig:
     which has only parts of walls, is fused without them; the walls are fitted on the processor"""
     completion_channels: int = 0
     """channels of the network that completes what an observed past did not see; 0 for none"""
+    completion_blocks: int = 0
+    """blocks of attention over the coarsest map of that network, tokens of 8 × 8 columns"""
     pose_channels: int = 256
     """width of the pose module"""
     pose_ridge: bool = False
@@ -162,6 +164,9 @@ class ModelConfig:
         value = self.completion_channels
         good = value >= 0 and value % 16 == 0
         require(good, "model.completion_channels", value, "use 0 or a multiple of 16")
+        value = self.completion_blocks
+        good = value == 0 or (value > 0 and self.completion_channels > 0)
+        require(good, "model.completion_blocks", value, "use 0, or more with completion_channels")
         value = self.memory_channels
         good = value > 0 or (value == 0 and self.use_memory and not self.use_tokens)
         remedy = "use 1 or more; 0 only without use_tokens, which nothing else reads"

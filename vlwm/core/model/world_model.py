@@ -122,7 +122,7 @@ class WorldModel(nn.Module):
         if model.use_memory:
             sizes = (self.history, model.fusion_channels, grid)
             self.memory: MemoryBranch = (
-                ObservedBranch(*sizes, model.completion_channels)
+                ObservedBranch(*sizes, model.completion_channels, model.completion_blocks)
                 if config.data.observed
                 else MemoryBranch(*sizes, planes=model.fusion_planes)
             )

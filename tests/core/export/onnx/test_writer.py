@@ -67,6 +67,15 @@ CASES = {
         "model.completion_channels=16",
         "point_cloud_range=[-8,-8,-2,7,8,14]",
     ),
+    "observed, completed with attention": (
+        NO_TOKENS,
+        *OBSERVED,
+        "model.fusion_channels=0",
+        "model.completion_channels=16",
+        "model.completion_blocks=1",
+        "model.memory_channels=0",
+    ),
+    "nothing refines": (NO_TOKENS, "model.memory_channels=0"),
     "tokens": (),
     "observed, tokens": OBSERVED,
 }

@@ -65,9 +65,10 @@ def test_a_forecast_is_as_precise_as_float32_allows() -> None:
     assert (found - exact).abs().max() < 1e-4 * exact.std()  # 3e-3 with the fault
 
 
-def test_it_learns_what_stands_behind_a_wall() -> None:
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_it_learns_what_stands_behind_a_wall(blocks: int) -> None:
     torch.manual_seed(0)
-    branch = ObservedBranch(1, 8, GRID, completion=16)
+    branch = ObservedBranch(1, 8, GRID, 16, blocks)
     assert branch.completion is not None
     optimizer = torch.optim.Adam(branch.completion.parameters(), lr=3e-3)
     ego, past_ego = torch.zeros(8, 4), torch.zeros(8, 1, 4)
@@ -96,8 +97,9 @@ def test_cells_of_unknown_truth_do_not_count() -> None:
     assert (logits.grad != 0).sum() == 1
 
 
+@pytest.mark.parametrize("blocks", [0, 1])
 @pytest.mark.parametrize("size", [(16, 16), (29, 31)])
-def test_any_size_of_map_is_read(size: tuple[int, int]) -> None:
-    net = CompletionNet(5, 16)
+def test_any_size_of_map_is_read(size: tuple[int, int], blocks: int) -> None:
+    net = CompletionNet(5, 16, blocks)
     planes = torch.randn(2, 5, *size)
     assert net(planes, planes.sigmoid()).shape == (2, 5, *size)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vlwm.core.model.tokenizer.conv_blocks import bias_of
+from vlwm.core.model.transformer.map_attention import MapAttention
 
 _GROUPS = 8
 """groups of the normalisation; every width is a multiple of it"""
@@ -46,9 +47,11 @@ class CompletionNet(nn.Module):
     Args:
         layers: Z.
         channels: width at full resolution, a multiple of 16; it grows by a half at each level.
+        blocks: of attention over the coarsest level, where a token is eight cells wide and sees
+            all others, as in TransUNet (Chen et al., 2021, arXiv 2102.04306); 0 for none.
     """
 
-    def __init__(self, layers: int, channels: int) -> None:
+    def __init__(self, layers: int, channels: int, blocks: int = 0) -> None:
         super().__init__()
         widths = [channels]
         for _ in range(_LEVELS - 1):
@@ -65,6 +68,7 @@ class CompletionNet(nn.Module):
         self.out = nn.Conv2d(channels, layers, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(bias_of(self.out))
+        self.attention = MapAttention(widths[-1], blocks) if blocks else None
 
     def forward(self, logits: Tensor, evidence: Tensor) -> Tensor:
         """Return the residual float32 (B, Z, X, Y).
@@ -86,6 +90,8 @@ class CompletionNet(nn.Module):
                 x = functional.avg_pool2d(x, 2, ceil_mode=True)
             x = block(x)
             skips.append(x)
+        if self.attention is not None:
+            x = self.attention(x)
         for level in reversed(range(len(self.up))):
             finer = skips[level]
             x = functional.interpolate(x, size=finer.shape[-2:], mode="nearest")

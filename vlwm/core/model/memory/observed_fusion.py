@@ -125,14 +125,18 @@ class ObservedBranch(MemoryBranch):
         channels: width of the fusion.
         grid: the grid of all frames.
         completion: width of the network that completes the map; 0 for none.
+        blocks: of attention in that network.
     """
 
     fusion: ObservedFusion  # type: ignore[assignment]  # takes the place of the frames' fusion
 
-    def __init__(self, history: int, channels: int, grid: VoxelGrid, completion: int = 0) -> None:
+    def __init__(
+        self, history: int, channels: int, grid: VoxelGrid, completion: int = 0, blocks: int = 0
+    ) -> None:
         super().__init__(history, channels or 1, grid)  # its fusion is replaced
         self.fusion = ObservedFusion(history, channels)
-        self.completion = CompletionNet(grid.shape[2], completion) if completion else None
+        layers = grid.shape[2]
+        self.completion = CompletionNet(layers, completion, blocks) if completion else None
         (x, y, z), (cell_x, cell_y, _) = grid.shape, grid.cell_m
         low_x, low_y, low_z = grid.lower_m
         self.wide_grid = VoxelGrid(

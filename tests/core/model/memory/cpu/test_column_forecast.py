@@ -58,13 +58,19 @@ def test_it_equals_the_general_path(threads: int) -> None:
     torch.testing.assert_close(found.reach, evidence)
 
 
+@pytest.mark.parametrize("blocks", [0, 2])
 @pytest.mark.parametrize("size", [(48, 64), (45, 50), (29, 33)])
-def test_the_completion_of_even_and_odd_maps_equals_the_network(size: tuple[int, int]) -> None:
+def test_the_completion_of_even_and_odd_maps_equals_the_network(
+    size: tuple[int, int], blocks: int
+) -> None:
     """A map of an odd size ends in half a coarse cell."""
     layers, depth = 5, 64
     torch.manual_seed(0)
-    net = CompletionNet(layers, 16)
+    net = CompletionNet(layers, 16, blocks)
     torch.nn.init.normal_(net.out.weight)
+    if net.attention is not None:
+        for weight in net.attention.parameters():
+            torch.nn.init.normal_(weight, std=0.2)
     logits, evidence = torch.randn(1, layers, *size), torch.rand(1, layers, *size)
     block = torch.randn(*size, 2, depth)  # what is in the padding does not matter
     block[..., 0, :layers] = torch.sigmoid(logits / 2)[0].permute(1, 2, 0)

@@ -72,6 +72,7 @@ class CompletionOnCpu:
         # the finer map of a level comes first, the coarser one after it
         widths = [layers[-1].weight.shape[0] for layers in self.down]
         self.up = [_layers_of(block, own) for block, own in zip(net.up, widths, strict=False)]
+        self.attention = net.attention
         self.out, self.out_bias = net.out.weight, bias_of(net.out)
 
     def entered(self, block: Tensor) -> Tensor:
@@ -92,6 +93,8 @@ class CompletionOnCpu:
             for layer in layers:
                 x = _applied(layer, x)
             skips.append(x)
+        if self.attention is not None:
+            x = self.attention(x).contiguous(memory_format=torch.channels_last)
         for level in reversed(range(len(self.up))):
             x = _applied(self.up[level][0], skips[level], x)
             x = _applied(self.up[level][1], x)

@@ -1,9 +1,10 @@
-"""Attention over a map of tokens: all places see each other.
+"""Let all places of a map of tokens see each other.
 
 Blocks of a vision transformer (Dosovitskiy et al., ICLR 2021) with the norm first, from the
 attention and the feed-forward layer of the world model's transformer. Positions come from
 a depthwise convolution at the head of each block (Chu et al., ICLR 2023), which serves maps of any
-size, and from sines of row and column. Untrained, a block changes nothing.
+size, and from sines of row and column, which the attention alone reads. Untrained, a block changes
+nothing.
 
 Axes: N maps, C channels, h, w the token map.
 """
@@ -20,7 +21,7 @@ _LONGEST = 64.0
 """tokens of the longest wave of a position"""
 
 
-class TokenBlock(nn.Module):
+class _MapBlock(nn.Module):
     """Convolution, attention and feed-forward, each added to its input."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -46,7 +47,7 @@ class TokenBlock(nn.Module):
         return row.transpose(1, 2).unflatten(2, size)
 
 
-class TokenBlocks(nn.Module):
+class MapAttention(nn.Module):
     """A stack of blocks.
 
     Args:
@@ -57,7 +58,7 @@ class TokenBlocks(nn.Module):
 
     def __init__(self, width: int, count: int, heads: int = 4) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(TokenBlock(width, heads) for _ in range(count))
+        self.blocks = nn.ModuleList(_MapBlock(width, heads) for _ in range(count))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens (N, C, h, w)."""
