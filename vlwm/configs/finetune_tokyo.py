@@ -20,7 +20,13 @@ grad_clip = dict(max_norm=35, norm_type=2)
 tokenizer = dict(max_epochs=10, lr=1e-3)
 
 # Model
-model = dict(type="TransVQVAE", freeze_vae=True, freeze_transformer=False, freeze_pose=False)
+model = dict(
+    type="TransVQVAE",
+    freeze_vae=True,
+    freeze_transformer=False,
+    freeze_pose=False,
+    pose_channels=48,  # a wider one learns the motion of a few thousand windows by heart
+)
 
 # Data
-data = dict(samples_per_gpu=3, workers_per_gpu=8)
+data = dict(samples_per_gpu=3, workers_per_gpu=8, motion_samples=256, motion_steps=1600)

@@ -23,15 +23,8 @@ model = dict(
     fusion_planes=True,  # straight walls to a few centimetres (docs/benchmarks.md)
     fusion_channels=16,
     pose_ridge=True,  # with few sessions the network alone is worse (docs/benchmarks.md)
-    pose_channels=48,
     freeze_pose=True,  # it has learned from all poses by then, and would learn them by heart
 )
 optimizer = dict(lr=2e-3)
 lr_config = dict(warmup_iters=20)
-data = dict(
-    samples_per_gpu=2,
-    workers_per_gpu=1,
-    horizons=1,
-    motion_samples=256,
-    motion_steps=1600,
-)
+data = dict(samples_per_gpu=2, workers_per_gpu=1, horizons=1)

@@ -41,6 +41,7 @@ from vlwm.core.model.checkpoint import save_checkpoint
 from vlwm.core.model.world_loss import WorldLoss
 from vlwm.core.model.world_model import WorldModel
 from vlwm.core.training.runtime.distributed import Ranks
+from vlwm.core.training.tasks.best_motion import BestMotion
 from vlwm.core.training.tasks.world_task import WorldTask
 
 CONFIG = small("model.use_tokens=False")
@@ -163,7 +164,8 @@ def task_of(batch: Batch, monkeypatch) -> WorldTask:
     task.data = SimpleNamespace(grid=GRID)
     task.prior = np.arange(GRID.shape[2]) == 0
     task.ranks = SimpleNamespace(sum_array=lambda array: None)
-    task.unseen, task.thresholds, task.fresh = None, {}, ()
+    task.unseen, task.thresholds, task.fresh = (), {}, ()
+    task.best_motion = BestMotion()
     task.baselines, task.baseline_iou = None, {"val/iou_memory_baseline": 0.1}
     task.val_set = "validation"
     task.objective = lambda batch, forecast: SimpleNamespace(total=torch.tensor(0.5))

@@ -72,6 +72,8 @@ class CheckpointContent:
     """stage 2: the baselines as they were fitted before the first validation"""
     baseline_iou: dict[str, float] | float | None = None
     """stage 2: validation IoU of the baselines, the same in every epoch; a number is older"""
+    best_motion: dict[str, Tensor] | None = None
+    """stage 2: state of the motion head at its best validation, and its energy_score in metres"""
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> CheckpointContent:

@@ -109,6 +109,7 @@ def train_world(run: Run, data: TrainData) -> Path:
         initial = _initial(run, model, Stage.WORLD)
         begun = _begun_from(run, initial)
         learned = _pretrain(run, data, task, initial)
+        task.prefer_motion()
         if not initial.covers("vae."):
             # loaded weights without a tokenizer: take the one that stage 1 trained
             threshold, tokenizer_begun = _take_tokenizer(run, model)

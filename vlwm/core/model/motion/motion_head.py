@@ -341,15 +341,22 @@ class MotionHead(nn.Module):
         E|X − y| − ½ E|X − X′| in metres (Gneiting and Raftery, JASA 102, 2007) is proper: a spread
         that is too wide or too narrow costs as a wrong mean does.
         """
+        scores = [self._energy(motion, truth, share) for share in _SHARES]
+        self.network_share.fill_(_SHARES[int(torch.stack(scores).argmin())])
+
+    def _energy(self, motion: Motion, truth: Tensor, share: float) -> Tensor:
+        """Return the mean energy score of the draws (N, H), of evenly spaced windows."""
         some = torch.arange(0, len(truth), max(1, len(truth) // _SCORED_WINDOWS)).to(truth.device)
         windows = some.repeat_interleave(self.future)
         horizons = torch.arange(self.future, device=truth.device).repeat(len(some))
         true = planar_of(truth)[windows, horizons][:, None]  # (R, 1, 3)
-        scores = [
-            energy_of(self._draws(motion, windows, horizons, share), true).mean()
-            for share in _SHARES
-        ]
-        self.network_share.fill_(_SHARES[int(torch.stack(scores).argmin())])
+        return energy_of(self._draws(motion, windows, horizons, share), true).mean()
+
+    @torch.no_grad()
+    def energy(self, windows: MotionWindows) -> float:
+        """Return the mean energy score of the draws on windows, in metres; lower is better."""
+        motion, truth = self._predicted(windows)
+        return float(self._energy(motion, truth, self._share_on_host()))
 
     @torch.no_grad()
     def moves(self, motion: Motion, windows: Tensor, horizons: Tensor) -> Tensor:

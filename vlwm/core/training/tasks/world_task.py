@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from vlwm.core.training.loop.data_loader import epoch_batches, share_of
 from vlwm.core.training.loop.task import Pause, validate_all
 from vlwm.core.training.runtime.distributed import Ranks
 from vlwm.core.training.startup.train_data import TrainData
+from vlwm.core.training.tasks.best_motion import BestMotion
 from vlwm.core.training.tasks.fusion_pretraining import CompletionPretraining, FusionPretraining
 from vlwm.core.training.tasks.motion_pretraining import MotionPretraining, Motions, motions_of
 from vlwm.core.training.tasks.pretraining import PretrainingPhase
 from vlwm.core.training.tasks.prior_pretraining import PriorPretraining
 from vlwm.core.training.tasks.token_cache import FrameCodes
 from vlwm.core.vocabulary import Stage, Track
+
+log = logging.getLogger("vlwm.training")
 
 _MOTION_WINDOWS = 2000
 """validation windows on which the motion is calibrated: poses are cheap"""
@@ -86,6 +90,7 @@ class WorldTask:
         self.motions = Motions(self.train_set, config, ranks.batch_shares, device)
         unseen = WindowDataset(data.store, data.val_motion, history)
         self.unseen = motions_of(unseen, _MOTION_WINDOWS, device)
+        self.best_motion = BestMotion()
         self.fresh: tuple[str, ...] = ()
         self.thresholds: dict[str, Thresholds] = {}
         self.baselines: FittedBaselines | None = None
@@ -140,6 +145,18 @@ class WorldTask:
     def end_step(self, bad: Tensor) -> None:
         """Do nothing after a step."""
 
+    def prefer_motion(self) -> None:
+        """Calibrate the motion, and put it back where an earlier one was better on validation."""
+        head = self.module.motion_head
+        head.calibrate(self.unseen)
+        if not len(self.unseen):
+            return
+        # one process decides: rounding may differ between GPUs
+        energy = self.ranks.from_lead(lambda: head.energy(self.unseen))
+        if self.best_motion.prefer(head, energy):
+            best = self.best_motion.energy
+            log.info("motion: %.3f m on validation, goes on from its best, %.3f m", energy, best)
+
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Return the loss, IoU of both tracks at their best thresholds, and IoU of the baselines.
 
@@ -159,7 +176,7 @@ class WorldTask:
             self.data.grid, self.prior, shape, with_baselines=first, fitted=self.baselines,
             observed=self.config.data.observed,
         )  # fmt: skip
-        model.motion_head.calibrate(self.unseen)
+        self.prefer_motion()
         # the sweep below mixes the residual itself, so the forecasts take all of it
         model.residual_weight.fill_(1.0)
         sums = np.zeros(2)  # loss over windows, windows
@@ -197,7 +214,7 @@ class WorldTask:
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Return thresholds, the baselines and their IoU on validation, and fresh parameters."""
+        """Return thresholds, baselines, their IoU on validation, fresh parameters, best motion."""
         predicted = self.thresholds.get(Track.PREDICTED)
         return {
             "threshold": None if predicted is None else predicted.threshold,
@@ -205,10 +222,12 @@ class WorldTask:
             "baselines": None if self.baselines is None else self.baselines.content(),
             "baseline_iou": dict(self.baseline_iou),
             "fresh": list(self.fresh),
+            "best_motion": self.best_motion.content(),
         }
 
     def load_state(self, content: CheckpointContent) -> None:
         """Take back what `state` gave."""
+        self.best_motion.load(content.best_motion)
         by_track = content.thresholds or {}
         self.thresholds = {track: Thresholds.of(values) for track, values in by_track.items()}
         fitted, baseline_iou = content.baselines, content.baseline_iou
