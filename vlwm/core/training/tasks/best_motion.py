@@ -1,7 +1,7 @@
 """Keep the motion head as it was at the validation that liked it best.
 
 A few thousand windows are learned by heart long before the frames are learned: from some epoch on
-the motion of new windows becomes worse while everything else becomes better. So the head goes on
+the motion of new windows becomes worse while everything else becomes better. So the head continues
 from its best state, and every checkpoint holds that one.
 """
 
@@ -55,7 +55,7 @@ class BestMotion:
         return {**self.state, _ENERGY: torch.tensor(self.energy, dtype=torch.float64)}
 
     def load(self, content: dict[str, Tensor] | None) -> None:
-        """Take back what `content` gave; None, of an older checkpoint, begins anew."""
+        """Take back what `content` gave; None, of an older checkpoint, starts without one."""
         self.state = dict(content or {})
         energy = self.state.pop(_ENERGY, None)
         self.energy = math.inf if energy is None else float(energy)

@@ -155,7 +155,7 @@ class WorldTask:
         energy = self.ranks.from_lead(lambda: head.energy(self.unseen))
         if self.best_motion.prefer(head, energy):
             best = self.best_motion.energy
-            log.info("motion: %.3f m on validation, goes on from its best, %.3f m", energy, best)
+            log.info("motion: %.3f m on validation, continues from its best, %.3f m", energy, best)
 
     def validate(self, pause: Pause, size: int) -> dict[str, float]:
         """Return the loss, IoU of both tracks at their best thresholds, and IoU of the baselines.
