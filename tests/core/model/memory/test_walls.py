@@ -11,27 +11,25 @@ from vlwm.core.evaluation.baselines.scenes import Background
 from vlwm.core.evaluation.baselines.warps import PastFrames
 from vlwm.core.model.memory.branch import MemoryBranch, TargetFrames, Walls
 from vlwm.core.model.memory.fusion import READING_SCALE, TIE_BIAS, fusion_loss
-from vlwm.core.model.memory.walls import find_walls, fit_planes, plane_voxels, tall_columns
+from vlwm.core.model.memory.walls import (
+    find_walls,
+    fit_planes,
+    plane_voxels,
+    tall_columns,
+    tall_maps,
+)
 from vlwm.core.model.memory.warp import resampled_memory
 
 
 def test_straight_walls_are_found_to_centimetres() -> None:
-    """A cell's centre is up to 0.4 m off the wall: through 40 of them a line is 3 cm off.
-
-    Corners are worse. A line that is off by 3 cm in the middle is off by 6 cm at its ends, two of
-    them meet there, and cells of the wall beyond the corner turn the short walls of this scene: the
-    middle corner is off by 15 cm. More rounds of refitting bring the worst one from 0.9 to 0.34 m,
-    the middle one to 14 cm, and the frame no nearer to the truth (IoU .976, and .984 with three).
-    """
-    columns = tall_columns(frames(), EGO, GRID)
-    walls = find_walls(columns, EGO, 0.8)
-    assert 10 <= len(walls) <= 14
+    walls = find_walls(tall_columns(frames(), EGO, GRID), tall_maps(frames(), EGO, GRID))
+    assert 10 <= len(walls) <= 16
     corners = np.unique(CITY[2:, :, :2].reshape(-1, 2).round(6), axis=0)
     across = [np.sort(np.abs((corners - wall.centre) @ wall.normal))[:2] for wall in walls]
-    assert np.median(across) < 0.06
+    assert np.median(across) < 0.04 and np.max(across) < 0.3
     ends = np.concatenate([wall.at(np.array([wall.start, wall.end])) for wall in walls])
     off = np.linalg.norm(corners[:, None] - ends, axis=-1).min(axis=1)
-    assert np.median(off) < 0.16 and np.mean(off < 0.5) > 0.9
+    assert np.median(off) < 0.08 and np.max(off) < 0.3
 
 
 def test_the_walls_mark_cells_of_the_truth() -> None:

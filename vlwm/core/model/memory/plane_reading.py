@@ -72,7 +72,8 @@ class PlaneReading:
         known: Tensor | None = None,
     ) -> None:
         self.grid = grid
-        self.triangles = fit_planes(past.cpu().numpy(), ego, grid)
+        sure = None if known is None else known.cpu().numpy()
+        self.triangles = fit_planes(past.cpu().numpy(), ego, grid, sure)
         marked = np.stack([plane_voxels(self.triangles, own, grid) for own in ego])
         # a cell that a wall explains is not averaged again: it would blur the wall
         explained = torch.from_numpy(marked).to(past.device) & past

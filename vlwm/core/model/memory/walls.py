@@ -2,15 +2,17 @@
 
 Averaging frames blurs a wall that is one cell thick, since each frame marks it on another raster.
 But a straight vertical wall passes through every cell that it marks, so the cells of four frames
-together fix its line to a few centimetres. The walls found are voxelised in the target ego frame by
-the same exact code that makes the data (`plane_voxels`). NumPy and SciPy alone: exported models use
-it without torch.
+together fix its line to a centimetre (`wall_lines`). The walls found are voxelised in the target
+ego frame by the same exact code that makes the data (`plane_voxels`). NumPy and SciPy alone:
+exported models use it without torch.
 
 1. Columns with at least three occupied cells on top of each other are points in the plane.
 2. Points whose neighbours are on one line are joined to those with the same line; each component is
-   refitted to all columns that it crosses.
-3. Ends that are close to the intersection of two walls are moved onto it: corners are sharp.
-4. Along each wall, pieces of half a cell hold the height runs that most frames agree on.
+   refitted to all columns that it crosses, and placed where the columns of all frames allow it.
+3. Points on none of these walls are looked at again with closer neighbours: walls that are short,
+   or near to another.
+4. Ends that are close to the intersection of two walls are moved onto it: corners are sharp.
+5. Along each wall, pieces of half a cell hold the height runs that most frames agree on.
 
 Axes: P past frames, N points, W walls, B pieces along a wall, X, Y, Z cells, T triangles.
 """
@@ -28,44 +30,21 @@ from scipy.spatial import cKDTree
 from vlwm.core.geometry.frames import from_ego, to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import voxelize
+from vlwm.core.model.memory.wall_lines import TallMaps, Wall
 
 Array = NDArray[np.float64]
 
 _TALL = 3  # cells on top of each other that make a column a part of a wall
-_NEAR = 3.0  # cells: neighbours that a local line is fitted to
+_NEAR = (3.0, 1.5)  # cells: neighbours that a local line is fitted to, in turn
 _THIN = 0.45  # cells: largest deviation of neighbours from their local line
 _SAME_ANGLE = np.radians(10.0)
 _SAME_LINE = 0.7  # cells between the local lines of two points on one wall
 _FEWEST = 8  # points of a wall
 _SHORTEST = 3.0  # cells
 _SLACK = 0.1  # cells beyond the exact band of columns that a line crosses
+_EXPLAINED = 0.5  # cells beyond its ends where a wall explains a column
 _SNAP = 1.6  # cells between an end and a corner that it is moved to
 _PIECE = 0.5  # cells: length of a piece of a wall
-
-
-@dataclass(frozen=True)
-class Wall:
-    """A vertical plane, in the outer frame of the past's ego frames.
-
-    Attributes:
-        centre: (2,) a point of the line, metres.
-        along: (2,) unit vector.
-        start, end: metres along the line from `centre`.
-    """
-
-    centre: Array
-    along: Array
-    start: float
-    end: float
-
-    @property
-    def normal(self) -> Array:
-        """Unit vector (2,) across the wall."""
-        return np.array([-self.along[1], self.along[0]])
-
-    def at(self, s: float | Array) -> Array:
-        """Return points (..., 2) at `s` metres along the line."""
-        return self.centre + np.asarray(s)[..., None] * self.along
 
 
 @dataclass(frozen=True)
@@ -82,14 +61,39 @@ class Columns:
     frame: NDArray[np.int64]
     cells: NDArray[np.bool_]
 
+    def part(self, rows: NDArray[np.bool_]) -> Columns:
+        """Return those of some rows (N,)."""
+        return Columns(self.place[rows], self.frame[rows], self.cells[rows])
 
-def tall_columns(occupancy: NDArray[np.uint8], ego: Array, grid: VoxelGrid) -> Columns:
-    """Return the columns of frames (P, X, Y, Z) with `_TALL` occupied cells in a vertical run."""
-    # (P, X, Y, Z - 2): a run of `_TALL` occupied cells begins here
+
+def tall_maps(
+    occupancy: NDArray[np.uint8],
+    ego: Array,
+    grid: VoxelGrid,
+    known: NDArray[np.uint8] | None = None,
+) -> TallMaps:
+    """Return which columns of frames (P, X, Y, Z) have `_TALL` occupied cells in a vertical run.
+
+    Args:
+        known: of the same shape, cells that are known; None: all of them. A column that is known by
+            less than half says nothing when it is not tall.
+    """
+    tall: NDArray[np.bool_] = np.any(_runs(occupancy), axis=-1)
+    certain = None if known is None else 2 * (known > 0).sum(axis=-1) >= known.shape[-1]
+    return TallMaps(tall, ego, grid, certain)
+
+
+def _runs(occupancy: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return bool (P, X, Y, Z - 2): a run of `_TALL` occupied cells begins here."""
     run = occupancy[..., : 1 - _TALL] > 0
     for k in range(1, _TALL):
         run = run & (occupancy[..., k : occupancy.shape[-1] + 1 - _TALL + k] > 0)
-    frame, i, j = np.nonzero(run.any(axis=-1))
+    return run
+
+
+def tall_columns(occupancy: NDArray[np.uint8], ego: Array, grid: VoxelGrid) -> Columns:
+    """Return the columns of frames (P, X, Y, Z) with `_TALL` occupied cells in a vertical run."""
+    frame, i, j = np.nonzero(_runs(occupancy).any(axis=-1))
     low, cell = np.array(grid.lower_m[:2]), np.array(grid.cell_m[:2])
     # centres of the columns in the ego frame of their own past frame
     local = low + (np.stack([i, j], axis=-1) + 0.5) * cell
@@ -114,28 +118,41 @@ def _lifted(cells: NDArray[np.bool_], shift: int) -> NDArray[np.bool_]:
     return moved
 
 
-def find_walls(columns: Columns, ego: Array, cell_m: float) -> list[Wall]:
+def find_walls(columns: Columns, maps: TallMaps) -> list[Wall]:
     """Return the walls through columns of all frames.
 
     Args:
-        ego: (P, 4), ego frames of the past.
-        cell_m: side of a column.
+        maps: the same columns as maps, with those that are not tall.
     """
-    groups = _groups(columns.place, cell_m)
-    walls = []
-    for rows in groups:
-        wall = _fitted(columns, rows, ego, cell_m)
-        if wall is not None:
-            walls.append(wall)
-    return _with_corners(walls, cell_m)
+    cell_m = maps.grid.cell_m[0]
+    walls: list[Wall] = []
+    for near in _NEAR:
+        left = columns.part(~_explained(_with_corners(walls, cell_m), columns, maps))
+        for rows in _groups(left.place, near * cell_m, cell_m):
+            wall = _fitted(left, rows, maps.ego, cell_m)
+            if wall is not None:
+                walls += maps.placed(wall)
+    return _with_corners([maps.ended(wall) for wall in walls], cell_m)
 
 
-def _groups(place: Array, cell_m: float) -> list[NDArray[np.int64]]:
-    """Return rows of points (N, 2) that are neighbours on one line."""
+def _explained(walls: list[Wall], columns: Columns, maps: TallMaps) -> NDArray[np.bool_]:
+    """Return bool (N,): columns that one of the walls crosses."""
+    cell = maps.grid.cell_m[0]
+    crossed = np.zeros(len(columns.place), bool)
+    for wall in walls:
+        s, across = wall.coordinates(columns.place)
+        beside = np.abs(across) <= wall.half_width(maps.ego[columns.frame, 3]) * cell
+        more = _EXPLAINED * cell
+        crossed |= beside & (s >= wall.start - more) & (s <= wall.end + more)
+    return crossed
+
+
+def _groups(place: Array, near_m: float, cell_m: float) -> list[NDArray[np.int64]]:
+    """Return rows of points (N, 2) that are neighbours, up to `near_m` away, on one line."""
     count = len(place)
     if count < _FEWEST:
         return []
-    pairs = cKDTree(place).query_pairs(_NEAR * cell_m, output_type="ndarray")
+    pairs = cKDTree(place).query_pairs(near_m, output_type="ndarray")
     if len(pairs) == 0:
         return []
     a, b = np.concatenate([pairs, pairs[:, ::-1]]).T
@@ -174,14 +191,12 @@ def _fitted(columns: Columns, rows: NDArray[np.int64], ego: Array, cell_m: float
     for _ in range(3):
         centre = own.mean(axis=0)
         _, _, axes = np.linalg.svd(own - centre, full_matrices=False)
-        along, normal = axes[0], axes[1]
-        s = (columns.place - centre) @ along
-        across = np.abs((columns.place - centre) @ normal)
-        # a line meets a cell up to this distance from its centre
-        heading = np.arctan2(along[1], along[0]) - ego[columns.frame, 3]
-        band = 0.5 * (np.abs(np.cos(heading)) + np.abs(np.sin(heading))) + _SLACK
+        along = axes[0]
+        line = Wall(centre, along, 0.0, 0.0)
+        s, across = line.coordinates(columns.place)
+        band = line.half_width(ego[columns.frame, 3]) + _SLACK
         low, high = ((own - centre) @ along).min(), ((own - centre) @ along).max()
-        crossed = (across <= band * cell_m) & (s >= low - cell_m) & (s <= high + cell_m)
+        crossed = (np.abs(across) <= band * cell_m) & (s >= low - cell_m) & (s <= high + cell_m)
         if crossed.sum() < _FEWEST:
             return None
         own = columns.place[crossed]
@@ -236,13 +251,11 @@ def wall_triangles(wall: Wall, columns: Columns, ego: Array, grid: VoxelGrid) ->
     pieces = max(1, round((wall.end - wall.start) / (_PIECE * cell)))
     edges = np.linspace(wall.start, wall.end, pieces + 1)
     middle = 0.5 * (edges[1:] + edges[:-1])  # (B,)
-    s = (columns.place - wall.centre) @ wall.along
-    across = np.abs((columns.place - wall.centre) @ wall.normal)
-    heading = np.arctan2(wall.along[1], wall.along[0]) - ego[columns.frame, 3]
-    band = 0.5 * (np.abs(np.cos(heading)) + np.abs(np.sin(heading))) + _SLACK
+    s, across = wall.coordinates(columns.place)
+    band = wall.half_width(ego[columns.frame, 3]) + _SLACK
     # a column votes for the pieces that it may be a part of
     half = (edges[1] - edges[0]) / 2 + 0.5 * cell
-    crossed = (across <= band * cell) & (s >= wall.start - half) & (s <= wall.end + half)
+    crossed = (np.abs(across) <= band * cell) & (s >= wall.start - half) & (s <= wall.end + half)
     rows = np.flatnonzero(crossed)
     covers = np.abs(s[rows, None] - middle) <= half  # (N, B)
     share = np.zeros((pieces, columns.cells.shape[1]))
@@ -280,16 +293,22 @@ def _rectangles(
     return np.concatenate([lower, upper])
 
 
-def fit_planes(occupancy: NDArray[np.uint8], ego: Array, grid: VoxelGrid) -> Array:
+def fit_planes(
+    occupancy: NDArray[np.uint8],
+    ego: Array,
+    grid: VoxelGrid,
+    known: NDArray[np.uint8] | None = None,
+) -> Array:
     """Return the walls of some frames as triangles (T, 3, 3), in the outer frame of `ego`.
 
     Args:
         occupancy: (P, X, Y, Z) of 0 and 1.
         ego: float64 (P, 4), ego frames of the frames.
         grid: of all frames.
+        known: (P, X, Y, Z), cells that are known; None: all of them.
     """
     columns = tall_columns(occupancy, ego, grid)
-    walls = find_walls(columns, ego, grid.cell_m[0])
+    walls = find_walls(columns, tall_maps(occupancy, ego, grid, known))
     parts = [wall_triangles(wall, columns, ego, grid) for wall in walls]
     return np.concatenate([*parts, np.zeros((0, 3, 3))])
 
