@@ -1,8 +1,7 @@
 """Place a wall where the columns of all frames allow it, and nowhere else.
 
-A vertical wall marks each column that its line crosses, and no other. So a marked column says that
-the line crosses its square, and an unmarked one that it does not. The lines that agree with one
-raster are the preimage of a digital line (Dorst and Smeulders, *Discrete representation of straight
+A vertical wall marks each column that its line crosses, and no other. A marked column bounds the
+line to its square, an unmarked one keeps it out of that. The lines that agree with one raster are the preimage of a digital line (Dorst and Smeulders, *Discrete representation of straight
 lines*, 1984); four rasters that are turned against each other leave it a hundredth of a cell of
 room, of which the middle is taken. A line that no place satisfies is two walls: it is split where
 both parts violate least.
@@ -104,7 +103,7 @@ class TallMaps:
         tall: bool (P, X, Y).
         ego: float64 (P, 4), the ego frames.
         grid: of all frames.
-        known: bool (P, X, Y), columns that say something when they are not tall; None: all.
+        known: bool (P, X, Y), columns that count when they are not tall; None: all.
     """
 
     tall: NDArray[np.bool_]
@@ -204,8 +203,8 @@ class TallMaps:
     def ended(self, wall: Wall) -> Wall:
         """Return a wall with its ends where its columns begin and end.
 
-        The last marked column says that the wall ends behind the place where the line enters it,
-        the next one that it ends before it enters that.
+        The wall ends behind the place where its line enters the last marked column, and before
+        the place where it enters the next one.
         """
         back = Wall(wall.centre, -wall.along, -wall.end, -wall.start)
         start, end = -self._end(back), self._end(wall)

@@ -76,7 +76,7 @@ def tall_maps(
 
     Args:
         known: of the same shape, cells that are known; None: all of them. A column that is known by
-            less than half says nothing when it is not tall.
+            less than half does not count when it is not tall.
     """
     tall: NDArray[np.bool_] = np.any(_runs(occupancy), axis=-1)
     certain = None if known is None else 2 * (known > 0).sum(axis=-1) >= known.shape[-1]
@@ -141,9 +141,9 @@ def _explained(walls: list[Wall], columns: Columns, maps: TallMaps) -> NDArray[n
     crossed = np.zeros(len(columns.place), bool)
     for wall in walls:
         s, across = wall.coordinates(columns.place)
-        beside = np.abs(across) <= wall.half_width(maps.ego[columns.frame, 3]) * cell
+        near = np.abs(across) <= wall.half_width(maps.ego[columns.frame, 3]) * cell
         more = _EXPLAINED * cell
-        crossed |= beside & (s >= wall.start - more) & (s <= wall.end + more)
+        crossed |= near & (s >= wall.start - more) & (s <= wall.end + more)
     return crossed
 
 
