@@ -1,10 +1,11 @@
 """Place a wall where the columns of all frames allow it, and nowhere else.
 
 A vertical wall marks each column that its line crosses, and no other. A marked column bounds the
-line to its square, an unmarked one keeps it out of that. The lines that agree with one raster are the preimage of a digital line (Dorst and Smeulders, *Discrete representation of straight
-lines*, 1984); four rasters that are turned against each other leave it a hundredth of a cell of
-room, of which the middle is taken. A line that no place satisfies is two walls: it is split where
-both parts violate least.
+line to its square, an unmarked one keeps it out of that. The lines that agree with one raster are
+the preimage of a digital line (Dorst and Smeulders, *Discrete representation of straight lines*,
+1984); four rasters that are turned against each other leave it a hundredth of a cell of room, of
+which the middle is taken. A line that no place satisfies is two walls: it is split where both parts
+violate least.
 
 Axes: P past frames, N points or columns, K places of a line, X, Y cells.
 """
