@@ -235,7 +235,8 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Apply `key=value` texts of `--set` over a file's values.
 
-    A value is read as a Python literal where it is one, else as text.
+    A value is read as a Python literal where it is one, with `dict(a=1)` as in config files, else
+    as text.
 
     Raises:
         ConfigError: no `=`, or an unknown key with the nearest right one.
@@ -256,8 +257,25 @@ def _unknown_override(key: str) -> ConfigError:
     return ConfigError(f"--set {key} has no effect in vlwm", remedy="docs/training.md lists keys")
 
 
+class _Dicts(ast.NodeTransformer):
+    """Writes `dict(a=1)` as `{'a': 1}`."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        named = [keyword.arg for keyword in node.keywords]
+        if (
+            not isinstance(node.func, ast.Name)
+            or node.func.id != "dict"
+            or node.args
+            or None in named
+        ):
+            return node
+        keys: list[ast.expr | None] = [ast.Constant(name) for name in named]
+        return ast.Dict(keys, [keyword.value for keyword in node.keywords])
+
+
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(_Dicts().visit(ast.parse(text, mode="eval")))
     except (ValueError, SyntaxError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
