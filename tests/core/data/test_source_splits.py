@@ -166,8 +166,8 @@ def test_the_config_reads_sources_and_sets_other_peoples_lists_aside() -> None:
     config = load_config("test_local", ["data.train=[{'root': 'a', 'weight': 2}, {'root': 'b'}]"])
     assert config.data_roots == ("a", "b")
     assert [s.weight for s in config.data.train] == [2.0, 1.0]
-    as_in_files = load_config("test_local", ["data.train=[dict(root='a', weight=2), dict(root='b')]"])
-    assert as_in_files.data.train == config.data.train
+    written = "data.train=[dict(root='a', weight=2), dict(root='b')]"  # as in a config file
+    assert load_config("test_local", [written]).data.train == config.data.train
     assert load_config("test_local").data_roots == ("data/test_local",)
     with pytest.raises(VlwmError, match=r"data\.train\.weight = 0"):
         load_config("test_local", ["data.train=[{'root': 'a', 'weight': 0}]"])
