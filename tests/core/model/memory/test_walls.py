@@ -22,7 +22,8 @@ from vlwm.core.model.memory.warp import resampled_memory
 
 
 def test_straight_walls_are_found_to_centimetres() -> None:
-    walls = find_walls(tall_columns(frames(), EGO, GRID), tall_maps(frames(), EGO, GRID))
+    maps = tall_maps(frames(), EGO, GRID)
+    walls = find_walls(tall_columns(frames(), maps), maps)
     assert 10 <= len(walls) <= 16
     corners = np.unique(CITY[2:, :, :2].reshape(-1, 2).round(6), axis=0)
     across = [np.sort(np.abs((corners - wall.centre) @ wall.normal))[:2] for wall in walls]

@@ -170,7 +170,7 @@ class TallMaps:
         off = np.arange(-_BESIDE, _BESIDE + 0.5, 0.5) * cell
         points = (wall.at(s)[:, None] + off[:, None] * wall.normal).reshape(-1, 2)
         p, i, j = self._columns(points)
-        place, across = wall.coordinates(self._centres(p, i, j))
+        place, across = wall.coordinates(self.centres(p, i, j))
         across = across / cell
         half_width = wall.half_width(self.ego[p, 3])
         marked = self.tall[p, i, j]
@@ -195,8 +195,8 @@ class TallMaps:
         p, i, j = np.unravel_index(np.unique((p * x + i) * y + j), (len(self.ego), x, y))
         return p, i, j
 
-    def _centres(self, p: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> Array:
-        """Return the centres (N, 2) of columns, in the outer frame."""
+    def centres(self, p: NDArray[np.int64], i: NDArray[np.int64], j: NDArray[np.int64]) -> Array:
+        """Return the centres (N, 2) of columns of some frames, in the outer frame."""
         cell = np.array(self.grid.cell_m[:2])
         local = np.array(self.grid.lower_m[:2]) + (np.stack([i, j], axis=-1) + 0.5) * cell
         return from_ego(_flat(local), self.ego[p])[:, :2]

@@ -27,7 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from vlwm.core.geometry.frames import from_ego, to_ego
+from vlwm.core.geometry.frames import to_ego
 from vlwm.core.geometry.grid import VoxelGrid
 from vlwm.core.geometry.voxelize import voxelize
 from vlwm.core.model.memory.wall_lines import TallMaps, Wall
@@ -78,35 +78,24 @@ def tall_maps(
         known: of the same shape, cells that are known; None: all of them. A column that is known by
             less than half does not count when it is not tall.
     """
-    tall: NDArray[np.bool_] = np.any(_runs(occupancy), axis=-1)
+    # (P, X, Y, Z - 2): a run of `_TALL` occupied cells begins here
+    run = occupancy[..., : 1 - _TALL] > 0
+    for k in range(1, _TALL):
+        run = run & (occupancy[..., k : occupancy.shape[-1] + 1 - _TALL + k] > 0)
+    tall: NDArray[np.bool_] = np.any(run, axis=-1)
     certain = None if known is None else 2 * (known > 0).sum(axis=-1) >= known.shape[-1]
     return TallMaps(tall, ego, grid, certain)
 
 
-def _runs(occupancy: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return bool (P, X, Y, Z - 2): a run of `_TALL` occupied cells begins here."""
-    run = occupancy[..., : 1 - _TALL] > 0
-    for k in range(1, _TALL):
-        run = run & (occupancy[..., k : occupancy.shape[-1] + 1 - _TALL + k] > 0)
-    return run
-
-
-def tall_columns(occupancy: NDArray[np.uint8], ego: Array, grid: VoxelGrid) -> Columns:
-    """Return the columns of frames (P, X, Y, Z) with `_TALL` occupied cells in a vertical run."""
-    frame, i, j = np.nonzero(_runs(occupancy).any(axis=-1))
-    low, cell = np.array(grid.lower_m[:2]), np.array(grid.cell_m[:2])
-    # centres of the columns in the ego frame of their own past frame
-    local = low + (np.stack([i, j], axis=-1) + 0.5) * cell
-    place = np.empty_like(local)
-    cells = np.zeros((len(frame), occupancy.shape[-1]), bool)
-    for p, own in enumerate(ego):
-        mine = frame == p
-        points = np.concatenate([local[mine], np.zeros((mine.sum(), 1))], axis=1)
-        place[mine] = from_ego(points, own)[:, :2]
-        # layers of the last frame: terrain heights differ by a fraction of a cell or more
-        shift = int(np.floor(0.5 + (own[2] - ego[-1, 2]) / grid.cell_m[2]))
-        cells[mine] = _lifted(occupancy[p, i[mine], j[mine]] > 0, shift)
-    return Columns(place, frame, cells)
+def tall_columns(occupancy: NDArray[np.uint8], maps: TallMaps) -> Columns:
+    """Return the tall columns of frames (P, X, Y, Z)."""
+    frame, i, j = np.nonzero(maps.tall)
+    cells = occupancy[frame, i, j] > 0
+    # layers of the last frame: terrain heights differ by a fraction of a cell or more
+    lifts = (maps.ego[:, 2] - maps.ego[-1, 2]) / maps.grid.cell_m[2]
+    for p, shift in enumerate(np.floor(0.5 + lifts).astype(int)):
+        cells[frame == p] = _lifted(cells[frame == p], int(shift))
+    return Columns(maps.centres(frame, i, j), frame, cells)
 
 
 def _lifted(cells: NDArray[np.bool_], shift: int) -> NDArray[np.bool_]:
@@ -122,7 +111,7 @@ def find_walls(columns: Columns, maps: TallMaps) -> list[Wall]:
     """Return the walls through columns of all frames.
 
     Args:
-        maps: the same columns as maps, with those that are not tall.
+        maps: from which the columns are, with those that are not tall.
     """
     cell_m = maps.grid.cell_m[0]
     walls: list[Wall] = []
@@ -307,8 +296,9 @@ def fit_planes(
         grid: of all frames.
         known: (P, X, Y, Z), cells that are known; None: all of them.
     """
-    columns = tall_columns(occupancy, ego, grid)
-    walls = find_walls(columns, tall_maps(occupancy, ego, grid, known))
+    maps = tall_maps(occupancy, ego, grid, known)
+    columns = tall_columns(occupancy, maps)
+    walls = find_walls(columns, maps)
     parts = [wall_triangles(wall, columns, ego, grid) for wall in walls]
     return np.concatenate([*parts, np.zeros((0, 3, 3))])
 
