@@ -5,7 +5,7 @@
 
 What a whole run has learned in its fusion is the difference of the scores of RUN and DIR: motion,
 edges and baselines are the same, since none of them reads the fusion. The thresholds are chosen
-anew on the run's own validation windows.
+again on the run's own validation windows.
 """
 
 from __future__ import annotations
